@@ -1,0 +1,51 @@
+"""python -m pipeline STAGE …: every stage by hand, with the words Snakemake uses."""
+
+import argparse
+import importlib
+import sys
+from pathlib import Path
+
+from pipeline import __version__, console
+from pipeline.errors import InputError
+
+STAGES = {
+    "sample": "draw a stand-in data set in FER2013's form",
+    "extract": "turn fer2013.csv into images and a manifest",
+    "align": "find the face in every image and straighten it",
+    "lmdb": "write the images into Caffe's databases",
+    "mean": "average the training database into a mean file",
+    "render": "fill a net's prototxts in for a run",
+    "train": "train the net with Caffe's solver",
+    "evaluate": "measure the trained net on every held-out image, once",
+    "export": "put the trained net into a self-contained model folder",
+    "predict": "read expressions from images with a model folder",
+}
+
+
+def main() -> None:
+    arguments = sys.argv[1:]
+    parser = argparse.ArgumentParser(prog="python -m pipeline", description=__doc__)
+    parser.add_argument("--version", action="version", version=__version__)
+    parser.add_argument("--log", type=Path, metavar="FILE", help="keep the messages in FILE as well")
+    stages = parser.add_subparsers(dest="stage", metavar="STAGE", required=True)
+    for name, summary in STAGES.items():
+        stage_parser = stages.add_parser(name, help=summary, description=summary)
+        # Only the stage asked for is imported: some import heavy libraries.
+        if name in arguments:
+            module = importlib.import_module(f"pipeline.{name}")
+            stage_parser.description = module.__doc__
+            module.add_arguments(stage_parser)
+            stage_parser.set_defaults(run=module.run)
+    args = parser.parse_args(arguments)
+    console.set_up(args.log)
+    try:
+        args.run(args)
+    except (InputError, OSError) as error:
+        console.log.error("error: %s", error)
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,49 @@
+"""Outputs appear whole or not at all: written under a temporary name beside the target, then renamed."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+
+@contextmanager
+def atomic_file(path: Path, mode: str = "wb", **options: Any) -> Iterator[IO[Any]]:
+    """Open a file that replaces `path` when the block ends without an error, and vanishes otherwise.
+
+    `mode` and `options` are open()'s. The target's folder is made. Raises OSError as open() does; whatever
+    stood at `path` before is then still there.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, mode, **options) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Give an empty folder that replaces `path` when the block ends without an error, and vanishes otherwise."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
+    try:
+        temporary.chmod(0o755)  # mkdtemp's 0700 would follow the folder to its final name
+        yield temporary
+        if path.is_symlink() or not path.is_dir():
+            os.replace(temporary, path)
+            return
+        # A folder cannot be renamed over a full one: the old one steps aside until the new one stands.
+        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", suffix=".old", dir=path.parent) as aside:
+            os.replace(path, Path(aside) / path.name)
+            os.replace(temporary, path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise

@@ -1,0 +1,45 @@
+"""What a person sees: messages and progress on standard error; standard output is left to results."""
+
+import logging
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+from tqdm import tqdm
+
+log = logging.getLogger("pipeline")
+T = TypeVar("T")
+
+
+class _AboveTheBar(logging.Handler):
+    """Prints messages without tearing a progress bar apart."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        tqdm.write(self.format(record), file=sys.stderr)
+
+
+def set_up(log_file: Path | None) -> None:
+    """Send messages to standard error, and with their time to `log_file` where one is given."""
+    log.setLevel(logging.INFO)
+    log.addHandler(_AboveTheBar())
+    if log_file is not None:
+        log_file.parent.mkdir(parents=True, exist_ok=True)
+        handler = logging.FileHandler(log_file, mode="w", encoding="utf-8")
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        log.addHandler(handler)
+
+
+def progress_bar(total: int | None, unit: str, description: str) -> "tqdm[None]":
+    """A bar on standard error with rate and time left; where that is no terminal, a line every ten seconds."""
+    return tqdm(
+        total=total, unit=f" {unit}", desc=description, mininterval=0.1 if sys.stderr.isatty() else 10, ncols=100
+    )
+
+
+def progress(items: Iterable[T], total: int | None, unit: str, description: str) -> Iterator[T]:
+    """Pass `items` on under a progress bar that counts them."""
+    with progress_bar(total, unit, description) as bar:
+        for item in items:
+            yield item
+            bar.update()
