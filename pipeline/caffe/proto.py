@@ -1,0 +1,92 @@
+"""Reads and writes Caffe's messages: prototxts by protobuf's own text parser, binary files with a size limit."""
+
+from pathlib import Path
+from typing import TypeVar
+
+from google.protobuf import text_format
+from google.protobuf.message import DecodeError, Message
+
+from pipeline.atomic import atomic_file
+from pipeline.caffe import caffe_pb2
+from pipeline.errors import InputError
+
+M = TypeVar("M", bound=Message)
+
+# Far above any published net (VGG-16's prototxt has 6 kB, its weights 553 MB); protobuf itself stops at 2 GiB.
+MAX_TEXT_BYTES = 16 << 20
+MAX_BINARY_BYTES = (2 << 30) - 1
+
+
+class PrototxtError(InputError):
+    """A prototxt that does not parse, or says what no net or solver can do."""
+
+
+class BinaryError(InputError):
+    """A .caffemodel, .solverstate or .binaryproto that is not one."""
+
+
+def parse_text(text: str, message_type: type[M], name: str) -> M:
+    """Parse a prototxt's text; `name` stands for it in errors.
+
+    Raises PrototxtError with line and column for a syntax error, an unknown field or a value out of range.
+    """
+    try:
+        return text_format.Parse(text, message_type())
+    except text_format.ParseError as error:
+        reason = str(error).replace("\n", " ")
+        raise PrototxtError(f"{name}:{reason}; see {message_type.DESCRIPTOR.name} in pipeline/caffe/caffe.proto"
+                            ) from None
+
+
+def _read_text(path: Path, message_type: type[M]) -> M:
+    if path.stat().st_size > MAX_TEXT_BYTES:
+        raise PrototxtError(f"{path}: {path.stat().st_size} bytes where a prototxt of at most {MAX_TEXT_BYTES} "
+                            "was expected; is it a binary file?")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise PrototxtError(f"{path}: byte {error.start} is not UTF-8 where a prototxt was expected; "
+                            "is it a binary file?") from None
+    return parse_text(text, message_type, str(path))
+
+
+def read_net(path: Path) -> caffe_pb2.NetParameter:
+    """Read a net's prototxt. Raises PrototxtError naming line and column, OSError when it cannot be read."""
+    net = _read_text(path, caffe_pb2.NetParameter)
+    if net.layers:
+        raise PrototxtError(f"{path}: 'layers' is the form of 2014 where 'layer' was expected; upgrade it with "
+                            "Caffe's upgrade_net_proto_text")
+    return net
+
+
+def read_solver(path: Path) -> caffe_pb2.SolverParameter:
+    """Read a solver's prototxt. Raises PrototxtError naming line and column, OSError when it cannot be read."""
+    return _read_text(path, caffe_pb2.SolverParameter)
+
+
+def write_prototxt(path: Path, message: Message) -> None:
+    """Write a message as text, as Caffe prints it."""
+    with atomic_file(path, "w", encoding="utf-8") as file:
+        file.write(text_format.MessageToString(message))
+
+
+def read_binary(path: Path, message_type: type[M]) -> M:
+    """Read a binary message. Raises BinaryError when the file is no such message or larger than protobuf's 2 GiB."""
+    kind = message_type.DESCRIPTOR.name
+    if path.stat().st_size > MAX_BINARY_BYTES:
+        raise BinaryError(f"{path}: {path.stat().st_size} bytes where a {kind} of at most {MAX_BINARY_BYTES} was "
+                          "expected; it is no file of Caffe's")
+    try:
+        message = message_type.FromString(path.read_bytes())
+    except DecodeError:
+        raise BinaryError(f"{path}: no whole binary {kind}; is the file truncated, or of another kind?") from None
+    unset = message.FindInitializationErrors()
+    if unset or not message.ListFields():
+        raise BinaryError(f"{path}: an empty {kind}; is the file truncated, or of another kind?")
+    return message
+
+
+def write_binary(path: Path, message: Message) -> None:
+    """Write a binary message, its fields in the order of their numbers as Caffe's writer does."""
+    with atomic_file(path) as file:
+        file.write(message.SerializeToString(deterministic=True))
