@@ -1,0 +1,28 @@
+"""Caffe's layer types, one family a file. Importing this package fills the registry LAYERS."""
+
+from pipeline.caffe.layers import (
+    activation,
+    data,
+    elementwise,
+    inner_product,
+    loss,
+    normalization,
+    shape,
+    vision,
+)
+from pipeline.caffe.layers.layer import LAYERS, Layer, LayerError, Shape
+
+__all__ = [
+    "LAYERS",
+    "Layer",
+    "LayerError",
+    "Shape",
+    "activation",
+    "data",
+    "elementwise",
+    "inner_product",
+    "loss",
+    "normalization",
+    "shape",
+    "vision",
+]

@@ -1,0 +1,101 @@
+"""What every layer is, and the registry of types."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+
+from pipeline.caffe.caffe_pb2 import TEST, TRAIN, FillerParameter, LayerParameter
+from pipeline.caffe.fillers import fill
+from pipeline.caffe.proto import PrototxtError
+
+Shape = tuple[int, ...]
+Tensors = list[torch.Tensor]
+
+LAYERS: dict[str, type["Layer"]] = {}
+
+
+class LayerError(PrototxtError):
+    """A layer that cannot be built. `layer` is its name, by which its line in the prototxt can be found."""
+
+    def __init__(self, layer: str, reason: str) -> None:
+        super().__init__(f"layer '{layer}': {reason}")
+        self.layer = layer
+
+
+def register(name: str) -> Callable[[type["Layer"]], type["Layer"]]:
+    """Enter a class in the registry as the layer type `name`."""
+
+    def enter(layer_class: type["Layer"]) -> type["Layer"]:
+        layer_class.type = name
+        LAYERS[name] = layer_class
+        return layer_class
+
+    return enter
+
+
+class Layer:
+    """One layer: `setup` once with the bottoms' shapes, then `forward` for every batch; torch differentiates it.
+
+    param: the layer's message. blobs: its learnable (or, as BatchNorm's, learned) blobs, float32.
+    generator: the net's, for fillers and for what is drawn in training.
+    """
+
+    type: ClassVar[str]
+    bottoms: ClassVar[tuple[int, int | None]] = (1, 1)  # fewest and most; None: no limit
+    tops: ClassVar[tuple[int, int | None]] = (1, 1)
+    default_loss_weight: ClassVar[float] = 0
+    # BatchNorm's blobs are statistics: forward itself moves them, the solver must not.
+    blobs_are_learned: ClassVar[bool] = True
+
+    def __init__(self, param: LayerParameter, generator: torch.Generator) -> None:
+        self.param = param
+        self.generator = generator
+        self.blobs: Tensors = []
+        for kind, names, (fewest, most) in (("bottom", param.bottom, self.bottoms), ("top", param.top, self.tops)):
+            if len(names) < fewest or (most is not None and len(names) > most):
+                wanted = f"{fewest}" if fewest == most else f"{fewest} to {most or 'any number'}"
+                raise self.error(f"{len(names)} {kind}s where {self.type} takes {wanted}")
+
+    @property
+    def training(self) -> bool:
+        return self.param.phase == TRAIN
+
+    def error(self, reason: str) -> LayerError:
+        """An error that names this layer; raise it."""
+        return LayerError(self.param.name, reason)
+
+    def setup(self, bottom: list[Shape]) -> list[Shape]:
+        """Check the bottoms' shapes, make the blobs, and return the tops' shapes."""
+        raise NotImplementedError
+
+    def forward(self, bottom: Tensors) -> Tensors:
+        """Compute the tops. No bottom is changed: tops of an in-place layer are new tensors of the same name."""
+        raise NotImplementedError
+
+    def onnx(self, graph: "Graph", bottom: list[str]) -> list[str]:
+        """Add what forward does in TEST to an ONNX graph, the bottoms being values of it, and name the tops' values."""
+        raise self.error(f"{self.type} has no ONNX form here")
+
+    def state(self) -> dict[str, Any]:
+        """What a resumed run must have back beside the blobs, fit for JSON: a reader's position, a generator."""
+        return {}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take back what state() gave."""
+
+    def add_blob(self, shape: Shape, filler: FillerParameter) -> None:
+        """Make the next blob."""
+        try:
+            self.blobs.append(fill(shape, filler, self.generator))
+        except PrototxtError as error:
+            raise self.error(str(error)) from None
+
+    def axis(self, axis: int, bottom: Shape, name: str = "axis") -> int:
+        """Turn a possibly negative axis of `bottom` into its index. Raises LayerError when there is no such axis."""
+        if not -len(bottom) <= axis < len(bottom):
+            raise self.error(f"{name} {axis} where the bottom has shape {bottom}")
+        return axis % len(bottom)
+
+
+__all__ = ["LAYERS", "TEST", "TRAIN", "Layer", "LayerError", "Shape", "Tensors", "register"]

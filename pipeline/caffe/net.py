@@ -1,0 +1,278 @@
+"""A net: layers built from a prototxt for one phase, run forward on torch tensors, its gradients torch's."""
+
+import base64
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from pipeline.caffe.blobs import from_blobproto, to_blobproto
+from pipeline.caffe.caffe_pb2 import LayerParameter, NetParameter, ParamSpec
+from pipeline.caffe.graph import filter_layers, insert_splits, layer_class, line_of_layer
+from pipeline.caffe.layers import Layer, LayerError, Shape
+from pipeline.caffe.layers.data import Input
+from pipeline.caffe.proto import PrototxtError, read_binary, read_net, write_binary
+from pipeline.errors import InputError
+
+class WeightsError(InputError):
+    """Weights that are not this net's."""
+
+
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+@dataclass
+class Learnable:
+    """A blob that the solver owns: layer and index say where it first stands, lr_mult and decay_mult how it learns."""
+
+    blob: torch.Tensor
+    layer: str
+    index: int
+    lr_mult: float
+    decay_mult: float
+
+
+def build_net(path: Path, phase: int, **options: Any) -> "Net":
+    """Build the net of a prototxt; `options` are Net's. Errors name the layer's line."""
+    param = read_net(path)
+    try:
+        return Net(param, phase, **options)
+    except LayerError as error:
+        line = line_of_layer(path.read_text(encoding="utf-8"), error.layer)
+        raise PrototxtError(f"{path}:{line}: {error}" if line else f"{path}: {error}") from None
+
+
+class Net:
+    """The layers of `param` that belong to `phase` (and level and stages), in their order.
+
+    blobs: by name, what the last forward left in them. params: by layer name, its learnable blobs.
+    inputs, outputs: names of the blobs that Input layers make, and of those that no layer takes (alphabetically).
+    shapes: by name, the blobs' shapes when the net was built; a forward may be given another batch size.
+
+    device: a torch device. precision: float32, or bfloat16 for products and convolutions while blobs of the solver
+    stay float32. seed: of fillers, dropout, mirror and crop; None draws one.
+    Raises LayerError naming the first layer that cannot be built.
+    """
+
+    def __init__(
+        self,
+        param: NetParameter,
+        phase: int,
+        *,
+        level: int = 0,
+        stages: Collection[str] = (),
+        device: str = "cpu",
+        precision: str = "float32",
+        seed: int | None = None,
+    ) -> None:
+        self.name = param.name
+        self.phase = phase
+        self.device = torch.device(device)
+        self.precision = PRECISIONS[precision]
+        self.generator = torch.Generator()
+        if seed is None:
+            self.generator.seed()
+        else:
+            self.generator.manual_seed(seed)
+        self.blobs: dict[str, torch.Tensor] = {}
+        self.keep_gradients = False
+        self.layers: list[Layer] = []
+        self.learnable: list[Learnable] = []
+        self.shapes: dict[str, Shape] = {}
+        unused: set[str] = set()
+        owners: dict[str, Learnable] = {}
+        for layer_param in insert_splits(filter_layers(param, phase, level, stages)).layer:
+            layer_param.phase = phase  # Split layers have none yet
+            layer = self._build(layer_param)
+            self._share(layer, owners)
+            unused.difference_update(layer_param.bottom)
+            unused.update(layer_param.top)
+        self.outputs = tuple(sorted(unused))
+        self.inputs = tuple(top for layer in self.layers if isinstance(layer, Input) for top in layer.param.top)
+        if self.device.type != "cpu":
+            # Fillers draw on the CPU, so that a seed means the same weights everywhere; dropout draws where it runs.
+            on_device = torch.Generator(self.device).manual_seed(self.generator.initial_seed())
+            for layer in self.layers:
+                layer.generator = on_device
+            self.generator = on_device
+
+    def _build(self, param: LayerParameter) -> Layer:
+        layer: Layer = layer_class(param)(param, self.generator)
+        if len(param.loss_weight) not in (0, len(param.top)):
+            raise layer.error(f"{len(param.loss_weight)} loss_weight where one a top ({len(param.top)}) was expected")
+        if layer.default_loss_weight and not param.loss_weight:
+            param.loss_weight.append(layer.default_loss_weight)
+        top_shapes = layer.setup([self.shapes[name] for name in param.bottom])
+        self.shapes.update(zip(param.top, top_shapes, strict=True))
+        if len(param.param) > len(layer.blobs):
+            raise layer.error(f"{len(param.param)} param where the layer has {len(layer.blobs)} blobs")
+        layer.blobs = [_channels_last(blob.to(self.device)) for blob in layer.blobs]
+        self.layers.append(layer)
+        return layer
+
+    def _share(self, layer: Layer, owners: dict[str, Learnable]) -> None:
+        """Enter a layer's blobs among the learnable ones, or put the owner's in where a param is shared by name."""
+        for index, blob in enumerate(layer.blobs):
+            spec = layer.param.param[index] if index < len(layer.param.param) else ParamSpec()
+            owner = owners.get(spec.name) if spec.name else None
+            if owner is None:
+                lr_mult = spec.lr_mult if layer.blobs_are_learned else 0
+                blob.requires_grad_(lr_mult != 0)
+                learnable = Learnable(blob, layer.param.name, index, lr_mult, spec.decay_mult)
+                self.learnable.append(learnable)
+                if spec.name:
+                    owners[spec.name] = learnable
+                continue
+            shape, wanted = tuple(blob.shape), tuple(owner.blob.shape)
+            if shape != wanted and (spec.share_mode == ParamSpec.STRICT or blob.numel() != owner.blob.numel()):
+                raise layer.error(f"param '{spec.name}' has shape {shape} where layer '{owner.layer}', which owns it, "
+                                  f"has {wanted}")
+            for field in ("lr_mult", "decay_mult"):
+                if spec.HasField(field) and getattr(spec, field) != getattr(owner, field):
+                    raise layer.error(f"param '{spec.name}' has {field} {getattr(spec, field)} where layer "
+                                      f"'{owner.layer}', which owns it, has {getattr(owner, field)}")
+            layer.blobs[index] = owner.blob.view(shape) if shape != wanted else owner.blob
+
+    @property
+    def params(self) -> dict[str, list[torch.Tensor]]:
+        """The blobs of every layer that has any."""
+        return {layer.param.name: layer.blobs for layer in self.layers if layer.blobs}
+
+    def forward(self, **inputs: np.ndarray | torch.Tensor) -> dict[str, torch.Tensor]:
+        """Run all layers and return the outputs; `inputs` fill the net's inputs, whose batch size may change.
+
+        The weighted sum of the loss tops is left in `loss`. Raises PrototxtError when an input is missing or unknown.
+        """
+        if set(inputs) != set(self.inputs):
+            raise PrototxtError(f"net '{self.name}' was given the inputs {', '.join(sorted(inputs)) or 'none'} where "
+                                f"{', '.join(self.inputs) or 'none'} were expected")
+        self.blobs = {}  # lets go of the last batch before this one is made
+        self.loss = torch.zeros((), device=self.device)
+        with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
+            for layer in self.layers:
+                if isinstance(layer, Input):
+                    tops = [torch.as_tensor(inputs[name], dtype=torch.float32) for name in layer.param.top]
+                else:
+                    tops = layer.forward(self._bottoms(layer))
+                if not layer.param.bottom:
+                    tops = [_channels_last(top.to(self.device)) for top in tops]
+                self._keep(layer, tops)
+        return {name: self.blobs[name] for name in self.outputs}
+
+    def _bottoms(self, layer: Layer) -> list[torch.Tensor]:
+        bottoms = [self.blobs[name] for name in layer.param.bottom]
+        for index, down in enumerate(layer.param.propagate_down):
+            if not down:
+                bottoms[index] = bottoms[index].detach()
+        return bottoms
+
+    def _keep(self, layer: Layer, tops: list[torch.Tensor]) -> None:
+        for index, (name, top) in enumerate(zip(layer.param.top, tops, strict=True)):
+            weight = layer.param.loss_weight[index] if index < len(layer.param.loss_weight) else 0
+            if weight:
+                self.loss = self.loss + weight * top.sum()
+            if self.keep_gradients:
+                self._keep_gradient(name, top)
+            self.blobs[name] = top
+
+    def _keep_gradient(self, name: str, top: torch.Tensor) -> None:
+        if not top.requires_grad and top.is_floating_point():
+            top.requires_grad_()
+        if top.requires_grad and name not in self._first:
+            top.retain_grad()
+            self._first[name] = top
+
+    def copy_from(self, source: NetParameter | Path) -> None:
+        """Take the blobs of the layers that have the same name, as Caffe's CopyTrainedLayersFrom does.
+
+        Raises WeightsError when a layer's blobs differ in number or shape, or no layer of the net is among the source's.
+        """
+        name = str(source) if isinstance(source, Path) else "the given weights"
+        message = read_binary(source, NetParameter) if isinstance(source, Path) else source
+        params = self.params
+        copied = 0
+        for layer in message.layer:
+            if not layer.blobs or layer.name not in params:
+                continue
+            targets = params[layer.name]
+            if len(layer.blobs) != len(targets):
+                raise WeightsError(f"{name}: layer '{layer.name}' has {len(layer.blobs)} blobs where the net has "
+                                   f"{len(targets)}; are these the weights of another net?")
+            for index, (blob, target) in enumerate(zip(layer.blobs, targets, strict=True)):
+                array = from_blobproto(blob, f"{name}: layer '{layer.name}' blob {index}")
+                if _without_leading_ones(array.shape) != _without_leading_ones(tuple(target.shape)):
+                    raise WeightsError(f"{name}: layer '{layer.name}' blob {index} has shape {array.shape} where the net "
+                                       f"has {tuple(target.shape)}; are these the weights of another net?")
+                with torch.no_grad():
+                    target.copy_(torch.from_numpy(array.reshape(tuple(target.shape))))
+            copied += 1
+        if params and not copied:
+            raise WeightsError(f"{name}: none of its layers is one of net '{self.name}' ({', '.join(params)}); are these "
+                               "the weights of another net?")
+
+    def to_proto(self) -> NetParameter:
+        """The net with its blobs, as a .caffemodel holds it."""
+        message = NetParameter(name=self.name)
+        for layer in self.layers:
+            added = message.layer.add()
+            added.CopyFrom(layer.param)
+            del added.blobs[:]
+            added.blobs.extend(to_blobproto(blob.detach().cpu().numpy()) for blob in layer.blobs)
+        return message
+
+    def save(self, path: Path) -> None:
+        """Write the .caffemodel."""
+        write_binary(path, self.to_proto())
+
+    def share_with(self, other: "Net") -> None:
+        """Use the blobs of the other net's layers of the same name, as Caffe's ShareTrainedLayersWith does."""
+        params = other.params
+        for layer in self.layers:
+            theirs = params.get(layer.param.name, [])
+            if theirs and [blob.shape for blob in theirs] != [blob.shape for blob in layer.blobs]:
+                raise layer.error("its blobs have other shapes than those of the same layer in the net it shares with")
+            layer.blobs = theirs or layer.blobs
+
+    def state(self) -> dict[str, Any]:
+        """What a resumed run must have back beside the blobs, fit for JSON: generator and data layers."""
+        return {
+            "generator": base64.b64encode(self.generator.get_state().numpy().tobytes()).decode(),
+            "layers": {layer.param.name: state for layer in self.layers if (state := layer.state())},
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take back what state() gave."""
+        generator_state = np.frombuffer(base64.b64decode(state["generator"]), dtype=np.uint8)
+        self.generator.set_state(torch.from_numpy(generator_state.copy()))
+        for layer in self.layers:
+            if layer.param.name in state["layers"]:
+                layer.restore(state["layers"][layer.param.name])
+
+    def gradients(self, **inputs: np.ndarray | torch.Tensor) -> dict[str, torch.Tensor]:
+        """Run forward and backward; return the loss's gradient for every blob, and leave the params' in their .grad.
+
+        A blob that in-place layers change has the gradient of what stood in it first, as Caffe leaves it.
+        """
+        self._first: dict[str, torch.Tensor] = {}
+        self.keep_gradients = True
+        try:
+            self.forward(**inputs)
+        finally:
+            self.keep_gradients = False
+        self.loss.backward()
+        return {name: first.grad for name, first in self._first.items() if first.grad is not None}
+
+
+def _channels_last(tensor: torch.Tensor) -> torch.Tensor:
+    # oneDNN's convolutions, poolings and normalisations run about a third faster with the channels innermost.
+    return tensor.contiguous(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor
+
+
+def _without_leading_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
+    # Nets of before 2014 store every blob with four axes, the real ones last.
+    while shape and shape[0] == 1:
+        shape = shape[1:]
+    return shape
