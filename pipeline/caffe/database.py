@@ -1,0 +1,239 @@
+"""Caffe's image databases: LMDB folders of Datums, written to the byte as convert_imageset writes them.
+
+A key is the record's number in eight digits, "_" and the image's path; a value is a serialised Datum. Records are
+committed by the thousand, and the map doubles when it is full (caffe/tools/convert_imageset.cpp, util/db_lmdb.cpp).
+"""
+
+import fcntl
+import os
+import struct
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import TracebackType
+from weakref import WeakValueDictionary
+
+import lmdb
+import numpy as np
+from google.protobuf.message import DecodeError
+
+from pipeline.atomic import atomic_folder
+from pipeline.caffe.caffe_pb2 import Datum
+from pipeline.errors import InputError
+
+RECORDS_PER_COMMIT = 1000
+INITIAL_MAP_BYTES = 10 << 20  # LMDB's own default, which Caffe leaves
+
+# LMDB must not be opened twice in one process: readers of the same file, known by device and inode, share it.
+_environments: WeakValueDictionary[tuple[int, int], lmdb.Environment] = WeakValueDictionary()
+
+
+class DatabaseError(InputError):
+    """A database that cannot be read or written, or a record in it that is no usable Datum."""
+
+
+def record_key(number: int, path: str) -> bytes:
+    """The key convert_imageset gives the image at `path` (as in its list) on the list's line `number`, from 0."""
+    return b"%08d_%s" % (number, os.fsencode(path))
+
+
+def datum_from_image(image: np.ndarray, label: int) -> Datum:
+    """Pack a (C, H, W) or (H, W) uint8 image, channels in blue, green, red order, as Caffe's CVMatToDatum does."""
+    channels, height, width = image.shape if image.ndim == 3 else (1, *image.shape)
+    # encoded is written although false is its default, as Caffe does.
+    return Datum(channels=channels, height=height, width=width, data=image.tobytes(), label=label, encoded=False)
+
+
+def datum_to_array(datum: Datum, name: str) -> np.ndarray:
+    """Unpack a Datum to (C, H, W), uint8, or float32 where it holds floats; decodes an encoded image.
+
+    Raises DatabaseError, speaking of the record as `name`, when shape and data disagree.
+    """
+    if datum.encoded:
+        return _decode(datum.data, name)
+    shape = (datum.channels, datum.height, datum.width)
+    values = np.frombuffer(datum.data, np.uint8) if datum.data else np.array(datum.float_data, np.float32)
+    if min(shape) < 1 or shape[0] * shape[1] * shape[2] != len(values):
+        raise DatabaseError(f"{name}: {len(values)} values where shape {shape} was declared; make the database again")
+    return values.reshape(shape)
+
+
+def _decode(data: bytes, name: str) -> np.ndarray:
+    import cv2  # slow to import, and few databases hold encoded images
+
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
+    if image is None or image.dtype != np.uint8:
+        raise DatabaseError(f"{name}: no readable image of 8 bits, where the Datum says encoded; make the database "
+                            "again")
+    return np.atleast_3d(image).transpose(2, 0, 1)
+
+
+class DatabaseReader:
+    """Reads an LMDB of Datums one after another; memory does not grow with its size.
+
+    It takes no lock and writes nothing into the folder, so a database on a read-only disk does; one that another
+    process has open is refused, since it may still be growing. Every error is a DatabaseError.
+
+        with DatabaseReader(path) as database:
+            for key, datum in database: ...
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        file = path / "data.mdb"
+        if not file.is_file():
+            raise DatabaseError(f"{path}: no data.mdb inside, where an LMDB was expected; make it with the lmdb stage")
+        _refuse_locked(path)
+        with _lmdb_errors(path):
+            self._environment = _open(path)
+            self._length = self._environment.stat()["entries"]
+            # Reading a page beyond the file's end would kill the process, so it is looked at before.
+            pages = self._environment.info()["last_pgno"] + 1
+            expected = pages * self._environment.stat()["psize"]
+        if file.stat().st_size < expected:
+            raise DatabaseError(f"{file}: {file.stat().st_size} bytes where {expected} were expected; it is truncated, "
+                                "make it again")
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __iter__(self) -> Iterator[tuple[bytes, Datum]]:
+        """Every record once, in the order of keys."""
+        return self._records(0)
+
+    def cycle(self, position: int = 0) -> Iterator[tuple[bytes, Datum]]:
+        """Records without end from the one at `position`, in the order of keys, over and over, as the Data layer reads.
+
+        Raises DatabaseError when there is none.
+        """
+        if not self._length:
+            raise DatabaseError(f"{self.path}: no records, where images were expected; has its Usage any?")
+        yield from self._records(position % self._length)
+        while True:
+            yield from self._records(0)
+
+    def _records(self, position: int) -> Iterator[tuple[bytes, Datum]]:
+        with _lmdb_errors(self.path), self._environment.begin(buffers=True) as transaction:
+            cursor = transaction.cursor()
+            found = cursor.first()
+            for _ in range(position):
+                found = cursor.next()
+            while found:
+                key = bytes(cursor.key())
+                try:
+                    datum = Datum.FromString(cursor.value())
+                except DecodeError:
+                    raise DatabaseError(f"{self.name(key)}: no Datum; make the database again") from None
+                yield key, datum
+                found = cursor.next()
+
+    def name(self, key: bytes) -> str:
+        """What to call a record in an error."""
+        return f"{self.path}: record {key.decode('utf-8', 'replace')}"
+
+    def close(self) -> None:
+        del self._environment
+
+    def __enter__(self) -> "DatabaseReader":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+                 ) -> None:
+        self.close()
+
+
+class DatabaseWriter:
+    """Writes an LMDB of Datums. The folder must not exist; it appears when the block ends without an error.
+
+        with DatabaseWriter(path) as database:
+            database.put(record_key(0, "face.png"), datum_from_image(image, label))
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._pending: list[tuple[bytes, bytes]] = []
+        self._last_key = b""
+
+    def put(self, key: bytes, datum: Datum) -> None:
+        """Add a record. Raises DatabaseError when its key is not above the last one, or the disk is full."""
+        if key <= self._last_key:
+            raise DatabaseError(f"{self.path}: key {key!r} after {self._last_key!r}, where ascending keys were expected; "
+                                "number the records in order")
+        self._last_key = key
+        self._pending.append((key, datum.SerializeToString()))
+        if len(self._pending) == RECORDS_PER_COMMIT:
+            self._commit()
+
+    def _commit(self) -> None:
+        with _lmdb_errors(self.path):
+            while self._pending:
+                try:
+                    with self._environment.begin(write=True) as transaction:
+                        for key, value in self._pending:
+                            transaction.put(key, value)
+                    self._pending.clear()
+                except lmdb.MapFullError:
+                    self._environment.set_mapsize(2 * self._environment.info()["map_size"])
+
+    def __enter__(self) -> "DatabaseWriter":
+        if self.path.exists():
+            raise DatabaseError(f"{self.path}: exists already; remove it, or give another folder")
+        with ExitStack() as stack:
+            folder = stack.enter_context(atomic_folder(self.path))
+            with _lmdb_errors(self.path):
+                # The folder counts only once it has its name: one flush at the end does for all commits.
+                self._environment = lmdb.open(str(folder), map_size=INITIAL_MAP_BYTES, sync=False)
+            stack.callback(self._environment.close)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+                 ) -> None:
+        with self._stack:
+            if error is not None:
+                raise error
+            self._commit()
+            with _lmdb_errors(self.path):
+                self._environment.sync(True)
+
+
+@contextmanager
+def _lmdb_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except lmdb.Error as error:
+        raise DatabaseError(f"{path}: {_HINTS.get(type(error), '{}; is it a whole LMDB?').format(error)}") from None
+
+
+_HINTS = {
+    lmdb.DiskError: "{}; make room on the disk",
+    lmdb.InvalidError: "{}; it is no LMDB, or a damaged one: make it again",
+    lmdb.CorruptedError: "{}; it is damaged: make it again",
+    lmdb.PageNotFoundError: "{}; it is damaged: make it again",
+}
+
+
+def _open(path: Path) -> lmdb.Environment:
+    status = (path / "data.mdb").stat()
+    identity = (status.st_dev, status.st_ino)
+    environment = _environments.get(identity)
+    if environment is None:
+        environment = lmdb.open(str(path), readonly=True, lock=False, create=False)
+        _environments[identity] = environment
+    return environment
+
+
+def _refuse_locked(path: Path) -> None:
+    """Raise DatabaseError when another process has the database open with LMDB's lock, as convert_imageset does."""
+    if not sys.platform.startswith("linux"):
+        return
+    try:
+        with open(path / "lock.mdb", "rb") as file:
+            # struct flock: type, whence, start, length, pid. F_GETLK asks who stands in the way, and takes nothing.
+            query = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+            answer = struct.unpack("hhqqi4x", fcntl.fcntl(file, fcntl.F_GETLK, query))
+    except FileNotFoundError:
+        return
+    if answer[0] != fcntl.F_UNLCK:
+        raise DatabaseError(f"{path}: process {answer[4]} has it open; wait until that has ended")

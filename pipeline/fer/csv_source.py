@@ -1,0 +1,187 @@
+"""Reads FER2013's CSV as Kaggle has published it, plain or compressed, a few rows at a time.
+
+Columns emotion, pixels and Usage in any order, names and values with or without spaces around them
+(fer2013.csv and icml_face_data.csv); a byte-order mark and CRLF are accepted.
+"""
+
+import gzip
+import lzma
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from pipeline.fer.images import Batch, LabelledImage, SourceError
+from pipeline.fer.labels import IMAGE_SHAPE, LABELS
+from pipeline.manifest import USAGES
+
+COLUMNS = ("emotion", "pixels", "Usage")
+PIXELS = IMAGE_SHAPE[0] * IMAGE_SHAPE[1]
+MAX_LINE_BYTES = 64 << 10  # a row has at most 2304 pixels of 4 bytes and its label and Usage: 9.3 kB
+ROWS_PER_BATCH = 32  # the parser's arrays then stay in the processor's cache
+
+_LABEL_OF = {str(label).encode(): label for label in range(len(LABELS))}
+_USAGE_OF = {usage.encode(): usage for usage in USAGES}
+_TRUNCATED = (EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile)
+
+
+class CsvSource:
+    """The images of a fer2013.csv, .csv.xz, .csv.gz or a .zip that holds one.
+
+    Errors are SourceError naming the line that is wrong, or OSError.
+    """
+
+    labels = LABELS
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def batches(self) -> Iterator[Batch]:
+        """Read the file's lines; the batches parse them."""
+        try:
+            with _open(self.path) as file:
+                yield from self._batches(file)
+        except _TRUNCATED as error:
+            raise SourceError(f"{self.path}: {error or 'the archive ends too early'}; is the file truncated? fetch "
+                              "it again") from None
+
+    def _batches(self, file: IO[bytes]) -> Iterator[Batch]:
+        columns = _columns(file.readline(MAX_LINE_BYTES), self.path)
+        row = 0
+        lines: list[tuple[int, bytes]] = []  # line number and text
+        for number, line in enumerate(iter(partial(file.readline, MAX_LINE_BYTES), b""), start=2):
+            if not line.strip():
+                continue
+            lines.append((number, line))
+            if len(lines) == ROWS_PER_BATCH:
+                yield partial(_parse, self.path, columns, row, lines)
+                row += len(lines)
+                lines = []
+        if lines:
+            yield partial(_parse, self.path, columns, row, lines)
+        elif row == 0:
+            raise SourceError(f"{self.path}: no rows below the header, where images were expected; is the file "
+                              "truncated?")
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[IO[bytes]]:
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path) as archive, archive.open(_csv_inside(archive, path)) as file:
+            yield file
+    else:
+        opener = {".xz": lzma.open, ".gz": gzip.open}.get(path.suffix, open)
+        with opener(path, "rb") as file:
+            yield file
+
+
+def _csv_inside(archive: zipfile.ZipFile, path: Path) -> str:
+    names = [name for name in archive.namelist() if name.endswith(".csv")]
+    # Kaggle's archive of the challenge holds the whole set and, beside it, its parts.
+    whole = [name for name in names if Path(name).name in ("fer2013.csv", "icml_face_data.csv")]
+    for candidates in (whole, names):
+        if len(candidates) == 1:
+            return candidates[0]
+    raise SourceError(f"{path}: {len(names)} CSV files inside, where one or fer2013.csv was expected; unpack it and "
+                      "give the CSV")
+
+
+def _columns(header: bytes, path: Path) -> dict[str, int]:
+    """Find the place of each of COLUMNS."""
+    if not header:
+        raise SourceError(f"{path}: the file is empty, where the columns {','.join(COLUMNS)} were expected; fetch it "
+                          "again")
+    names = [name.decode("utf-8", "replace") for name in _fields(header.removeprefix(b"\xef\xbb\xbf"))]
+    columns = {}
+    for column in COLUMNS:
+        if names.count(column) != 1:
+            fault = "is missing" if column not in names else "stands there more than once"
+            raise SourceError(f"{path}:1: column {column} {fault}, where {','.join(COLUMNS)} were expected; is this "
+                              "fer2013.csv?")
+        columns[column] = names.index(column)
+    return {"count": len(names), **columns}
+
+
+def _fields(line: bytes) -> list[bytes]:
+    """Split a line; neither labels, pixels nor Usages hold commas, so quotes only ever surround a whole field."""
+    return [field.strip(b' "\r\n') for field in line.split(b",")]
+
+
+def _parse(path: Path, columns: dict[str, int], first_row: int, lines: list[tuple[int, bytes]]
+           ) -> list[LabelledImage]:
+    """Turn lines into images, all their pixels at once."""
+    usages, labels, texts = [], [], []
+    for number, line in lines:
+        fields = _fields(line)
+        if len(fields) != columns["count"]:
+            raise _fault(path, number, f"{len(fields)} fields where {columns['count']} were expected; is the file "
+                                       "truncated?")
+        label, text, usage = (fields[columns[column]] for column in COLUMNS)
+        if label not in _LABEL_OF:
+            if label == b"emotion":
+                raise _fault(path, number, "a second header where an image was expected; were two files joined? "
+                                           "remove the line")
+            raise _fault(path, number, f"emotion {_shown(label)} where 0 to {len(LABELS) - 1} was expected; "
+                                       "correct the line")
+        if usage not in _USAGE_OF:
+            raise _fault(path, number, f"Usage {_shown(usage)} where {', '.join(USAGES)} was expected; is the file "
+                                       "truncated?")
+        labels.append(_LABEL_OF[label])
+        usages.append(_USAGE_OF[usage])
+        texts.append(text)
+    pixels = _parse_pixels(texts)
+    if pixels is None:
+        for (number, _), text in zip(lines, texts, strict=True):
+            fault = _fault_in_pixels(text)
+            if fault:
+                raise _fault(path, number, fault)
+        raise AssertionError("pixels that only the batch parser refuses")
+    rows = range(first_row, first_row + len(lines))
+    return [LabelledImage(*fields) for fields in zip(rows, usages, labels, pixels, strict=True)]
+
+
+def _parse_pixels(texts: list[bytes]) -> np.ndarray | None:
+    """Parse texts of decimal numbers 0..255 with a single space between to (N, 48, 48) uint8; None if any is not so."""
+    if any(text.count(b" ") != PIXELS - 1 for text in texts):
+        return None
+    # Three leading spaces let every number look three characters back.
+    characters = np.frombuffer(b"   " + b" ".join(texts) + b" ", dtype=np.uint8)
+    is_space = characters == ord(" ")
+    digits = characters - ord("0")  # wraps around for what stands before "0"
+    if (digits[~is_space] > 9).any():
+        return None
+    ends = np.flatnonzero(is_space)[2:]
+    lengths = np.diff(ends) - 1
+    if lengths.min() < 1 or lengths.max() > 3:
+        return None
+    ends = ends[1:]
+    values = digits[ends - 1].astype(np.int16)
+    values += np.where(lengths > 1, digits[ends - 2], 0) * np.int16(10)
+    values += np.where(lengths > 2, digits[ends - 3], 0) * np.int16(100)
+    if values.max() > 255:
+        return None
+    return values.astype(np.uint8).reshape(-1, *IMAGE_SHAPE)
+
+
+def _fault_in_pixels(text: bytes) -> str | None:
+    """Say what _parse_pixels refuses in a text."""
+    numbers = text.split(b" ")
+    for place, number in enumerate(numbers):
+        if not number.isdigit() or len(number) > 3 or int(number) > 255:
+            return f"pixel {place} is {_shown(number)} where a number 0 to 255 was expected; correct the line"
+    if len(numbers) != PIXELS:
+        return f"{len(numbers)} pixels where 48x48 = {PIXELS} were expected; is the file truncated?"
+    return None
+
+
+def _fault(path: Path, line: int, what: str) -> SourceError:
+    return SourceError(f"{path}:{line}: {what}")
+
+
+def _shown(field: bytes) -> str:
+    return repr(field[:20].decode("utf-8", "replace"))
