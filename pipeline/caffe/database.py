@@ -23,7 +23,7 @@ from pipeline.caffe.caffe_pb2 import Datum
 from pipeline.errors import InputError
 
 RECORDS_PER_COMMIT = 1000
-INITIAL_MAP_BYTES = 10 << 20  # LMDB's own default, which Caffe leaves
+INITIAL_MAP_BYTES = 1 << 20  # LMDB's default, which Caffe leaves: mdb.c, DEFAULT_MAPSIZE
 
 # LMDB must not be opened twice in one process: readers of the same file, known by device and inode, share it.
 _environments: WeakValueDictionary[tuple[int, int], lmdb.Environment] = WeakValueDictionary()
