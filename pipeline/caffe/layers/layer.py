@@ -1,8 +1,9 @@
 """What every layer is, and the registry of types."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
+import numpy as np
 import torch
 
 from pipeline.caffe.caffe_pb2 import TEST, TRAIN, FillerParameter, LayerParameter
@@ -32,6 +33,18 @@ def register(name: str) -> Callable[[type["Layer"]], type["Layer"]]:
         return layer_class
 
     return enter
+
+
+class Graph(Protocol):
+    """An ONNX graph as a layer sees it: values by name, and the blobs' shapes, -1 where only known at run time."""
+
+    shapes: dict[str, Shape]
+
+    def constant(self, value: torch.Tensor | np.ndarray | list[int]) -> str:
+        """Add a constant, float32 or, as a list, int64; return its name."""
+
+    def node(self, operator: str, inputs: list[str], **attributes: Any) -> str:
+        """Add a node with one output; return the output's name."""
 
 
 class Layer:
@@ -73,7 +86,7 @@ class Layer:
         """Compute the tops. No bottom is changed: tops of an in-place layer are new tensors of the same name."""
         raise NotImplementedError
 
-    def onnx(self, graph: "Graph", bottom: list[str]) -> list[str]:
+    def onnx(self, graph: Graph, bottom: list[str]) -> list[str]:
         """Add what forward does in TEST to an ONNX graph, the bottoms being values of it, and name the tops' values."""
         raise self.error(f"{self.type} has no ONNX form here")
 
@@ -98,4 +111,4 @@ class Layer:
         return axis % len(bottom)
 
 
-__all__ = ["LAYERS", "TEST", "TRAIN", "Layer", "LayerError", "Shape", "Tensors", "register"]
+__all__ = ["LAYERS", "TEST", "TRAIN", "Graph", "Layer", "LayerError", "Shape", "Tensors", "register"]

@@ -80,8 +80,8 @@ class Flatten(Layer):
 
     def onnx(self, graph: Graph, bottom: list[str]) -> list[str]:
         kept = graph.shapes[bottom[0]][self.last + 1 :]
-        if None in kept:
-            raise self.error("axes after the flattened ones whose size is only known at run time have no ONNX form here")
+        if -1 in kept:
+            raise self.error("axes after the flattened ones, of a size only known at run time, have no ONNX form here")
         return [graph.node("Reshape", [*bottom, graph.constant([0] * self.first + [-1, *kept])])]
 
 
@@ -122,6 +122,6 @@ class Reshape(Layer):
         kept = graph.shapes[bottom[0]][self.last :]
         if self.last == self.first + len(dims):
             kept = (0,) * len(kept)  # they stay in their places, where ONNX too copies the bottom's for a 0
-        if None in kept:
+        if -1 in kept:
             raise self.error("axes that move and whose size is only known at run time have no ONNX form here")
         return [graph.node("Reshape", [*bottom, graph.constant([0] * self.first + [*dims, *kept])])]

@@ -1,6 +1,7 @@
 """Layers that slide a window over images."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -138,9 +139,7 @@ class Pooling(Layer):
             return [x.amax((2, 3), keepdim=True) if param.pool == PoolingParameter.MAX else x.mean((2, 3), keepdim=True)]
         spatial = x.shape[2:]
         top = self.pooled(spatial)
-        # What the windows reach beyond the bottom, on every side.
-        beyond = [(pad, (windows - 1) * stride + kernel - size - pad) for size, windows, kernel, stride, pad in
-                  zip(spatial, top, self.kernel, self.stride, self.pad, strict=True)]
+        beyond = self.beyond(spatial)
         if param.pool == PoolingParameter.MAX:
             if not any(self.pad) and all(stride <= kernel for stride, kernel in zip(self.stride, self.kernel, strict=True)):
                 # torch clips the last window as Caffe does here, without a padded copy.
@@ -158,12 +157,29 @@ class Pooling(Layer):
         kind = "MaxPool" if param.pool == PoolingParameter.MAX else "AveragePool"
         if param.global_pooling:
             return [graph.node(f"Global{kind}", bottom)]
-        if not any(self.pad) and any(stride > kernel for stride, kernel in zip(self.stride, self.kernel, strict=True)):
-            raise self.error(f"stride {self.stride} beyond kernel {self.kernel} without pad has no ONNX form: there Caffe "
-                             "adds windows that lie outside the bottom")
-        counted = {"count_include_pad": 1} if kind == "AveragePool" else {}
-        return [graph.node(kind, bottom, kernel_shape=self.kernel, strides=self.stride, pads=self.pad * 2,
-                           ceil_mode=int(param.round_mode == PoolingParameter.CEIL), **counted)]
+        size: dict[str, Any] = {"kernel_shape": self.kernel, "strides": self.stride}
+        ceil_mode = int(param.round_mode == PoolingParameter.CEIL)
+        spatial = graph.shapes[bottom[0]][2:]
+        if -1 in spatial:
+            if any(self.pad) or any(s > k for s, k in zip(self.stride, self.kernel, strict=True)):
+                raise self.error("pad, or a stride beyond the kernel, has no ONNX form here for images of any size")
+            return [graph.node(kind, bottom, **size, ceil_mode=ceil_mode)]
+        # Runtimes differ in which last windows they drop, so the padding says where the last one ends.
+        ends = [beyond for _, beyond in self.beyond(spatial)]
+        if any(end >= kernel for end, kernel in zip(ends, self.kernel, strict=True)):
+            raise self.error(f"stride {self.stride} beyond kernel {self.kernel} leaves a window outside the bottom, "
+                             "which has no ONNX form")
+        if kind == "MaxPool":
+            return [graph.node(kind, bottom, **size, pads=[*self.pad, *(max(end, 0) for end in ends)])]
+        if any(self.pad):  # zeros that count, up to H + pad
+            ends = [min(end, pad) for end, pad in zip(ends, self.pad, strict=True)]
+            bottom = [graph.node("Pad", [*bottom, graph.constant([0, 0, *self.pad, 0, 0, *ends])])]
+        return [graph.node(kind, bottom, **size, ceil_mode=ceil_mode)]
+
+    def beyond(self, spatial: Sequence[int]) -> list[tuple[int, int]]:
+        """By how much the windows reach beyond the bottom, before and behind, on each axis of (H, W)."""
+        return [(pad, (windows - 1) * stride + kernel - size - pad) for size, windows, kernel, stride, pad in
+                zip(spatial, self.pooled(spatial), self.kernel, self.stride, self.pad, strict=True)]
 
     def floored(self, spatial: Sequence[int]) -> tuple[int, ...]:
         return tuple((size - kernel) // stride + 1 for size, kernel, stride in

@@ -1,0 +1,119 @@
+"""Nets as ONNX files, for runtimes that need no torch. Each layer class tells its own ONNX form (Layer.onnx)."""
+
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, helper, numpy_helper
+
+from pipeline import __version__
+from pipeline.caffe.layers import Shape
+from pipeline.caffe.layers.data import Input
+from pipeline.caffe.net import Net
+
+OPSET = 17  # of the operators used here; older runtimes read it too
+IR_VERSION = 8  # the file format that came with that opset
+MIN_QUANTISED_SIZE = 1 << 16  # values; below, int8 saves nothing worth its rounding
+
+
+class Graph:
+    """An ONNX graph as the layers add to it. Values go by name; `shapes` has those of the net's blobs.
+
+    A dimension of -1 is only known when the net runs: the batch, and height and width of a `flexible` net.
+    """
+
+    def __init__(self) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants: list[onnx.TensorProto] = []
+        self.shapes: dict[str, Shape] = {}
+        self.layer = ""
+
+    def constant(self, value: torch.Tensor | np.ndarray | list[int]) -> str:
+        """Add an initializer, a list being int64 as shapes are, and return its name."""
+        if isinstance(value, torch.Tensor):
+            value = value.detach().cpu().numpy()
+        array = np.asarray(value, dtype=np.int64 if isinstance(value, list) else np.float32)
+        name = f"{self.layer}:constant{len(self.constants)}"
+        self.constants.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
+        return name
+
+    def node(self, operator: str, inputs: list[str], **attributes: Any) -> str:
+        """Add a node with one output and return the output's name."""
+        name = f"{self.layer}:{operator}{len(self.nodes)}"
+        self.nodes.append(helper.make_node(operator, inputs, [name], name, **attributes))
+        return name
+
+
+def to_onnx(net: Net, *, flexible: bool = False) -> onnx.ModelProto:
+    """The TEST-phase `net` with its weights as an ONNX model; inputs and outputs keep their blobs' names.
+
+    The first axis of every input is the batch and takes any size; with `flexible` the height and width of images
+    (N, C, H, W) do as well, for nets without InnerProduct. Raises LayerError naming the first layer that has no ONNX
+    form.
+    """
+    graph = Graph()
+    values: dict[str, str] = {}  # the value that stands for a blob after the layers so far
+    inputs = []
+    for layer in net.layers:
+        graph.layer = layer.param.name
+        if isinstance(layer, Input):
+            tops = list(layer.param.top)
+        else:
+            tops = layer.onnx(graph, [values[name] for name in layer.param.bottom])
+        for name, value in zip(layer.param.top, tops, strict=True):
+            values[name] = value
+            graph.shapes.setdefault(value, _run_time_shape(net.shapes[name], flexible))
+            if isinstance(layer, Input):
+                inputs.append(_value(name, graph.shapes[value]))
+    for name in net.outputs:
+        graph.nodes.append(helper.make_node("Identity", [values[name]], [name], f"{name}:output"))
+    outputs = [_value(name, graph.shapes[values[name]]) for name in net.outputs]
+    model = helper.make_model(
+        helper.make_graph(graph.nodes, net.name or "net", inputs, outputs, graph.constants),
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        ir_version=IR_VERSION,
+        producer_name="pipeline.caffe",
+        producer_version=__version__,
+    )
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def _run_time_shape(shape: Shape, flexible: bool) -> Shape:
+    unknown = (0, 2, 3) if flexible and len(shape) == 4 else (0,)
+    return tuple(-1 if axis in unknown else size for axis, size in enumerate(shape))
+
+
+def _value(name: str, shape: Shape) -> onnx.ValueInfoProto:
+    sizes = [f"{name}:axis{axis}" if size == -1 else size for axis, size in enumerate(shape)]
+    return helper.make_tensor_value_info(name, TensorProto.FLOAT, sizes)
+
+
+def quantise_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Store the weights of the large matrix products as int8, each output with a scale of its own.
+
+    Symmetric: scale = max |w| / 127 over the output's weights, w = scale * q. Activations stay float32, so what one
+    image gives does not depend on the others in its batch, and no calibration images are needed.
+    """
+    quantised = onnx.ModelProto()
+    quantised.CopyFrom(model)
+    graph = quantised.graph
+    weights = {node.input[1] for node in graph.node if node.op_type == "MatMul"}
+    for tensor in [tensor for tensor in graph.initializer if tensor.name in weights]:
+        array = numpy_helper.to_array(tensor)  # (inputs, outputs)
+        if array.size < MIN_QUANTISED_SIZE:
+            continue
+        scale = np.abs(array).max(axis=0) / np.float32(127)
+        scale[scale == 0] = 1
+        name = tensor.name
+        tensor.CopyFrom(numpy_helper.from_array(np.rint(array / scale).astype(np.int8), f"{name}:int8"))
+        graph.initializer.append(numpy_helper.from_array(scale, f"{name}:scale"))
+        graph.node.insert(
+            0,
+            helper.make_node(
+                "DequantizeLinear", [f"{name}:int8", f"{name}:scale"], [name], f"{name}:dequantise", axis=1
+            ),
+        )
+    onnx.checker.check_model(quantised, full_check=True)
+    return quantised

@@ -1,0 +1,258 @@
+"""The ONNX form of every layer and net answers as the engine does."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+
+from pipeline.caffe.caffe_pb2 import TEST, NetParameter
+from pipeline.caffe.layers import LAYERS, LayerError
+from pipeline.caffe.net import Net, build_net
+from pipeline.caffe.onnx import quantise_weights, to_onnx
+from pipeline.caffe.proto import parse_text
+
+PROTOTXT = Path(__file__).parents[2] / "prototxt"
+
+# Each case: the inputs' shapes, then the layers. Some have several layers, where joining is the point.
+IMAGE = (2, 6, 9, 8)
+CASES = {
+    "convolution": (IMAGE, 'type: "Convolution" convolution_param { num_output: 4 kernel_size: 3 pad: 1 stride: 2 }'),
+    "convolution group dilation": (
+        IMAGE,
+        'type: "Convolution" convolution_param { num_output: 4 kernel_h: 3 '
+        "kernel_w: 2 pad_h: 2 pad_w: 0 dilation: 2 group: 2 bias_term: false }",
+    ),
+    "convolution 1-D": ((2, 6, 9), 'type: "Convolution" convolution_param { num_output: 4 kernel_size: 3 }'),
+    "convolution 3-D": (
+        (2, 3, 5, 6, 7),
+        'type: "Convolution" convolution_param { num_output: 4 kernel_size: 3 pad: 1 }',
+    ),
+    "inner product": (IMAGE, 'type: "InnerProduct" inner_product_param { num_output: 5 }'),
+    "inner product transpose": (IMAGE, 'type: "InnerProduct" inner_product_param { num_output: 5 transpose: true }'),
+    "inner product axis 2": (
+        IMAGE,
+        'type: "InnerProduct" inner_product_param { num_output: 5 axis: 2 bias_term: false }',
+    ),
+    "relu": (IMAGE, 'type: "ReLU"'),
+    "leaky relu": (IMAGE, 'type: "ReLU" relu_param { negative_slope: 0.2 }'),
+    "prelu": (IMAGE, 'type: "PReLU"'),
+    "prelu shared": (IMAGE, 'type: "PReLU" prelu_param { channel_shared: true }'),
+    "prelu of vectors": ((2, 6), 'type: "PReLU"'),
+    "sigmoid": (IMAGE, 'type: "Sigmoid"'),
+    "tanh": (IMAGE, 'type: "TanH"'),
+    "dropout": (IMAGE, 'type: "Dropout"'),
+    "batch norm": (IMAGE, 'type: "BatchNorm"'),
+    "batch norm of vectors": ((3, 6), 'type: "BatchNorm"'),
+    "scale": (IMAGE, 'type: "Scale" scale_param { bias_term: true }'),
+    "scale of images": (IMAGE, 'type: "Scale" scale_param { axis: 1 num_axes: 3 }'),
+    "bias": (IMAGE, 'type: "Bias"'),
+    "softmax": (IMAGE, 'type: "Softmax"'),
+    "softmax axis": (IMAGE, 'type: "Softmax" softmax_param { axis: -1 }'),
+    "flatten": (IMAGE, 'type: "Flatten"'),
+    "flatten middle": (IMAGE, 'type: "Flatten" flatten_param { axis: 1 end_axis: 2 }'),
+    "reshape": (IMAGE, 'type: "Reshape" reshape_param { shape { dim: 0 dim: 3 dim: -1 dim: 8 } }'),
+    "reshape middle": (IMAGE, 'type: "Reshape" reshape_param { axis: 1 num_axes: 2 shape { dim: 2 dim: 27 } }'),
+    "reshape inserts": (IMAGE, 'type: "Reshape" reshape_param { axis: 2 num_axes: 0 shape { dim: 1 } }'),
+    "lrn": (IMAGE, 'type: "LRN" lrn_param { local_size: 3 alpha: 0.5 beta: 0.7 k: 2 }'),
+    "lrn within": (IMAGE, 'type: "LRN" lrn_param { local_size: 3 alpha: 0.5 norm_region: WITHIN_CHANNEL }'),
+    "global max": (IMAGE, 'type: "Pooling" pooling_param { global_pooling: true }'),
+    "global ave": (IMAGE, 'type: "Pooling" pooling_param { global_pooling: true pool: AVE }'),
+    **{
+        f"{pool} {kernel}/{stride} pad {pad} {mode}": (
+            IMAGE,
+            f'type: "Pooling" pooling_param {{ pool: {pool} kernel_size: {kernel} stride: {stride} pad: {pad} '
+            f"round_mode: {mode} }}",
+        )
+        for pool in ("MAX", "AVE")
+        for mode in ("CEIL", "FLOOR")
+        for kernel, stride, pad in (
+            (2, 2, 0),
+            (3, 2, 0),
+            (3, 2, 1),
+            (3, 2, 2),
+            (3, 3, 1),
+            (2, 3, 1),
+            (5, 2, 2),
+            (4, 3, 0),
+        )
+    },
+    "pooling kernel_h": (
+        IMAGE,
+        'type: "Pooling" pooling_param { kernel_h: 3 kernel_w: 2 stride_h: 2 stride_w: 1 pad_h: 1 pad_w: 0 }',
+    ),
+}
+JOINED = {
+    "eltwise sum": 'type: "Eltwise" eltwise_param { coeff: 0.5 coeff: -1 }',
+    "eltwise product": 'type: "Eltwise" eltwise_param { operation: PROD }',
+    "eltwise max": 'type: "Eltwise" eltwise_param { operation: MAX }',
+    "concat": 'type: "Concat"',
+    "concat axis": 'type: "Concat" concat_param { axis: -1 }',
+}
+
+
+def input_layer(name: str, shape: tuple[int, ...]) -> str:
+    dims = " ".join(f"dim: {size}" for size in shape)
+    return f'layer {{ name: "{name}" type: "Input" top: "{name}" input_param {{ shape {{ {dims} }} }} }}\n'
+
+
+def filled(net: Net) -> Net:
+    """Blobs with random values, variances and factors above 0."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for blobs in net.params.values():
+            for blob in blobs:
+                blob.copy_(
+                    torch.rand(blob.shape, generator=generator) + 0.1
+                    if blob.numel() < 20
+                    else torch.randn(blob.shape, generator=generator) * blob[0].numel() ** -0.5
+                )
+    return net
+
+
+def net_of(text: str) -> Net:
+    return filled(Net(parse_text(text, NetParameter, "case"), TEST, seed=1))
+
+
+def session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
+    return onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+
+
+def assert_agrees(net: Net, runtime: onnxruntime.InferenceSession, **inputs: np.ndarray) -> None:
+    want = net.forward(**inputs)
+    for name, got in zip(want, runtime.run(list(want), inputs), strict=True):
+        np.testing.assert_allclose(got, want[name].detach().numpy(), rtol=1e-4, atol=1e-4, err_msg=name)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_layer_answers_as_the_engine(name: str) -> None:
+    dims, layer = CASES[name]
+    net = net_of(input_layer("x", dims) + f'layer {{ name: "it" bottom: "x" top: "y" {layer} }}')
+    runtime = session(to_onnx(net))
+    for batch in (dims[0], 1, 5):  # the batch is symbolic
+        assert_agrees(net, runtime, x=np.random.default_rng(batch).standard_normal((batch, *dims[1:])).astype("f"))
+
+
+@pytest.mark.parametrize("name", JOINED)
+def test_joining_layer_answers_as_the_engine(name: str) -> None:
+    net = net_of(
+        input_layer("a", (2, 6, 9, 8))
+        + input_layer("b", (2, 6, 9, 8))
+        + f'layer {{ name: "it" bottom: "a" bottom: "b" top: "y" {JOINED[name]} }}'
+    )
+    a, b = np.random.default_rng(0).standard_normal((2, 3, 6, 9, 8)).astype("f")
+    assert_agrees(net, session(to_onnx(net)), a=a, b=b)
+
+
+def test_scale_by_a_second_bottom() -> None:
+    net = net_of(
+        input_layer("a", (2, 6, 9, 8))
+        + input_layer("b", (2, 6))
+        + 'layer { name: "it" type: "Scale" bottom: "a" bottom: "b" top: "y" scale_param { axis: 0 } }'
+    )
+    generator = np.random.default_rng(0)
+    assert_agrees(
+        net,
+        session(to_onnx(net)),
+        a=generator.standard_normal((2, 6, 9, 8)).astype("f"),
+        b=generator.standard_normal((2, 6)).astype("f"),
+    )
+
+
+def test_in_place_tops_and_split_blobs_keep_their_order() -> None:
+    net = net_of(
+        input_layer("x", (2, 4))
+        + """
+        layer { name: "fc" type: "InnerProduct" bottom: "x" top: "y" inner_product_param { num_output: 4 } }
+        layer { name: "relu" type: "ReLU" bottom: "y" top: "y" }
+        layer { name: "tanh" type: "TanH" bottom: "y" top: "z" }
+        layer { name: "sum" type: "Eltwise" bottom: "y" bottom: "z" top: "sum" }
+        layer { name: "last" type: "Sigmoid" bottom: "sum" top: "sum" }
+        layer { name: "unused" type: "Silence" bottom: "x" }"""
+    )
+    model = to_onnx(net)
+    assert [value.name for value in model.graph.output] == ["sum"]
+    assert_agrees(net, session(model), x=np.random.default_rng(0).standard_normal((2, 4)).astype("f"))
+
+
+def test_every_other_layer_type_says_its_name() -> None:
+    told = {"Input"} | {name for name, kind in LAYERS.items() if "onnx" in vars(kind)}
+    tested = {
+        case.split('type: "')[1].split('"')[0] for case in [*(text for _, text in CASES.values()), *JOINED.values()]
+    }
+    assert told == tested | {"Input", "Split", "Silence"}
+    net = net_of(
+        input_layer("x", (2, 4))
+        + input_layer("t", (2, 4))
+        + 'layer { name: "far" type: "EuclideanLoss" bottom: "x" bottom: "t" top: "loss" }'
+    )
+    with pytest.raises(LayerError, match="layer 'far': EuclideanLoss has no ONNX form"):
+        to_onnx(net)
+
+
+def test_batch_statistics_and_windows_beyond_the_image_are_refused() -> None:
+    batch = net_of(
+        input_layer("x", (2, 4))
+        + 'layer { name: "bn" type: "BatchNorm" bottom: "x" top: "y" batch_norm_param { use_global_stats: false } }'
+    )
+    with pytest.raises(LayerError, match=r"layer 'bn': .*by the batch"):
+        to_onnx(batch)
+    gaps = net_of(
+        input_layer("x", (2, 4, 6, 6))
+        + 'layer { name: "pool" type: "Pooling" bottom: "x" top: "y" pooling_param { kernel_size: 1 stride: 4 } }'
+    )
+    with pytest.raises(LayerError, match="layer 'pool': stride"):
+        to_onnx(gaps)
+
+
+def test_flexible_nets_take_images_of_any_size() -> None:
+    net = net_of(
+        input_layer("x", (1, 3, 12, 12))
+        + """
+        layer { name: "conv" type: "Convolution" bottom: "x" top: "a" convolution_param { num_output: 4 kernel_size: 3 } }
+        layer { name: "prelu" type: "PReLU" bottom: "a" top: "a" }
+        layer { name: "pool" type: "Pooling" bottom: "a" top: "b" pooling_param { kernel_size: 2 stride: 2 } }
+        layer { name: "prob" type: "Softmax" bottom: "b" top: "prob" }"""
+    )
+    runtime = session(to_onnx(net, flexible=True))
+    for shape in ((1, 3, 12, 12), (4, 3, 31, 18), (2, 3, 17, 40)):
+        assert_agrees(net, runtime, x=np.random.default_rng(0).standard_normal(shape).astype("f"))
+
+
+@pytest.mark.parametrize(
+    "deploy",
+    [*PROTOTXT.glob("*/deploy.prototxt"), *PROTOTXT.glob("mtcnn/*.prototxt")],
+    ids=lambda path: f"{path.parent.name}/{path.stem}",
+)
+def test_nets_of_this_repository_answer_as_the_engine(deploy: Path) -> None:
+    net = filled(build_net(deploy, TEST, seed=1))
+    (name,) = net.inputs
+    images = np.random.default_rng(0).uniform(-1, 1, (3, *net.shapes[name][1:])).astype("f")
+    assert_agrees(net, session(to_onnx(net)), **{name: images})
+
+
+def test_int8_weights_are_a_quarter_of_the_size_and_within_half_a_step() -> None:
+    net = net_of(
+        input_layer("x", (1, 256))
+        + """
+        layer { name: "fc1" type: "InnerProduct" bottom: "x" top: "h" inner_product_param { num_output: 512 } }
+        layer { name: "fc2" type: "InnerProduct" bottom: "h" top: "y" inner_product_param { num_output: 3 } }"""
+    )
+    model = to_onnx(net)
+    small = quantise_weights(model)
+    assert small.ByteSize() < 0.3 * model.ByteSize()
+    assert small.SerializeToString(deterministic=True) == quantise_weights(model).SerializeToString(deterministic=True)
+    constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in small.graph.initializer}
+    (name,) = [name for name in constants if name.endswith(":int8")]
+    restored = constants[name] * constants[name.replace(":int8", ":scale")]
+    weight = net.params["fc1"][0].detach().numpy().T
+    assert constants[name].dtype == np.int8
+    assert (np.abs(restored - weight) <= np.abs(weight).max(axis=0) / 127 / 2 * 1.001).all()
+    x = np.random.default_rng(0).standard_normal((8, 256)).astype("f")
+    want = net.forward(x=x)["y"].detach().numpy()
+    got = session(small).run(["y"], {"x": x})[0]
+    assert 0 < np.abs(got - want).max() < 0.05 * np.abs(want).max()
+    alone = session(small).run(["y"], {"x": x[:1]})[0]
+    np.testing.assert_allclose(alone, got[:1], atol=1e-5)  # a face's answer does not hang on its batch
