@@ -8,11 +8,11 @@ import gzip
 import lzma
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 
@@ -27,6 +27,7 @@ ROWS_PER_BATCH = 32  # the parser's arrays then stay in the processor's cache
 
 _LABEL_OF = {str(label).encode(): label for label in range(len(LABELS))}
 _USAGE_OF = {usage.encode(): usage for usage in USAGES}
+_OPEN: dict[str, Callable[..., Any]] = {".xz": lzma.open, ".gz": gzip.open}
 _TRUNCATED = (EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile)
 
 
@@ -75,8 +76,7 @@ def _open(path: Path) -> Iterator[IO[bytes]]:
         with zipfile.ZipFile(path) as archive, archive.open(_csv_inside(archive, path)) as file:
             yield file
     else:
-        opener = {".xz": lzma.open, ".gz": gzip.open}.get(path.suffix, open)
-        with opener(path, "rb") as file:
+        with _OPEN.get(path.suffix, open)(path, "rb") as file:
             yield file
 
 

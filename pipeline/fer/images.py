@@ -30,6 +30,7 @@ Batch = Callable[[], list[LabelledImage]]
 class Source(Protocol):
     """A data set: its class names in index order, and its images in batches."""
 
-    labels: tuple[str, ...]
+    @property
+    def labels(self) -> tuple[str, ...]: ...
 
     def batches(self) -> Iterator[Batch]: ...
