@@ -1,0 +1,53 @@
+"""Real Caffe in a Debian root, entered by chroot; docker/caffe-root.sh makes such a root."""
+
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+HERE = Path(__file__).parent
+
+
+class CaffeRoot:
+    """The root at `path`. Commands run in a folder inside it, that both sides see.
+
+        with CaffeRoot(path) as caffe:
+            caffe.run("convert_imageset", "--gray", "./", "list.txt", "faces_lmdb")
+            (caffe.folder / "faces_lmdb/data.mdb").read_bytes()
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.folder = Path(tempfile.mkdtemp(prefix="conformance.", dir=path / "tmp"))
+
+    @classmethod
+    def from_environment(cls) -> "CaffeRoot | None":
+        """The root that CAFFE_ROOT names; None where it is not set."""
+        path = os.environ.get("CAFFE_ROOT")
+        return cls(Path(path)) if path else None
+
+    def run(self, *command: str) -> str:
+        """Run a command in the folder; return its output and then its log. Raises RuntimeError when it fails."""
+        enter = ["chroot"] if os.geteuid() == 0 else ["unshare", "--map-root-user", "chroot"]
+        inside = f"/{self.folder.relative_to(self.path)}"
+        done = subprocess.run(
+            [*enter, str(self.path), "env", "-C", inside, *command], capture_output=True, text=True, check=False,
+            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "OPENBLAS_NUM_THREADS": "2", "GLOG_logtostderr": "1",
+                 "PYTHONDONTWRITEBYTECODE": "1"})
+        if done.returncode:
+            output = done.stdout[-500:] + done.stderr[-3000:]
+            raise RuntimeError(f"{' '.join(command)}: status {done.returncode}\n{output}")
+        return done.stdout + done.stderr
+
+    def record(self, *arguments: str) -> str:
+        """Run record.py in the folder."""
+        for script in ("record.py", "values.py"):
+            shutil.copy(HERE / script, self.folder)
+        return self.run("python3", "record.py", *arguments)
+
+    def __enter__(self) -> "CaffeRoot":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        shutil.rmtree(self.folder)

@@ -1,0 +1,130 @@
+"""Runs a case in the engine, and compares what came out with what real Caffe answered."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from values import Values, all_cases, forwards
+
+from pipeline.caffe.blobs import write_mean
+from pipeline.caffe.caffe_pb2 import Datum, NetParameter
+from pipeline.caffe.database import DatabaseWriter, datum_from_image, record_key
+from pipeline.caffe.net import Net
+from pipeline.caffe.proto import read_net
+
+CASES = Path(__file__).parent / "cases"
+TOLERANCE = 1e-5
+
+Arrays = Mapping[str, np.ndarray]
+
+
+def run_case(case: str) -> dict[str, np.ndarray]:
+    """Run cases/LayerType/case.prototxt; its answer has the keys that record.py's has."""
+    return run_net(CASES / f"{case}.prototxt", case)
+
+
+def run_net(path: Path, case: str) -> dict[str, np.ndarray]:
+    """Run a net forward and backward with the numbers that its case draws, as record.py does in real Caffe."""
+    text = path.read_text()
+    values = Values(case, text)
+    param: NetParameter = read_net(path)
+    net = Net(param, param.state.phase)
+    for layer in net.layers:
+        for index, blob in enumerate(layer.blobs):
+            with torch.no_grad():
+                blob.copy_(torch.from_numpy(values.parameter(layer.param.name, layer.type, index, tuple(blob.shape))))
+    before = {(layer, index): blob.detach().clone()
+              for layer, blobs in net.params.items() for index, blob in enumerate(blobs)}
+    inputs = {name: torch.from_numpy(values.input(name, net.shapes[name])).requires_grad_() for name in net.inputs}
+    for _ in range(forwards(text)):
+        net.forward(**inputs)
+    losses = {top for layer in net.layers for top, weight in zip(layer.param.top, layer.param.loss_weight, strict=False)
+              if weight}
+    total = net.loss
+    for name in net.outputs:
+        blob = net.blobs[name]
+        if name not in losses and blob.requires_grad:
+            total = total + (blob * torch.from_numpy(values.output_gradient(name, tuple(blob.shape)))).sum()
+    if total.requires_grad:
+        total.backward()
+    answer = {f"top/{name}": blob.detach().numpy() for name, blob in net.blobs.items()}
+    answer |= {f"gradient/{name}": gradient_of(value) for name, value in inputs.items()}
+    for layer, blobs in net.params.items():
+        for index, blob in enumerate(blobs):
+            answer[f"parameter gradient/{layer}/{index}"] = gradient_of(blob)
+            if not torch.equal(before[layer, index], blob):
+                answer[f"parameter/{layer}/{index}"] = blob.detach().numpy()
+    return answer
+
+
+def gradient_of(blob: torch.Tensor) -> np.ndarray:
+    """A blob's gradient; zeros where none came back, as Caffe has it."""
+    leaf = blob if blob.is_leaf else blob._base  # a PERMISSIVE sharer sees its owner's blob in another shape
+    return np.zeros(tuple(blob.shape), np.float32) if leaf.grad is None else leaf.grad.numpy().reshape(blob.shape)
+
+
+def recorded(case: str) -> dict[str, np.ndarray]:
+    """Real Caffe's committed answer to a case; empty where it has none."""
+    layer_type, name = case.split("/")
+    return split_answers(CASES / layer_type / "recorded.npz", name)
+
+
+def split_answers(path: Path, name: str) -> dict[str, np.ndarray]:
+    """One case's part of a recorded.npz."""
+    if not path.is_file():
+        return {}
+    with np.load(path, allow_pickle=False) as arrays:
+        return {key.removeprefix(f"{name}/"): arrays[key] for key in arrays.files if key.startswith(f"{name}/")}
+
+
+def tolerance(case: str) -> float:
+    """What a case may deviate: 1e-5 unless its prototxt has a line "# tolerance: NUMBER, why"."""
+    found = re.search(r"^# tolerance: (\S+), .+$", (CASES / f"{case}.prototxt").read_text(), re.MULTILINE)
+    return float(found[1]) if found else TOLERANCE
+
+
+def deviation(ours: np.ndarray, caffe: np.ndarray) -> float:
+    """The largest difference of two blobs, relative to real Caffe's largest value; infinite where shapes differ."""
+    if ours.shape != caffe.shape or not np.isfinite(ours).all():
+        return float("inf")
+    difference = float(np.abs(ours.astype(np.float64) - caffe).max(initial=0))
+    return difference / max(float(np.abs(caffe).max(initial=0)), np.finfo(np.float32).tiny) if difference else 0.0
+
+
+def assert_agrees(ours: Arrays, caffe: Arrays, limit: float, what: str) -> None:
+    """Fail naming every blob of real Caffe's that ours lacks or that deviates by more than `limit`."""
+    assert caffe, f"{what}: nothing recorded; run tests/conformance/record_all.py where real Caffe is"
+    wrong = [f"{name}: {ours[name].shape} deviates by {deviation(ours[name], value):.1e}" if name in ours
+             else f"{name}: missing"
+             for name, value in caffe.items() if name not in ours or deviation(ours[name], value) > limit]
+    wrong += [f"{name}: real Caffe leaves it alone" for name in ours.keys() - caffe.keys()
+              if name.startswith("parameter/")]
+    assert not wrong, f"{what}: beyond {limit:g} of real Caffe: " + "; ".join(wrong)
+
+
+def make_databases(folder: Path) -> None:
+    """Make what Data's cases read: three databases of seven 3x9x11 images, and their mean."""
+    random = np.random.RandomState(0)
+    images = random.randint(0, 256, size=(7, 3, 9, 11)).astype(np.uint8)
+    floats = random.uniform(-1, 1, size=images.shape).astype(np.float32)
+
+    def encoded(image: np.ndarray, label: int) -> Datum:
+        png = cv2.imencode(".png", image.transpose(1, 2, 0))[1].tobytes()
+        return Datum(channels=3, height=9, width=11, data=png, label=label, encoded=True)
+
+    def of_floats(image: np.ndarray, label: int) -> Datum:
+        return Datum(channels=3, height=9, width=11, float_data=image.ravel().tolist(), label=label)
+
+    for name, arrays, make in (("images_lmdb", images, datum_from_image), ("encoded_lmdb", images, encoded),
+                               ("floats_lmdb", floats, of_floats)):
+        with DatabaseWriter(folder / name) as database:
+            for index, array in enumerate(arrays):
+                database.put(record_key(index, f"{index}.png"), make(array, index))
+    write_mean(folder / "mean.binaryproto", images.mean(0, dtype=np.float32))
+
+
+__all__ = ["CASES", "all_cases", "assert_agrees", "make_databases", "recorded", "run_case", "run_net", "split_answers",
+           "tolerance"]

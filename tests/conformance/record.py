@@ -1,0 +1,100 @@
+"""What real Caffe answers. Runs in its own Python, inside the root that CAFFE_ROOT names; caffe_root.py calls it.
+
+    record.py cases FOLDER       every FOLDER/LayerType/case.prototxt -> FOLDER/LayerType/recorded.npz
+    record.py net NET CASE OUT   one prototxt, its numbers drawn under the name CASE -> OUT (.npz)
+    record.py solve SOLVER STEPS OUT [FROM]
+        iterate from a .caffemodel or .solverstate -> OUT (.npz): lr and loss of every iteration, parameters at the end;
+        a snapshot is left where the solver says
+"""
+
+import sys
+from pathlib import Path
+
+import caffe
+import numpy as np
+from caffe.proto import caffe_pb2
+from google.protobuf import text_format
+from values import Values, all_cases, forwards
+
+
+def parameters(net) -> dict:
+    """Every parameter blob of a net by (layer, index)."""
+    return {(layer, index): blob for layer, blobs in net.params.items() for index, blob in enumerate(blobs)}
+
+
+def draw_parameters(net, values: Values) -> None:
+    types = {name: net.layers[index].type for index, name in enumerate(net._layer_names)}
+    for (layer, index), blob in parameters(net).items():
+        blob.data[...] = values.parameter(layer, types[layer], index, tuple(blob.shape))
+
+
+def run_net(path: Path, case: str) -> dict:
+    """Forward and backward of one net. Keys: top/BLOB, gradient/INPUT, parameter gradient/LAYER/INDEX, and
+    parameter/LAYER/INDEX where the forward pass itself changed it."""
+    text = path.read_text()
+    net = caffe.Net(str(path), text_format.Parse(text, caffe_pb2.NetParameter()).state.phase)
+    values = Values(case, text)
+    draw_parameters(net, values)
+    before = {place: blob.data.copy() for place, blob in parameters(net).items()}
+    inputs = {name: values.input(name, tuple(net.blobs[name].shape)) for name in net.inputs}
+    for name in inputs:
+        net.blobs[name].diff[...] = np.nan  # stays where no gradient is passed down to
+    for name in net.outputs:
+        if net.blob_loss_weights[name] == 0:
+            net.blobs[name].diff[...] = values.output_gradient(name, tuple(net.blobs[name].shape))
+    for _ in range(forwards(text)):
+        for name, value in inputs.items():  # an in-place layer may have written over it
+            net.blobs[name].data[...] = value
+        net.forward()
+    answer = {f"top/{name}": blob.data.copy() for name, blob in net.blobs.items()
+              if "_split_" not in name and not (name in inputs and np.array_equal(blob.data, inputs[name]))}
+    net.clear_param_diffs()
+    net.backward()
+    answer.update({f"gradient/{name}": net.blobs[name].diff.copy() for name in inputs
+                   if np.isfinite(net.blobs[name].diff).all()})
+    for (layer, index), blob in parameters(net).items():
+        answer[f"parameter gradient/{layer}/{index}"] = blob.diff.copy()
+        if not np.array_equal(blob.data, before[layer, index]):
+            answer[f"parameter/{layer}/{index}"] = blob.data.copy()
+    return answer
+
+
+def record_cases(folder: Path) -> None:
+    answers: dict = {}
+    for case in all_cases(folder):
+        print(case, flush=True)  # Caffe ends the whole process at an error: this names the case
+        layer_type, name = case.split("/")
+        for key, value in run_net(folder / (case + ".prototxt"), case).items():
+            answers.setdefault(layer_type, {})[name + "/" + key] = value
+    for layer_type, arrays in answers.items():
+        np.savez_compressed(str(folder / layer_type / "recorded.npz"), **arrays)
+
+
+def solve(path: Path, steps: int, start: str) -> dict:
+    solver = caffe.get_solver(str(path))
+    if start.endswith(".solverstate"):
+        solver.restore(start)
+    elif start:
+        solver.net.copy_from(start)
+    losses = []
+    for _ in range(steps):
+        solver.step(1)
+        losses.append(float(solver.net.blobs["loss"].data))
+    solver.snapshot()
+    answer = {f"parameter/{layer}/{index}": blob.data.copy() for (layer, index), blob in parameters(solver.net).items()}
+    return {"loss": np.array(losses), **answer}
+
+
+def main() -> None:
+    command, *arguments = sys.argv[1:]
+    caffe.set_mode_cpu()
+    if command == "cases":
+        record_cases(Path(arguments[0]))
+    elif command == "net":
+        np.savez(arguments[2], **run_net(Path(arguments[0]), arguments[1]))
+    elif command == "solve":
+        np.savez(arguments[2], **solve(Path(arguments[0]), int(arguments[1]), "".join(arguments[3:])))
+
+
+if __name__ == "__main__":
+    main()

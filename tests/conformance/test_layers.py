@@ -1,0 +1,39 @@
+"""Every layer type of the registry against real Caffe: tops, bottom gradients, parameter gradients."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from caffe_root import CaffeRoot
+from harness import CASES, all_cases, assert_agrees, make_databases, recorded, run_case, split_answers, tolerance
+
+from pipeline.caffe.layers import LAYERS
+
+
+@pytest.fixture(scope="module")
+def databases(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("databases")
+    make_databases(folder)
+    return folder
+
+
+@pytest.mark.parametrize("layer_type", sorted(LAYERS))
+def test_type_has_cases(layer_type: str) -> None:
+    assert any((CASES / layer_type).glob("*.prototxt")), f"add cases/{layer_type}/*.prototxt and record them"
+
+
+@pytest.mark.parametrize("case", all_cases(CASES))
+def test_agrees_with_caffe(case: str, databases: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(databases)
+    assert_agrees(run_case(case), recorded(case), tolerance(case), case)
+
+
+def test_agrees_with_live_caffe(caffe: CaffeRoot, databases: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(databases, caffe.folder, dirs_exist_ok=True)
+    shutil.copytree(CASES, caffe.folder / "cases", ignore=shutil.ignore_patterns("recorded.npz"))
+    caffe.record("cases", "cases")
+    monkeypatch.chdir(databases)
+    for case in all_cases(CASES):
+        layer_type, name = case.split("/")
+        answer = split_answers(caffe.folder / "cases" / layer_type / "recorded.npz", name)
+        assert_agrees(run_case(case), answer, tolerance(case), case)
