@@ -136,7 +136,9 @@ class Pooling(Layer):
         param = self.param.pooling_param
         x = bottom[0]
         if param.global_pooling:
-            return [x.amax((2, 3), keepdim=True) if param.pool == PoolingParameter.MAX else x.mean((2, 3), keepdim=True)]
+            if param.pool == PoolingParameter.AVE:
+                return [x.mean((2, 3), keepdim=True)]
+            return [F.max_pool2d(x, tuple(x.shape[2:]))]  # unlike amax, gives the first of equal values the gradient
         spatial = x.shape[2:]
         top = self.pooled(spatial)
         beyond = self.beyond(spatial)
