@@ -1,0 +1,317 @@
+"""From fer2013.csv to a trained, measured, deployable net: a rule for each stage of `python -m pipeline`.
+
+snakemake -j4 train                        the whole way, on data/raw/fer2013.csv or else on the drawn sample
+snakemake predict --config input=FOLDER    read the expressions in a folder of images
+"""
+
+from pathlib import Path
+
+from snakemake.utils import min_version
+
+from pipeline.workflow import (
+    check_settings,
+    closing_words,
+    command_options,
+    find_dataset,
+)
+
+min_version("9.0")
+
+
+configfile: "config/config.yaml"
+
+
+dataset = find_dataset(config["csv"])
+if dataset.is_sample:
+
+    configfile: "config/sample.yaml"
+
+
+check_settings(config)
+
+IMAGES = f"data/{dataset.name}/images"
+ALIGNED = f"data/{dataset.name}/aligned"
+DATABASES = f"data/{dataset.name}/databases/{config['faces']}_{config['protocol']}"
+DATABASE_FILES = [f"{DATABASES}/{part}_lmdb/data.mdb" for part in ("train", "val", "test")]
+NET = f"prototxt/{config['net']}"
+RUN = f"results/{config['run'] or dataset.name}"
+DATA_LOGS = f"logs/data/{dataset.name}"
+RUN_LOGS = f"logs/{RUN}"
+MODEL = config["model"]
+READINGS = config["output"]
+
+
+report: "report/workflow.rst"
+
+
+localrules:
+    train,
+
+
+rule train:
+    """The whole way: trained, measured, exported; ends by naming the files worth opening."""
+    default_target: True
+    input:
+        faces=f"{ALIGNED}/contact_sheet.png",
+        loss=f"{RUN}/loss.png",
+        accuracy=f"{RUN}/accuracy.png",
+        confusion=f"{RUN}/confusion.png",
+        metrics=f"{RUN}/metrics.json",
+        model=f"{RUN}/model/MODEL_CARD.md",
+    run:
+        print(closing_words(dataset, Path(input.metrics), Path(input.model).parent, input))
+
+
+rule sample:
+    """Draw faces in FER2013's form, to try the pipeline without FER2013."""
+    output:
+        "data/sample/sample.csv",
+    log:
+        f"{DATA_LOGS}/sample.log",
+    benchmark:
+        f"{DATA_LOGS}/sample.benchmark.tsv"
+    conda:
+        "environment.yml"
+    params:
+        options=command_options(config, "seed"),
+    shell:
+        "python -m pipeline --log {log} sample {output:q} {params.options:q}"
+
+
+rule extract:
+    """Turn the CSV into images and count them."""
+    input:
+        source=str(dataset.source),
+        ferplus=config["ferplus"] or [],
+    output:
+        manifest=f"{IMAGES}/manifest.csv",
+        labels=f"{IMAGES}/labels.txt",
+        summary=f"{IMAGES}/summary.json",
+    log:
+        f"{DATA_LOGS}/extract.log",
+    benchmark:
+        f"{DATA_LOGS}/extract.benchmark.tsv"
+    conda:
+        "environment.yml"
+    threads: config["threads"]
+    params:
+        images=subpath(output.manifest, parent=True),
+        options=command_options(config, "ferplus", "seed"),
+    shell:
+        "python -m pipeline --log {log} extract {input.source:q} {params.images} {params.options:q}"
+
+
+rule align:
+    """Find the largest face in every image and straighten it."""
+    input:
+        manifest=f"{IMAGES}/manifest.csv",
+        labels=f"{IMAGES}/labels.txt",
+    output:
+        manifest=f"{ALIGNED}/manifest.csv",
+        labels=f"{ALIGNED}/labels.txt",
+        summary=f"{ALIGNED}/summary.json",
+        contact_sheet=report(
+            f"{ALIGNED}/contact_sheet.png",
+            category="Data",
+            caption="report/contact_sheet.rst",
+            labels={"figure": "faces found and straightened"},
+        ),
+    log:
+        f"{DATA_LOGS}/align.log",
+    benchmark:
+        f"{DATA_LOGS}/align.benchmark.tsv"
+    conda:
+        "environment.yml"
+    threads: config["threads"]
+    params:
+        aligned=subpath(output.manifest, parent=True),
+        options=command_options(config, "missing"),
+    shell:
+        "python -m pipeline --log {log} align {input.manifest} {params.aligned} {params.options:q}"
+
+
+rule lmdb:
+    """Write the images into Caffe's databases, as convert_imageset does."""
+    input:
+        manifest=f"data/{dataset.name}/{config['faces']}/manifest.csv",
+        labels=f"data/{dataset.name}/{config['faces']}/labels.txt",
+    output:
+        databases=DATABASE_FILES,
+        lists=expand(
+            "{databases}/{part}.txt",
+            databases=DATABASES,
+            part=["train", "val", "test"],
+        ),
+        labels=f"{DATABASES}/labels.txt",
+    log:
+        f"{DATA_LOGS}/lmdb.log",
+    benchmark:
+        f"{DATA_LOGS}/lmdb.benchmark.tsv"
+    conda:
+        "environment.yml"
+    threads: config["threads"]
+    params:
+        databases=subpath(output.labels, parent=True),
+        options=command_options(config, "protocol", "seed"),
+    shell:
+        "python -m pipeline --log {log} lmdb {input.manifest} {params.databases} {params.options:q}"
+
+
+rule mean:
+    """Average the training set; every phase and serving subtract the same image."""
+    input:
+        f"{DATABASES}/train_lmdb/data.mdb",
+    output:
+        f"{DATABASES}/mean.binaryproto",
+    log:
+        f"{DATA_LOGS}/mean.log",
+    benchmark:
+        f"{DATA_LOGS}/mean.benchmark.tsv"
+    conda:
+        "environment.yml"
+    params:
+        database=subpath(input[0], parent=True),
+    shell:
+        "python -m pipeline --log {log} mean {params.database} {output}"
+
+
+rule render:
+    """Fill the net's prototxts in for this run."""
+    input:
+        train_val=f"{NET}/train_val.prototxt",
+        deploy=f"{NET}/deploy.prototxt",
+        solver=f"{NET}/solver.prototxt",
+        labels=f"{DATABASES}/labels.txt",
+        mean=f"{DATABASES}/mean.binaryproto",
+        databases=DATABASE_FILES,
+    output:
+        train_val=f"{RUN}/train_val.prototxt",
+        deploy=f"{RUN}/deploy.prototxt",
+        solver=f"{RUN}/solver.prototxt",
+    log:
+        f"{RUN_LOGS}/render.log",
+    benchmark:
+        f"{RUN_LOGS}/render.benchmark.tsv"
+    conda:
+        "environment.yml"
+    params:
+        net=subpath(input.solver, parent=True),
+        databases=subpath(input.labels, parent=True),
+        run=subpath(output.solver, parent=True),
+        options=command_options(
+            config,
+            *["epochs", "batch_size", "steps", "snapshot", "seed", "base_lr", "gamma", "momentum"],
+            *["weight_decay", "display", "test_interval", "crop_size", "mirror"],
+        ),
+    shell:
+        "python -m pipeline --log {log} render {params.net} {params.databases} {params.run} {params.options:q}"
+
+
+rule solve:
+    """Train the net with Caffe's solver (the stage `train`); interrupted, it goes on from its last snapshot."""
+    input:
+        solver=f"{RUN}/solver.prototxt",
+        train_val=f"{RUN}/train_val.prototxt",
+        mean=f"{DATABASES}/mean.binaryproto",
+        databases=DATABASE_FILES,
+    output:
+        final=f"{RUN}/final.caffemodel",
+        best=f"{RUN}/best.caffemodel",
+        loss=report(
+            f"{RUN}/loss.png",
+            category="Training",
+            caption="report/loss.rst",
+            labels={"figure": "loss"},
+        ),
+        accuracy=report(
+            f"{RUN}/accuracy.png",
+            category="Training",
+            caption="report/accuracy.rst",
+            labels={"figure": "accuracy"},
+        ),
+    log:
+        f"{RUN_LOGS}/train.log",
+    benchmark:
+        f"{RUN_LOGS}/train.benchmark.tsv"
+    conda:
+        "environment.yml"
+    threads: config["threads"]
+    params:
+        options=command_options(config, "device", "precision"),
+    shell:
+        "python -m pipeline --log {log} train {input.solver} {params.options:q} --threads {threads}"
+
+
+rule evaluate:
+    """Measure the net on every held-out image, once."""
+    input:
+        deploy=f"{RUN}/deploy.prototxt",
+        weights=f"{RUN}/best.caffemodel",
+        databases=DATABASE_FILES,
+        mean=f"{DATABASES}/mean.binaryproto",
+        labels=f"{DATABASES}/labels.txt",
+        manifest=f"data/{dataset.name}/{config['faces']}/manifest.csv",
+    output:
+        metrics=f"{RUN}/metrics.json",
+        confusion=report(
+            f"{RUN}/confusion.png",
+            category="Evaluation",
+            caption="report/confusion.rst",
+            labels={"figure": "confusion"},
+        ),
+    log:
+        f"{RUN_LOGS}/evaluate.log",
+    benchmark:
+        f"{RUN_LOGS}/evaluate.benchmark.tsv"
+    conda:
+        "environment.yml"
+    threads: config["threads"]
+    params:
+        run=subpath(input.deploy, parent=True),
+        databases=subpath(input.labels, parent=True),
+    shell:
+        "python -m pipeline --log {log} evaluate {input.deploy} {input.weights} {params.run}"
+        " --databases {params.databases} --mean {input.mean} --manifest {input.manifest}"
+
+
+rule export:
+    """Put the net into a self-contained model folder."""
+    input:
+        deploy=f"{RUN}/deploy.prototxt",
+        weights=f"{RUN}/best.caffemodel",
+        mean=f"{DATABASES}/mean.binaryproto",
+        labels=f"{DATABASES}/labels.txt",
+        metrics=f"{RUN}/metrics.json",
+    output:
+        f"{RUN}/model/model.onnx",
+    log:
+        f"{RUN_LOGS}/export.log",
+    benchmark:
+        f"{RUN_LOGS}/export.benchmark.tsv"
+    conda:
+        "environment.yml"
+    params:
+        run=subpath(input.deploy, parent=True),
+    shell:
+        "python -m pipeline --log {log} export {params.run}"
+
+
+rule predict:
+    """Read the expressions in an image or a folder of images with a model folder."""
+    input:
+        model=f"{MODEL}/labels.txt",
+        images=config["input"] or [],
+    output:
+        lines=f"{READINGS}/predictions.jsonl",
+        table=f"{READINGS}/predictions.csv",
+    log:
+        "logs/predict.log",
+    benchmark:
+        "logs/predict.benchmark.tsv"
+    conda:
+        "environment.yml"
+    threads: config["threads"]
+    params:
+        model=subpath(input.model, parent=True),
+    shell:
+        "python -m pipeline --log {log} predict {params.model:q} {input.images:q}"

@@ -1,0 +1,96 @@
+"""What the Snakefile needs to know besides its rules: which data set it runs on, and how settings become options."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import best_match
+
+from pipeline.errors import InputError
+
+SCHEMA = Path("config/schema.yaml")
+RAW = Path("data/raw")
+RAW_NAMES = ("fer2013.csv", "fer2013.csv.xz", "fer2013.csv.gz", "fer2013.csv.zip", "fer2013.zip", "icml_face_data.csv",
+             "icml_face_data.csv.xz", "icml_face_data.csv.gz", "icml_face_data.csv.zip", "train")  # fmt: skip
+SAMPLE = "sample"
+SAMPLE_REMARK = """\
+This was the drawn SAMPLE: its figures say nothing about real faces. To train on FER2013 put fer2013.csv (or .xz, .gz,
+.zip) into data/raw, or add --config csv=PATH, and run the same command again."""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A source of labelled faces and the name its folders under data/ go by."""
+
+    name: str
+    source: Path
+
+    @property
+    def is_sample(self) -> bool:
+        return self.name == SAMPLE
+
+
+def find_dataset(csv: str | None) -> Dataset:
+    """The data set that the setting `csv` asks for: a path, "sample", or None for what is in data/raw, else the sample.
+
+    Raises InputError when there is nothing at the path.
+    """
+    sample = Dataset(SAMPLE, Path("data/sample/sample.csv"))
+    if csv == SAMPLE:
+        return sample
+    if csv is None:
+        found = next((RAW / name for name in RAW_NAMES if (RAW / name).exists()), None)
+        if found is None:
+            return sample
+        csv = str(found.parent if found.is_dir() else found)
+    path = Path(str(csv))  # check_settings has its say on other types afterwards
+    if not path.exists():
+        raise InputError(f"csv: {path}: no such file or folder; give fer2013.csv, a folder of class folders or sample")
+    name = "folders" if path == RAW else path.name.split(".")[0]
+    if name == SAMPLE:
+        raise InputError(f"csv: {path}: the name {SAMPLE} is the drawn sample's; rename the file")
+    return Dataset(name, path)
+
+
+def check_settings(config: Mapping[str, Any], schema: Path = SCHEMA) -> None:
+    """Compare the settings with their JSON schema. Raises InputError naming a setting that is wrong."""
+    error = best_match(Draft202012Validator(yaml.safe_load(schema.read_text())).iter_errors(config))
+    if error is not None:
+        where = "".join(f"{place}: " for place in error.absolute_path)
+        raise InputError(f"settings: {where}{error.message}; config/config.yaml tells what may stand there")
+
+
+def command_options(config: Mapping[str, Any], *names: str) -> list[str]:
+    """The settings `names` as a command's options: base_lr: 0.01 as --base-lr 0.01, true as --mirror, false as
+    --no-mirror, a list as --steps 0.6 0.85; null is left out, so that the command's own default holds.
+    """
+    options = []
+    for name in names:
+        value, flag = config[name], name.replace("_", "-")
+        if isinstance(value, bool):
+            options.append(f"--{flag}" if value else f"--no-{flag}")
+        elif value is not None:
+            options += [f"--{flag}", *map(str, value if isinstance(value, list) else [value])]
+    return options
+
+
+def closing_words(dataset: Dataset, metrics: Path, model: Path, files: Iterable[str]) -> str:
+    """What a run has come to, for a person to read: evaluate's figures and the files worth opening."""
+    parts = json.loads(metrics.read_text(encoding="utf-8"))
+    figures = [
+        f"{part}: accuracy {measured['accuracy']:.1%}, macro-F1 {measured['macro_f1']:.3f}, {measured['n']:,} images"
+        for part in ("val", "test")
+        if (measured := parts[part])
+    ]
+    return "\n".join([
+        "",
+        *([SAMPLE_REMARK] if dataset.is_sample else []),
+        f"{dataset.name} {'; '.join(figures)}",
+        "worth opening:",
+        *(f"  {file}" for file in files),
+        f"read your own images:  snakemake predict --config model={model} input=FOLDER",
+    ])

@@ -1,0 +1,177 @@
+"""render: what stands in the rendered prototxts, and what is refused."""
+
+import math
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline import manifest
+from pipeline.caffe.blobs import write_mean
+from pipeline.caffe.caffe_pb2 import TEST, TRAIN
+from pipeline.caffe.database import DatabaseError, DatabaseWriter, datum_from_image, record_key
+from pipeline.caffe.proto import BinaryError, PrototxtError, read_net, read_solver
+from pipeline.errors import InputError
+from pipeline.render import MAX_TEST_BATCH, largest_divisor, render
+
+NET = Path("prototxt/face_emotion_net")
+LABELS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
+RECIPE = {"epochs": 150, "batch_size": 64, "steps": (0.6, 0.85), "snapshot": 1000, "seed": 7}
+
+
+def make_databases(
+    folder: Path, *, train: int = 100, val: int = 74, test: int = 0, labels: tuple[str, ...] = LABELS,
+    mean_size: int = 48,
+) -> Path:
+    """Databases of 48x48 grey images with the given numbers of records."""
+    for name, count in (("train", train), ("val", val), ("test", test)):
+        with DatabaseWriter(folder / f"{name}_lmdb") as database:
+            for number in range(count):
+                image = np.full((48, 48), number % 256, np.uint8)
+                database.put(record_key(number, f"{number}.png"), datum_from_image(image, number % len(labels)))
+    manifest.write_labels(folder / "labels.txt", labels)
+    write_mean(folder / "mean.binaryproto", np.zeros((1, mean_size, mean_size), np.float32))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def databases(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_databases(tmp_path_factory.mktemp("data") / "databases")
+
+
+@pytest.fixture
+def net(tmp_path: Path) -> Path:
+    """A copy of FaceEmotionNet's prototxts to spoil."""
+    return Path(shutil.copytree(NET, tmp_path / "net"))
+
+
+def spoil(path: Path, pattern: str, replacement: str) -> None:
+    text, count = re.subn(pattern, replacement, path.read_text(), count=1, flags=re.DOTALL)
+    assert count == 1
+    path.write_text(text)
+
+
+def test_fills_the_recipe_in(databases: Path, tmp_path: Path) -> None:
+    render(NET, databases, tmp_path / "run", **RECIPE)
+    solver = read_solver(tmp_path / "run/solver.prototxt")
+    assert solver.net == f"{tmp_path}/run/train_val.prototxt"
+    assert solver.max_iter == math.ceil(150 * 100 / 64)
+    assert list(solver.stepvalue) == [round(0.6 * solver.max_iter), round(0.85 * solver.max_iter)]
+    assert (solver.base_lr, solver.gamma, solver.momentum, solver.weight_decay) == pytest.approx((0.01, 0.1, 0.9, 5e-4))
+    assert solver.snapshot_prefix == f"{tmp_path}/run/snapshots/face_emotion_net"
+    assert (solver.snapshot, solver.random_seed) == (1000, 7)
+
+
+def test_fills_both_data_layers_in(databases: Path, tmp_path: Path) -> None:
+    render(NET, databases, tmp_path / "run", **RECIPE)
+    layers = [layer for layer in read_net(tmp_path / "run/train_val.prototxt").layer if layer.type == "Data"]
+    by_phase = {layer.include[0].phase: layer for layer in layers}
+    assert by_phase[TRAIN].data_param.source == f"{databases}/train_lmdb"
+    assert by_phase[TRAIN].data_param.batch_size == 64
+    assert by_phase[TRAIN].transform_param.mirror
+    assert by_phase[TEST].data_param.source == f"{databases}/val_lmdb"
+    assert not by_phase[TEST].transform_param.mirror
+    for layer in layers:
+        assert layer.transform_param.crop_size == 42
+        assert layer.transform_param.mean_file == f"{databases}/mean.binaryproto"
+
+
+def test_counts_every_test_image_once(databases: Path, tmp_path: Path) -> None:
+    render(NET, databases, tmp_path / "run", **RECIPE)
+    layer = read_net(tmp_path / "run/train_val.prototxt").layer[1]
+    assert read_solver(tmp_path / "run/solver.prototxt").test_iter[0] * layer.data_param.batch_size == 74
+
+
+@given(st.integers(1, 40_000))
+def test_largest_divisor_divides_and_none_is_larger(number: int) -> None:
+    divisor = largest_divisor(number, MAX_TEST_BATCH)
+    assert number % divisor == 0
+    assert not any(number % larger == 0 for larger in range(divisor + 1, min(number, MAX_TEST_BATCH) + 1))
+
+
+def test_measures_on_the_test_set_where_the_protocol_leaves_no_validation(tmp_path: Path) -> None:
+    databases = make_databases(tmp_path / "merged", val=0, test=30)
+    render(NET, databases, tmp_path / "run", **RECIPE)
+    assert read_net(tmp_path / "run/train_val.prototxt").layer[1].data_param.source == f"{databases}/test_lmdb"
+
+
+def test_takes_the_number_of_classes_from_labels(tmp_path: Path) -> None:
+    databases = make_databases(tmp_path / "plus", labels=("neutral", "happy", "contempt"))
+    render(NET, databases, tmp_path / "run", **RECIPE)
+    for name in ("train_val", "deploy"):
+        outputs = [layer.inner_product_param.num_output
+                   for layer in read_net(tmp_path / f"run/{name}.prototxt").layer if layer.type == "InnerProduct"]
+        assert outputs == [2048, 1024, 3]
+
+
+def test_settings_stand_instead_of_the_prototxts_own(databases: Path, tmp_path: Path) -> None:
+    render(NET, databases, tmp_path / "run", **RECIPE, crop_size=40, mirror=False, base_lr=0.002, display=5)
+    solver = read_solver(tmp_path / "run/solver.prototxt")
+    assert (solver.base_lr, solver.display, solver.test_interval) == (pytest.approx(0.002), 5, 1000)
+    train = read_net(tmp_path / "run/train_val.prototxt").layer[0].transform_param
+    assert (train.crop_size, train.mirror) == (40, False)
+    assert list(read_net(tmp_path / "run/deploy.prototxt").layer[0].input_param.shape[0].dim) == [1, 1, 40, 40]
+
+
+@pytest.mark.parametrize(
+    ("spoilt", "message"),
+    [
+        (("train_val", r'type: "Pooling"', 'type "Pooling"'), r"train_val\.prototxt:\d+:\d+ ?: "),
+        (("train_val", "pad: 2", "padding: 2"), r"train_val\.prototxt:\d+:\d+ ?: .*padding"),
+        (("train_val", "phase: TEST", "phase: TRAIN"), "2 Data layers with include { phase: TRAIN } where one"),
+        (("train_val", "crop_size: 42", "crop_size: 50"), "crop_size 50 is larger than images of 48x48"),
+        (("deploy", 'type: "Input"', 'type: "DummyData"'), "0 Input layers where one"),
+        (("solver", "base_lr: 0.01", 'base_lr: "fast"'), r"solver\.prototxt:\d+:\d+ ?: "),
+    ],
+)
+def test_refuses_unfit_prototxts_and_writes_nothing(
+    databases: Path, net: Path, tmp_path: Path, spoilt: tuple[str, str, str], message: str
+) -> None:
+    spoil(net / f"{spoilt[0]}.prototxt", *spoilt[1:])
+    with pytest.raises(PrototxtError, match=message) as caught:
+        render(net, databases, tmp_path / "run", **RECIPE)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_refuses_a_net_without_a_classifier(databases: Path, net: Path, tmp_path: Path) -> None:
+    text = (net / "deploy.prototxt").read_text().replace('"InnerProduct"', '"Flatten"')
+    (net / "deploy.prototxt").write_text(text)
+    with pytest.raises(PrototxtError, match=r"deploy\.prototxt: no InnerProduct"):
+        render(net, databases, tmp_path / "run", **RECIPE)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "error", "message"),
+    [
+        ({"mean_size": 42}, PrototxtError, r"mean\.binaryproto: a mean of shape \(1, 42, 42\).*\(1, 48, 48\)"),
+        ({"train": 0}, InputError, "train_lmdb: no images to train on"),
+        ({"val": 0}, InputError, "val_lmdb and test_lmdb are both empty"),
+    ],
+)
+def test_refuses_unfit_databases(tmp_path: Path, sizes: dict[str, int], error: type[Exception], message: str) -> None:
+    databases = make_databases(tmp_path / "databases", **sizes)
+    with pytest.raises(error, match=message):
+        render(NET, databases, tmp_path / "run", **RECIPE)
+
+
+def test_refuses_missing_and_broken_files(tmp_path: Path) -> None:
+    databases = make_databases(tmp_path / "databases")
+    (databases / "mean.binaryproto").write_bytes(b"\x08\x01\x10")
+    with pytest.raises(BinaryError, match=r"mean\.binaryproto"):
+        render(NET, databases, tmp_path / "run", **RECIPE)
+    shutil.rmtree(databases / "val_lmdb")
+    with pytest.raises(DatabaseError, match=r"val_lmdb: no data\.mdb"):
+        render(NET, databases, tmp_path / "run", **RECIPE)
+    with pytest.raises(FileNotFoundError, match=r"train_val\.prototxt"):
+        render(tmp_path / "nowhere", databases, tmp_path / "run", **RECIPE)
+
+
+@pytest.mark.parametrize("steps", [(0.85, 0.6), (0.6, 0.6), (0.0, 0.5), (0.5, 1.0)])
+def test_refuses_steps_that_do_not_ascend(databases: Path, tmp_path: Path, steps: tuple[float, float]) -> None:
+    with pytest.raises(InputError, match="ascending shares"):
+        render(NET, databases, tmp_path / "run", **RECIPE | {"steps": steps})
