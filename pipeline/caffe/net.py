@@ -134,7 +134,11 @@ class Net:
                 if spec.HasField(field) and getattr(spec, field) != getattr(owner, field):
                     raise layer.error(f"param '{spec.name}' has {field} {getattr(spec, field)} where layer "
                                       f"'{owner.layer}', which owns it, has {getattr(owner, field)}")
-            layer.blobs[index] = owner.blob.view(shape) if shape != wanted else owner.blob
+            if shape == wanted:
+                layer.blobs[index] = owner.blob
+            else:  # only values in Caffe's own order can be seen in another shape
+                owner.blob.data = owner.blob.data.contiguous()
+                layer.blobs[index] = owner.blob.view(shape)
 
     @property
     def params(self) -> dict[str, list[torch.Tensor]]:
@@ -267,8 +271,11 @@ class Net:
 
 
 def _channels_last(tensor: torch.Tensor) -> torch.Tensor:
-    # oneDNN's convolutions, poolings and normalisations run about a third faster with the channels innermost.
-    return tensor.contiguous(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor
+    # oneDNN's convolutions, poolings and normalisations run about a third faster with the channels innermost. A copy,
+    # since contiguous() leaves the strides of one-channel images as they are, and torch then puts channels outermost.
+    if tensor.ndim != 4:
+        return tensor
+    return torch.empty_like(tensor, memory_format=torch.channels_last).copy_(tensor)
 
 
 def _without_leading_ones(shape: tuple[int, ...]) -> tuple[int, ...]:

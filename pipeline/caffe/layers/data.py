@@ -1,5 +1,6 @@
 """Where a net's data comes from: the caller (Input) or a database (Data)."""
 
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import numpy as np
 import torch
 
 from pipeline.caffe.caffe_pb2 import DataParameter
+from pipeline.caffe.database import DatabaseError, DatabaseReader, datum_to_array
 from pipeline.caffe.layers.layer import Layer, Shape, Tensors, register
 from pipeline.caffe.transformer import Transformer, TransformError
 
@@ -37,40 +39,45 @@ class Data(Layer):
     tops = (1, 2)
 
     def setup(self, bottom: list[Shape]) -> list[Shape]:
-        from pipeline.caffe.database import DatabaseReader, datum_to_array
-
         param = self.param.data_param
         if param.backend != DataParameter.LMDB:
             raise self.error("backend LEVELDB is not known; set backend: LMDB")
         if param.batch_size < 1:
             raise self.error(f"batch_size {param.batch_size} where at least 1 was expected")
-        self.to_array = datum_to_array
         self.reader = DatabaseReader(Path(param.source))
-        self.first_shape = datum_to_array(self.reader.read(1)[0]).shape
-        self.reader.seek(0)
+        self.seek(0)
+        key, first = next(self.records)
+        self.image_shape = datum_to_array(first, self.reader.name(key)).shape
+        self.seek(0)
         seed = int(torch.randint(2**31, (), generator=self.generator))
         try:
             self.transformer = Transformer(self.param.transform_param, self.param.phase, seed)
-            data = self.transformer.output_shape(*self.first_shape)
+            data = self.transformer.output_shape(*self.image_shape)
         except TransformError as error:
             raise self.error(str(error)) from None
         return [(param.batch_size, *data), (param.batch_size,)][: len(self.param.top)]
 
+    def seek(self, position: int) -> None:
+        """Go to a record by its place in the database."""
+        self.position = position
+        self.records = self.reader.cycle(position)
+
     def forward(self, bottom: Tensors) -> Tensors:
-        start = self.reader.position
-        records = self.reader.read(self.param.data_param.batch_size)
-        images = [self.to_array(record) for record in records]
-        for index, image in enumerate(images):
-            if image.shape != self.first_shape:
-                raise self.error(f"record {(start + index) % len(self.reader)} of {self.param.data_param.source} has shape "
-                                 f"{image.shape} where {self.first_shape}, the first one's, was expected")
+        images, labels = [], []
+        for key, record in islice(self.records, self.param.data_param.batch_size):
+            image = datum_to_array(record, self.reader.name(key))
+            if image.shape != self.image_shape:
+                raise DatabaseError(f"{self.reader.name(key)} has shape {image.shape} where {self.image_shape}, the first "
+                                    "one's, was expected; make the database again from images of one size")
+            images.append(image)
+            labels.append(record.label)
+        self.position = (self.position + len(images)) % len(self.reader)
         data = torch.from_numpy(self.transformer(np.stack(images)))
-        labels = torch.tensor([record.label for record in records], dtype=torch.float32)
-        return [data, labels][: len(self.param.top)]
+        return [data, torch.tensor(labels, dtype=torch.float32)][: len(self.param.top)]
 
     def state(self) -> dict[str, Any]:
-        return {"position": self.reader.position, "transformer": self.transformer.state()}
+        return {"position": self.position, "transformer": self.transformer.state()}
 
     def restore(self, state: dict[str, Any]) -> None:
-        self.reader.seek(state["position"])
+        self.seek(state["position"])
         self.transformer.restore(state["transformer"])

@@ -41,7 +41,7 @@ class BatchNorm(Layer):
             scale = 0.0 if factor.item() == 0 else 1 / factor.item()
             return [torch.native_batch_norm(x, None, None, mean * scale, variance * scale, False, 0, param.eps)[0]]
         # With momentum 1 torch leaves the batch's mean and unbiased variance in the running buffers.
-        batch_mean, batch_variance = torch.empty_like(mean), torch.empty_like(variance)
+        batch_mean, batch_variance = torch.zeros_like(mean), torch.zeros_like(variance)
         top = torch.native_batch_norm(x, None, None, batch_mean, batch_variance, True, 1.0, param.eps)[0]
         with torch.no_grad():
             for blob, batch in ((mean, batch_mean), (variance, batch_variance), (factor, 1)):
