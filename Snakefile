@@ -4,8 +4,6 @@ snakemake -j4 train                        the whole way, on data/raw/fer2013.cs
 snakemake predict --config input=FOLDER    read the expressions in a folder of images
 """
 
-from pathlib import Path
-
 from snakemake.utils import min_version
 
 from pipeline.workflow import (
@@ -58,8 +56,10 @@ rule train:
         confusion=f"{RUN}/confusion.png",
         metrics=f"{RUN}/metrics.json",
         model=f"{RUN}/model/MODEL_CARD.md",
+    log:
+        f"{RUN_LOGS}/closing_words.log",
     run:
-        print(closing_words(dataset, Path(input.metrics), Path(input.model).parent, input))
+        print_closing_words(dataset, input, log[0])
 
 
 rule sample:
@@ -283,6 +283,7 @@ rule export:
         labels=f"{DATABASES}/labels.txt",
         metrics=f"{RUN}/metrics.json",
     output:
+        f"{RUN}/model/MODEL_CARD.md",
         f"{RUN}/model/model.onnx",
     log:
         f"{RUN_LOGS}/export.log",

@@ -1,7 +1,7 @@
 """What the Snakefile needs to know besides its rules: which data set it runs on, and how settings become options."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,19 +78,25 @@ def command_options(config: Mapping[str, Any], *names: str) -> list[str]:
     return options
 
 
-def closing_words(dataset: Dataset, metrics: Path, model: Path, files: Iterable[str]) -> str:
-    """What a run has come to, for a person to read: evaluate's figures and the files worth opening."""
-    parts = json.loads(metrics.read_text(encoding="utf-8"))
+def print_closing_words(dataset: Dataset, files: Any, log: str) -> None:
+    """Tell a person what a run has come to: the figures that evaluate measured and the files worth opening.
+
+    files: of the rule, by name and in order; among them `metrics`, evaluate's metrics.json, and `model`, a file of the
+    exported folder.
+    """
+    parts = json.loads(Path(files.metrics).read_text(encoding="utf-8"))
     figures = [
-        f"{part}: accuracy {measured['accuracy']:.1%}, macro-F1 {measured['macro_f1']:.3f}, {measured['n']:,} images"
+        f"{part} accuracy {measured['accuracy']:.1%}, macro-F1 {measured['macro_f1']:.3f} on {measured['n']:,} images"
         for part in ("val", "test")
         if (measured := parts[part])
     ]
-    return "\n".join([
+    words = "\n".join([
         "",
         *([SAMPLE_REMARK] if dataset.is_sample else []),
-        f"{dataset.name} {'; '.join(figures)}",
+        f"{dataset.name}: {'; '.join(figures)}",
         "worth opening:",
         *(f"  {file}" for file in files),
-        f"read your own images:  snakemake predict --config model={model} input=FOLDER",
+        f"read your own images: snakemake predict --config model={Path(files.model).parent} input=FOLDER",
     ])
+    Path(log).write_text(words, encoding="utf-8")
+    print(words)
