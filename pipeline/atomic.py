@@ -24,8 +24,9 @@ def atomic_file(path: Path, mode: str = "wb", **options: Any) -> Iterator[IO[Any
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        _name(error, path)
         raise
 
 
@@ -44,6 +45,13 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix=f".{path.name}.", suffix=".old", dir=path.parent) as aside:
             os.replace(path, Path(aside) / path.name)
             os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
+        _name(error, path)
         raise
+
+
+def _name(error: BaseException, path: Path) -> None:
+    """Tell the output in an error of writing, such as a full disk, that does not say where."""
+    if isinstance(error, OSError) and error.filename is None:
+        error.filename = str(path)
