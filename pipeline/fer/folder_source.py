@@ -30,7 +30,12 @@ class FolderSource:
     """
 
     def __init__(self, path: Path, seed: int) -> None:
-        splits = [folder for folder in _folders(path) if folder.name.lower() in USAGE_OF_FOLDER]
+        folders = _folders(path)
+        splits = [folder for folder in folders if folder.name.lower() in USAGE_OF_FOLDER]
+        if splits and len(splits) < len(folders):
+            other = next(folder for folder in folders if folder not in splits)
+            raise SourceError(f"{other}: no split beside {splits[0].name}, where {', '.join(USAGE_OF_FOLDER)} were "
+                              "expected; rename or remove it")
         class_folders = [folder for split in splits or [path] for folder in _folders(split)]
         if not class_folders:
             raise SourceError(f"{path}: no class folders, where SPLIT/CLASS/*.png or CLASS/*.png was expected; give "
@@ -57,7 +62,10 @@ def _folders(path: Path) -> list[Path]:
 
 
 def _split(folder: Path, usage: str | None, seed: int) -> Iterator[tuple[str, Path]]:
-    files = sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES)
+    files = sorted(file for file in folder.iterdir() if not file.name.startswith("."))
+    for file in files:
+        if file.suffix.lower() not in SUFFIXES:
+            raise SourceError(f"{file}: {' or '.join(SUFFIXES)} was expected; convert or remove it")
     usages = [usage or "Training"] * len(files)
     if usage is None:
         shuffled = iter(np.random.RandomState(seed).permutation(len(files)))
