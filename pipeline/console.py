@@ -4,7 +4,7 @@ import logging
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
@@ -30,7 +30,7 @@ def set_up(log_file: Path | None) -> None:
         log.addHandler(handler)
 
 
-def progress_bar(total: int | None, unit: str, description: str) -> "tqdm[None]":
+def progress_bar(total: int | None, unit: str, description: str) -> "tqdm[Any]":
     """A bar on standard error with rate and time left; where that is no terminal, a line every ten seconds."""
     return tqdm(
         total=total, unit=f" {unit}", desc=description, mininterval=0.1 if sys.stderr.isatty() else 10, ncols=100

@@ -4,6 +4,7 @@ import csv
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from pipeline.atomic import atomic_file
 from pipeline.errors import InputError
@@ -87,10 +88,9 @@ def read(path: Path) -> list[ManifestRow]:
 def _row(record: dict[str, str]) -> ManifestRow:
     if record["usage"] not in USAGES:
         raise ValueError(f"usage {record['usage']!r} where one of {', '.join(USAGES)} was expected")
-    texts = {name: record[name] for name in ("usage", "path", "sha256")}
-    status = record.get("status") or None
-    numbers = {name: float(value) for name, value in record.items() if name in COLUMNS[6:] and value}
-    return ManifestRow(row=int(record["row"]), label=int(record["label"]), **texts, status=status, **numbers)
+    numbers: dict[str, Any] = {name: float(value) for name, value in record.items() if name in COLUMNS[6:] and value}
+    return ManifestRow(int(record["row"]), record["usage"], int(record["label"]), record["path"], record["sha256"],
+                       record.get("status") or None, **numbers)
 
 
 def read_labels(path: Path) -> tuple[str, ...]:

@@ -13,7 +13,6 @@ import math
 import platform
 import shutil
 import signal
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -29,7 +28,7 @@ from pipeline.caffe import snapshot
 from pipeline.caffe.layers.data import Data
 from pipeline.caffe.log import TrainingLog
 from pipeline.caffe.net import PRECISIONS
-from pipeline.caffe.proto import read_net, read_solver
+from pipeline.caffe.proto import read_solver
 from pipeline.caffe.solver import Solver, get_solver
 from pipeline.caffe.training import Iterated, Snapshotted, Tested, solve
 from pipeline.console import log, progress_bar
@@ -266,7 +265,7 @@ def plot(metrics_path: Path, loss_path: Path, accuracy_path: Path) -> None:
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", color="0.92")
         axes.legend(frameon=False)
-        with atomic_file(path) as file:
-            figure.savefig(file, format="png", metadata={"Software": None})
+        with atomic_file(path) as image:
+            figure.savefig(image, format="png", metadata={"Software": None})
         pyplot.close(figure)
     log.info("drew %s and %s", loss_path, accuracy_path)

@@ -48,10 +48,8 @@ def from_blobproto(blob: caffe_pb2.BlobProto, name: str) -> np.ndarray:
 
     Raises BinaryError, speaking of it as `name`, when the shape and the number of values disagree.
     """
-    if blob.HasField("shape"):
-        shape = tuple(blob.shape.dim)
-    else:
-        shape = (blob.num, blob.channels, blob.height, blob.width)
+    legacy = (blob.num, blob.channels, blob.height, blob.width)
+    shape = tuple(blob.shape.dim) if blob.HasField("shape") else legacy
     values = _get_data(blob)
     if len(shape) > MAX_AXES or any(dim < 0 for dim in shape) or math.prod(shape) != len(values):
         raise BinaryError(f"{name}: {len(values)} values where shape {shape} was declared; is the file damaged?")

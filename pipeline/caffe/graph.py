@@ -3,11 +3,11 @@
 import re
 from collections.abc import Collection
 
-from pipeline.caffe.caffe_pb2 import LayerParameter, NetParameter, NetStateRule
+from pipeline.caffe.caffe_pb2 import LayerParameter, NetParameter, NetStateRule, Phase
 from pipeline.caffe.layers import LAYERS, LayerError
 
 
-def rule_matches(rule: NetStateRule, phase: int, level: int, stages: Collection[str]) -> bool:
+def rule_matches(rule: NetStateRule, phase: Phase, level: int, stages: Collection[str]) -> bool:
     """Whether every condition of a rule holds (caffe/net.cpp, StateMeetsRule)."""
     return (
         (not rule.HasField("phase") or rule.phase == phase)
@@ -18,7 +18,7 @@ def rule_matches(rule: NetStateRule, phase: int, level: int, stages: Collection[
     )
 
 
-def filter_layers(net: NetParameter, phase: int, level: int, stages: Collection[str]) -> NetParameter:
+def filter_layers(net: NetParameter, phase: Phase, level: int, stages: Collection[str]) -> NetParameter:
     """Keep the layers that an include rule lets in or no exclude rule keeps out, their phase filled in."""
     kept = NetParameter()
     kept.CopyFrom(net)
@@ -36,30 +36,16 @@ def filter_layers(net: NetParameter, phase: int, level: int, stages: Collection[
     return kept
 
 
+Place = tuple[int, int]  # of a top: its layer's index and its own in the layer
+
+
 def insert_splits(net: NetParameter) -> NetParameter:
     """Give every bottom a top of its own: one used n times goes through a Split layer with n tops.
 
     The layers are named as Caffe names them (caffe/util/insert_splits.cpp), since they stand in a .caffemodel. Raises
     LayerError for a bottom that no layer before it makes and for a top made twice.
     """
-    Place = tuple[int, int]  # a layer's index and one of its tops'
-    maker: dict[str, Place] = {}
-    uses: dict[Place, int] = {}
-    sources: dict[Place, Place] = {}
-    for i, layer in enumerate(net.layer):
-        for j, bottom in enumerate(layer.bottom):
-            if bottom not in maker:
-                raise LayerError(layer.name, f"bottom '{bottom}' is the top of no layer before it in this phase")
-            sources[i, j] = maker[bottom]
-            uses[maker[bottom]] = uses.get(maker[bottom], 0) + 1
-        for j, top in enumerate(layer.top):
-            in_place = j < len(layer.bottom) and layer.bottom[j] == top
-            if top in maker and not in_place:
-                raise LayerError(layer.name, f"top '{top}' is already made by layer '{net.layer[maker[top][0]].name}'")
-            maker[top] = (i, j)
-        for j, weight in enumerate(layer.loss_weight[: len(layer.top)]):
-            if weight:  # being a loss is a use as well
-                uses[i, j] = uses.get((i, j), 0) + 1
+    sources, uses = _find_uses(net)
     split = NetParameter()
     split.CopyFrom(net)
     del split.layer[:]
@@ -86,6 +72,28 @@ def insert_splits(net: NetParameter) -> NetParameter:
                     del added.loss_weight[:]
                     taken[i, j] = 1  # the loss is the splitter's first top
     return split
+
+
+def _find_uses(net: NetParameter) -> tuple[dict[Place, Place], dict[Place, int]]:
+    """For every bottom, by layer and index, the top it comes from; for every top, how often it is used."""
+    maker: dict[str, Place] = {}
+    uses: dict[Place, int] = {}
+    sources: dict[Place, Place] = {}
+    for i, layer in enumerate(net.layer):
+        for j, bottom in enumerate(layer.bottom):
+            if bottom not in maker:
+                raise LayerError(layer.name, f"bottom '{bottom}' is the top of no layer before it in this phase")
+            sources[i, j] = maker[bottom]
+            uses[maker[bottom]] = uses.get(maker[bottom], 0) + 1
+        for j, top in enumerate(layer.top):
+            in_place = j < len(layer.bottom) and layer.bottom[j] == top
+            if top in maker and not in_place:
+                raise LayerError(layer.name, f"top '{top}' is already made by layer '{net.layer[maker[top][0]].name}'")
+            maker[top] = (i, j)
+        for j, weight in enumerate(layer.loss_weight[: len(layer.top)]):
+            if weight:  # being a loss is a use as well
+                uses[i, j] = uses.get((i, j), 0) + 1
+    return sources, uses
 
 
 def _splitter(layer: str, blob: str, index: int, count: int, loss_weight: float) -> LayerParameter:

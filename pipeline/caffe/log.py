@@ -7,6 +7,8 @@ from pathlib import Path
 from time import monotonic
 from types import TracebackType
 
+import torch
+
 from pipeline.caffe.net import Net
 from pipeline.caffe.solver import Solver
 from pipeline.caffe.training import Iterated, Snapshotted, Tested
@@ -43,18 +45,19 @@ class TrainingLog:
             now, (then, iteration) = monotonic(), self.last
             self.last = (now, event.iteration)
             seconds = max(now - then, 1e-9)
-            self.write(f"Iteration {event.iteration} ({(event.iteration - iteration) / seconds:.6g} iter/s, {seconds:.6g}s/"
-                       f"{self.solver.param.display} iters), loss = {event.loss:.6g}")
+            rate = (event.iteration - iteration) / seconds
+            self.write(f"Iteration {event.iteration} ({rate:.6g} iter/s, {seconds:.6g}s/{self.solver.param.display} "
+                       f"iters), loss = {event.loss:.6g}")
             net = self.solver.net
             self._outputs("Train", net, ((name, net.blobs[name]) for name in net.outputs))
             self.write(f"Iteration {event.iteration}, lr = {event.rate:.6g}")
 
-    def _outputs(self, phase: str, net: Net, outputs: Iterable[tuple[str, object]]) -> None:
+    def _outputs(self, phase: str, net: Net, outputs: Iterable[tuple[str, torch.Tensor]]) -> None:
         weights = {top: weight for layer in net.layers
                    for top, weight in zip(layer.param.top, layer.param.loss_weight, strict=False)}
         number = 0
         for name, values in outputs:
-            for value in values.flatten().tolist():  # type: ignore[attr-defined]
+            for value in values.flatten().tolist():
                 loss = f" (* {weights[name]:g} = {weights[name] * value:.6g} loss)" if weights.get(name) else ""
                 self.write(f"    {phase} net output #{number}: {name} = {value:.6g}{loss}")
                 number += 1

@@ -10,12 +10,13 @@ import numpy as np
 import torch
 
 from pipeline.caffe.blobs import from_blobproto, to_blobproto
-from pipeline.caffe.caffe_pb2 import LayerParameter, NetParameter, ParamSpec
+from pipeline.caffe.caffe_pb2 import LayerParameter, NetParameter, ParamSpec, Phase
 from pipeline.caffe.graph import filter_layers, insert_splits, layer_class, line_of_layer
 from pipeline.caffe.layers import Layer, LayerError, Shape
 from pipeline.caffe.layers.data import Input
 from pipeline.caffe.proto import PrototxtError, read_binary, read_net, write_binary
 from pipeline.errors import InputError
+
 
 class WeightsError(InputError):
     """Weights that are not this net's."""
@@ -35,7 +36,7 @@ class Learnable:
     decay_mult: float
 
 
-def build_net(path: Path, phase: int, **options: Any) -> "Net":
+def build_net(path: Path, phase: Phase, **options: Any) -> "Net":
     """Build the net of a prototxt; `options` are Net's. Errors name the layer's line."""
     param = read_net(path)
     try:
@@ -60,7 +61,7 @@ class Net:
     def __init__(
         self,
         param: NetParameter,
-        phase: int,
+        phase: Phase,
         *,
         level: int = 0,
         stages: Collection[str] = (),
@@ -192,7 +193,7 @@ class Net:
     def copy_from(self, source: NetParameter | Path) -> None:
         """Take the blobs of the layers that have the same name, as Caffe's CopyTrainedLayersFrom does.
 
-        Raises WeightsError when a layer's blobs differ in number or shape, or no layer of the net is among the source's.
+        Raises WeightsError when a layer's blobs differ in number or shape, or no layer of the net is in the source.
         """
         name = str(source) if isinstance(source, Path) else "the given weights"
         message = read_binary(source, NetParameter) if isinstance(source, Path) else source
@@ -208,14 +209,14 @@ class Net:
             for index, (blob, target) in enumerate(zip(layer.blobs, targets, strict=True)):
                 array = from_blobproto(blob, f"{name}: layer '{layer.name}' blob {index}")
                 if _without_leading_ones(array.shape) != _without_leading_ones(tuple(target.shape)):
-                    raise WeightsError(f"{name}: layer '{layer.name}' blob {index} has shape {array.shape} where the net "
-                                       f"has {tuple(target.shape)}; are these the weights of another net?")
+                    raise WeightsError(f"{name}: layer '{layer.name}' blob {index} has shape {array.shape} where the "
+                                       f"net has {tuple(target.shape)}; are these the weights of another net?")
                 with torch.no_grad():
                     target.copy_(torch.from_numpy(array.reshape(tuple(target.shape))))
             copied += 1
         if params and not copied:
-            raise WeightsError(f"{name}: none of its layers is one of net '{self.name}' ({', '.join(params)}); are these "
-                               "the weights of another net?")
+            raise WeightsError(f"{name}: none of its layers is one of net '{self.name}' ({', '.join(params)}); are "
+                               "these the weights of another net?")
 
     def to_proto(self) -> NetParameter:
         """The net with its blobs, as a .caffemodel holds it."""

@@ -80,8 +80,7 @@ def read_binary(path: Path, message_type: type[M]) -> M:
         message = message_type.FromString(path.read_bytes())
     except DecodeError:
         raise BinaryError(f"{path}: no whole binary {kind}; is the file truncated, or of another kind?") from None
-    unset = message.FindInitializationErrors()
-    if unset or not message.ListFields():
+    if not message.IsInitialized() or not message.ListFields():
         raise BinaryError(f"{path}: an empty {kind}; is the file truncated, or of another kind?")
     return message
 

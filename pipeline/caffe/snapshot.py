@@ -1,4 +1,4 @@
-"""Snapshots: {prefix}_iter_{N}.caffemodel and .solverstate as Caffe writes them, and .resume.json for what Caffe forgets.
+"""Snapshots: {prefix}_iter_{N}.caffemodel and .solverstate as Caffe writes them, .resume.json for what Caffe forgets.
 
 Caffe keeps neither where the databases stand nor the generators; with the sidecar a resumed run goes on as if it had
 never stopped. A snapshot of Caffe's own has none: then the databases are read from their beginning, as Caffe does.
@@ -80,8 +80,8 @@ def restore(solver: Solver, path: Path) -> bool:
     """
     state = read_binary(path, SolverState)
     if len(state.history) != len(solver.history):
-        raise WeightsError(f"{path}: {len(state.history)} history blobs where the solver has {len(solver.history)}; is it "
-                           "the state of another net or solver?")
+        raise WeightsError(f"{path}: {len(state.history)} history blobs where the solver has {len(solver.history)}; is "
+                           "it the state of another net or solver?")
     histories = [from_blobproto(blob, f"{path}: history {index}") for index, blob in enumerate(state.history)]
     for index, (array, history) in enumerate(zip(histories, solver.history, strict=True)):
         if array.shape != tuple(history.shape):
@@ -106,7 +106,7 @@ def _read_sidecar(path: Path) -> dict[str, Any]:
     try:
         sidecar: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise BinaryError(f"{path}: {error}; delete it to resume as Caffe does, from the databases' beginning") from None
+        raise BinaryError(f"{path}: {error}; delete it to resume as Caffe does, at the databases' beginning") from None
     if sidecar.get("form") != SIDECAR_FORM:
         raise BinaryError(f"{path}: form {sidecar.get('form')} where {SIDECAR_FORM} was expected; was it written by "
                           "another version?")

@@ -1,13 +1,15 @@
-"""Caffe's solvers: a train net, its test nets, and the rule that moves the weights (caffe/solver.cpp, sgd_solver.cpp)."""
+"""Caffe's solvers: a train net, its test nets, and the rule that moves the weights (caffe/solver.cpp)."""
 
 import math
 from collections import deque
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from pipeline.caffe.caffe_pb2 import TEST, TRAIN, NetParameter, NetState, SolverParameter
+from pipeline.caffe.caffe_pb2 import TEST, TRAIN, NetParameter, NetState, Phase, SolverParameter
 from pipeline.caffe.net import Net, build_net
 from pipeline.caffe.proto import PrototxtError
 
@@ -62,14 +64,15 @@ class Solver:
         self.current_step = 0
         self.losses: deque[float] = deque(maxlen=max(1, param.average_loss))
         self._check()
-        seed = param.random_seed if param.random_seed >= 0 else None
-        self.net = self._net(TRAIN, param.train_state, param.train_net, param.train_net_param, device, precision, seed)
+        build = partial(self._net, device=device, precision=precision,
+                        seed=param.random_seed if param.random_seed >= 0 else None)
+        self.net = build(TRAIN, param.train_state, param.train_net, param.train_net_param)
         self.test_nets: list[Net] = []
         states = list(param.test_state) or [NetState()] * len(param.test_iter)
         for index, state in enumerate(states):
             path = param.test_net[index] if index < len(param.test_net) else ""
-            message = param.test_net_param[index] if index < len(param.test_net_param) else None
-            test_net = self._net(TEST, state, path, message, device, precision, seed)
+            message = param.test_net_param[index] if index < len(param.test_net_param) else NetParameter()
+            test_net = build(TEST, state, path, message)
             test_net.share_with(self.net)
             self.test_nets.append(test_net)
         self.history = [torch.zeros_like(learnable.blob, requires_grad=False)
@@ -90,11 +93,9 @@ class Solver:
         if param.test_iter and param.test_interval < 1:
             raise SolverError("test_iter needs a test_interval of at least 1")
 
-    def _net(self, phase: int, state: NetState, path: str, message: NetParameter | None, device: str, precision: str,
-             seed: int | None) -> Net:
-        options = {"level": state.level, "stages": tuple(state.stage), "device": device, "precision": precision,
-                   "seed": seed}
-        if message is not None and message.layer:
+    def _net(self, phase: Phase, state: NetState, path: str, message: NetParameter, **options: Any) -> Net:
+        options |= {"level": state.level, "stages": tuple(state.stage)}
+        if message.layer:
             return Net(message, phase, **options)
         path = path or self.param.net
         if path:
@@ -111,8 +112,8 @@ class Solver:
             self.current_step += 1
         return POLICIES[param.lr_policy](param, self.iteration, self.current_step)
 
-    def step(self) -> tuple[float, float]:
-        """Run one iteration: iter_size batches forward and backward, then one update. Returns loss and rate."""
+    def step(self) -> float:
+        """Run one iteration: iter_size batches forward and backward, then one update. Returns its rate."""
         for learnable in self.net.learnable:
             learnable.blob.grad = None
         loss = 0.0
@@ -121,14 +122,13 @@ class Solver:
             if self.net.loss.requires_grad:
                 self.net.loss.backward()
             loss += self.net.loss.item()
-        loss /= self.param.iter_size
-        self.losses.append(loss)
+        self.losses.append(loss / self.param.iter_size)
         rate = self.learning_rate()
         with torch.no_grad():
             self._prepare_gradients()
             self.update(rate)
         self.iteration += 1
-        return loss, rate
+        return rate
 
     def _prepare_gradients(self) -> None:
         gradients = [learnable.blob.grad for learnable in self.net.learnable if learnable.blob.grad is not None]
@@ -184,7 +184,7 @@ class SGDSolver(Solver):
     def update(self, rate: float) -> None:
         for lr_mult, decay_mult, indices in self.groups():
             blobs = [self.net.learnable[index].blob for index in indices]
-            gradients = [blob.grad for blob in blobs]
+            gradients = [blob.grad for blob in blobs if blob.grad is not None]
             history = [self.history[index] for index in indices]
             local_rate = rate * lr_mult
             if local_rate == 0:  # the gradients' part vanishes, what is in motion goes on

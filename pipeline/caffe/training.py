@@ -47,7 +47,7 @@ def solve(solver: Solver, should_stop: Callable[[], bool] = lambda: False) -> It
         if param.test_interval and solver.iteration % param.test_interval == 0 and (
                 solver.iteration > 0 or param.test_initialization):
             yield from _tests(solver)
-        loss, rate = solver.step()
+        rate = solver.step()
         yield Iterated(solver.iteration - 1, solver.smoothed_loss(), rate,
                        bool(param.display) and (solver.iteration - 1) % param.display == 0)
         if param.snapshot and solver.iteration % param.snapshot == 0:

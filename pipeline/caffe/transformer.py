@@ -82,5 +82,5 @@ class Transformer:
 
 
 def _windows(images: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Every (height, width) window of (..., H, W) images, as a view (..., offsets down, offsets across, height, width)."""
+    """Every (height, width) window of (..., H, W) images, a view (..., offsets down, offsets across, height, width)."""
     return np.lib.stride_tricks.sliding_window_view(images, (height, width), axis=(-2, -1))

@@ -67,8 +67,8 @@ class Data(Layer):
         for key, record in islice(self.records, self.param.data_param.batch_size):
             image = datum_to_array(record, self.reader.name(key))
             if image.shape != self.image_shape:
-                raise DatabaseError(f"{self.reader.name(key)} has shape {image.shape} where {self.image_shape}, the first "
-                                    "one's, was expected; make the database again from images of one size")
+                raise DatabaseError(f"{self.reader.name(key)} has shape {image.shape} where {self.image_shape}, the "
+                                    "first one's, was expected; make the database again from images of one size")
             images.append(image)
             labels.append(record.label)
         self.position = (self.position + len(images)) % len(self.reader)

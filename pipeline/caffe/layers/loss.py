@@ -81,12 +81,13 @@ class SoftmaxWithLoss(LabelledScores):
         mode = param.normalization
         if not param.HasField("normalization") and param.HasField("normalize"):
             mode = LossParameter.VALID if param.normalize else LossParameter.BATCH_SIZE
-        return max(1.0, {
-            LossParameter.FULL: lambda: valid.numel(),
-            LossParameter.VALID: lambda: int(valid.sum()),
-            LossParameter.BATCH_SIZE: lambda: scores.shape[0],
-            LossParameter.NONE: lambda: 1,
-        }[mode]())
+        places = {
+            LossParameter.FULL: valid.numel(),
+            LossParameter.VALID: int(valid.sum()),
+            LossParameter.BATCH_SIZE: scores.shape[0],
+            LossParameter.NONE: 1,
+        }
+        return max(1.0, places[mode])
 
 
 @register("EuclideanLoss")

@@ -51,7 +51,8 @@ class Concat(Layer):
         self.along = self.axis(param.concat_dim if param.HasField("concat_dim") else param.axis, bottom[0])
         rests = {(*shape[: self.along], *shape[self.along + 1 :]) for shape in bottom}
         if len(rests) > 1:
-            raise self.error(f"bottoms of shapes {', '.join(map(str, bottom))} differ elsewhere than on axis {self.along}")
+            shapes = ", ".join(map(str, bottom))
+            raise self.error(f"bottoms of shapes {shapes} differ elsewhere than on axis {self.along}")
         joined = sum(shape[self.along] for shape in bottom)
         return [(*bottom[0][: self.along], joined, *bottom[0][self.along + 1 :])]
 

@@ -55,7 +55,7 @@ class Convolution(Layer):
         """One value an axis, from name (once or once an axis) or prefix_h and prefix_w."""
         param: ConvolutionParameter = self.param.convolution_param
         values: Sequence[int] = getattr(param, name)
-        if prefix and param.HasField(f"{prefix}_h") or prefix and param.HasField(f"{prefix}_w"):
+        if prefix and (param.HasField(f"{prefix}_h") or param.HasField(f"{prefix}_w")):
             if values or axes != 2:
                 raise self.error(f"{prefix}_h and {prefix}_w are for images, and instead of {name}")
             return getattr(param, f"{prefix}_h"), getattr(param, f"{prefix}_w")
@@ -103,8 +103,8 @@ class Pooling(Layer):
         self.stride = self.pair("stride", "stride")
         self.pad = self.pair("pad", "pad")
         if min(*self.kernel, *self.stride) < 1 or any(p >= k for p, k in zip(self.pad, self.kernel, strict=True)):
-            raise self.error(f"kernel {self.kernel}, stride {self.stride}, pad {self.pad} where kernel and stride of at "
-                             "least 1 and a pad smaller than the kernel were expected")
+            raise self.error(f"kernel {self.kernel}, stride {self.stride}, pad {self.pad} where kernel and stride of "
+                             "at least 1 and a pad smaller than the kernel were expected")
         top = self.pooled(bottom[0][2:])
         if min(top) < 1:
             raise self.error(f"kernel {self.kernel} is larger than the padded bottom of shape {bottom[0]}")
@@ -143,9 +143,11 @@ class Pooling(Layer):
         top = self.pooled(spatial)
         beyond = self.beyond(spatial)
         if param.pool == PoolingParameter.MAX:
-            if not any(self.pad) and all(stride <= kernel for stride, kernel in zip(self.stride, self.kernel, strict=True)):
+            overlapping = all(stride <= kernel for stride, kernel in zip(self.stride, self.kernel, strict=True))
+            if overlapping and not any(self.pad):
                 # torch clips the last window as Caffe does here, without a padded copy.
-                return [F.max_pool2d(x, self.kernel, self.stride, ceil_mode=top != self.floored(spatial))]
+                up = param.round_mode == PoolingParameter.CEIL
+                return [F.max_pool2d(x, self.kernel, self.stride, ceil_mode=up)]
             return [F.max_pool2d(self.padded(x, beyond, torch.finfo(x.dtype).min), self.kernel, self.stride)]
         sums = F.avg_pool2d(self.padded(x, beyond, 0), self.kernel, self.stride, divisor_override=1)
         areas = torch.outer(*(
@@ -182,10 +184,6 @@ class Pooling(Layer):
         """By how much the windows reach beyond the bottom, before and behind, on each axis of (H, W)."""
         return [(pad, (windows - 1) * stride + kernel - size - pad) for size, windows, kernel, stride, pad in
                 zip(spatial, self.pooled(spatial), self.kernel, self.stride, self.pad, strict=True)]
-
-    def floored(self, spatial: Sequence[int]) -> tuple[int, ...]:
-        return tuple((size - kernel) // stride + 1 for size, kernel, stride in
-                     zip(spatial, self.kernel, self.stride, strict=True))
 
     @staticmethod
     def padded(x: torch.Tensor, beyond: list[tuple[int, int]], value: float) -> torch.Tensor:
