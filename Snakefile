@@ -6,12 +6,7 @@ snakemake predict --config input=FOLDER    read the expressions in a folder of i
 
 from snakemake.utils import min_version
 
-from pipeline.workflow import (
-    check_settings,
-    closing_words,
-    command_options,
-    find_dataset,
-)
+from pipeline.workflow import check_settings, command_options, find_dataset, print_closing_words
 
 min_version("9.0")
 
@@ -29,6 +24,7 @@ check_settings(config)
 
 IMAGES = f"data/{dataset.name}/images"
 ALIGNED = f"data/{dataset.name}/aligned"
+FACES = f"data/{dataset.name}/{config['faces']}"
 DATABASES = f"data/{dataset.name}/databases/{config['faces']}_{config['protocol']}"
 DATABASE_FILES = [f"{DATABASES}/{part}_lmdb/data.mdb" for part in ("train", "val", "test")]
 NET = f"prototxt/{config['net']}"
@@ -50,7 +46,7 @@ rule train:
     """The whole way: trained, measured, exported; ends by naming the files worth opening."""
     default_target: True
     input:
-        faces=f"{ALIGNED}/contact_sheet.png",
+        faces=f"{ALIGNED}/contact_sheet.png" if FACES == ALIGNED else [],
         loss=f"{RUN}/loss.png",
         accuracy=f"{RUN}/accuracy.png",
         confusion=f"{RUN}/confusion.png",
@@ -133,15 +129,11 @@ rule align:
 rule lmdb:
     """Write the images into Caffe's databases, as convert_imageset does."""
     input:
-        manifest=f"data/{dataset.name}/{config['faces']}/manifest.csv",
-        labels=f"data/{dataset.name}/{config['faces']}/labels.txt",
+        manifest=f"{FACES}/manifest.csv",
+        labels=f"{FACES}/labels.txt",
     output:
         databases=DATABASE_FILES,
-        lists=expand(
-            "{databases}/{part}.txt",
-            databases=DATABASES,
-            part=["train", "val", "test"],
-        ),
+        lists=expand("{databases}/{part}.txt", databases=DATABASES, part=["train", "val", "test"]),
         labels=f"{DATABASES}/labels.txt",
     log:
         f"{DATA_LOGS}/lmdb.log",
@@ -250,7 +242,7 @@ rule evaluate:
         databases=DATABASE_FILES,
         mean=f"{DATABASES}/mean.binaryproto",
         labels=f"{DATABASES}/labels.txt",
-        manifest=f"data/{dataset.name}/{config['faces']}/manifest.csv",
+        manifest=f"{FACES}/manifest.csv",
     output:
         metrics=f"{RUN}/metrics.json",
         confusion=report(
@@ -292,15 +284,21 @@ rule export:
     conda:
         "environment.yml"
     params:
+        model=subpath(output[0], parent=True),
+        databases=subpath(input.labels, parent=True),
         run=subpath(input.deploy, parent=True),
+        options=command_options(config, "faces"),
+        precision=config["export_precision"],
     shell:
-        "python -m pipeline --log {log} export {params.run}"
+        "python -m pipeline --log {log} export {input.deploy} {input.weights} {params.model}"
+        " --databases {params.databases} --mean {input.mean} --metrics {input.metrics} --run {params.run}/run.json"
+        " {params.options:q} --precision {params.precision}"
 
 
 rule predict:
     """Read the expressions in an image or a folder of images with a model folder."""
     input:
-        model=f"{MODEL}/labels.txt",
+        model=f"{MODEL}/model.json",
         images=config["input"] or [],
     output:
         lines=f"{READINGS}/predictions.jsonl",
