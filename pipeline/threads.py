@@ -9,21 +9,21 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 THREADS = 2
-AHEAD = 4 * THREADS
+AHEAD = 4  # items a thread
 
 
-def map_ahead(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+def map_ahead(function: Callable[[T], R], items: Iterable[T], threads: int = THREADS) -> Iterator[R]:
     """Results of `function` in the order of `items`, of which no more than a few are taken ahead.
 
     Unlike ThreadPoolExecutor.map, which takes them all at once, this keeps a stream's memory bounded. An error in
     `function` or `items` comes out at its place.
     """
-    with ThreadPoolExecutor(THREADS) as pool:
+    with ThreadPoolExecutor(threads) as pool:
         pending: deque[Future[R]] = deque()
         try:
             for item in items:
                 pending.append(pool.submit(function, item))
-                if len(pending) > AHEAD:
+                if len(pending) > AHEAD * threads:
                     yield pending.popleft().result()
             while pending:
                 yield pending.popleft().result()
