@@ -3,10 +3,12 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
+
+from pipeline.errors import InputError
 
 
 @contextmanager
@@ -31,8 +33,14 @@ def atomic_file(path: Path, mode: str = "wb", **options: Any) -> Iterator[IO[Any
 
 
 @contextmanager
-def atomic_folder(path: Path) -> Iterator[Path]:
-    """Give an empty folder that replaces `path` when the block ends without an error, and vanishes otherwise."""
+def atomic_folder(path: Path, own: Collection[str] | None = None) -> Iterator[Path]:
+    """Give an empty folder that replaces `path` when the block ends without an error, and vanishes otherwise.
+
+    own: names of all that may stand in `path` before; anything else raises InputError, so that nobody's files are lost.
+    """
+    other = sorted(entry.name for entry in path.iterdir() if entry.name not in own) if own and path.is_dir() else []
+    if other:
+        raise InputError(f"{path}: holds other files ({other[0]}), which would be lost; give a new folder")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
     try:

@@ -45,16 +45,14 @@ def extract(source: Path, output: Path, votes: Path | None = None, seed: int = 1
     """Write every image as USAGE/LABEL/ROW.png under `output`, with manifest.csv, labels.txt and summary.json.
 
     `votes`, FER+'s CSV, replaces the labels and drops the images on which it has no majority. `output` is replaced
-    as a whole, and only if it was made by this stage. Returns the summary: images per Usage and label, duplicates,
-    images dropped. Raises SourceError naming the file and line that is wrong.
+    as a whole, and only if this stage made all that is in it. Returns the summary: images per Usage and label,
+    duplicates, images dropped. Raises SourceError naming the file and line that is wrong.
     """
-    if output.exists() and not (output / manifest.NAME).exists() and any(output.iterdir()):
-        raise InputError(f"{output}: holds other files than this stage's; give a new folder")
     try:
         ballot = ferplus.Votes(votes) if votes else None
         images: Source = FolderSource(source, seed) if source.is_dir() else CsvSource(source)
         labels = ferplus.LABELS if ballot else images.labels
-        with atomic_folder(output) as folder:
+        with atomic_folder(output, own=(*USAGES, manifest.NAME, "labels.txt", "summary.json")) as folder:
             rows = _write_images(images, labels, ballot, folder)
             if ballot and len(rows) + ballot.dropped.total() != len(ballot):
                 raise InputError(f"{votes}: votes for {len(ballot)} images where {source} has fewer; votes and images "

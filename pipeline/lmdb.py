@@ -44,11 +44,9 @@ def lmdb(manifest_path: Path, output: Path, protocol: str, seed: int) -> None:
     `convert_imageset --gray ROOT/ train.txt train_lmdb` writes the same database. Each database's images are in
     the order of the manifest permuted by numpy's RandomState(seed), which NEP 19 freezes.
 
-    `output` is replaced as a whole, and only if it was made by this stage. Raises InputError when a Usage that
-    the protocol needs has no image, or naming an image that is unreadable or of another size than the first.
+    `output` is replaced as a whole, and only if nothing but these and a mean file is in it. Raises InputError when a
+    Usage that the protocol needs has no image, or naming an image that is unreadable or of another size than the first.
     """
-    if output.exists() and not (output / "train_lmdb").exists() and any(output.iterdir()):
-        raise InputError(f"{output}: holds other files than this stage's; give a new folder")
     rows = manifest.read(manifest_path)
     labels = manifest.read_labels(manifest_path.with_name("labels.txt"))
     for row in rows:
@@ -59,7 +57,8 @@ def lmdb(manifest_path: Path, output: Path, protocol: str, seed: int) -> None:
         if all(row.usage != usage for row in rows):
             raise InputError(f"{manifest_path}: no {usage} images, which protocol {protocol} needs; give the "
                              "whole set, or another protocol")
-    with atomic_folder(output) as folder:
+    parts = [name for part in PROTOCOLS[protocol] for name in (f"{part}_lmdb", f"{part}.txt")]
+    with atomic_folder(output, own=(*parts, "labels.txt", "mean.binaryproto")) as folder:
         for part, usages in PROTOCOLS[protocol].items():
             chosen = [row for row in rows if row.usage in usages]
             order = np.random.RandomState(seed).permutation(len(chosen))
