@@ -123,7 +123,7 @@ rule align:
         aligned=subpath(output.manifest, parent=True),
         options=command_options(config, "missing"),
     shell:
-        "python -m pipeline --log {log} align {input.manifest} {params.aligned} {params.options:q}"
+        "python -m pipeline --log {log} align {input.manifest} {params.aligned} {params.options:q} --threads {threads}"
 
 
 rule lmdb:
