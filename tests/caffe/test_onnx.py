@@ -146,6 +146,19 @@ def test_joining_layer_answers_as_the_engine(name: str) -> None:
     assert_agrees(net, session(to_onnx(net)), a=a, b=b)
 
 
+def test_no_images_at_all_are_a_batch_too() -> None:
+    net = net_of(
+        input_layer("x", (1, 3, 8, 8))
+        + """
+        layer { name: "conv" type: "Convolution" bottom: "x" top: "a" convolution_param { num_output: 4 kernel_size: 3 } }
+        layer { name: "pool" type: "Pooling" bottom: "a" top: "b" pooling_param { kernel_size: 2 stride: 2 } }
+        layer { name: "flat" type: "Flatten" bottom: "b" top: "c" }
+        layer { name: "fc1" type: "InnerProduct" bottom: "b" top: "d" inner_product_param { num_output: 5 } }
+        layer { name: "fc2" type: "InnerProduct" bottom: "c" top: "e" inner_product_param { num_output: 5 } }"""
+    )
+    assert_agrees(net, session(to_onnx(net)), x=np.empty((0, 3, 8, 8), np.float32))
+
+
 def test_scale_by_a_second_bottom() -> None:
     net = net_of(
         input_layer("a", (2, 6, 9, 8))
@@ -211,7 +224,8 @@ def test_flexible_nets_take_images_of_any_size() -> None:
     net = net_of(
         input_layer("x", (1, 3, 12, 12))
         + """
-        layer { name: "conv" type: "Convolution" bottom: "x" top: "a" convolution_param { num_output: 4 kernel_size: 3 } }
+        layer { name: "conv" type: "Convolution" bottom: "x" top: "a"
+                convolution_param { num_output: 4 kernel_size: 3 } }
         layer { name: "prelu" type: "PReLU" bottom: "a" top: "a" }
         layer { name: "pool" type: "Pooling" bottom: "a" top: "b" pooling_param { kernel_size: 2 stride: 2 } }
         layer { name: "prob" type: "Softmax" bottom: "b" top: "prob" }"""

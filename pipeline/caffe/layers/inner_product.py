@@ -29,12 +29,12 @@ class InnerProduct(Layer):
         weight, *bias = self.blobs
         if self.param.inner_product_param.transpose:
             weight = weight.t()
-        vectors = bottom[0].reshape(*bottom[0].shape[: self.first], -1)
+        vectors = bottom[0].flatten(self.first)
         return [F.linear(vectors, weight, bias[0] if bias else None)]
 
     def onnx(self, graph: Graph, bottom: list[str]) -> list[str]:
         weight, *bias = self.blobs
         inputs_first = weight if self.param.inner_product_param.transpose else weight.t()
-        vectors = graph.node("Reshape", [*bottom, graph.constant([0] * self.first + [-1])])
+        vectors = graph.node("Reshape", [*bottom, graph.constant([0] * self.first + [inputs_first.shape[0]])])
         top = graph.node("MatMul", [vectors, graph.constant(inputs_first)])
         return [graph.node("Add", [top, graph.constant(bias[0])]) if bias else top]

@@ -80,10 +80,12 @@ class Flatten(Layer):
         return [bottom[0].flatten(self.first, self.last)]
 
     def onnx(self, graph: Graph, bottom: list[str]) -> list[str]:
-        kept = graph.shapes[bottom[0]][self.last + 1 :]
+        shape = graph.shapes[bottom[0]]
+        kept, joined = shape[self.last + 1 :], shape[self.first : self.last + 1]
         if -1 in kept:
             raise self.error("axes after the flattened ones, of a size only known at run time, have no ONNX form here")
-        return [graph.node("Reshape", [*bottom, graph.constant([0] * self.first + [-1, *kept])])]
+        flat = -1 if -1 in joined else math.prod(joined)  # a known size does for an empty batch too
+        return [graph.node("Reshape", [*bottom, graph.constant([0] * self.first + [flat, *kept])])]
 
 
 @register("Reshape")
