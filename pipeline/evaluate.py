@@ -1,0 +1,339 @@
+"""evaluate: measure a trained net on every held-out image, once, and draw its confusion matrix."""
+
+import argparse
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pipeline import manifest
+from pipeline.atomic import atomic_file
+from pipeline.caffe.caffe_pb2 import TEST, TransformationParameter
+from pipeline.caffe.database import DatabaseReader, datum_to_array
+from pipeline.caffe.transformer import Transformer
+from pipeline.console import log, progress_bar
+from pipeline.errors import InputError
+from pipeline.model_folder import sha256
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from pipeline.caffe.net import Net
+
+BATCH = 256
+PARTS = ("val", "test")
+CALIBRATION_BINS = 15  # of equal width, as in Guo et al., 2017
+BOOTSTRAP_DRAWS = 2000
+BOOTSTRAP_SEED = 1
+FLT_MIN = float(np.finfo(np.float32).tiny)  # the smallest probability whose logarithm is taken, as Caffe's loss does
+
+
+class EvaluationError(InputError):
+    """A net, a database and labels that do not belong together."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_net_arguments(parser)
+    parser.add_argument("output", type=Path, help="folder to write metrics.json and confusion.png to")
+    parser.add_argument("--manifest", type=Path, required=True, help="manifest.csv that the databases were made from")
+
+
+def add_net_arguments(parser: argparse.ArgumentParser) -> None:
+    """What names a trained net and its data; export has the same."""
+    parser.add_argument("deploy", type=Path, help="deploy.prototxt")
+    parser.add_argument("weights", type=Path, help=".caffemodel")
+    parser.add_argument("--databases", type=Path, required=True, help="folder that the lmdb stage wrote")
+    parser.add_argument("--mean", type=Path, required=True, help="mean.binaryproto of the training database")
+    parser.add_argument("--scale", type=float, default=1.0, help="transform_param's scale in training (default 1)")
+
+
+def run(args: argparse.Namespace) -> None:
+    evaluate(args.deploy, args.weights, args.databases, args.mean, args.manifest, args.output, args.scale)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A deploy net with its weights and what it is fed: `forward` takes raw images (N, C, H, W) to (N, classes)."""
+
+    net: "Net"
+    transformer: Transformer
+    labels: tuple[str, ...]
+
+    def forward(self, images: np.ndarray) -> np.ndarray:
+        import torch
+
+        with torch.inference_mode():
+            (output,) = self.net.forward(**{self.net.inputs[0]: self.transformer(images)}).values()
+        return output.numpy()
+
+
+def load(deploy: Path, weights: Path, mean: Path, labels: Path, scale: float) -> Trained:
+    """Build a deploy net. Raises EvaluationError when it is none, or does not fit the labels or the mean."""
+    from pipeline.caffe.net import build_net
+
+    net = build_net(deploy, TEST)
+    if len(net.inputs) != 1 or len(net.outputs) != 1 or len(net.shapes[net.outputs[0]]) != 2:
+        raise EvaluationError(
+            f"{deploy}: inputs {', '.join(net.inputs) or 'none'} and outputs {', '.join(net.outputs) or 'none'} where one "
+            "image input and one output (N, classes) were expected; is it a deploy prototxt?"
+        )
+    net.copy_from(weights)
+    names = manifest.read_labels(labels)
+    classes = net.shapes[net.outputs[0]][1]
+    if classes != len(names):
+        raise EvaluationError(
+            f"{deploy}: output '{net.outputs[0]}' has {classes} classes where {labels} names {len(names)}; render the "
+            "prototxts again for this class list"
+        )
+    _, channels, height, width = net.shapes[net.inputs[0]]
+    param = TransformationParameter(mean_file=str(mean), scale=scale)
+    transformer = Transformer(param, TEST)
+    assert transformer.mean is not None
+    if transformer.mean.shape != (channels, height, width):
+        if height != width or transformer.mean.shape[0] != channels or min(transformer.mean.shape[1:]) < height:
+            raise EvaluationError(
+                f"{mean}: a mean of shape {transformer.mean.shape} where {deploy} takes {(channels, height, width)}; give "
+                "the mean of this net's own training database"
+            )
+        param.crop_size = height
+    return Trained(net, transformer, names)
+
+
+def read_batches(database: Path, classes: int) -> Iterator[tuple[list[bytes], np.ndarray, np.ndarray]]:
+    """Every record once: keys, images (N, C, H, W), labels (N,). Raises EvaluationError naming one that does not fit."""
+    with DatabaseReader(database) as reader, progress_bar(len(reader), "images", database.name) as bar:
+        keys: list[bytes] = []
+        images: list[np.ndarray] = []
+        labels: list[int] = []
+        for key, datum in reader:
+            image = datum_to_array(datum, reader.name(key))
+            if images and image.shape != images[0].shape:
+                raise EvaluationError(
+                    f"{reader.name(key)}: shape {image.shape} where {images[0].shape} as before was expected; make the "
+                    "database again from images of one size"
+                )
+            if not 0 <= datum.label < classes:
+                raise EvaluationError(
+                    f"{reader.name(key)}: label {datum.label} where 0 to {classes - 1} was expected; make the database "
+                    "again with these labels"
+                )
+            keys.append(key)
+            images.append(image)
+            labels.append(datum.label)
+            if len(images) == BATCH:
+                yield keys, np.stack(images), np.array(labels)
+                bar.update(len(images))
+                keys, images, labels = [], [], []
+        if images:
+            yield keys, np.stack(images), np.array(labels)
+            bar.update(len(images))
+
+
+def evaluate(
+    deploy: Path,
+    weights: Path,
+    databases: Path,
+    mean: Path,
+    manifest_path: Path,
+    output: Path,
+    scale: float = 1.0,
+) -> dict[str, Any]:
+    """Run every image of val_lmdb and test_lmdb through the net; write metrics.json and confusion.png under `output`.
+
+    Returns what metrics.json holds: under `val` and `test` figures() of all images, and under `unseen` those of the
+    images whose source is not byte-equal to one in training; null where the database is empty. Raises InputError when
+    both are, or when net, mean, labels, databases and manifest do not belong together.
+    """
+    trained = load(deploy, weights, mean, databases / "labels.txt", scale)
+    sources = {row.path: row.sha256 for row in manifest.read(manifest_path)}
+    seen = {_source(sources, path, manifest_path) for path in _listed(databases / "train.txt")}
+    metrics: dict[str, Any] = {}
+    for part in PARTS:
+        keys: list[bytes] = []
+        truth: list[np.ndarray] = []
+        scores: list[np.ndarray] = []
+        for batch_keys, images, labels in read_batches(databases / f"{part}_lmdb", len(trained.labels)):
+            keys += batch_keys
+            truth.append(labels)
+            scores.append(trained.forward(images))
+        if not keys:
+            metrics[part] = None
+            continue
+        probabilities = np.concatenate(scores)
+        if not np.allclose(probabilities.sum(axis=1), 1, atol=1e-3):
+            raise EvaluationError(
+                f"{deploy}: output '{trained.net.outputs[0]}' does not add up to 1; end the deploy net with a Softmax layer"
+            )
+        labels = np.concatenate(truth)
+        # A record's key is its number, "_" and its path in the list (Caffe's convert_imageset).
+        paths = (key.decode("utf-8", "surrogateescape").split("_", 1)[1] for key in keys)
+        unseen = np.array([_source(sources, path, manifest_path) not in seen for path in paths])
+        metrics[part] = figures(labels, probabilities, trained.labels)
+        metrics[part]["unseen"] = (
+            figures(labels[unseen], probabilities[unseen], trained.labels) if unseen.any() else None
+        )
+        metrics[part]["seen_in_training"] = int(len(unseen) - unseen.sum())
+    if not any(metrics.values()):
+        raise EvaluationError(
+            f"{databases}: val_lmdb and test_lmdb are both empty, where images to measure were expected"
+        )
+    files = (deploy, weights, mean, *(databases / f"{part}_lmdb" / "data.mdb" for part in PARTS if metrics[part]))
+    # Lists, so that `dvc metrics show` leaves them out.
+    metrics["files"] = [{"path": str(path), "sha256": sha256(path)} for path in files]
+    metrics["versions"] = versions("numpy", "torch", "scikit-learn")
+    _draw_confusion({part: metrics[part] for part in PARTS if metrics[part]}, trained.labels, output / "confusion.png")
+    with atomic_file(output / "metrics.json", "w", encoding="utf-8") as file:
+        json.dump(metrics, file, indent=2)
+        file.write("\n")
+    for part in PARTS:
+        _report(part, metrics[part])
+    return metrics
+
+
+def _listed(path: Path) -> list[str]:
+    lines = path.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    return [line.rsplit(" ", 1)[0] for line in lines]
+
+
+def _source(sources: dict[str, str], path: str, manifest_path: Path) -> str:
+    if path not in sources:
+        raise EvaluationError(
+            f"{manifest_path}: no row of {path}, which the databases hold; give the manifest they were made from"
+        )
+    return sources[path]
+
+
+def versions(*packages: str) -> list[str]:
+    from importlib.metadata import version
+    from platform import python_version
+
+    from pipeline import __version__
+
+    return [f"pipeline {__version__}", f"python {python_version()}", *(f"{name} {version(name)}" for name in packages)]
+
+
+def figures(truth: np.ndarray, probabilities: np.ndarray, labels: tuple[str, ...]) -> dict[str, Any]:
+    """What is said of predictions: truth (N,) class indices, probabilities (N, classes), N > 0.
+
+    accuracy with its 95% Wilson interval; macro_f1, the mean over the classes that occur or were predicted, with its 95%
+    bootstrap interval; ece, the expected calibration error of the top probability over CALIBRATION_BINS bins; nll, the
+    mean -log of the true class's probability; per_class; confusion, rows being the truth.
+    """
+    from scipy.stats import binomtest
+    from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+
+    classes = range(len(labels))
+    predicted = probabilities.argmax(axis=1)
+    correct = predicted == truth
+    interval = binomtest(int(correct.sum()), len(truth)).proportion_ci(0.95, "wilson")
+    confusion = confusion_matrix(truth, predicted, labels=classes)
+    columns = precision_recall_fscore_support(truth, predicted, labels=classes, zero_division=np.nan)
+    return {
+        "n": len(truth),
+        "accuracy": float(correct.mean()),
+        "accuracy_95": [interval.low, interval.high],
+        "macro_f1": float(macro_f1(confusion)),
+        "macro_f1_95": macro_f1_interval(confusion),
+        "ece": calibration_error(probabilities.max(axis=1), correct),
+        "nll": float(-np.log(np.maximum(probabilities[np.arange(len(truth)), truth], FLT_MIN)).mean()),
+        "per_class": [
+            {
+                "label": label,
+                **{
+                    name: None if np.isnan(value) else float(value)
+                    for name, value in zip(("precision", "recall", "f1"), values, strict=True)
+                },
+                "support": int(support),
+            }
+            for label, *values, support in zip(labels, *columns, strict=True)
+        ],
+        "confusion": confusion.tolist(),
+    }
+
+
+def macro_f1(confusion: np.ndarray) -> np.ndarray:
+    """Mean F1 of confusion matrices (..., classes, classes), over the classes that occur or were predicted."""
+    hits = np.diagonal(confusion, axis1=-2, axis2=-1)
+    involved = confusion.sum(axis=-1) + confusion.sum(axis=-2)  # 2 TP + FP + FN
+    return (2 * hits / np.maximum(involved, 1)).sum(axis=-1) / (involved > 0).sum(axis=-1)
+
+
+def macro_f1_interval(confusion: np.ndarray) -> list[float]:
+    """The 95% percentile bootstrap interval: drawing N images again with replacement is one multinomial draw."""
+    count = confusion.sum()
+    draws = np.random.default_rng(BOOTSTRAP_SEED).multinomial(count, confusion.ravel() / count, BOOTSTRAP_DRAWS)
+    low, high = np.percentile(macro_f1(draws.reshape(-1, *confusion.shape)), (2.5, 97.5))
+    return [float(low), float(high)]
+
+
+def calibration_error(confidence: np.ndarray, correct: np.ndarray) -> float:
+    """Expected calibration error: |accuracy - mean confidence| of each bin of confidence, weighted by its images."""
+    bins = np.minimum((confidence * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
+    gaps = np.bincount(bins, weights=confidence - correct)
+    return float(np.abs(gaps).sum() / len(confidence))
+
+
+def _report(part: str, found: dict[str, Any] | None) -> None:
+    if not found:
+        log.info("%s: no images", part)
+        return
+    low, high = found["accuracy_95"]
+    log.info(
+        "%s: %d images, accuracy %.2f%% (95%%: %.2f to %.2f), macro-F1 %.4f (%.4f to %.4f), ECE %.4f, NLL %.4f",
+        part, found["n"], 100 * found["accuracy"], 100 * low, 100 * high,
+        found["macro_f1"], *found["macro_f1_95"], found["ece"], found["nll"],
+    )  # fmt: skip
+    width = max(len(row["label"]) for row in found["per_class"])
+    log.info("  %-*s  precision  recall      F1  images", width, "class")
+    for row in found["per_class"]:
+        shares = ("     -" if row[name] is None else f"{row[name]:6.3f}" for name in ("precision", "recall", "f1"))
+        log.info("  %-*s     %s  %s  %s  %6d", width, row["label"], *shares, row["support"])
+    if found["unseen"] and found["seen_in_training"]:
+        log.info(
+            "  without the %d images that stand in training to the byte: accuracy %.2f%%, macro-F1 %.4f",
+            found["seen_in_training"], 100 * found["unseen"]["accuracy"], found["unseen"]["macro_f1"],
+        )  # fmt: skip
+
+
+def _draw_confusion(parts: dict[str, dict[str, Any]], labels: tuple[str, ...], path: Path) -> None:
+    """A row of two tables for each part: counts, and shares of each true class; the darker, the more."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    side = 1.8 + 0.66 * len(labels)
+    figure = Figure(figsize=(2 * side + 0.6, (side + 0.6) * len(parts)), layout="constrained")
+    FigureCanvasAgg(figure)
+    rows = figure.subplots(len(parts), 2, squeeze=False)
+    for (left, right), (part, found) in zip(rows, parts.items(), strict=True):
+        counts = np.array(found["confusion"])
+        shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+        low, high = found["accuracy_95"]
+        left.set_title(f"{part}: {found['n']:,} images\nmacro-F1 {found['macro_f1']:.3f}", fontweight="bold")
+        right.set_title(f"{part}: shares of the true class\naccuracy {found['accuracy']:.1%} (95%: {low:.1%} to {high:.1%})",
+                        fontweight="bold")
+        _draw_table(left, counts / max(counts.max(), 1), [[f"{count:,}" for count in row] for row in counts], labels)
+        _draw_table(right, shares, [[f"{share:.0%}" for share in row] for row in shares], labels)
+    with atomic_file(path) as file:
+        figure.savefig(file, format="png", dpi=140)
+
+
+def _draw_table(axes: "Axes", darkness: np.ndarray, texts: list[list[str]], labels: tuple[str, ...]) -> None:
+    from matplotlib.patches import Rectangle
+
+    # One hue from light to dark: read by lightness alone, so colour blindness takes nothing away.
+    axes.imshow(darkness, cmap="Blues", vmin=0, vmax=1.1)
+    axes.set_xticks(range(len(labels)), labels, rotation=40, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    axes.tick_params(length=0)
+    axes.spines[:].set_color("#888888")
+    for place in range(len(labels)):
+        axes.add_patch(Rectangle((place - 0.5, place - 0.5), 1, 1, fill=False, edgecolor="#08306B", linewidth=1.5))
+    for (i, j), value in np.ndenumerate(darkness):
+        ink = "white" if value > 0.55 else "black" if value >= 0.01 or i == j else "#999999"
+        axes.text(j, i, texts[i][j], ha="center", va="center", color=ink, fontsize=10.5,
+                  fontweight="bold" if i == j else "normal")

@@ -1,0 +1,158 @@
+"""The model folder that export writes and predict reads: everything a net needs to be used, with its hashes."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline import manifest
+from pipeline.caffe.caffe_pb2 import TEST, TransformationParameter
+from pipeline.caffe.transformer import Transformer
+from pipeline.errors import InputError
+
+INDEX = "model.json"  # name, version, origin, figures, and the hash of every other file
+DEPLOY = "deploy.prototxt"
+WEIGHTS = "weights.caffemodel"  # left out where the ONNX file holds int8 weights
+ONNX = "model.onnx"
+LABELS = "labels.txt"
+MEAN = "mean.binaryproto"
+PREPROCESSING = "preprocessing.json"
+CARD = "MODEL_CARD.md"
+NEEDED = (DEPLOY, ONNX, LABELS, MEAN, PREPROCESSING, CARD)
+
+
+class ModelError(InputError):
+    """A model folder that cannot be used."""
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """From a face to the net's input.
+
+    channels, height, width: of the image that is given (grey where channels is 1). crop_size: of its centre, what the
+    net sees; 0 for all of it. scale: what pixels are multiplied by once the mean image is subtracted. faces: `aligned`
+    where the net learned from straightened faces, `images` where from whole images.
+    """
+
+    channels: int
+    height: int
+    width: int
+    crop_size: int
+    scale: float
+    faces: str
+
+    def transformer(self, mean: Path) -> Transformer:
+        """The TEST-phase transformer, the very one that the net was measured with."""
+        param = TransformationParameter(crop_size=self.crop_size, scale=self.scale, mean_file=str(mean))
+        transformer = Transformer(param, TEST)
+        transformer.output_shape(self.channels, self.height, self.width)
+        return transformer
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """A model folder whose files were all found to be what model.json says."""
+
+    path: Path
+    name: str
+    version: str
+    labels: tuple[str, ...]
+    preprocessing: Preprocessing
+
+    @property
+    def onnx(self) -> Path:
+        return self.path / ONNX
+
+    def transformer(self) -> Transformer:
+        return self.preprocessing.transformer(self.path / MEAN)
+
+
+def sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ModelError(f"{path}: no JSON ({error}); export the model again") from None
+    if not isinstance(value, dict):
+        raise ModelError(f"{path}: a JSON object was expected; export the model again")
+    return value
+
+
+def read(path: Path) -> ModelFolder:
+    """Read a model folder and check every file's hash.
+
+    Raises ModelError naming the file that is missing, is not listed or is another than the one listed in model.json.
+    """
+    if not (path / INDEX).is_file():
+        raise ModelError(f"{path}: no {INDEX} inside, where a model folder was expected; make one with export")
+    index = _read_json(path / INDEX)
+    hashes = index.get("sha256")
+    if not isinstance(hashes, dict) or not isinstance(index.get("name"), str):
+        raise ModelError(f"{path / INDEX}: name and sha256 were expected; export the model again")
+    for name in NEEDED:
+        if name not in hashes:
+            raise ModelError(f"{path / INDEX}: no hash of {name}; export the model again")
+    for name, expected in hashes.items():
+        if not (path / name).is_file():
+            raise ModelError(f"{path / name}: missing, where {INDEX} lists it; fetch or export the model again")
+        if sha256(path / name) != expected:
+            raise ModelError(
+                f"{path / name}: its sha256 is not the one in {INDEX}; it was changed or damaged: fetch or export the "
+                "model again"
+            )
+    fields = _read_json(path / PREPROCESSING)
+    try:
+        preprocessing = Preprocessing(**fields)
+    except TypeError as error:
+        reason = str(error).removeprefix("Preprocessing.__init__() ")
+        raise ModelError(f"{path / PREPROCESSING}: {reason}; export the model again") from None
+    return ModelFolder(
+        path, index["name"], str(index.get("version")), manifest.read_labels(path / LABELS), preprocessing
+    )
+
+
+class Classifier:
+    """A model folder's net on ONNX Runtime; may be called from several threads at once. `threads`: 0 for all cores."""
+
+    def __init__(self, folder: ModelFolder, threads: int = 0) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3
+        # int8 weights are widened once, when the file is loaded, instead of in every run.
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
+        self.labels = folder.labels
+        self.preprocessing = folder.preprocessing
+        self._transform = folder.transformer()
+        self._session = onnxruntime.InferenceSession(folder.onnx, options, providers=["CPUExecutionProvider"])
+        (self._input,) = self._session.get_inputs()
+        (output,) = self._session.get_outputs()
+        shape = self._transform.output_shape(
+            self.preprocessing.channels, self.preprocessing.height, self.preprocessing.width
+        )
+        if tuple(self._input.shape[1:]) != shape:
+            raise ModelError(
+                f"{folder.onnx}: takes images of shape {tuple(self._input.shape[1:])} where {PREPROCESSING} makes {shape}; "
+                "export the model again"
+            )
+        if output.shape[1] != len(self.labels):
+            raise ModelError(
+                f"{folder.onnx}: gives {output.shape[1]} probabilities where {LABELS} names {len(self.labels)} classes; "
+                "export the model again"
+            )
+
+    def __call__(self, faces: np.ndarray) -> np.ndarray:
+        """Probabilities (N, classes) for faces (N, C, H, W) uint8 of the size that `preprocessing` tells."""
+        return self._session.run(None, {self._input.name: self._transform(faces)})[0]

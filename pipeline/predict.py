@@ -1,0 +1,164 @@
+"""predict: find the faces in images and read their expressions with a model folder; one line of JSON an image."""
+
+import argparse
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pipeline import model_folder
+from pipeline.console import log
+from pipeline.errors import InputError
+from pipeline.faces.alignment import SIZE, align_face, whole_image
+from pipeline.faces.detector import DETECTORS, LANDMARKS, Detector
+from pipeline.live.readings import FaceReading, Reading
+from pipeline.live.sinks import AnnotatedImages, Csv, JsonLines, Sink
+from pipeline.live.sources import Frame, ImageFiles
+from pipeline.model_folder import Classifier, ModelError, ModelFolder
+
+SHIPPED_MODEL = Path(__file__).resolve().parents[1] / "models" / "face_emotion_net"
+# Frames read at once: many small ones, or a single photo, so that the first line comes soon and memory stays small.
+BATCH_FRAMES = 64
+BATCH_PIXELS = 1 << 21
+NO_FACE = ("none", "whole")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="an image, a folder of images or a glob pattern")
+    parser.add_argument("--model", type=Path, default=SHIPPED_MODEL, help="model folder (default: the one that ships)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the lines of JSON here, not to standard output")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="also write a table, a row a face")
+    parser.add_argument("--annotated", type=Path, metavar="FOLDER", help="also write the images with the readings drawn")
+    parser.add_argument(
+        "--no-face",
+        choices=NO_FACE,
+        default=NO_FACE[0],
+        help="an image without a face: has no reading (none), or is read as a whole (whole; default none)",
+    )
+    parser.add_argument("--threads", type=int, default=2, help="of the processor, to be used (default 2)")
+
+
+def run(args: argparse.Namespace) -> None:
+    predict(args.inputs, args.model, args.json, args.csv, args.annotated, no_face=args.no_face, threads=args.threads)
+
+
+class Predictor:
+    """A model folder's classifier behind a face detector, both loaded once.
+
+    no_face: what an image without a face gives, no faces (`none`) or itself as the only one (`whole`). Raises
+    ModelError when the model takes other faces than alignment makes.
+    """
+
+    def __init__(self, folder: ModelFolder, detector: Detector, *, no_face: str = "none", threads: int = 2) -> None:
+        wanted = (folder.preprocessing.channels, folder.preprocessing.height, folder.preprocessing.width)
+        if wanted != (1, SIZE, SIZE):
+            raise ModelError(
+                f"{folder.path}: takes faces of shape {wanted} where alignment makes {(1, SIZE, SIZE)}; "
+                "train on this pipeline's own databases"
+            )
+        self.classifier = Classifier(folder, threads)
+        self.detector = detector
+        self.no_face = no_face
+        self.straighten = folder.preprocessing.faces == "aligned"
+
+    def read(self, frames: Sequence[Frame]) -> list[Reading]:
+        """Read frames together; what is read in one does not depend on the others."""
+        found = [_Found(frame, []) for frame in frames]
+        crops: list[np.ndarray] = []
+        for item, detections in zip(found, self.detector.detect([frame.image for frame in frames]), strict=True):
+            image = item.frame.image
+            for index in detections.by_size():
+                box, landmarks = detections.boxes[index], detections.landmarks[index]
+                crops.append(align_face(image, box, landmarks if self.straighten else np.full_like(landmarks, np.nan)))
+                item.faces.append((box, float(detections.scores[index]), landmarks, "found"))
+            if not item.faces and self.no_face == "whole":
+                height, width = image.shape[:2]
+                crops.append(whole_image(image))
+                item.faces.append((np.array([0, 0, width - 1, height - 1]), None, np.full((5, 2), np.nan), "whole"))
+        rows = iter(self.classifier(np.stack(crops)[:, None]) if crops else ())
+        return [item.reading(rows, self.classifier.labels) for item in found]
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A frame and what was found in it: box (4,), score, landmarks (5, 2) and status of each face."""
+
+    frame: Frame
+    faces: list[tuple[np.ndarray, float | None, np.ndarray, str]]
+
+    def reading(self, rows: Iterator[np.ndarray], labels: Sequence[str]) -> Reading:
+        """Take a row of probabilities for each face."""
+        height, width = self.frame.image.shape[:2]
+        faces = tuple(
+            FaceReading(
+                (float(box[0]), float(box[1]), float(box[2]), float(box[3])),
+                score,
+                {} if np.isnan(points).any() else {n: (float(x), float(y)) for n, (x, y) in zip(LANDMARKS, points, strict=True)},
+                dict(zip(labels, map(float, next(rows)), strict=True)),
+                status,
+            )
+            for box, score, points, status in self.faces
+        )
+        return Reading(self.frame.name, width, height, faces)
+
+
+def predict(
+    inputs: Sequence[str],
+    model: Path,
+    json: Path | None = None,
+    table: Path | None = None,
+    annotated: Path | None = None,
+    *,
+    no_face: str = "none",
+    threads: int = 2,
+) -> None:
+    """Read every image that `inputs` stand for and write the readings out, in the inputs' order.
+
+    json: JSON Lines, None for standard output; table: CSV; annotated: folder of images. Images that cannot be read are
+    named and counted, and the rest go on; InputError at the end then says how many they were.
+    """
+    import pipeline.faces.mtcnn  # noqa: F401  enters the detector
+
+    source = ImageFiles(inputs)
+    folder = model_folder.read(model)
+    sinks: list[Sink] = [JsonLines(json)]
+    if table:
+        sinks.append(Csv(table, folder.labels))
+    if annotated:
+        sinks.append(AnnotatedImages(annotated, source.root))
+    predictor = Predictor(folder, DETECTORS["mtcnn"](threads=threads), no_face=no_face, threads=threads)
+    frames = faces = without = 0
+    start = time.perf_counter()
+    with ExitStack() as stack:
+        for sink in sinks:
+            stack.enter_context(sink)
+        for batch in _batches(source):
+            for frame, reading in zip(batch, predictor.read(batch), strict=True):
+                for sink in sinks:
+                    sink.write(frame, reading)
+                frames += 1
+                faces += len(reading.faces)
+                without += not any(face.status == "found" for face in reading.faces)
+    seconds = time.perf_counter() - start
+    log.info("%d images, %d faces, %d images without a face, %.2f s, %.1f images/s",
+             frames, faces, without, seconds, frames / seconds)  # fmt: skip
+    if source.failed:
+        raise InputError(f"{source.failed} of {len(source)} images could not be read; they are named above")
+
+
+def _batches(frames: Iterable[Frame]) -> Iterator[list[Frame]]:
+    """Frames in their order, so many at a time as BATCH_FRAMES and BATCH_PIXELS allow, one at least."""
+    batch: list[Frame] = []
+    pixels = 0
+    for frame in frames:
+        size = frame.image.shape[0] * frame.image.shape[1]
+        if batch and (len(batch) == BATCH_FRAMES or pixels + size > BATCH_PIXELS):
+            yield batch
+            batch, pixels = [], 0
+        batch.append(frame)
+        pixels += size
+    if batch:
+        yield batch
