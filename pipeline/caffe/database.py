@@ -28,6 +28,9 @@ from pipeline.errors import InputError
 RECORDS_PER_COMMIT = 1000
 INITIAL_MAP_BYTES = 1 << 20  # LMDB's default, which Caffe leaves: mdb.c, DEFAULT_MAPSIZE
 
+READ_HINT = "is it a whole LMDB? make it again"
+WRITE_HINT = "is the disk full, or the folder read-only?"
+
 # LMDB must not be opened twice in one process: readers of the same file, known by device and inode, share it.
 _environments: WeakValueDictionary[tuple[int, int], lmdb.Environment] = WeakValueDictionary()
 
@@ -88,7 +91,7 @@ class DatabaseReader:
         if not file.is_file():
             raise DatabaseError(f"{path}: no data.mdb inside, where an LMDB was expected; make it with the lmdb stage")
         _refuse_locked(path)
-        with _lmdb_errors(path):
+        with _lmdb_errors(path, READ_HINT):
             self._environment = _open(file)
             statistics = self._environment.stat()
             pages = self._environment.info()["last_pgno"] + 1
@@ -144,7 +147,7 @@ class DatabaseReader:
         return f"{self.path}: record {key.decode('utf-8', 'replace')}"
 
     def _records(self, position: int = 0) -> Iterator[tuple[bytes, bytes]]:
-        with _lmdb_errors(self.path), self._environment.begin() as transaction:
+        with _lmdb_errors(self.path, READ_HINT), self._environment.begin() as transaction:
             yield from islice(transaction.cursor(), position, None)
 
     def _datum(self, key: bytes, value: bytes) -> Datum:
@@ -205,7 +208,7 @@ class DatabaseWriter:
             self._commit()
 
     def _commit(self) -> None:
-        with _lmdb_errors(self.path):
+        with _lmdb_errors(self.path, WRITE_HINT):
             while self._pending:
                 try:
                     with self._environment.begin(write=True) as transaction:
@@ -220,7 +223,7 @@ class DatabaseWriter:
             raise DatabaseError(f"{self.path}: exists already; remove it, or give another folder")
         with ExitStack() as stack:
             folder = stack.enter_context(atomic_folder(self.path))
-            with _lmdb_errors(self.path):
+            with _lmdb_errors(self.path, WRITE_HINT):
                 # The folder counts only once it has its name: one flush at the end does for all commits.
                 self._environment = lmdb.open(str(folder), map_size=INITIAL_MAP_BYTES, sync=False)
             stack.callback(self._environment.close)
@@ -234,24 +237,16 @@ class DatabaseWriter:
             if error is not None:
                 raise error
             self._commit()
-            with _lmdb_errors(self.path):
+            with _lmdb_errors(self.path, WRITE_HINT):
                 self._environment.sync(True)
 
 
 @contextmanager
-def _lmdb_errors(path: Path) -> Iterator[None]:
+def _lmdb_errors(path: Path, hint: str) -> Iterator[None]:
     try:
         yield
     except lmdb.Error as error:
-        raise DatabaseError(f"{path}: {_HINTS.get(type(error), '{}; is it a whole LMDB?').format(error)}") from None
-
-
-_HINTS = {
-    lmdb.DiskError: "{}; make room on the disk",
-    lmdb.InvalidError: "{}; it is no LMDB, or a damaged one: make it again",
-    lmdb.CorruptedError: "{}; it is damaged: make it again",
-    lmdb.PageNotFoundError: "{}; it is damaged: make it again",
-}
+        raise DatabaseError(f"{path}: {error}; {hint}") from None
 
 
 def _open(file: Path) -> lmdb.Environment:

@@ -1,0 +1,59 @@
+"""FER+'s majority."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.fer.ferplus import CHOICES, COLUMNS, LABELS, NO_MAJORITY, Votes, majority
+from pipeline.fer.images import LabelledImage, SourceError
+
+
+def image(row: int, usage: str = "Training") -> LabelledImage:
+    return LabelledImage(row, usage, 0, np.zeros((48, 48), np.uint8))
+
+
+@pytest.mark.parametrize(("votes", "choice"), [
+    ({"neutral": 6, "sadness": 4}, "neutral"),
+    ({"neutral": 5, "sadness": 5}, NO_MAJORITY),
+    ({"neutral": 4, "sadness": 3, "anger": 3}, NO_MAJORITY),
+    ({"neutral": 5, "sadness": 3, "anger": 1, "fear": 1}, "neutral"),  # single votes are outliers: 5 of 8
+    ({"unknown": 7, "fear": 3}, "unknown"),
+    ({"NF": 10}, "NF"),
+    (dict.fromkeys(LABELS, 1), NO_MAJORITY),
+])  # fmt: skip
+def test_majority(votes: dict[str, int], choice: str) -> None:
+    assert majority(dict.fromkeys(CHOICES, 0) | votes) == choice
+
+
+def write(path: Path, *rows: str) -> Path:
+    path.write_text("\n".join([",".join(COLUMNS), *rows]) + "\n")
+    return path
+
+
+def test_labels_images_and_counts_the_dropped(tmp_path: Path) -> None:
+    path = write(tmp_path / "votes.csv", "Training,a.png,0,0,0,0,0,0,0,10,0,0", "Training,b.png,0,0,0,0,0,0,0,0,9,1",
+                 "PublicTest,c.png,0,10,0,0,0,0,0,0,0,0", "PublicTest,,0,0,0,0,0,0,0,0,0,10")
+    votes = Votes(path)
+    images = [image(0), image(1), image(2, "PublicTest"), image(3, "PublicTest")]
+    assert [votes.label(each) for each in images] == [LABELS.index("contempt"), None, LABELS.index("happiness"), None]
+    assert votes.dropped == {"unknown": 1, "NF": 1}
+    assert len(votes) == 4
+
+
+def test_refuses_images_that_are_not_those_voted_on(tmp_path: Path) -> None:
+    votes = Votes(write(tmp_path / "votes.csv", "Training,a.png,0,0,0,0,0,0,0,10,0,0"))
+    for other in (image(0, "PublicTest"), image(1)):
+        with pytest.raises(SourceError, match=f"votes.csv: no votes for row {other.row}, a {other.usage} image"):
+            votes.label(other)
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("a,b\n", r"votes\.csv:1: columns Usage,Image name,neutral"),
+    (f"{','.join(COLUMNS)}\nTraining,a.png,0,0\n", r"votes\.csv:2: a number of votes for each"),
+    (f"{','.join(COLUMNS)}\nTraining,a.png,0,0,0,0,x,0,0,10,0,0\n", r"votes\.csv:2: a number of votes for each"),
+])  # fmt: skip
+def test_refuses_what_is_no_table_of_votes(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "votes.csv").write_text(text)
+    with pytest.raises(SourceError, match=message):
+        Votes(tmp_path / "votes.csv")
