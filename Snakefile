@@ -6,7 +6,13 @@ snakemake predict --config input=FOLDER    read the expressions in a folder of i
 
 from snakemake.utils import min_version
 
-from pipeline.workflow import check_settings, command_options, find_dataset, print_closing_words
+from pipeline.workflow import (
+    check_settings,
+    command_options,
+    find_dataset,
+    images_to_read,
+    print_closing_words,
+)
 
 min_version("9.0")
 
@@ -61,7 +67,13 @@ rule train:
 rule sample:
     """Draw faces in FER2013's form, to try the pipeline without FER2013."""
     output:
-        "data/sample/sample.csv",
+        csv="data/sample/sample.csv",
+        sheet=report(
+            "data/sample/contact_sheet.png",
+            category="Data",
+            caption="report/sample.rst",
+            labels={"figure": "the drawn sample"},
+        ),
     log:
         f"{DATA_LOGS}/sample.log",
     benchmark:
@@ -71,7 +83,7 @@ rule sample:
     params:
         options=command_options(config, "seed"),
     shell:
-        "python -m pipeline --log {log} sample {output:q} {params.options:q}"
+        "python -m pipeline --log {log} sample {output.csv} --sheet {output.sheet} {params.options:q}"
 
 
 rule extract:
@@ -299,7 +311,7 @@ rule predict:
     """Read the expressions in an image or a folder of images with a model folder."""
     input:
         model=f"{MODEL}/model.json",
-        images=config["input"] or [],
+        images=lambda wildcards: images_to_read(config["input"]),
     output:
         lines=f"{READINGS}/predictions.jsonl",
         table=f"{READINGS}/predictions.csv",
@@ -312,5 +324,7 @@ rule predict:
     threads: config["threads"]
     params:
         model=subpath(input.model, parent=True),
+        annotated=subpath(output.lines, parent=True),
     shell:
-        "python -m pipeline --log {log} predict {params.model:q} {input.images:q}"
+        "python -m pipeline --log {log} predict {input.images:q} --model {params.model:q} --threads {threads}"
+        " --json {output.lines:q} --csv {output.table:q} --annotated {params.annotated:q}/annotated"

@@ -78,6 +78,13 @@ def command_options(config: Mapping[str, Any], *names: str) -> list[str]:
     return options
 
 
+def images_to_read(path: str | None) -> str:
+    """The setting `input`, for the rule predict. Raises InputError when it is not set."""
+    if path is None:
+        raise InputError("input: nothing to read; say snakemake predict --config input=FOLDER (or an image)")
+    return str(path)
+
+
 def print_closing_words(dataset: Dataset, files: Any, log: str) -> None:
     """Tell a person what a run has come to: the figures that evaluate measured and the files worth opening.
 
