@@ -15,10 +15,9 @@ from pipeline import manifest
 from pipeline.atomic import atomic_file, atomic_folder
 from pipeline.console import log, progress_bar
 from pipeline.errors import InputError
-from pipeline.faces import mtcnn  # noqa: F401  registers itself
 from pipeline.faces.alignment import align_face, whole_image
 from pipeline.faces.contact_sheet import Tile, draw_sheet
-from pipeline.faces.detector import DETECTORS, LANDMARKS, Detections, Detector
+from pipeline.faces.detector import DETECTORS, LANDMARKS, Detections, Detector, build_detector
 from pipeline.manifest import USAGES, ManifestRow
 from pipeline.threads import map_ahead
 
@@ -44,30 +43,29 @@ def run(args: argparse.Namespace) -> None:
     for name in ("batch", "threads"):
         if getattr(args, name) < 1:
             raise InputError(f"--{name} {getattr(args, name)} where at least 1 was expected")
-    # A thread of the pool works on a batch of its own, which keeps both cores busier than sharing each product.
-    detector = DETECTORS[args.detector](min_face=args.min_face, threads=1)
-    align(args.manifest, args.output, detector, args.missing, args.batch, args.threads)
+    # Each of align's threads takes a batch of its own: that keeps the cores busier than sharing each product does.
+    detector = build_detector(args.detector, min_face=args.min_face, threads=1)
+    align(args.manifest, args.output, detector, missing=args.missing, batch=args.batch, threads=args.threads)
 
 
-def align(manifest_path: Path, output: Path, detector: Detector, missing: str = "keep", batch: int = 64, threads: int = 2
-          ) -> dict[str, Any]:
+def align(manifest_path: Path, output: Path, detector: Detector, *, missing: str = "keep", batch: int = 64,
+          threads: int = 2) -> dict[str, Any]:
     """Write every image of a manifest, its largest face straightened, under `output` at the same path.
 
-    Beside them stand manifest.csv with box, score, landmarks and status, labels.txt, summary.json and contact_sheet.png.
-    `output` is replaced as a whole, and only if it was made by this stage. Returns the summary: how many faces were found
-    in each Usage. Raises InputError naming an image that cannot be read, or is not 8-bit grey or RGB.
+    Beside them stand manifest.csv with box, score, landmarks and status, labels.txt, summary.json and
+    contact_sheet.png. `output` is replaced as a whole, and only if it was made by this stage. Returns the summary: how
+    many faces were found in each Usage. Raises InputError naming an image that cannot be read, or is not 8-bit grey or
+    RGB.
     """
     root = manifest_path.parent
     if output.resolve() == root.resolve():
         raise InputError(f"{output}: the images to align are there; give another folder")
-    if output.exists() and not (output / SHEET_NAME).exists() and any(output.iterdir()):
-        raise InputError(f"{output}: holds other files than align's; give a new folder")
     rows = manifest.read(manifest_path)
     labels = manifest.read_labels(root / "labels.txt")
     for row in rows:
         if PurePosixPath(row.path).is_absolute() or ".." in PurePosixPath(row.path).parts:
             raise InputError(f"{manifest_path}: row {row.row}: path {row.path} leads out of the manifest's folder")
-    with atomic_folder(output) as folder:
+    with atomic_folder(output, own=(*USAGES, manifest.NAME, "labels.txt", "summary.json", SHEET_NAME)) as folder:
         for parent in {Path(row.path).parent for row in rows}:
             (folder / parent).mkdir(parents=True, exist_ok=True)
 

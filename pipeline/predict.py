@@ -13,7 +13,7 @@ from pipeline import model_folder
 from pipeline.console import log
 from pipeline.errors import InputError
 from pipeline.faces.alignment import SIZE, align_face, whole_image
-from pipeline.faces.detector import DETECTORS, LANDMARKS, Detector
+from pipeline.faces.detector import LANDMARKS, Detector, build_detector
 from pipeline.live.readings import FaceReading, Reading
 from pipeline.live.sinks import AnnotatedImages, Csv, JsonLines, Sink
 from pipeline.live.sources import Frame, ImageFiles
@@ -29,9 +29,15 @@ NO_FACE = ("none", "whole")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("inputs", nargs="+", metavar="INPUT", help="an image, a folder of images or a glob pattern")
     parser.add_argument("--model", type=Path, default=SHIPPED_MODEL, help="model folder (default: the one that ships)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the lines of JSON here, not to standard output")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="write the lines of JSON here, not to standard output"
+    )
     parser.add_argument("--csv", type=Path, metavar="FILE", help="also write a table, a row a face")
-    parser.add_argument("--annotated", type=Path, metavar="FOLDER", help="also write the images with the readings drawn")
+    parser.add_argument(
+        "--annotated", type=Path, metavar="FOLDER", help="also write the images with the readings drawn"
+    )
+    parser.add_argument("--detector", choices=sorted(DETECTORS), default="mtcnn",
+                        help="none takes every image for one face (default mtcnn)")  # fmt: skip
     parser.add_argument(
         "--no-face",
         choices=NO_FACE,
@@ -42,7 +48,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    predict(args.inputs, args.model, args.json, args.csv, args.annotated, no_face=args.no_face, threads=args.threads)
+    predict(args.inputs, args.model, args.json, args.csv, args.annotated, detector=args.detector, no_face=args.no_face,
+            threads=args.threads)  # fmt: skip
 
 
 class Predictor:
@@ -96,7 +103,9 @@ class _Found:
             FaceReading(
                 (float(box[0]), float(box[1]), float(box[2]), float(box[3])),
                 score,
-                {} if np.isnan(points).any() else {n: (float(x), float(y)) for n, (x, y) in zip(LANDMARKS, points, strict=True)},
+                {}
+                if np.isnan(points).any()
+                else {n: (float(x), float(y)) for n, (x, y) in zip(LANDMARKS, points, strict=True)},
                 dict(zip(labels, map(float, next(rows)), strict=True)),
                 status,
             )
@@ -112,6 +121,7 @@ def predict(
     table: Path | None = None,
     annotated: Path | None = None,
     *,
+    detector: str = "mtcnn",
     no_face: str = "none",
     threads: int = 2,
 ) -> None:
@@ -120,8 +130,6 @@ def predict(
     json: JSON Lines, None for standard output; table: CSV; annotated: folder of images. Images that cannot be read are
     named and counted, and the rest go on; InputError at the end then says how many they were.
     """
-    import pipeline.faces.mtcnn  # noqa: F401  enters the detector
-
     source = ImageFiles(inputs)
     folder = model_folder.read(model)
     sinks: list[Sink] = [JsonLines(json)]
@@ -129,7 +137,7 @@ def predict(
         sinks.append(Csv(table, folder.labels))
     if annotated:
         sinks.append(AnnotatedImages(annotated, source.root))
-    predictor = Predictor(folder, DETECTORS["mtcnn"](threads=threads), no_face=no_face, threads=threads)
+    predictor = Predictor(folder, build_detector("mtcnn", threads=threads), no_face=no_face, threads=threads)
     frames = faces = without = 0
     start = time.perf_counter()
     with ExitStack() as stack:

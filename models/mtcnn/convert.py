@@ -3,8 +3,8 @@
     pip download --no-deps mtcnn==1.0.0 && unzip mtcnn-1.0.0-py3-none-any.whl -d mtcnn-1.0.0
     pip install lz4 && python models/mtcnn/convert.py mtcnn-1.0.0/mtcnn/assets/weights
 
-The package keeps a list of arrays a net as a joblib pickle inside LZ4. A pickle is a program that loading would run; this
-only reads its opcodes, takes the arrays' shapes from them, and never executes one.
+The package keeps each net as a joblib pickle inside LZ4. A pickle is a program that loading would run; this reads its
+opcodes, takes the shapes of the arrays from them, and never executes one.
 """
 
 import argparse

@@ -29,7 +29,8 @@ def similarity(landmarks: np.ndarray, template: np.ndarray = TEMPLATE) -> np.nda
         raise ValueError("landmarks that all coincide have no size to align by")
     a = (z.conj() * w).sum(axis=-1) / spread
     b = target.mean() - a * centre[..., 0]
-    return np.stack([np.stack([a.real, -a.imag, b.real], axis=-1), np.stack([a.imag, a.real, b.imag], axis=-1)], axis=-2)
+    rows = [a.real, -a.imag, b.real], [a.imag, a.real, b.imag]
+    return np.stack([np.stack(row, axis=-1) for row in rows], axis=-2)
 
 
 def align_face(image: np.ndarray, box: np.ndarray, landmarks: np.ndarray) -> np.ndarray:

@@ -1,6 +1,7 @@
 """What a face detector gives, and the detectors by name."""
 
-from collections.abc import Callable, Sequence
+import pkgutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -56,17 +57,17 @@ class Detector(Protocol):
     def detect(self, images: Sequence[np.ndarray]) -> list[Detections]: ...
 
 
-DETECTORS: dict[str, Callable[..., Detector]] = {}
+# Classes by the name that commands and settings know; each is imported, with what it needs, when it is asked for.
+DETECTORS = {
+    "mtcnn": "pipeline.faces.mtcnn:Mtcnn",
+    "none": "pipeline.faces.detector:WholeImage",
+}
 
 
-def register(name: str) -> Callable[[type], type]:
-    """Enter a detector's class under `name`."""
-
-    def enter(detector: type) -> type:
-        DETECTORS[name] = detector
-        return detector
-
-    return enter
+def build_detector(name: str, **options: Any) -> Detector:
+    """The detector called `name` in DETECTORS. All take the options min_face, in pixels, and threads."""
+    detector: Detector = pkgutil.resolve_name(DETECTORS[name])(**options)
+    return detector
 
 
 def check_images(images: Sequence[np.ndarray]) -> None:
@@ -76,11 +77,10 @@ def check_images(images: Sequence[np.ndarray]) -> None:
             raise ValueError(f"image {index}: {image.dtype} {image.shape} where uint8 (H, W, 3), RGB, was expected")
 
 
-@register("none")
 class WholeImage:
-    """Takes every image for one face: its box is the image, its score 1; it has no landmarks."""
+    """Takes every image for one face, whatever the options: its box is the image, its score 1; it has no landmarks."""
 
-    def __init__(self, **_: Any) -> None:
+    def __init__(self, *, min_face: int = 1, threads: int = 1) -> None:
         pass
 
     def detect(self, images: Sequence[np.ndarray]) -> list[Detections]:

@@ -1,11 +1,12 @@
 """MTCNN, three nets in a cascade, over many images at once.
 
-Zhang, Zhang, Li, Qiao: Joint Face Detection and Alignment Using Multitask Cascaded Convolutional Networks, 2016. Details
-that the paper leaves open are those of the PyPI package mtcnn 1.0.0, whose weights these are: area resampling, crops that
-are grey outside the image, box sizes counted with both borders, and the non-greedy suppression described below.
+Zhang, Zhang, Li, Qiao: Joint Face Detection and Alignment Using Multitask Cascaded Convolutional Networks, 2016.
+Details that the paper leaves open are those of the PyPI package mtcnn 1.0.0, whose weights these are: area resampling,
+crops that are grey outside the image, box sizes counted with both borders, and the suppression described below.
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
@@ -13,7 +14,7 @@ import numpy as np
 import onnxruntime
 
 from pipeline.errors import InputError
-from pipeline.faces.detector import Detections, check_images, register
+from pipeline.faces.detector import Detections, check_images
 
 MODELS = Path(__file__).resolve().parents[2] / "models" / "mtcnn"
 WINDOW, STRIDE = 12, 2  # P-Net's, in pixels of the scaled image
@@ -26,15 +27,15 @@ MAX_BATCH_CROPS = 256
 MAX_PAIRS = 1 << 20
 
 
-@register("mtcnn")
 class Mtcnn:
     """The cascade on ONNX Runtime.
 
-    models: folder of pnet.onnx, rnet.onnx and onet.onnx. min_face: side in pixels of the smallest face looked for, 12 at
-    least. threads: of the processor, to be used. Raises InputError when a model is missing or not what it should be.
+    models: folder of pnet.onnx, rnet.onnx and onet.onnx. min_face: side in pixels of the smallest face looked for, 12
+    at least. threads: cores that one call of detect uses; several threads may call it at once. Raises InputError when
+    a model is missing or cannot be read.
     """
 
-    def __init__(self, models: Path = MODELS, min_face: int = 20, threads: int = 2) -> None:
+    def __init__(self, *, models: Path = MODELS, min_face: int = 20, threads: int = 2) -> None:
         if min_face < WINDOW:
             raise InputError(f"min_face {min_face} where at least {WINDOW} was expected: MTCNN's window is no smaller")
         self.min_face = min_face
@@ -55,6 +56,7 @@ class Mtcnn:
                 for index, detections in zip(batch, self._detect([images[index] for index in batch]), strict=True):
                     found[index] = detections
         return found
+
     def _detect(self, images: list[np.ndarray]) -> list[Detections]:
         """detect() for images of one size."""
         pixels = (np.stack(images).astype(np.float32) - 127.5) / 128  # (N, H, W, 3)
@@ -65,11 +67,11 @@ class Mtcnn:
         boxes = boxes.clip(0, [width - 1, height - 1] * 2).astype(np.float32)
         bounds = np.searchsorted(owner, np.arange(len(images) + 1))
         return [Detections(boxes[first:last], scores[first:last], landmarks[first:last])
-                for first, last in zip(bounds, bounds[1:], strict=False)]
+                for first, last in pairwise(bounds)]
 
     def _propose(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """P-Net over the pyramid. Returns the image number (n,) and the square box (n, 4) of each proposal."""
-        owners, boxes, scores, levels = [], [], [], []
+        owners, boxes, scores, groups = [], [], [], []
         for level, (scale, batch) in enumerate(self._pyramid(pixels)):
             offsets, probability = self.p_net.run(["box", "probability"], {"data": batch})
             face = probability[:, 1]
@@ -79,11 +81,11 @@ class Mtcnn:
             owners.append(owner)
             boxes.append((window + offsets[owner, :, y, x] * (WINDOW - 1)) / scale)
             scores.append(face[owner, y, x])
-            levels.append(np.full(len(owner), level))
+            groups.append(level * len(pixels) + owner)
         if not owners:
             return np.empty(0, np.intp), np.empty((0, 4))
-        owner, box, score, level = map(np.concatenate, (owners, boxes, scores, levels))
-        kept = suppress(level * len(pixels) + owner, box, score, P_SCALE_OVERLAP)
+        owner, box, score, group = map(np.concatenate, (owners, boxes, scores, groups))
+        kept = suppress(group, box, score, P_SCALE_OVERLAP)
         owner, box, score = owner[kept], box[kept], score[kept]
         kept = suppress(owner, box, score, OVERLAP)
         return owner[kept], _square(box[kept])
@@ -91,19 +93,19 @@ class Mtcnn:
     def _pyramid(self, pixels: np.ndarray) -> Iterator[tuple[float, np.ndarray]]:
         """The images scaled so that faces from min_face upwards fill P-Net's window: (N, 3, h, w)."""
         count, height, width, _ = pixels.shape
-        scales = round(-np.log(min(height, width) / WINDOW) / np.log(PYRAMID_FACTOR) - 1)
-        for scale in WINDOW / self.min_face * PYRAMID_FACTOR ** np.arange(scales):
+        levels = round(-np.log(min(height, width) / WINDOW) / np.log(PYRAMID_FACTOR) - 1)
+        for scale in WINDOW / self.min_face * PYRAMID_FACTOR ** np.arange(levels):
             size = int(width * scale), int(height * scale)
             if min(size) < WINDOW:
                 break
             batch = np.empty((count, *size[::-1], 3), np.float32)
-            for image, scaled in zip(pixels, batch, strict=True):
-                cv2.resize(image, size, dst=scaled, interpolation=cv2.INTER_AREA)
+            for pixel, scaled in zip(pixels, batch, strict=True):
+                cv2.resize(pixel, size, dst=scaled, interpolation=cv2.INTER_AREA)
             yield scale, np.ascontiguousarray(batch.transpose(0, 3, 1, 2))
 
     def _refine(self, pixels: np.ndarray, owner: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """R-Net over the proposals. Returns the image number (n,) and the square box (n, 4) of those that remain."""
-        offsets, probability = _run(self.r_net, ["box", "probability"], pixels, owner, boxes, R_SIZE)
+        offsets, probability = _run(self.r_net, ["box", "probability"], _crops(pixels, owner, boxes, R_SIZE))
         boxes = _adjust(boxes, offsets)
         sure = probability[:, 1] > R_SCORE
         owner, boxes, scores = owner[sure], boxes[sure], probability[sure, 1]
@@ -112,8 +114,8 @@ class Mtcnn:
 
     def _output(self, pixels: np.ndarray, owner: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, ...]:
         """O-Net over what R-Net left. Returns image number (n,), box (n, 4), score (n,) and landmarks (n, 5, 2)."""
-        outputs = _run(self.o_net, ["box", "probability", "landmarks"], pixels, owner, boxes, O_SIZE)
-        offsets, probability, points = outputs
+        crops = _crops(pixels, owner, boxes, O_SIZE)
+        offsets, probability, points = _run(self.o_net, ["box", "probability", "landmarks"], crops)
         size = boxes[:, None, 2:] - boxes[:, None, :2] + 1
         landmarks = boxes[:, None, :2] + points.reshape(-1, 2, 5).transpose(0, 2, 1) * size - 1
         boxes = _adjust(boxes, offsets)
@@ -135,14 +137,17 @@ def _session(path: Path, threads: int) -> onnxruntime.InferenceSession:
         raise InputError(f"{path}: not a model that ONNX Runtime reads ({error})") from None
 
 
-def _run(net: onnxruntime.InferenceSession, outputs: list[str], pixels: np.ndarray, owner: np.ndarray, boxes: np.ndarray,
-         size: int) -> list[np.ndarray]:
-    """The net's outputs, (n, ...) each, for the boxes cut out of their images and scaled to size x size."""
-    results = []
+def _run(net: onnxruntime.InferenceSession, outputs: list[str], batches: Iterator[np.ndarray]) -> list[np.ndarray]:
+    """The net's outputs, (n, ...) each, for the batches one after the other."""
+    results = [net.run(outputs, {"data": batch}) for batch in batches]
+    return [np.concatenate(result) for result in zip(*results, strict=True)]
+
+
+def _crops(pixels: np.ndarray, owner: np.ndarray, boxes: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    """crop()'s result in batches, one at least."""
     for start in range(0, max(len(boxes), 1), MAX_BATCH_CROPS):
         batch = slice(start, start + MAX_BATCH_CROPS)
-        results.append(net.run(outputs, {"data": crop(pixels, owner[batch], boxes[batch], size)}))
-    return [np.concatenate(result) for result in zip(*results, strict=True)]
+        yield crop(pixels, owner[batch], boxes[batch], size)
 
 
 def crop(pixels: np.ndarray, owner: np.ndarray, boxes: np.ndarray, size: int) -> np.ndarray:
