@@ -187,8 +187,10 @@ class SGDSolver(Solver):
             gradients = [blob.grad for blob in blobs if blob.grad is not None]
             history = [self.history[index] for index in indices]
             local_rate = rate * lr_mult
-            if local_rate == 0:  # the gradients' part vanishes, what is in motion goes on
+            if local_rate == 0 or self.param.momentum == 0:  # what torch's fused kernel does not do
                 torch._foreach_mul_(history, self.param.momentum)
+                torch._foreach_add_(history, gradients, alpha=local_rate)
+                torch._foreach_add_(history, blobs, alpha=local_rate * self.decay(decay_mult))
                 torch._foreach_sub_(blobs, history)
                 continue
             # torch's fused kernel does all of it in one pass over memory. Its own rate stays 1 and the gradients are
