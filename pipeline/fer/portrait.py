@@ -1,7 +1,8 @@
 """Draws a face: a person under action units is modelled as a relief with an albedo, lit, turned and pictured.
 
 Lengths are in units of half a face's width (about 70 mm), u to the right and v down from the point between the eyes,
-as one looks at the picture. The average proportions follow Farkas, "Anthropometry of the Head and Face" (1994).
+as one looks at the picture. The proportions start from the averages of Farkas, "Anthropometry of the Head and Face"
+(1994); eyes and lips are a little larger, so that they can be read in 48 pixels.
 """
 
 from dataclasses import dataclass

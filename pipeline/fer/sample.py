@@ -13,7 +13,6 @@ from pipeline.fer.labels import IMAGE_SHAPE, KNOWN_COUNTS, LABELS
 from pipeline.fer.portrait import Identity, View, draw_portrait
 
 COUNT = 2000
-KNOWN = sum(map(sum, KNOWN_COUNTS.values()))
 
 # Style of hair: how often.
 HAIR = {"bald": 0.06, "receding": 0.12, "short": 0.26, "parted": 0.2, "fringe": 0.08, "long": 0.2, "curly": 0.08}
@@ -80,22 +79,26 @@ def draw_view(rng: np.random.Generator) -> View:
     )
 
 
-def draw_faces(count: int, seed: int) -> Iterator[LabelledImage]:
-    """Draw a set in FER2013's order: Training, PublicTest, PrivateTest, in FER2013's proportions (80:10:10).
+def usages(count: int) -> list[str]:
+    """The Usage of every row, in FER2013's order and proportions (80:10:10)."""
+    sizes = [sum(labels) for labels in KNOWN_COUNTS.values()]
+    ends = np.round(np.cumsum(sizes) / sum(sizes) * count).astype(int)
+    return [usage for usage, rows in zip(KNOWN_COUNTS, np.diff(ends, prepend=0), strict=True) for _ in range(rows)]
 
-    Expressions are evenly many, unlike FER2013's, so that a small set has enough of each. Every face is a person of
-    its own and depends on `seed` and its row alone.
+
+def draw_faces(count: int, seed: int) -> Iterator[LabelledImage]:
+    """Draw a set, every face a person of its own that depends on `seed` and its row alone.
+
+    Expressions are evenly many, unlike FER2013's, so that a small set has enough of each.
     """
-    ends = np.round(np.cumsum([sum(labels) for labels in KNOWN_COUNTS.values()]) / KNOWN * count)
-    usages = np.repeat(list(KNOWN_COUNTS), np.diff(ends, prepend=0).astype(int))
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)  # images this small are drawn sooner by one
     try:
-        for row, usage in enumerate(usages):
+        for row, usage in enumerate(usages(count)):
             rng = np.random.default_rng((seed, row))
             label = row % len(LABELS)
             units = draw_units(LABELS[label], rng)
-            yield LabelledImage(row, str(usage), label, draw_portrait(draw_identity(rng), units, draw_view(rng), rng))
+            yield LabelledImage(row, usage, label, draw_portrait(draw_identity(rng), units, draw_view(rng), rng))
     finally:
         cv2.setNumThreads(threads)
 
