@@ -2,7 +2,7 @@
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,34 +51,43 @@ def add_net_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    evaluate(args.deploy, args.weights, args.databases, args.mean, args.manifest, args.output, args.scale)
+    evaluate(args.deploy, args.weights, args.output, databases=args.databases, mean=args.mean,
+             manifest_path=args.manifest, scale=args.scale)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A deploy net with its weights and what it is fed: `forward` takes raw images (N, C, H, W) to (N, classes)."""
+    """A deploy net with its weights, its classes and what makes its input.
+
+    run: takes transformed images (N, C, h, w) to probabilities (N, classes); forward: raw ones (N, C, H, W).
+    """
 
     net: "Net"
+    run: Callable[[np.ndarray], np.ndarray]
     transformer: Transformer
     labels: tuple[str, ...]
 
     def forward(self, images: np.ndarray) -> np.ndarray:
-        import torch
+        return self.run(self.transformer(images))
 
-        with torch.inference_mode():
-            (output,) = self.net.forward(**{self.net.inputs[0]: self.transformer(images)}).values()
-        return output.numpy()
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of a raw image: the mean's."""
+        assert self.transformer.mean is not None
+        channels, height, width = self.transformer.mean.shape
+        return channels, height, width
 
 
 def load(deploy: Path, weights: Path, mean: Path, labels: Path, scale: float) -> Trained:
     """Build a deploy net. Raises EvaluationError when it is none, or does not fit the labels or the mean."""
     from pipeline.caffe.net import build_net
 
+    param = TransformationParameter(mean_file=str(mean), scale=scale)
     net = build_net(deploy, TEST)
     if len(net.inputs) != 1 or len(net.outputs) != 1 or len(net.shapes[net.outputs[0]]) != 2:
         raise EvaluationError(
-            f"{deploy}: inputs {', '.join(net.inputs) or 'none'} and outputs {', '.join(net.outputs) or 'none'} where one "
-            "image input and one output (N, classes) were expected; is it a deploy prototxt?"
+            f"{deploy}: inputs {', '.join(net.inputs) or 'none'}, outputs {', '.join(net.outputs) or 'none'} where one "
+            "input of images and one output (N, classes) were expected; is it a deploy prototxt?"
         )
     net.copy_from(weights)
     names = manifest.read_labels(labels)
@@ -88,57 +97,84 @@ def load(deploy: Path, weights: Path, mean: Path, labels: Path, scale: float) ->
             f"{deploy}: output '{net.outputs[0]}' has {classes} classes where {labels} names {len(names)}; render the "
             "prototxts again for this class list"
         )
-    _, channels, height, width = net.shapes[net.inputs[0]]
-    param = TransformationParameter(mean_file=str(mean), scale=scale)
-    transformer = Transformer(param, TEST)
-    assert transformer.mean is not None
-    if transformer.mean.shape != (channels, height, width):
-        if height != width or transformer.mean.shape[0] != channels or min(transformer.mean.shape[1:]) < height:
+    wanted = net.shapes[net.inputs[0]][1:]
+    trained = Trained(net, lambda images: _forward(net, images), Transformer(param, TEST), names)
+    shape = trained.image_shape
+    if shape != wanted:
+        # The net sees the centre of the image: Caffe's crop, which is square.
+        param.crop_size = wanted[-1]
+        if wanted != (shape[0], wanted[-1], wanted[-1]) or wanted[-1] > min(shape[1:]):
             raise EvaluationError(
-                f"{mean}: a mean of shape {transformer.mean.shape} where {deploy} takes {(channels, height, width)}; give "
-                "the mean of this net's own training database"
+                f"{mean}: a mean of shape {shape} where {deploy} takes {wanted}; give the mean of this net's own "
+                "training database"
             )
-        param.crop_size = height
-    return Trained(net, transformer, names)
+    return trained
 
 
-def read_batches(database: Path, classes: int) -> Iterator[tuple[list[bytes], np.ndarray, np.ndarray]]:
-    """Every record once: keys, images (N, C, H, W), labels (N,). Raises EvaluationError naming one that does not fit."""
-    with DatabaseReader(database) as reader, progress_bar(len(reader), "images", database.name) as bar:
-        keys: list[bytes] = []
-        images: list[np.ndarray] = []
-        labels: list[int] = []
-        for key, datum in reader:
-            image = datum_to_array(datum, reader.name(key))
-            if images and image.shape != images[0].shape:
-                raise EvaluationError(
-                    f"{reader.name(key)}: shape {image.shape} where {images[0].shape} as before was expected; make the "
-                    "database again from images of one size"
-                )
-            if not 0 <= datum.label < classes:
-                raise EvaluationError(
-                    f"{reader.name(key)}: label {datum.label} where 0 to {classes - 1} was expected; make the database "
-                    "again with these labels"
-                )
-            keys.append(key)
-            images.append(image)
-            labels.append(datum.label)
-            if len(images) == BATCH:
-                yield keys, np.stack(images), np.array(labels)
-                bar.update(len(images))
-                keys, images, labels = [], [], []
-        if images:
+def _forward(net: "Net", images: np.ndarray) -> np.ndarray:
+    import torch
+
+    with torch.inference_mode():
+        (output,) = net.forward(**{net.inputs[0]: images}).values()
+    return output.numpy()
+
+
+def read_batches(reader: DatabaseReader, classes: int) -> Iterator[tuple[list[bytes], np.ndarray, np.ndarray]]:
+    """Every record once: keys, images (N, C, H, W), labels (N,). Raises EvaluationError naming one that is wrong."""
+    keys: list[bytes] = []
+    images: list[np.ndarray] = []
+    labels: list[int] = []
+    for key, datum in reader:
+        image = datum_to_array(datum, reader.name(key))
+        if images and image.shape != images[0].shape:
+            raise EvaluationError(
+                f"{reader.name(key)}: shape {image.shape} where {images[0].shape} as before was expected; make the "
+                "database again from images of one size"
+            )
+        if not 0 <= datum.label < classes:
+            raise EvaluationError(
+                f"{reader.name(key)}: label {datum.label} where 0 to {classes - 1} was expected; make the database "
+                "again with these labels"
+            )
+        keys.append(key)
+        images.append(image)
+        labels.append(datum.label)
+        if len(images) == BATCH:
             yield keys, np.stack(images), np.array(labels)
-            bar.update(len(images))
+            keys, images, labels = [], [], []
+    if images:
+        yield keys, np.stack(images), np.array(labels)
+
+
+def predictions(trained: Trained, database: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """Run a database through the net: the images' paths in its list, labels (N,), probabilities (N, classes)."""
+    paths: list[str] = []
+    truth = [np.empty(0, np.int64)]
+    scores = [np.empty((0, len(trained.labels)), np.float32)]
+    with DatabaseReader(database) as reader, progress_bar(len(reader), "images", database.name) as bar:
+        for keys, images, labels in read_batches(reader, len(trained.labels)):
+            # A record's key is its number, "_" and its path in the list (Caffe's convert_imageset).
+            paths += (key.decode("utf-8", "surrogateescape").split("_", 1)[1] for key in keys)
+            truth.append(labels)
+            scores.append(trained.forward(images))
+            bar.update(len(keys))
+    probabilities = np.concatenate(scores)
+    if not np.allclose(probabilities.sum(axis=1), 1, atol=1e-3):
+        raise EvaluationError(
+            f"net '{trained.net.name}': output '{trained.net.outputs[0]}' does not add up to 1; end the deploy net with "
+            "a Softmax layer"
+        )
+    return paths, np.concatenate(truth), probabilities
 
 
 def evaluate(
     deploy: Path,
     weights: Path,
+    output: Path,
+    *,
     databases: Path,
     mean: Path,
     manifest_path: Path,
-    output: Path,
     scale: float = 1.0,
 ) -> dict[str, Any]:
     """Run every image of val_lmdb and test_lmdb through the net; write metrics.json and confusion.png under `output`.
@@ -150,32 +186,16 @@ def evaluate(
     trained = load(deploy, weights, mean, databases / "labels.txt", scale)
     sources = {row.path: row.sha256 for row in manifest.read(manifest_path)}
     seen = {_source(sources, path, manifest_path) for path in _listed(databases / "train.txt")}
-    metrics: dict[str, Any] = {}
+    metrics: dict[str, Any] = dict.fromkeys(PARTS)
     for part in PARTS:
-        keys: list[bytes] = []
-        truth: list[np.ndarray] = []
-        scores: list[np.ndarray] = []
-        for batch_keys, images, labels in read_batches(databases / f"{part}_lmdb", len(trained.labels)):
-            keys += batch_keys
-            truth.append(labels)
-            scores.append(trained.forward(images))
-        if not keys:
-            metrics[part] = None
-            continue
-        probabilities = np.concatenate(scores)
-        if not np.allclose(probabilities.sum(axis=1), 1, atol=1e-3):
-            raise EvaluationError(
-                f"{deploy}: output '{trained.net.outputs[0]}' does not add up to 1; end the deploy net with a Softmax layer"
+        paths, truth, probabilities = predictions(trained, databases / f"{part}_lmdb")
+        if paths:
+            unseen = np.array([_source(sources, path, manifest_path) not in seen for path in paths])
+            metrics[part] = figures(truth, probabilities, trained.labels)
+            metrics[part]["seen_in_training"] = int((~unseen).sum())
+            metrics[part]["unseen"] = (
+                figures(truth[unseen], probabilities[unseen], trained.labels) if unseen.any() else None
             )
-        labels = np.concatenate(truth)
-        # A record's key is its number, "_" and its path in the list (Caffe's convert_imageset).
-        paths = (key.decode("utf-8", "surrogateescape").split("_", 1)[1] for key in keys)
-        unseen = np.array([_source(sources, path, manifest_path) not in seen for path in paths])
-        metrics[part] = figures(labels, probabilities, trained.labels)
-        metrics[part]["unseen"] = (
-            figures(labels[unseen], probabilities[unseen], trained.labels) if unseen.any() else None
-        )
-        metrics[part]["seen_in_training"] = int(len(unseen) - unseen.sum())
     if not any(metrics.values()):
         raise EvaluationError(
             f"{databases}: val_lmdb and test_lmdb are both empty, where images to measure were expected"
@@ -218,9 +238,9 @@ def versions(*packages: str) -> list[str]:
 def figures(truth: np.ndarray, probabilities: np.ndarray, labels: tuple[str, ...]) -> dict[str, Any]:
     """What is said of predictions: truth (N,) class indices, probabilities (N, classes), N > 0.
 
-    accuracy with its 95% Wilson interval; macro_f1, the mean over the classes that occur or were predicted, with its 95%
-    bootstrap interval; ece, the expected calibration error of the top probability over CALIBRATION_BINS bins; nll, the
-    mean -log of the true class's probability; per_class; confusion, rows being the truth.
+    accuracy with its 95% Wilson interval; macro_f1, the mean over the classes that occur or were predicted, with its
+    95% bootstrap interval; ece, the expected calibration error of the top probability over CALIBRATION_BINS bins; nll,
+    the mean -log of the true class's probability; per_class; confusion, rows being the truth.
     """
     from scipy.stats import binomtest
     from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
@@ -302,9 +322,10 @@ def _draw_confusion(parts: dict[str, dict[str, Any]], labels: tuple[str, ...], p
     """A row of two tables for each part: counts, and shares of each true class; the darker, the more."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     side = 1.8 + 0.66 * len(labels)
-    figure = Figure(figsize=(2 * side + 0.6, (side + 0.6) * len(parts)), layout="constrained")
+    figure = Figure(figsize=(2 * side + 0.6, (side + 0.8) * len(parts)), layout=ConstrainedLayoutEngine(h_pad=0.15))
     FigureCanvasAgg(figure)
     rows = figure.subplots(len(parts), 2, squeeze=False)
     for (left, right), (part, found) in zip(rows, parts.items(), strict=True):
@@ -312,8 +333,10 @@ def _draw_confusion(parts: dict[str, dict[str, Any]], labels: tuple[str, ...], p
         shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
         low, high = found["accuracy_95"]
         left.set_title(f"{part}: {found['n']:,} images\nmacro-F1 {found['macro_f1']:.3f}", fontweight="bold")
-        right.set_title(f"{part}: shares of the true class\naccuracy {found['accuracy']:.1%} (95%: {low:.1%} to {high:.1%})",
-                        fontweight="bold")
+        right.set_title(
+            f"{part}: shares of the true class\naccuracy {found['accuracy']:.1%} (95%: {low:.1%} to {high:.1%})",
+            fontweight="bold",
+        )
         _draw_table(left, counts / max(counts.max(), 1), [[f"{count:,}" for count in row] for row in counts], labels)
         _draw_table(right, shares, [[f"{share:.0%}" for share in row] for row in shares], labels)
     with atomic_file(path) as file:
@@ -335,5 +358,13 @@ def _draw_table(axes: "Axes", darkness: np.ndarray, texts: list[list[str]], labe
         axes.add_patch(Rectangle((place - 0.5, place - 0.5), 1, 1, fill=False, edgecolor="#08306B", linewidth=1.5))
     for (i, j), value in np.ndenumerate(darkness):
         ink = "white" if value > 0.55 else "black" if value >= 0.01 or i == j else "#999999"
-        axes.text(j, i, texts[i][j], ha="center", va="center", color=ink, fontsize=10.5,
-                  fontweight="bold" if i == j else "normal")
+        axes.text(
+            j,
+            i,
+            texts[i][j],
+            ha="center",
+            va="center",
+            color=ink,
+            fontsize=10.5,
+            fontweight="bold" if i == j else "normal",
+        )

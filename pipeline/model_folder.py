@@ -22,6 +22,7 @@ MEAN = "mean.binaryproto"
 PREPROCESSING = "preprocessing.json"
 CARD = "MODEL_CARD.md"
 NEEDED = (DEPLOY, ONNX, LABELS, MEAN, PREPROCESSING, CARD)
+FILES = (INDEX, WEIGHTS, *NEEDED)
 
 
 class ModelError(InputError):
@@ -79,13 +80,14 @@ def write_json(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object. Raises ModelError when the file holds anything else."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ModelError(f"{path}: no JSON ({error}); export the model again") from None
+        raise ModelError(f"{path}: no JSON ({error}); make it again") from None
     if not isinstance(value, dict):
-        raise ModelError(f"{path}: a JSON object was expected; export the model again")
+        raise ModelError(f"{path}: a JSON object was expected; make it again")
     return value
 
 
@@ -96,7 +98,7 @@ def read(path: Path) -> ModelFolder:
     """
     if not (path / INDEX).is_file():
         raise ModelError(f"{path}: no {INDEX} inside, where a model folder was expected; make one with export")
-    index = _read_json(path / INDEX)
+    index = read_json(path / INDEX)
     hashes = index.get("sha256")
     if not isinstance(hashes, dict) or not isinstance(index.get("name"), str):
         raise ModelError(f"{path / INDEX}: name and sha256 were expected; export the model again")
@@ -111,7 +113,7 @@ def read(path: Path) -> ModelFolder:
                 f"{path / name}: its sha256 is not the one in {INDEX}; it was changed or damaged: fetch or export the "
                 "model again"
             )
-    fields = _read_json(path / PREPROCESSING)
+    fields = read_json(path / PREPROCESSING)
     try:
         preprocessing = Preprocessing(**fields)
     except TypeError as error:
@@ -144,13 +146,13 @@ class Classifier:
         )
         if tuple(self._input.shape[1:]) != shape:
             raise ModelError(
-                f"{folder.onnx}: takes images of shape {tuple(self._input.shape[1:])} where {PREPROCESSING} makes {shape}; "
-                "export the model again"
+                f"{folder.onnx}: takes images of shape {tuple(self._input.shape[1:])} where {PREPROCESSING} makes "
+                f"{shape}; export the model again"
             )
         if output.shape[1] != len(self.labels):
             raise ModelError(
-                f"{folder.onnx}: gives {output.shape[1]} probabilities where {LABELS} names {len(self.labels)} classes; "
-                "export the model again"
+                f"{folder.onnx}: gives {output.shape[1]} probabilities where {LABELS} names {len(self.labels)} "
+                "classes; export the model again"
             )
 
     def __call__(self, faces: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ from pipeline import model_folder
 from pipeline.console import log
 from pipeline.errors import InputError
 from pipeline.faces.alignment import SIZE, align_face, whole_image
-from pipeline.faces.detector import LANDMARKS, Detector, build_detector
+from pipeline.faces.detector import DETECTORS, LANDMARKS, Detector, build_detector
 from pipeline.live.readings import FaceReading, Reading
 from pipeline.live.sinks import AnnotatedImages, Csv, JsonLines, Sink
 from pipeline.live.sources import Frame, ImageFiles
@@ -137,7 +137,7 @@ def predict(
         sinks.append(Csv(table, folder.labels))
     if annotated:
         sinks.append(AnnotatedImages(annotated, source.root))
-    predictor = Predictor(folder, build_detector("mtcnn", threads=threads), no_face=no_face, threads=threads)
+    predictor = Predictor(folder, build_detector(detector, threads=threads), no_face=no_face, threads=threads)
     frames = faces = without = 0
     start = time.perf_counter()
     with ExitStack() as stack:

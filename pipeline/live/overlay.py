@@ -1,6 +1,7 @@
 """Draws readings over a frame: boxes, landmarks, labels and probability bars, legible on any image."""
 
 from collections.abc import Iterable
+from functools import cache
 from itertools import product
 
 import numpy as np
@@ -16,17 +17,27 @@ PANEL_OPACITY = 0.72
 MIN_SIDE = 360  # pixels; a smaller frame is enlarged by a whole factor, or its text would not be legible
 TEXT_SHARE = 1 / 36  # of the frame's shorter side
 MIN_TEXT = 11  # pixels
+ROW = 1.35  # height of a row of bars, in text sizes
 
 Rectangle = tuple[int, int, int, int]  # left, top, right, bottom
 
 
 def draw(image: np.ndarray, reading: Reading) -> np.ndarray:
-    """Draw a reading over its (H, W, 3) uint8 RGB frame; gives a new image, enlarged where the frame is tiny."""
+    """Draw a reading over its (H, W, 3) uint8 RGB frame.
+
+    Gives a new image: enlarged where the frame is tiny, and with a strip added for the bars of a single face that
+    leaves no room for them.
+    """
     height, width = image.shape[:2]
     factor = max(1, -(-MIN_SIDE // min(height, width))) if max(height, width) < 4 * MIN_SIDE else 1
     canvas = Image.fromarray(image).resize((width * factor, height * factor), Image.Resampling.BICUBIC)
-    painter = _Painter(canvas)
+    painter = _Painter(canvas, canvas.size)
     boxes = [_whole(face.box, factor) for face in reading.faces]
+    if len(boxes) == 1 and not painter.place_bars(reading.faces[0], boxes[0], boxes):
+        panel_width, panel_height = painter.panel_size(reading.faces[0])
+        wider = Image.new("RGB", (canvas.width + panel_width, max(canvas.height, panel_height)), PANEL)
+        wider.paste(canvas)
+        painter = _Painter(wider, canvas.size)
     taken = list(boxes)
     for face, box in zip(reading.faces, boxes, strict=True):
         painter.face(face, box, factor)
@@ -37,7 +48,7 @@ def draw(image: np.ndarray, reading: Reading) -> np.ndarray:
         if panel:
             painter.bars(face, panel)
             taken.append(panel)
-    return np.asarray(canvas)
+    return np.asarray(painter.canvas)
 
 
 def _whole(box: Iterable[float], factor: int) -> Rectangle:
@@ -54,15 +65,15 @@ def colour_of(face: FaceReading) -> str:
 
 
 class _Painter:
-    """Draws on `canvas`, all sizes in proportion to it."""
+    """Draws on `canvas`, everything in proportion to a frame of `size` (width, height)."""
 
-    def __init__(self, canvas: Image.Image) -> None:
+    def __init__(self, canvas: Image.Image, size: tuple[int, int]) -> None:
         self.canvas = canvas
         self.pen = ImageDraw.Draw(canvas)
-        self.text_size = max(MIN_TEXT, round(min(canvas.size) * TEXT_SHARE))
-        self.font = ImageFont.load_default(self.text_size)
-        self.label_font = ImageFont.load_default(round(self.text_size * 1.25))
-        self.line = max(1, round(min(canvas.size) / 220))
+        self.text_size = max(MIN_TEXT, round(min(size) * TEXT_SHARE))
+        self.font = _font(self.text_size)
+        self.label_font = _font(round(self.text_size * 1.25))
+        self.line = max(1, round(min(size) / 220))
         self.gap = max(2, self.text_size // 3)
 
     def face(self, face: FaceReading, box: Rectangle, factor: int) -> None:
@@ -77,10 +88,10 @@ class _Painter:
             self.pen.circle((x * factor, y * factor), radius, fill=colour_of(face))
 
     def label(self, face: FaceReading, box: Rectangle) -> Rectangle:
-        """The label and its probability on a plate of its colour, above the box or, where there is no room, inside it."""
+        """The label and its probability on a plate of its colour, above the box or, for want of room, inside it."""
         text = f"{face.label} {face.probabilities[face.label]:.0%}"
         width = round(self.label_font.getlength(text)) + 2 * self.gap
-        height = round(self.label_font.size) + self.gap
+        height = round(self.text_size * 1.25) + self.gap
         left = min(max(0, box[0] - 1), max(0, self.canvas.width - width))
         top = box[1] - height if box[1] >= height else max(0, box[1])
         plate = (left, top, left + width, top + height)
@@ -88,13 +99,20 @@ class _Painter:
         self.pen.text((left + self.gap, top + height / 2), text, _ink(colour_of(face)), self.label_font, anchor="lm")
         return plate
 
+    def panel_size(self, face: FaceReading) -> tuple[int, int]:
+        """Width and height of a face's panel of bars."""
+        names = max(map(self.font.getlength, face.probabilities))
+        return round(names + 6.5 * self.text_size) + 5 * self.gap, (
+            round(len(face.probabilities) * self.text_size * ROW) + 2 * self.gap
+        )
+
     def place_bars(self, face: FaceReading, box: Rectangle, taken: list[Rectangle]) -> Rectangle | None:
         """Where a panel of bars fits beside, under or over the box without covering anything; None where nowhere."""
-        width = round(max(map(self.font.getlength, face.probabilities)) + 6.5 * self.text_size) + 4 * self.gap
-        height = round(len(face.probabilities) * self.text_size * 1.35) + 2 * self.gap
-        lefts = (box[2] + self.gap, box[0] - self.gap - width)
+        width, height = self.panel_size(face)
+        lefts = (box[2] + self.gap, box[0] - self.gap - width, self.canvas.width - width, 0)
         inner_lefts = (box[0], box[2] - width, 0, self.canvas.width - width)
-        tops = (box[1], box[3] - height, 0, self.canvas.height - height)
+        lowest = self.canvas.height - height
+        tops = (min(max(0, box[1]), lowest), min(max(0, box[3] - height), lowest), 0, lowest)
         places = [*product(lefts, tops), *product(inner_lefts, (box[3] + self.gap, box[1] - self.gap - height))]
         for left, top in places:
             panel = (left, top, left + width, top + height)
@@ -104,25 +122,26 @@ class _Painter:
         return None
 
     def bars(self, face: FaceReading, panel: Rectangle) -> None:
-        """A row a label: name, bar, per cent."""
+        """A row a label: name, bar, per cent; framed in the colour of the face's box."""
         self.canvas.paste(
             Image.blend(self.canvas.crop(panel), Image.new("RGB", _size(panel), PANEL), PANEL_OPACITY), panel
         )
+        self.pen.rectangle(panel, outline=colour_of(face), width=self.line)
         names = max(map(self.font.getlength, face.probabilities))
-        left = panel[0] + 2 * self.gap + names
-        full = panel[2] - 2 * self.gap - 2.6 * self.text_size - left
+        left = panel[0] + 3 * self.gap + names
+        full = panel[2] - 3 * self.gap - 2.6 * self.text_size - left
         for index, (label, probability) in enumerate(face.probabilities.items()):
-            middle = panel[1] + self.gap + (index + 0.5) * self.text_size * 1.35
+            middle = panel[1] + self.gap + (index + 0.5) * self.text_size * ROW
             strong = label == face.label
             ink = "white" if strong else "#C8C8D0"
             half = self.text_size * (0.42 if strong else 0.3)
-            self.pen.text((panel[0] + self.gap, middle), label, ink, self.font, anchor="lm")
+            self.pen.text((panel[0] + 2 * self.gap, middle), label, ink, self.font, anchor="lm")
             self.pen.rectangle((left, middle - half, left + full, middle + half), fill="#3A3A42")
             if probability * full >= 1:
                 self.pen.rectangle(
                     (left, middle - half, left + probability * full, middle + half), fill=PALETTE[index % len(PALETTE)]
                 )
-            self.pen.text((panel[2] - self.gap, middle), f"{probability:.0%}", ink, self.font, anchor="rm")
+            self.pen.text((panel[2] - 2 * self.gap, middle), f"{probability:.0%}", ink, self.font, anchor="rm")
 
 
 def _size(rectangle: Rectangle) -> tuple[int, int]:
@@ -134,3 +153,9 @@ def _ink(ground: str) -> str:
     channels = np.array([int(ground[i : i + 2], 16) for i in (1, 3, 5)]) / 255
     linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
     return "black" if linear @ (0.2126, 0.7152, 0.0722) > 0.179 else "white"
+
+
+@cache
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """Aileron, which Pillow carries."""
+    return ImageFont.load_default(size)

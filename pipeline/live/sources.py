@@ -83,8 +83,7 @@ def _image_paths(name: str) -> list[Path]:
         )
         if not paths:
             raise SourceError(
-                f"{name}: no image in this folder or below it where at least one was expected "
-                f"({' '.join(SUFFIXES)})"
+                f"{name}: no image in this folder or below it where at least one was expected ({' '.join(SUFFIXES)})"
             )
         return paths
     if path.exists():
