@@ -89,7 +89,7 @@ ACTION_UNITS: dict[int, dict[str, float]] = {
     23: {"corner_out": -0.05, "lip_thickness": -0.35},  # lip tightener
     24: {"corner_out": -0.03, "lip_thickness": -0.5},  # lip pressor
     25: {"lips_part": 0.09},  # lips part
-    26: {"jaw": 0.2},  # jaw drop
+    26: {"jaw": 0.2, "corner_out": -0.03},  # jaw drop
     27: {"jaw": 0.48, "corner_out": -0.06},  # mouth stretch
     43: {"lids_shut": 1},  # eyes closed
 }

@@ -260,7 +260,7 @@ def _draw_nose(relief: Relief, person: Identity, moved: Measures) -> None:
 
 def _corner(person: Identity, moved: Measures) -> tuple[float, float]:
     """The mouth's right corner."""
-    return person.mouth_width + moved.corner_out, person.mouth_height - moved.corner_up + 0.4 * moved.jaw
+    return person.mouth_width + moved.corner_out, person.mouth_height - moved.corner_up + 0.48 * moved.jaw
 
 
 def _draw_cheeks(relief: Relief, person: Identity, moved: Measures) -> None:
@@ -275,8 +275,8 @@ def _draw_cheeks(relief: Relief, person: Identity, moved: Measures) -> None:
         relief.raise_by(side * 0.63 * w, 0.42, 0.2, 0.2, 0.05)
         relief.raise_by(side * 0.5 * w, 0.46 - 0.06 * cheek, 0.19, 0.15, 0.1 * cheek)
         relief.raise_by(side * 0.72 * w, 1.0, 0.17, 0.25, -0.03 - 0.05 * person.age)
-        relief.fold([mirrored(nasolabial, side)], 0.1 + 0.45 * person.age + 0.75 * moved.nasolabial, 0.04)
-        relief.fold([mirrored(bag, side)], 0.05 + 0.4 * person.age + 0.3 * cheek, 0.035)
+        relief.fold([mirrored(nasolabial, side)], 0.06 + 0.4 * person.age + 0.75 * moved.nasolabial, 0.04)
+        relief.fold([mirrored(bag, side)], 0.03 + 0.35 * person.age + 0.3 * cheek, 0.035)
         crow = cheek * (0.25 + 0.6 * person.age) + 0.25 * person.age
         relief.fold([mirrored(line, side) for line in feet], crow, 0.02)
 
@@ -338,7 +338,7 @@ def _draw_mouth(relief: Relief, person: Identity, moved: Measures) -> None:
     part = relief.around([lines.upper_outer, lines.lower_outer], 0.2)
     lips = part.fill(np.concatenate([lines.upper_outer, lines.lower_outer[::-1]]))
     part.height += 0.05 * blur(lips, 0.035)
-    tone = skin * (0.74 - 0.3 * person.make_up)
+    tone = skin * (0.7 - 0.28 * person.make_up)
     part.paint(blur(lips, 0.012), tone)
     part.paint(blur(part.fill(np.concatenate([lines.upper_outer, lines.upper_inner[::-1]])), 0.012), 0.86 * tone)
     if lines.gap > 0.02:
@@ -351,9 +351,9 @@ def _draw_mouth(relief: Relief, person: Identity, moved: Measures) -> None:
         if moved.lip_lower > 0.03:
             _draw_teeth(part, inside, lines.lower_inner, -min(0.4 * lines.gap, 0.9 * moved.lip_lower))
     else:
-        part.paint(blur(part.stroke([lines.upper_inner], 0.035), 0.012), 0.25 * skin, 0.85)
+        part.paint(blur(part.stroke([lines.upper_inner[2:-2]], 0.03), 0.014), 0.25 * skin, 0.85)
     for u, v in lines.upper_inner[[0, -1]]:
-        part.darken(part.bump(1.02 * float(u), float(v), 0.035, 0.035), 0.35)
+        part.darken(part.bump(1.02 * float(u), float(v), 0.035, 0.035), 0.15 + abs(moved.corner_up))
     if moved.chin > 0.1:
         v = bottom + 0.1
         relief.fold([curve((-0.2, v + 0.07), (-0.1, v), (0, v - 0.02), (0.1, v), (0.2, v + 0.07))], 0.9 * moved.chin)
@@ -385,13 +385,13 @@ def _draw_eye(relief: Relief, person: Identity, moved: Measures, side: int, gaze
     opening = part.fill(np.concatenate([above, below[::-1]]))
     np.maximum(part.unlit, opening, out=part.unlit)
     part.fold([above[2:] - (0, 0.055)], 0.55, 0.022)  # the lid's crease
-    part.paint(opening, 0.5 + 0.32 * skin)
+    part.paint(opening, 0.42 + 0.32 * skin)
     iris = np.array((side * u + 0.09 * gaze[0], -0.012 + 0.05 * gaze[1]))
     angle = np.linspace(0, 2 * np.pi, 20)
     circle = np.stack([np.cos(angle), np.sin(angle)], 1)
     for radius, centre, tone in ((0.092, iris, person.iris), (0.042, iris, 0.03), (0.02, iris - (0.03, 0.035), 1.0)):
         part.paint(part.fill(radius * circle + centre) * opening, tone)
-    part.darken(blur(part.stroke([np.add(above, (0, 0.03))], 0.04), 0.015) * opening, 0.35)  # the upper lid's shadow
+    part.darken(blur(part.stroke([np.add(above, (0, 0.03))], 0.06), 0.02) * opening, 0.45)  # the upper lid's shadow
     lashes = blur(part.stroke([above], 0.03 + 0.015 * person.make_up), 0.008)
     part.paint(lashes, 0.05 + 0.25 * skin * (1 - person.make_up), 0.9)
     part.paint(blur(part.stroke([below], 0.022), 0.008), 0.55 * skin, 0.6)

@@ -51,7 +51,7 @@ def draw_identity(rng: np.random.Generator) -> Identity:
         brow_height=around(0.33, 0.06),
         nose_length=around(0.54 if child else 0.6, 0.05),
         nose_width=around(0.21, 0.09),
-        mouth_width=around(0.4, 0.06),
+        mouth_width=around(0.37, 0.06),
         mouth_height=around(0.9 if child else 0.98, 0.02),
         lip_fullness=around(1.05 - 0.35 * age, 0.16),
     )
