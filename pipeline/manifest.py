@@ -4,7 +4,6 @@ import csv
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
 
 from pipeline.atomic import atomic_file
 from pipeline.errors import InputError
@@ -70,27 +69,26 @@ def write(path: Path, rows: Iterable[ManifestRow]) -> None:
 def read(path: Path) -> list[ManifestRow]:
     """Read a manifest. Raises ManifestError naming the line that is wrong, OSError when it cannot be read."""
     with open(path, encoding="utf-8", newline="") as file:
-        reader = csv.DictReader(file, strict=True)
-        columns = tuple(reader.fieldnames or ())
-        if columns not in (COLUMNS, EXTRACT_COLUMNS):
-            raise ManifestError(f"{path}:1: columns {','.join(columns)} where {','.join(EXTRACT_COLUMNS)} and "
-                                "alignment's were expected; make it again with extract or align")
-        rows = []
-        for record in reader:
-            try:
-                rows.append(_row(record))
-            except (TypeError, ValueError) as error:
-                raise ManifestError(f"{path}:{reader.line_num}: {error}; make it again with extract or align"
-                                    ) from None
-    return rows
+        reader = csv.reader(file, strict=True)
+        try:
+            columns = tuple(next(reader, ()))
+            if columns not in (COLUMNS, EXTRACT_COLUMNS):
+                raise ValueError(f"columns {','.join(columns)} where {','.join(EXTRACT_COLUMNS)} and alignment's were "
+                                 "expected")
+            return [_row(fields, len(columns)) for fields in reader]
+        except (ValueError, csv.Error) as error:
+            raise ManifestError(f"{path}:{reader.line_num}: {error}; make it again with extract or align") from None
 
 
-def _row(record: dict[str, str]) -> ManifestRow:
-    if record["usage"] not in USAGES:
-        raise ValueError(f"usage {record['usage']!r} where one of {', '.join(USAGES)} was expected")
-    numbers: dict[str, Any] = {name: float(value) for name, value in record.items() if name in COLUMNS[6:] and value}
-    return ManifestRow(int(record["row"]), record["usage"], int(record["label"]), record["path"], record["sha256"],
-                       record.get("status") or None, **numbers)
+def _row(fields: list[str], expected: int) -> ManifestRow:
+    if len(fields) != expected:
+        raise ValueError(f"{len(fields)} fields where {expected} were expected")
+    row, usage, label, path, sha256, *alignment = fields
+    if usage not in USAGES:
+        raise ValueError(f"usage {usage!r} where one of {', '.join(USAGES)} was expected")
+    status, *numbers = alignment or [""]
+    return ManifestRow(int(row), usage, int(label), path, sha256, status or None,
+                       *(float(number) if number else None for number in numbers))
 
 
 def read_labels(path: Path) -> tuple[str, ...]:
