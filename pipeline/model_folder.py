@@ -116,6 +116,7 @@ def read(path: Path) -> ModelFolder:
     fields = read_json(path / PREPROCESSING)
     try:
         preprocessing = Preprocessing(**fields)
+        preprocessing.transformer(path / MEAN)
     except TypeError as error:
         reason = str(error).removeprefix("Preprocessing.__init__() ")
         raise ModelError(f"{path / PREPROCESSING}: {reason}; export the model again") from None
@@ -138,7 +139,10 @@ class Classifier:
         self.labels = folder.labels
         self.preprocessing = folder.preprocessing
         self._transform = folder.transformer()
-        self._session = onnxruntime.InferenceSession(folder.onnx, options, providers=["CPUExecutionProvider"])
+        try:
+            self._session = onnxruntime.InferenceSession(folder.onnx, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime's errors have no common class of their own
+            raise ModelError(f"{folder.onnx}: not a model that ONNX Runtime reads ({error})") from None
         (self._input,) = self._session.get_inputs()
         (output,) = self._session.get_outputs()
         shape = self._transform.output_shape(
