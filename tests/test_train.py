@@ -1,0 +1,211 @@
+"""Training: what it writes, that it goes on where it was stopped, to the bit, and what it refuses."""
+
+import csv
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from pipeline.caffe.blobs import write_mean
+from pipeline.caffe.caffe_pb2 import SolverParameter
+from pipeline.caffe.proto import parse_text, write_prototxt
+from pipeline.caffe.snapshot import find_snapshots
+from pipeline.caffe.solver import POLICIES, SolverError, get_solver
+from pipeline.errors import InputError
+from pipeline.lmdb import lmdb
+from pipeline.mean import mean
+from pipeline.train import train
+
+NET = """name: "Small"
+layer {{ name: "data" type: "Data" top: "data" top: "label" include {{ phase: TRAIN }}
+  transform_param {{ crop_size: 42 mirror: true mean_file: "{data}/mean.binaryproto" }}
+  data_param {{ source: "{data}/train_lmdb" batch_size: 7 backend: LMDB }} }}
+layer {{ name: "data" type: "Data" top: "data" top: "label" include {{ phase: TEST }}
+  transform_param {{ crop_size: 42 mean_file: "{data}/mean.binaryproto" }}
+  data_param {{ source: "{data}/val_lmdb" batch_size: 4 backend: LMDB }} }}
+layer {{ name: "conv" type: "Convolution" bottom: "data" top: "conv" convolution_param {{ num_output: 3 kernel_size: 5
+  stride: 3 weight_filler {{ type: "xavier" }} }} }}
+layer {{ name: "bn" type: "BatchNorm" bottom: "conv" top: "conv" }}
+layer {{ name: "drop" type: "Dropout" bottom: "conv" top: "conv" }}
+layer {{ name: "fc" type: "InnerProduct" bottom: "conv" top: "fc" inner_product_param {{ num_output: {classes}
+  weight_filler {{ type: "xavier" }} }} }}
+layer {{ name: "accuracy" type: "Accuracy" bottom: "fc" bottom: "label" top: "accuracy" include {{ phase: TEST }} }}
+layer {{ name: "loss" type: "SoftmaxWithLoss" bottom: "fc" bottom: "label" top: "loss" }}
+"""
+SOLVER = """net: "{net}" test_iter: 2 test_interval: 10 base_lr: 0.01 lr_policy: "multistep" gamma: 0.1 stepvalue: 20
+momentum: 0.9 weight_decay: 0.0005 display: 5 max_iter: {max_iter} snapshot: 10 snapshot_prefix: "{prefix}"
+random_seed: 1 average_loss: 3
+"""
+
+
+@pytest.fixture
+def data(small_manifest: Path, tmp_path: Path) -> Path:
+    """The databases and mean of the small set."""
+    folder = tmp_path / "databases"
+    lmdb(small_manifest, folder, "kaggle", seed=1)
+    mean(folder / "train_lmdb", folder / "mean.binaryproto")
+    return folder
+
+
+def write_run(folder: Path, data: Path, classes: int = 7, **changed: object) -> Path:
+    """Write net and solver of a run to `folder`, with the solver's fields `changed`; return the solver's path."""
+    folder.mkdir(exist_ok=True)
+    (folder / "net.prototxt").write_text(NET.format(data=data, classes=classes))
+    text = SOLVER.format(net=folder / "net.prototxt", prefix=folder / "snapshots/small", max_iter=40)
+    solver = parse_text(text, SolverParameter, "solver")
+    for name, value in changed.items():
+        setattr(solver, name, value)
+    write_prototxt(folder / "solver.prototxt", solver)
+    return folder / "solver.prototxt"
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with open(folder / "metrics.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture
+def uninterrupted(tmp_path: Path, data: Path) -> Path:
+    solver = write_run(tmp_path / "whole", data)
+    train(solver, "cpu", threads=1)
+    return solver.parent
+
+
+def test_a_run_leaves_weights_log_metrics_and_plots(uninterrupted: Path) -> None:
+    table = rows(uninterrupted)
+    assert [int(row["iteration"]) for row in table] == list(range(0, 41, 5))
+    assert [row["lr"] for row in table] == [*["0.01"] * 4, *["0.001"] * 4, ""]
+    assert [row["test_accuracy"] != "" for row in table] == [i % 10 == 0 for i in range(0, 41, 5)]
+    assert float(table[4]["epoch"]) == pytest.approx(20 * 7 / 24, abs=0.01)
+    # The best test, the earliest on a tie, is the one whose snapshot is kept beside the newest two.
+    tested = {int(row["iteration"]): float(row["test_accuracy"]) for row in table if row["test_accuracy"]}
+    best = max((i for i in tested if i), key=lambda i: (tested[i], -i))
+    prefix = str(uninterrupted / "snapshots/small")
+    kept = find_snapshots(prefix)
+    assert {snapshot.iteration for snapshot in kept} == {best, 30, 40}
+    weights = {snapshot.iteration: snapshot.weights.read_bytes() for snapshot in kept}
+    assert (uninterrupted / "best.caffemodel").read_bytes() == weights[best]
+    assert (uninterrupted / "final.caffemodel").read_bytes() == weights[40]
+    for name in ("loss.png", "accuracy.png"):
+        image = cv2.imread(str(uninterrupted / name))
+        assert image is not None
+        assert len(np.unique(image.reshape(-1, 3), axis=0)) > 10  # curves and words, no blank sheet
+
+
+def test_the_log_has_the_lines_that_caffes_parsers_look_for(uninterrupted: Path) -> None:
+    text = (uninterrupted / "train.log").read_text()
+    assert all(re.match(r"[IWEF]\d{4} \d\d:\d\d:\d\d\.\d{6} +\d+ \S+:\d+\] ", line) for line in text.splitlines())
+    assert "] Solving Small" in text
+    # The expressions of caffe/tools/extra/parse_log.py.
+    iterations = [int(match) for match in re.findall(r"Iteration (\d+) \(", text)]
+    assert iterations == list(range(0, 40, 5))
+    trained = re.findall(r"Train net output #(\d+): (\S+) = ([\.\deE+-]+)", text)
+    tested = re.findall(r"Test net output #(\d+): (\S+) = ([\.\deE+-]+)", text)
+    assert {name for _, name, _ in trained} == {"loss"}
+    assert [(number, name) for number, name, _ in tested] == [("0", "accuracy"), ("1", "loss")] * 5
+    rates = re.findall(r"lr = ([-+]?[0-9]*\.?[0-9]+(?:[eE]?[-+]?[0-9]+)?)", text)
+    assert rates == ["0.01"] * 4 + ["0.001"] * 4
+
+
+def test_a_killed_run_goes_on_and_ends_with_the_same_weights_to_the_bit(tmp_path: Path, data: Path) -> None:
+    longer = {"max_iter": 300, "snapshot": 20, "test_interval": 20}
+    whole = write_run(tmp_path / "whole", data, **longer)
+    solver = write_run(tmp_path / "killed", data, **longer)
+    train(whole, "cpu", threads=1)
+    command = [sys.executable, "-m", "pipeline", "train", str(solver), "--device", "cpu", "--threads", "1"]
+
+    def killed(number: int, after: int) -> int:
+        """Run until the snapshot of iteration `after` is there, send the signal, and return the exit status."""
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        state = tmp_path / f"killed/snapshots/small_iter_{after}.solverstate"
+        while not state.exists() and process.poll() is None:
+            time.sleep(0.001)
+        process.send_signal(number)
+        return process.wait(timeout=120)
+
+    assert killed(signal.SIGKILL, 20) == -signal.SIGKILL
+    assert killed(signal.SIGTERM, 80) == 128 + signal.SIGTERM
+    subprocess.run(command, capture_output=True, check=True)
+    for name in ("final.caffemodel", "best.caffemodel"):
+        assert (solver.parent / name).read_bytes() == (whole.parent / name).read_bytes()
+    assert rows(solver.parent) == rows(whole.parent)
+
+
+def test_other_settings_start_anew_and_say_so(
+    tmp_path: Path, data: Path, uninterrupted: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = (uninterrupted / "final.caffemodel").read_bytes()
+    solver = write_run(uninterrupted, data, base_lr=0.02)
+    train(solver, "cpu", threads=1)
+    assert "made by other settings: starting anew" in caplog.text
+    assert (uninterrupted / "final.caffemodel").read_bytes() != before
+    assert rows(uninterrupted)[0]["lr"] == "0.02"
+    record = json.loads((uninterrupted / "run.json").read_text())
+    assert set(record["sha256"]) >= {str(solver), f"{data}/train_lmdb", f"{data}/val_lmdb", f"{data}/mean.binaryproto"}
+
+
+def test_a_finished_run_is_not_trained_again(uninterrupted: Path, data: Path) -> None:
+    table = rows(uninterrupted)
+    (uninterrupted / "loss.png").unlink()
+    train(uninterrupted / "solver.prototxt", "cpu", threads=1)
+    assert (uninterrupted / "loss.png").exists()
+    assert [row["train_loss"] for row in rows(uninterrupted)[:-1]] == [row["train_loss"] for row in table[:-1]]
+
+
+def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path, data: Path) -> None:
+    solver = write_run(tmp_path / "run", data, base_lr=1e30)
+    with pytest.raises(InputError, match=r"the loss is (nan|inf) at iteration \d+: training diverged; lower base_lr"):
+        train(solver, "cpu", threads=1)
+
+
+def test_a_mean_of_another_size_is_named(tmp_path: Path, data: Path) -> None:
+    write_mean(data / "mean.binaryproto", np.zeros((1, 42, 42)))
+    solver = write_run(tmp_path / "run", data)
+    said = r"net\.prototxt:2: layer 'data': .*mean\.binaryproto.*\(1, 42, 42\).*\(1, 48, 48\)"
+    with pytest.raises(InputError, match=said):
+        train(solver, "cpu")
+
+
+def test_labels_beyond_num_output_are_named(tmp_path: Path, data: Path) -> None:
+    with pytest.raises(InputError, match=r"layer '(loss|accuracy)': label [4-6] where the scores have classes 0 to 3"):
+        train(write_run(tmp_path / "run", data, classes=4), "cpu", threads=1)
+
+
+def test_a_damaged_snapshot_is_named(uninterrupted: Path) -> None:
+    state = uninterrupted / "snapshots/small_iter_40.solverstate"
+    state.write_bytes(state.read_bytes()[:-9])
+    with pytest.raises(InputError, match=r"small_iter_40\.solverstate: no whole binary SolverState"):
+        train(uninterrupted / "solver.prototxt", "cpu", threads=1)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ('type: "Magic"', "solver type 'Magic' is unknown"),
+        ('lr_policy: "cosine"', "lr_policy 'cosine' is unknown"),
+        ('lr_policy: "step"', "needs a stepsize"),
+        ('lr_policy: "fixed" iter_size: 0', "iter_size 0"),
+        ('lr_policy: "fixed" regularization_type: "L3"', "regularization_type 'L3'"),
+        ('lr_policy: "fixed" test_iter: 1', "test_interval of at least 1"),
+        ('lr_policy: "fixed"', "no net is named"),
+    ],
+)
+def test_a_solver_that_cannot_be_is_named(fields: str, said: str) -> None:
+    with pytest.raises(SolverError, match=said):
+        get_solver(parse_text(fields, SolverParameter, "solver"))
+
+
+def test_every_policy_has_its_formula() -> None:
+    param = SolverParameter(base_lr=0.5, gamma=0.25, power=2, stepsize=3, max_iter=8)
+    at_four = {name: policy(param, 4, 1) for name, policy in POLICIES.items()}
+    assert at_four == pytest.approx({
+        "fixed": 0.5, "step": 0.125, "exp": 0.5 * 0.25**4, "inv": 0.5 / 4, "multistep": 0.125, "poly": 0.125,
+        "sigmoid": 0.5 / (1 + np.exp(-0.25)),
+    })  # fmt: skip
