@@ -1,0 +1,171 @@
+"""The workflow's descriptions agree with one another, and unfit settings are refused in one line."""
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pipeline.__main__ import STAGES
+from pipeline.errors import InputError
+from pipeline.workflow import check_settings, command_options, find_dataset, images_to_read
+
+ROOT = Path(__file__).parents[1]
+SNAKEFILE = (ROOT / "Snakefile").read_text()
+CONFIG: dict[str, Any] = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+SCHEMA: dict[str, Any] = yaml.safe_load((ROOT / "config/schema.yaml").read_text())
+DVC: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())
+RULES = {match[1]: match[2] for match in re.finditer(r"^rule (\w+):\n(.*?)(?=^rule |\Z)", SNAKEFILE, re.M | re.S)}
+
+# What train writes as it goes is no declared output: Snakemake would delete it before a run that is to go on.
+UNDECLARED = {"results/sample/run.json", "results/sample/metrics.csv"}
+
+
+def snakemake(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "snakemake", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def outputs() -> dict[str, set[str]]:
+    """By rule, the files that Snakemake expects of it on the sample."""
+    done = snakemake("train", "--dry-run", "--forceall", "--config", "csv=sample")
+    assert done.returncode == 0, done.stderr
+    jobs = re.findall(r"^(?:local)?rule (\w+):\n((?:    .*\n)*)", done.stdout + done.stderr, re.M)
+    found = {rule: re.search(r"^    output: (.*)$", text, re.M) for rule, text in jobs}
+    return {rule: set(match[1].split(", ")) if match else set() for rule, match in found.items()}
+
+
+def resolve(text: str) -> str:
+    """Fill dvc.yaml's variables in."""
+    values = CONFIG | {name: value for part in DVC["vars"] if isinstance(part, dict) for name, value in part.items()}
+    return re.sub(r"\$\{(\w+)\}", lambda match: str(values[match[1]]), text)
+
+
+def entries(stage: dict[str, Any], *kinds: str) -> Iterator[str]:
+    for kind in kinds:
+        for entry in stage.get(kind, []):
+            yield resolve(entry if isinstance(entry, str) else next(iter(entry)))
+
+
+def test_each_stage_is_the_command_of_one_rule() -> None:
+    called = re.findall(r"python -m pipeline --log \{log\} (\w+)", SNAKEFILE)
+    assert sorted(called) == sorted(STAGES)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_rules_are_documented_and_logged(rule: str) -> None:
+    assert RULES[rule].startswith('    """')
+    assert "    log:\n" in RULES[rule]
+    assert "    benchmark:\n" in RULES[rule] or rule == "train"  # which only says what the run has come to
+
+
+def test_every_setting_is_described_and_used() -> None:
+    assert list(CONFIG) == list(SCHEMA["properties"]) == SCHEMA["required"]
+    assert [name for name in CONFIG if f'"{name}"' not in SNAKEFILE and f"'{name}'" not in SNAKEFILE] == []
+
+
+def test_the_settings_fit_their_schema(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    check_settings(CONFIG)
+    check_settings(CONFIG | yaml.safe_load((ROOT / "config/sample.yaml").read_text()))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"epoch": 3}, r"'epoch' was unexpected"),
+        ({"epochs": "many"}, r"epochs: 'many' is not of type 'integer'"),
+        ({"epochs": 0}, r"epochs: 0 is less than the minimum of 1"),
+        ({"epochs": True}, r"epochs: True is not of type 'integer'"),
+        ({"protocol": "kagle"}, r"protocol: 'kagle' is not one of \['kaggle', 'merged'\]"),
+        ({"steps": [0.6, 1.2]}, r"steps: 1: 1.2 is greater than or equal to the maximum of 1"),
+        ({"base_lr": -0.01}, r"base_lr: -0.01 is less than or equal to the minimum of 0"),
+        ({"momentum": 1}, r"momentum: 1 is greater than or equal to the maximum of 1"),
+        ({"net": "../net"}, r"net: '../net' does not match"),
+        ({"run": "a b"}, r"run: 'a b' does not match"),
+        ({"device": "gpu"}, r"device: 'gpu' is not one of"),
+        ({"seed": -1}, r"seed: -1 is less than the minimum of 0"),
+    ],
+)
+def test_unfit_settings_are_refused_in_one_line(monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any],
+                                                message: str) -> None:
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(InputError, match=message) as caught:
+        check_settings(CONFIG | settings)
+    assert "\n" not in str(caught.value)
+
+
+def test_snakemake_says_what_is_wrong_with_a_setting() -> None:
+    done = snakemake("train", "--dry-run", "--config", "batch=3")
+    assert done.returncode != 0
+    assert "settings: Additional properties are not allowed ('batch' was unexpected)" in done.stdout + done.stderr
+
+
+def test_settings_become_options() -> None:
+    config = {"base_lr": 0.01, "steps": [0.6, 0.85], "mirror": False, "crop_size": None, "seed": 1}
+    options = command_options(config, *config)
+    assert options == ["--base-lr", "0.01", "--steps", "0.6", "0.85", "--no-mirror", "--seed", "1"]
+
+
+def test_finds_the_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert find_dataset(None).is_sample
+    raw = tmp_path / "data/raw"
+    (raw / "train").mkdir(parents=True)
+    assert (find_dataset(None).name, find_dataset(None).source) == ("folders", Path("data/raw"))
+    (raw / "fer2013.csv.xz").touch()
+    assert (find_dataset(None).name, find_dataset(None).source) == ("fer2013", Path("data/raw/fer2013.csv.xz"))
+    assert find_dataset("sample").is_sample
+    (tmp_path / "mine.csv.gz").touch()
+    assert find_dataset("mine.csv.gz").name == "mine"
+    with pytest.raises(InputError, match=r"csv: other\.csv: no such file"):
+        find_dataset("other.csv")
+    (tmp_path / "sample.csv").touch()
+    with pytest.raises(InputError, match="rename the file"):
+        find_dataset("sample.csv")
+
+
+def test_predict_without_input_says_how() -> None:
+    with pytest.raises(InputError, match="snakemake predict --config input=FOLDER"):
+        images_to_read(None)
+
+
+def test_dvc_calls_snakemake_with_targets_that_are_rules() -> None:
+    targets = [re.fullmatch(r"snakemake (\w+) --config .*", stage["cmd"]) for stage in DVC["stages"].values()]
+    assert all(target and target[1] in RULES for target in targets)
+
+
+def test_dvc_keeps_what_the_rules_make(outputs: dict[str, set[str]]) -> None:
+    made = set().union(*outputs.values())
+    kept = {entry for stage in DVC["stages"].values() for entry in entries(stage, "outs", "metrics")}
+    unmade = {out for out in kept if out not in made and not any(path.startswith(f"{out}/") for path in made)}
+    assert unmade == UNDECLARED
+    missed = {path for path in made if not any(path == out or path.startswith(f"{out}/") for out in kept)}
+    assert missed == {"data/sample/sample.csv", "data/sample/contact_sheet.png"}  # drawn anew in seconds
+
+
+def test_dvc_depends_on_what_is_there() -> None:
+    made = {entry for stage in DVC["stages"].values() for entry in entries(stage, "outs", "metrics")}
+    for stage in DVC["stages"].values():
+        assert all(dep in made or (ROOT / dep).exists() for dep in entries(stage, "deps"))
+        for file in stage["params"]:
+            ((path, names),) = file.items()
+            assert set(names) <= set(yaml.safe_load((ROOT / path).read_text()))
+
+
+def test_conda_gives_the_versions_of_pip() -> None:
+    constraints = dict(re.findall(r"^([\w.-]+)==(\S+)", (ROOT / "constraints.txt").read_text().lower(), re.M))
+    *_, pip = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    assert {name: constraints.get(name) for name, _ in (line.split("==") for line in pip["pip"])} == dict(
+        line.split("==") for line in pip["pip"]
+    )
+
+
+def test_the_readme_tells_every_stage() -> None:
+    table = re.findall(r"^\| `(\w+)` \|", (ROOT / "README.md").read_text(), re.M)
+    assert table == list(STAGES)
