@@ -60,11 +60,9 @@ def align(manifest_path: Path, output: Path, detector: Detector, *, missing: str
     root = manifest_path.parent
     if output.resolve() == root.resolve():
         raise InputError(f"{output}: the images to align are there; give another folder")
-    rows = manifest.read(manifest_path)
     labels = manifest.read_labels(root / "labels.txt")
-    for row in rows:
-        if PurePosixPath(row.path).is_absolute() or ".." in PurePosixPath(row.path).parts:
-            raise InputError(f"{manifest_path}: row {row.row}: path {row.path} leads out of the manifest's folder")
+    rows = manifest.read(manifest_path)
+    _check(rows, labels, manifest_path)
     with atomic_folder(output, own=(*USAGES, manifest.NAME, "labels.txt", "summary.json", SHEET_NAME)) as folder:
         for parent in {Path(row.path).parent for row in rows}:
             (folder / parent).mkdir(parents=True, exist_ok=True)
@@ -95,6 +93,25 @@ def align(manifest_path: Path, output: Path, detector: Detector, *, missing: str
     return summary
 
 
+def _check(rows: list[ManifestRow], labels: tuple[str, ...], manifest_path: Path) -> None:
+    """Raise InputError unless every row has a label that there is and a place of its own inside a folder."""
+    places = set()
+    for row in rows:
+        place = _output_path(row.path)
+        if not 0 <= row.label < len(labels):
+            raise InputError(f"{manifest_path}: row {row.row} has label {row.label} where 0 to {len(labels) - 1} as in "
+                             "labels.txt was expected; make both again with extract")
+        if place.is_absolute() or ".." in place.parts:
+            raise InputError(f"{manifest_path}: row {row.row}: path {row.path} leads out of the manifest's folder")
+        if place in places:
+            raise InputError(f"{manifest_path}: row {row.row}: a second {place} would replace the first; rename it")
+        places.add(place)
+
+
+def _output_path(path: str) -> PurePosixPath:
+    return PurePosixPath(path).with_suffix(".png")
+
+
 def read_image(path: Path) -> np.ndarray:
     """Read an image as (H, W, 3) uint8 RGB, grey replicated. Raises InputError unless it is 8-bit grey or colour."""
     data = np.frombuffer(path.read_bytes(), np.uint8)
@@ -110,7 +127,7 @@ def read_image(path: Path) -> np.ndarray:
 
 
 def _write(row: ManifestRow, image: np.ndarray, faces: Detections, folder: Path, missing: str) -> ManifestRow:
-    row = replace(row, path=str(PurePosixPath(row.path).with_suffix(".png")), status=FALLBACK)
+    row = replace(row, path=str(_output_path(row.path)), status=FALLBACK)
     face = whole_image(image)
     if len(faces):
         largest = faces.by_size()[0]

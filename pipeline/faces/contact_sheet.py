@@ -34,7 +34,7 @@ def draw_sheet(path: Path, tiles: Sequence[Tile], title: str) -> None:
 
     rows = max(1, -(-len(tiles) // COLUMNS))
     width, height = COLUMNS * _CELL[0], rows * _CELL[1] + 0.5
-    figure = Figure(figsize=(width, height), facecolor="white")
+    figure = Figure(figsize=(width, height), dpi=120, facecolor="white")
     axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
     axes.axis("off")
     axes.text(0.15, 0.3, title, color=_INK, fontsize=15, weight="bold", va="center")
@@ -59,7 +59,7 @@ def draw_sheet(path: Path, tiles: Sequence[Tile], title: str) -> None:
             points = (tile.landmarks + 0.5) * scale
             axes.scatter(x + points[:, 0], y + points[:, 1], s=13, color="#ffd43b", edgecolors=_INK, linewidths=0.6,
                          zorder=3)
-        axes.text(left, top + 1.13, tile.caption, color=_INK if tile.box is not None else _MISSED, fontsize=9.5,
+        axes.text(left, top + 1.13, tile.caption, color=_INK if tile.box is not None else _MISSED, fontsize=9,
                   va="center")
     axes.set_xlim(0, width)
     axes.set_ylim(height, 0)

@@ -23,7 +23,7 @@ P_SCORE, R_SCORE, O_SCORE = 0.6, 0.7, 0.8
 P_SCALE_OVERLAP, OVERLAP = 0.5, 0.7  # within one scale of P-Net; everywhere else
 R_SIZE, O_SIZE = 24, 48
 MAX_BATCH_PIXELS = 1 << 23  # of the images held as float32 at a time: 100 MB
-MAX_BATCH_CROPS = 256
+MAX_BATCH_CROPS = 16  # what O-Net makes of them stays in a core's cache
 MAX_PAIRS = 1 << 20
 
 

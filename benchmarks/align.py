@@ -1,0 +1,171 @@
+"""Finding faces against the PyPI package mtcnn 1.0.0 in its batch mode, on two cores.
+
+    python benchmarks/align.py fer2013.csv[.xz] [--images 2000] [--repeats 3] [--environment FOLDER]
+
+The package needs TensorFlow, so it runs in an environment of its own, made in FOLDER the first time. Both sides find
+the faces of the same images, held in memory, in a process of their own, by turns, after a warm-up; the best time of
+each counts. Printed too: how far they agree, the rate of the whole stage (files in, files out), and the rates on one
+photo. The last line is the package's time over ours.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import venv
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+REQUIREMENTS = ("mtcnn==1.0.0", "tensorflow-cpu==2.21.0", "scikit-image==0.26.0")  # the last for its photo
+CORES = 2
+PEER_BATCH = 300  # its fastest
+OUR_BATCH = 64  # the stage's
+PHOTO_RUNS = 10
+Detect = Callable[[list[np.ndarray]], list[np.ndarray]]
+
+
+def ours() -> tuple[Detect, Detect]:
+    """Two functions from RGB images to boxes (n, 4) each: for many images, as the stage does, and for one photo."""
+    from pipeline.faces.mtcnn import Mtcnn
+    from pipeline.threads import map_ahead
+
+    many, one = Mtcnn(threads=1), Mtcnn(threads=CORES)
+
+    def detect(images: list[np.ndarray]) -> list[np.ndarray]:
+        batches = (images[start:start + OUR_BATCH] for start in range(0, len(images), OUR_BATCH))
+        return [found.boxes for batch in map_ahead(many.detect, batches, CORES) for found in batch]
+
+    return detect, lambda images: [found.boxes for found in one.detect(images)]
+
+
+def peers() -> tuple[Detect, Detect]:
+    """The same of the package."""
+    from mtcnn import MTCNN
+
+    detector = MTCNN()
+
+    def detect(images: list[np.ndarray]) -> list[np.ndarray]:
+        boxes: list[np.ndarray] = []
+        for start in range(0, len(images), PEER_BATCH):
+            batch = images[start:start + PEER_BATCH]
+            rows = detector.detect_faces(batch, output_type="numpy", box_format="xyxy")
+            boxes += [rows[rows[:, 0] == index, 1:5] for index in range(len(batch))]
+        return boxes
+
+    return detect, detect
+
+
+def measure(side: str, folder: Path) -> None:
+    """Time one side on folder/images.npy and folder/photo.npy; leave times and boxes in folder/SIDE.json."""
+    images = [np.repeat(grey[:, :, None], 3, axis=2) for grey in np.load(folder / "images.npy")]
+    photo = np.load(folder / "photo.npy")
+    detect, detect_one = {"ours": ours, "peer": peers}[side]()
+    detect(images[:PEER_BATCH])
+    start = time.perf_counter()
+    boxes = detect(images)
+    seconds = time.perf_counter() - start
+    detect_one([photo])
+    start = time.perf_counter()
+    for _ in range(PHOTO_RUNS):
+        detect_one([photo])
+    photo_seconds = (time.perf_counter() - start) / PHOTO_RUNS
+    result = {"seconds": seconds, "photo": photo_seconds, "boxes": [box.tolist() for box in boxes]}
+    (folder / f"{side}.json").write_text(json.dumps(result))
+
+
+def largest_overlap(ours: list[list[float]], theirs: list[list[float]]) -> float:
+    """Intersection over union of the two sides' largest boxes."""
+
+    def area(box: list[float]) -> float:
+        return max(0.0, box[2] - box[0]) * max(0.0, box[3] - box[1])
+
+    mine, peers = max(ours, key=area), max(theirs, key=area)
+    shared = area([*map(max, mine[:2], peers[:2]), *map(min, mine[2:], peers[2:])])
+    return shared / (area(mine) + area(peers) - shared)
+
+
+def make_environment(folder: Path) -> Path:
+    """Its Python, the packages installed the first time."""
+    python, made = folder / "bin" / "python", folder / "made"
+    if not made.exists():
+        print(f"making {folder} with {', '.join(REQUIREMENTS)}", flush=True)
+        venv.create(folder, with_pip=True)
+        subprocess.run([python, "-m", "pip", "install", "--quiet", *REQUIREMENTS], check=True)
+        made.touch()
+    return python
+
+
+def write_images(csv: Path, count: int, folder: Path) -> None:
+    """The first images of the CSV as one array, and as a CSV for the stage."""
+    from pipeline.fer.csv_source import CsvSource
+
+    images = (image for batch in CsvSource(csv).batches() for image in batch())
+    chosen = list(islice(images, count))
+    np.save(folder / "images.npy", np.stack([image.pixels for image in chosen]))
+    with open(folder / "images.csv", "w") as file:
+        file.write("emotion,pixels,Usage\n")
+        for image in chosen:
+            file.write(f"{image.label},{' '.join(map(str, image.pixels.ravel()))},{image.usage}\n")
+
+
+def stage_rate(folder: Path) -> str:
+    """The stage from files to files, its process's start and the contact sheet included."""
+    pipeline = (sys.executable, "-m", "pipeline")
+    subprocess.run([*pipeline, "extract", folder / "images.csv", folder / "images"], check=True, capture_output=True)
+    start = time.perf_counter()
+    subprocess.run([*pipeline, "align", folder / "images/manifest.csv", folder / "aligned"], check=True,
+                   capture_output=True)
+    seconds = time.perf_counter() - start
+    found = json.loads((folder / "aligned" / "summary.json").read_text())
+    return f"{seconds:.2f} s, {found['images'] / seconds:.0f} images/s"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("csv", type=Path, nargs="?")
+    parser.add_argument("--images", type=int, default=2000)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--environment", type=Path, default=Path(tempfile.gettempdir()) / "benchmark-mtcnn-1.0.0")
+    parser.add_argument("--measure", nargs=2, metavar=("SIDE", "FOLDER"), help="only run one side")
+    args = parser.parse_args()
+    if args.measure:
+        measure(args.measure[0], Path(args.measure[1]))
+        return
+    if args.csv is None:
+        parser.error("a CSV is needed")
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
+    peer_python = make_environment(args.environment)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_images(args.csv, args.images, folder)
+        save_photo = "import sys, numpy, skimage.data; numpy.save(sys.argv[1], skimage.data.astronaut())"
+        subprocess.run([peer_python, "-c", save_photo, folder / "photo.npy"], check=True)
+        results: dict[str, list[dict]] = {"peer": [], "ours": []}
+        for _ in range(args.repeats):
+            for side, python in (("peer", peer_python), ("ours", Path(sys.executable))):
+                subprocess.run([python, __file__, "--measure", side, folder], check=True,
+                               env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}, stderr=subprocess.DEVNULL)
+                result = json.loads((folder / f"{side}.json").read_text())
+                results[side].append(result)
+                print(f"{side}: {args.images / result['seconds']:.0f} images/s; 512x512 photo "
+                      f"{1 / result['photo']:.1f} images/s", flush=True)
+        print(f"the whole stage: {stage_rate(folder)}")
+    mine, theirs = results["ours"][0]["boxes"], results["peer"][0]["boxes"]
+    both = [(a, b) for a, b in zip(mine, theirs, strict=True) if a and b]
+    same = np.mean([bool(a) == bool(b) for a, b in zip(mine, theirs, strict=True)])
+    close = np.mean([largest_overlap(a, b) >= 0.9 for a, b in both])
+    print(f"found or not found as the package: {same:.2%} of {len(mine)} images")
+    print(f"largest box at IoU 0.9 or more: {close:.2%} of {len(both)} images in which both found a face")
+    for what, key in (("photo ratio", "photo"), ("ratio", "seconds")):
+        best = {side: min(run[key] for run in runs) for side, runs in results.items()}
+        print(f"{what} {best['peer'] / best['ours']:.2f}")
+
+
+if __name__ == "__main__":
+    main()

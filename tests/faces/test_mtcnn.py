@@ -1,0 +1,220 @@
+"""The cascade against recorded answers of the package that its weights come from, and its parts by themselves."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.caffe import caffe_pb2
+from pipeline.caffe.net import build_net
+from pipeline.errors import InputError
+from pipeline.faces.detector import Detections
+from pipeline.faces.mtcnn import MODELS, Mtcnn, crop, suppress
+
+ROOT = Path(__file__).parents[2]
+RECORDED = ROOT / "tests" / "recorded"
+SIDE = 48
+TINT = np.array([1, 0.6, 0.3])  # as in tests/record_mtcnn.py
+
+
+@pytest.fixture(scope="module")
+def detector() -> Mtcnn:
+    return Mtcnn(threads=1)
+
+
+@pytest.fixture(scope="module")
+def sheet() -> np.ndarray:
+    return cv2.cvtColor(cv2.imread(str(RECORDED / "mtcnn.png"), cv2.IMREAD_GRAYSCALE), cv2.COLOR_GRAY2RGB)
+
+
+@pytest.fixture(scope="module")
+def faces(sheet: np.ndarray) -> list[np.ndarray]:
+    height, width = sheet.shape[:2]
+    return [sheet[y:y + SIDE, x:x + SIDE] for y in range(0, height, SIDE) for x in range(0, width, SIDE)]
+
+
+@pytest.mark.parametrize("name", ["faces", "sheet", "tinted"])
+def test_finds_what_the_package_finds(name: str, detector: Mtcnn, sheet: np.ndarray, faces: list[np.ndarray]) -> None:
+    images = {"faces": faces, "sheet": [sheet], "tinted": [(sheet * TINT).astype(np.uint8)]}[name]
+    recorded = np.array(json.loads((RECORDED / "mtcnn.json").read_text())[name])
+    assert len(recorded) > 20
+    for index, found in enumerate(detector.detect(images)):
+        wanted = recorded[recorded[:, 0] == index]
+        assert len(found) == len(wanted), f"image {index}"
+        # By place: equally sure faces may change ranks.
+        found_order, wanted_order = np.lexsort(found.boxes.round(-1).T), np.lexsort(wanted[:, 1:5].round(-1).T)
+        overlaps = overlap(found.boxes[found_order], wanted[wanted_order, 1:5])
+        assert (overlaps >= 0.9).all(), f"image {index}: {overlaps}"
+        assert np.abs(found.scores[found_order] - wanted[wanted_order, 5]).max(initial=0) < 0.02
+        landmarks = wanted[wanted_order, 6:].reshape(-1, 2, 5).transpose(0, 2, 1)
+        assert np.abs(found.landmarks[found_order] - landmarks).max(initial=0) < 1
+
+
+def overlap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Intersection over union, row by row."""
+    sides = np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2])
+    shared = sides.clip(0).prod(axis=1)
+    return shared / ((a[:, 2:] - a[:, :2]).prod(axis=1) + (b[:, 2:] - b[:, :2]).prod(axis=1) - shared)
+
+
+def assert_same(a: Detections, b: Detections) -> None:
+    assert len(a) == len(b)
+    for name in ("boxes", "scores", "landmarks"):
+        np.testing.assert_allclose(getattr(a, name), getattr(b, name), atol=1e-3, err_msg=name)
+
+
+def test_an_image_gives_the_same_alone_and_among_others_of_any_sizes(
+    detector: Mtcnn, sheet: np.ndarray, faces: list[np.ndarray]
+) -> None:
+    mixed = [faces[0], sheet[:97, :151], faces[1], sheet[:60, :40], sheet[:97, :151], faces[2]]
+    together = detector.detect(mixed)
+    assert sum(map(len, together)) > 6
+    for image, found in zip(mixed, together, strict=True):
+        assert_same(found, detector.detect([image])[0])
+
+
+def test_large_batches_are_split(
+    detector: Mtcnn, faces: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = detector.detect(faces)
+    monkeypatch.setattr("pipeline.faces.mtcnn.MAX_BATCH_PIXELS", 3 * SIDE * SIDE)
+    monkeypatch.setattr("pipeline.faces.mtcnn.MAX_BATCH_CROPS", 2)
+    for split, found in zip(detector.detect(faces), whole, strict=True):
+        assert_same(split, found)
+
+
+def test_threads_change_nothing(detector: Mtcnn, sheet: np.ndarray) -> None:
+    assert_same(Mtcnn(threads=2).detect([sheet])[0], detector.detect([sheet])[0])
+
+
+def test_finds_a_face_where_it_stands(detector: Mtcnn, faces: list[np.ndarray]) -> None:
+    image = np.full((240, 320, 3), 128, np.uint8)
+    left, top, scale = 170, 60, 3
+    image[top:top + scale * SIDE, left:left + scale * SIDE] = cv2.resize(faces[0], None, fx=scale, fy=scale)
+    alone, found = detector.detect([faces[0], image])
+    assert len(found) == 1
+    np.testing.assert_allclose(found.landmarks[0], alone.landmarks[0] * scale + [left, top], atol=2 * scale)
+    # The picture's left eye and mouth corner are to the left.
+    left_eye, right_eye, _, mouth_left, mouth_right = found.landmarks[0]
+    assert left_eye[0] < right_eye[0]
+    assert mouth_left[0] < mouth_right[0]
+    assert left_eye[1] < mouth_left[1]
+
+
+def test_smallest_face(sheet: np.ndarray) -> None:
+    assert len(Mtcnn(min_face=150).detect([sheet])[0]) == 0
+    assert len(Mtcnn(min_face=24).detect([sheet])[0]) > 20
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (5, 200), (11, 11), (12, 12), (33, 20), (64, 64)])
+def test_nothing_in_plain_or_tiny_images(shape: tuple[int, int], detector: Mtcnn) -> None:
+    found, = detector.detect([np.full((*shape, 3), 90, np.uint8)])
+    assert len(found) == 0
+
+
+def test_no_images_no_detections(detector: Mtcnn) -> None:
+    assert detector.detect([]) == []
+
+
+@pytest.mark.parametrize("image", [
+    np.zeros((48, 48), np.uint8), np.zeros((48, 48, 4), np.uint8), np.zeros((48, 48, 3), np.float32),
+])
+def test_refuses_what_is_no_rgb_image(image: np.ndarray, detector: Mtcnn) -> None:
+    with pytest.raises(ValueError, match=r"image 1: .* where uint8 \(H, W, 3\)"):
+        detector.detect([np.zeros((48, 48, 3), np.uint8), image])
+
+
+def test_errors_name_the_model(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"pnet\.onnx: no such file"):
+        Mtcnn(models=tmp_path)
+    for name in ("pnet", "rnet", "onet"):
+        (tmp_path / f"{name}.onnx").write_bytes((MODELS / f"{name}.onnx").read_bytes()[:1000])
+    with pytest.raises(InputError, match=r"pnet\.onnx: not a model"):
+        Mtcnn(models=tmp_path)
+    with pytest.raises(InputError, match="min_face 11 where at least 12"):
+        Mtcnn(min_face=11)
+
+
+@pytest.mark.parametrize("size", [24, 48])
+def test_crops_are_bilinear_and_zero_outside(size: int) -> None:
+    height, width = 40, 60
+    y, x = np.mgrid[:height, :width]
+    ramp = np.stack([x, y, x + y], axis=-1).astype(np.float32)[None]
+    boxes = np.array([[3.3, 4.4, 33.1, 29.2], [-10, -7.5, 20, 22.5], [40, 20, 75, 55], [0, 0, 60, 40]])
+    crops = crop(ramp, np.zeros(len(boxes), int), boxes, size)
+    assert crops.shape == (4, 3, size, size)
+    for box, cut in zip(boxes, crops, strict=True):
+        xs = np.linspace(box[0], box[2], size) * (width - 1) / width
+        ys = np.linspace(box[1], box[3], size) * (height - 1) / height
+        inside = ((ys >= 0) & (ys <= height - 1))[:, None] & ((xs >= 0) & (xs <= width - 1))
+        wanted = np.stack(np.broadcast_arrays(xs, ys[:, None], xs + ys[:, None])) * inside
+        np.testing.assert_allclose(cut, wanted, atol=2 / 32)  # OpenCV places samples to 1/32 of a pixel
+
+
+def test_crops_come_from_their_own_images() -> None:
+    images = np.arange(5, dtype=np.float32)[:, None, None, None] * np.ones((5, 20, 20, 3), np.float32)
+    owner = np.array([4, 0, 2, 2])
+    crops = crop(images, owner, np.tile([2.0, 2.0, 18.0, 18.0], (4, 1)), 24)
+    np.testing.assert_array_equal(crops[:, 0, 10, 10], owner)
+
+
+coordinates = st.integers(0, 40)
+sizes = st.integers(1, 30)
+candidates = st.lists(
+    st.tuples(st.integers(0, 2), coordinates, coordinates, sizes, sizes, st.integers(0, 10**6)),
+    max_size=40, unique_by=lambda candidate: candidate[-1],
+)
+
+
+@settings(deadline=None)
+@given(candidates, st.sampled_from([0.3, 0.5, 0.7]), st.booleans())
+def test_suppression_asks_every_better_rival(drawn: list[tuple[int, ...]], limit: float, of_smaller: bool) -> None:
+    group, x, y, width, height, score = np.array(drawn, float).reshape(-1, 6).T
+    boxes = np.stack([x, y, x + width, y + height], axis=1)
+
+    def rivals(i: int, j: int) -> bool:
+        shared = np.prod((np.minimum(boxes[i, 2:], boxes[j, 2:]) - np.maximum(boxes[i, :2], boxes[j, :2])).clip(0))
+        areas = width[i] * height[i], width[j] * height[j]
+        whole = min(areas) if of_smaller else sum(areas) - shared
+        return bool(shared / whole > limit)
+
+    kept = [
+        i for i in range(len(group))
+        if not any(group[i] == group[j] and score[j] > score[i] and rivals(i, j) for j in range(len(group)))
+    ]
+    kept.sort(key=lambda i: (group[i], -score[i]))
+    assert suppress(group, boxes, score, limit, of_smaller=of_smaller).tolist() == kept
+
+
+def test_suppression_in_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(0)
+    corners = random.uniform(0, 60, (300, 2))
+    boxes = np.concatenate([corners, corners + random.uniform(5, 30, (300, 2))], axis=1)
+    group, scores = random.integers(0, 4, 300), random.random(300)
+    whole = suppress(group, boxes, scores, 0.5)
+    monkeypatch.setattr("pipeline.faces.mtcnn.MAX_PAIRS", 7)
+    assert suppress(group, boxes, scores, 0.5).tolist() == whole.tolist()
+
+
+@pytest.mark.parametrize("name", ["pnet", "rnet", "onet"])
+def test_the_three_forms_of_a_net_are_one(name: str, detector: Mtcnn) -> None:
+    net = build_net(ROOT / f"prototxt/mtcnn/{name}.prototxt", caffe_pb2.TEST)
+    net.copy_from(MODELS / f"{name}.caffemodel")
+    images = np.random.default_rng(0).uniform(-1, 1, (3, *net.shapes["data"][1:])).astype(np.float32)
+    answers = net.forward(data=images)
+    session = {"pnet": detector.p_net, "rnet": detector.r_net, "onet": detector.o_net}[name]
+    for output, answer in zip(session.get_outputs(), session.run(None, {"data": images}), strict=True):
+        np.testing.assert_allclose(answer, answers[output.name].detach().numpy(), atol=2e-6)
+
+
+def test_model_files_are_those_that_were_converted() -> None:
+    sums = (MODELS / "SHA256SUMS").read_text().splitlines()
+    assert len(sums) == 6
+    for line in sums:
+        checksum, name = line.split()
+        assert hashlib.sha256((MODELS / name).read_bytes()).hexdigest() == checksum, name
