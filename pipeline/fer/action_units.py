@@ -72,17 +72,17 @@ class Measures:
 
 # What each unit at full intensity moves. The muscles and directions are the FACS manual's.
 ACTION_UNITS: dict[int, dict[str, float]] = {
-    1: {"brow_inner": 0.18, "forehead_lines": 0.6},  # inner brow raiser
-    2: {"brow_outer": 0.15, "brow_inner": 0.03, "forehead_lines": 0.5},  # outer brow raiser
-    4: {"brow_inner": -0.14, "brow_outer": -0.05, "brow_in": 0.08, "frown_lines": 1, "lid_upper": -0.015},
+    1: {"brow_inner": 0.21, "forehead_lines": 0.6},  # inner brow raiser
+    2: {"brow_outer": 0.17, "brow_inner": 0.03, "forehead_lines": 0.5},  # outer brow raiser
+    4: {"brow_inner": -0.15, "brow_outer": -0.05, "brow_in": 0.09, "frown_lines": 1.2, "lid_upper": -0.015},
     5: {"lid_upper": 0.08},  # upper lid raiser
-    6: {"cheek": 0.7, "lid_lower": 0.04, "brow_outer": -0.02},  # cheek raiser
+    6: {"cheek": 0.5, "lid_lower": 0.04, "brow_outer": -0.02},  # cheek raiser
     7: {"lid_lower": 0.035, "lid_upper": -0.025},  # lid tightener
     9: {"nose_wrinkle": 1, "brow_inner": -0.08, "nasolabial": 0.5, "lip_upper": 0.05, "lid_lower": 0.02, "cheek": 0.4},
     10: {"lip_upper": 0.09, "nasolabial": 0.7, "teeth": 0.08},  # upper lip raiser
     11: {"nasolabial": 0.8},  # nasolabial deepener
     12: {"corner_out": 0.15, "corner_up": 0.14, "nasolabial": 0.8, "cheek": 0.5, "lip_thickness": -0.25, "teeth": 0.1},
-    15: {"corner_up": -0.11, "nasolabial": 0.2},  # lip corner depressor
+    15: {"corner_up": -0.13, "nasolabial": 0.2},  # lip corner depressor
     16: {"lip_lower": 0.08},  # lower lip depressor
     17: {"chin": 1, "lip_lower": -0.05, "lip_upper": 0.04},  # chin raiser
     20: {"corner_out": 0.13, "corner_up": -0.04, "lip_thickness": -0.2, "teeth": 0.05},  # lip stretcher
@@ -108,7 +108,7 @@ def draw_units(label: str, rng: np.random.Generator) -> dict[int, float]:
     """Draw action units for an expression: one of its variants, stronger or weaker, on a face never quite at rest."""
     variants = PROTOTYPES[label]
     variant = variants[rng.integers(len(variants))]
-    strength = rng.uniform(0.75, 1.15)
+    strength = rng.uniform(0.85, 1.3)
     units = {unit: float(intensity * strength * rng.uniform(0.8, 1.15)) for unit, intensity in variant.items()}
     for unit in (1, 2, 4, 5, 12, 43):
         units[unit] = units.get(unit, 0) + float(rng.uniform(0, 0.1))

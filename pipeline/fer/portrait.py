@@ -287,8 +287,8 @@ def _draw_forehead(relief: Relief, person: Identity, moved: Measures) -> None:
     across = [curve((-0.6, v + 0.05), (-0.3, v - 0.01), (0, v), (0.3, v - 0.01), (0.6, v + 0.05))
               for v in (-0.62 - lift, -0.76 - lift, -0.9 - lift)]
     relief.fold(across, 0.8 * max(0, moved.forehead_lines) * (0.35 + 0.65 * person.age) + 0.35 * person.age)
-    v = -person.brow_height
-    upright = curve((0.07, v - 0.12), (0.055, v), (0.075, v + 0.1))
+    v = -person.brow_height - 0.6 * moved.brow_inner
+    upright = curve((0.07, v - 0.12), (0.055, v), (0.065, v + 0.07))
     relief.fold([upright, mirrored(upright, -1)], 0.9 * moved.frown_lines + 0.2 * person.age)
 
 

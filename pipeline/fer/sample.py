@@ -48,10 +48,10 @@ def draw_identity(rng: np.random.Generator) -> Identity:
         eye_tilt=around(0.02, 0.6),
         iris=float(rng.uniform(0.08, 0.38)),
         brow_thickness=around(1.1 if man else 0.8, 0.18),
-        brow_height=around(0.33, 0.06),
+        brow_height=around(0.275, 0.07),
         nose_length=around(0.54 if child else 0.6, 0.05),
         nose_width=around(0.21, 0.09),
-        mouth_width=around(0.37, 0.06),
+        mouth_width=around(0.355, 0.06),
         mouth_height=around(0.9 if child else 0.98, 0.02),
         lip_fullness=around(1.05 - 0.35 * age, 0.16),
     )
@@ -73,7 +73,7 @@ def draw_view(rng: np.random.Generator) -> View:
         light=(near(0.45, 1), float(rng.uniform(-0.8, 0))),
         ambient=float(rng.uniform(0.3, 0.55)),
         blur=float(rng.choice([0, 0.3, 0.45, 0.65], p=[0.45, 0.3, 0.15, 0.1])),
-        noise=float(rng.choice([1, 2.5, 5], p=[0.55, 0.35, 0.1])),
+        noise=float(rng.choice([1, 2.5, 5], p=[0.6, 0.33, 0.07])),
         contrast=float(rng.uniform(0.8, 1.2)),
         brightness=float(rng.uniform(-22, 18)),
     )
