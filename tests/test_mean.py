@@ -42,6 +42,14 @@ def test_averages_by_pixel_and_channel(tmp_path: Path) -> None:
     np.testing.assert_array_equal(result, images.sum(0).astype(np.float32) / np.float32(600))
 
 
+def test_sums_stay_exact_for_more_images_than_caffes(tmp_path: Path) -> None:
+    count = 66_000  # from 65,794 on, float32 sums of 255 are rounded
+    white, grey = (datum_from_image(np.full((1, 1), value, np.uint8), 0) for value in (255, 254))
+    data = (grey if number % 3 == 0 else white for number in range(count))
+    result = mean(write(tmp_path / "lmdb", *data), tmp_path / "mean.binaryproto")
+    assert result == np.float32((255 * count - count // 3) / count)
+
+
 def test_averages_floats(tmp_path: Path) -> None:
     values = np.random.RandomState(0).standard_normal((10, 1, 2, 3)).astype(np.float32)
     data = (Datum(channels=1, height=2, width=3, float_data=each.ravel().tolist()) for each in values)

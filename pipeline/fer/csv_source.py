@@ -56,7 +56,7 @@ class CsvSource:
         row = 0
         lines: list[tuple[int, bytes]] = []  # line number and text
         for number, line in enumerate(iter(partial(file.readline, MAX_LINE_BYTES), b""), start=2):
-            if not line.strip():
+            if line.isspace():
                 continue
             lines.append((number, line))
             if len(lines) == ROWS_PER_BATCH:
@@ -146,24 +146,26 @@ def _parse(path: Path, columns: dict[str, int], first_row: int, lines: list[tupl
 
 
 def _parse_pixels(texts: list[bytes]) -> np.ndarray | None:
-    """Parse texts of decimal numbers 0..255 with a single space between to (N, 48, 48) uint8; None if any is not so."""
-    if any(text.count(b" ") != PIXELS - 1 for text in texts):
-        return None
-    # Three leading spaces let every number look three characters back.
+    """Parse texts of 2304 decimal numbers 0..255, a space between, to (N, 48, 48) uint8; None if any is not so."""
+    # Three spaces before let every number be looked at as hundreds, tens and ones.
     characters = np.frombuffer(b"   " + b" ".join(texts) + b" ", dtype=np.uint8)
     is_space = characters == ord(" ")
-    digits = characters - ord("0")  # wraps around for what stands before "0"
-    if (digits[~is_space] > 9).any():
+    digits = characters - np.uint8(ord("0"))  # beyond 9 for all that is no digit
+    ends = np.flatnonzero(is_space)[2:].astype(np.int32)  # before each number, and at last after it
+    text_ends = np.cumsum([len(text) + 1 for text in texts]) + 2
+    if (
+        len(ends) != len(texts) * PIXELS + 1
+        or (ends[PIXELS::PIXELS] != text_ends).any()
+        or np.count_nonzero(digits <= 9) + len(ends) + 2 != len(characters)
+    ):
         return None
-    ends = np.flatnonzero(is_space)[2:]
     lengths = np.diff(ends) - 1
-    if lengths.min() < 1 or lengths.max() > 3:
-        return None
     ends = ends[1:]
-    values = digits[ends - 1].astype(np.int16)
-    values += np.where(lengths > 1, digits[ends - 2], 0) * np.int16(10)
-    values += np.where(lengths > 2, digits[ends - 3], 0) * np.int16(100)
-    if values.max() > 255:
+    ones, tens, hundreds = (digits.take(ends - place) for place in (1, 2, 3))
+    tens *= lengths > 1
+    hundreds *= lengths > 2
+    values = hundreds * np.uint16(100) + tens * np.uint8(10) + ones
+    if lengths.min() < 1 or lengths.max() > 3 or values.max() > 255:
         return None
     return values.astype(np.uint8).reshape(-1, *IMAGE_SHAPE)
 
