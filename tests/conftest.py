@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from record_databases import make_databases
 from small_set import noise, write_csv
 
 from pipeline.extract import extract
@@ -33,3 +34,11 @@ def open_folder() -> Iterator[Path]:
     folder.chmod(0o755)
     yield folder
     shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def recorded_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder with our images and databases of the set that real Caffe's answers were recorded for."""
+    folder = tmp_path_factory.mktemp("recorded_set")
+    make_databases(folder)
+    return folder

@@ -33,6 +33,13 @@ def test_images_hold_the_pixels_of_their_rows(small_csv: Path, tmp_path: Path) -
         "Training": 24, "PublicTest": 8, "PrivateTest": 8}  # fmt: skip
 
 
+def test_takes_class_folders_such_as_its_own(small_manifest: Path, tmp_path: Path) -> None:
+    extract(small_manifest.parent, tmp_path / "again")
+    before, after = manifest.read(small_manifest), manifest.read(tmp_path / "again/manifest.csv")
+    assert {(row.usage, row.label, row.sha256) for row in before} == {(row.usage, row.label, row.sha256) for row in after}
+    assert len(after) == 40
+
+
 def test_counts_duplicates(tmp_path: Path) -> None:
     a, b, c = noise(3)
     table = [(a, "angry", "Training"), (a, "fear", "Training"), (a, "angry", "PublicTest"), (b, "sad", "Training"),

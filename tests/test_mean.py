@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from record_databases import RECORDED, make_databases
+from record_databases import RECORDED
 
 from pipeline.caffe.blobs import read_mean
 from pipeline.caffe.caffe_pb2 import Datum
@@ -22,10 +22,11 @@ def write(path: Path, *data: Datum) -> Path:
     return path
 
 
-def test_mean_equals_real_caffes_to_the_byte(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    make_databases(tmp_path)
+def test_mean_equals_real_caffes_to_the_byte(
+    recorded_set: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.INFO)
-    image = mean(tmp_path / "kaggle/train_lmdb", tmp_path / "mean.binaryproto")
+    image = mean(recorded_set / "kaggle/train_lmdb", tmp_path / "mean.binaryproto")
     recorded = json.loads((RECORDED / "databases.json").read_text())
     data = (tmp_path / "mean.binaryproto").read_bytes()
     assert hashlib.sha256(data).hexdigest() == recorded["mean.binaryproto"]
