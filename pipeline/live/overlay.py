@@ -15,6 +15,7 @@ PALETTE = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#C
 PANEL = (16, 16, 20)
 PANEL_OPACITY = 0.72
 MIN_SIDE = 360  # pixels; a smaller frame is enlarged by a whole factor, or its text would not be legible
+MAX_ENLARGED = 4 * MIN_SIDE  # pixels; what a frame is enlarged to at most, on its longer side
 TEXT_SHARE = 1 / 36  # of the frame's shorter side
 MIN_TEXT = 11  # pixels
 ROW = 1.35  # height of a row of bars, in text sizes
@@ -29,7 +30,7 @@ def draw(image: np.ndarray, reading: Reading) -> np.ndarray:
     leaves no room for them.
     """
     height, width = image.shape[:2]
-    factor = max(1, -(-MIN_SIDE // min(height, width))) if max(height, width) < 4 * MIN_SIDE else 1
+    factor = max(1, min(-(-MIN_SIDE // min(height, width)), MAX_ENLARGED // max(height, width)))
     canvas = Image.fromarray(image).resize((width * factor, height * factor), Image.Resampling.BICUBIC)
     painter = _Painter(canvas, canvas.size)
     boxes = [_whole(face.box, factor) for face in reading.faces]

@@ -102,8 +102,8 @@ def read_image(path: Path) -> np.ndarray:
     when it is no image, is damaged or truncated, or has more than MAX_PIXELS pixels.
     """
     try:
-        with warnings.catch_warnings(), Image.open(path) as image:
-            warnings.simplefilter("ignore")  # about metadata that does not matter here
+        # Pillow warns of metadata that does not matter here.
+        with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise SourceError(
                     f"{path}: {image.width}x{image.height} pixels where at most {MAX_PIXELS} are read; "
