@@ -16,7 +16,7 @@ class ManifestError(InputError):
     """A manifest that cannot be used."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ManifestRow:
     """One image.
 
