@@ -40,7 +40,7 @@ def find_dataset(csv: str | None) -> Dataset:
     Raises InputError when there is nothing at the path.
     """
     sample = Dataset(SAMPLE, Path("data/sample/sample.csv"))
-    if csv == SAMPLE:
+    if csv in (SAMPLE, str(sample.source)):
         return sample
     if csv is None:
         found = next((RAW / name for name in RAW_NAMES if (RAW / name).exists()), None)
