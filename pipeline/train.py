@@ -241,7 +241,9 @@ def plot(metrics_path: Path, loss_path: Path, accuracy_path: Path) -> None:
         rows = list(csv.DictReader(file))
 
     def series(name: str) -> tuple[list[float], list[float]]:
-        points = [(float(row["epoch"] or row["iteration"]), float(row[name])) for row in rows if row[name]]
+        # The loss of the test before the first iteration, some tens high, would flatten all that follows.
+        points = [(float(row["epoch"] or row["iteration"]), float(row[name])) for row in rows
+                  if row[name] and not (name == "test_loss" and row["iteration"] == "0")]
         return [x for x, _ in points], [y for _, y in points]
 
     epochs, rates = series("lr")
