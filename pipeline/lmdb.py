@@ -11,6 +11,7 @@ from pipeline import manifest
 from pipeline.atomic import atomic_folder
 from pipeline.caffe.database import DatabaseWriter, datum_from_image, record_key
 from pipeline.console import log, progress
+from pipeline.decoding import decode
 from pipeline.errors import InputError
 from pipeline.manifest import ManifestRow
 from pipeline.threads import map_ahead
@@ -90,8 +91,8 @@ def _read_images(root: Path, rows: list[ManifestRow]) -> Iterator[np.ndarray]:
 
 
 def _read_image(path: str) -> np.ndarray:
-    image = cv2.imread(path, cv2.IMREAD_GRAYSCALE)
+    with open(path, "rb", buffering=0) as file:
+        image = decode(file.read(), cv2.IMREAD_GRAYSCALE)
     if image is None:
-        with open(path, "rb"):  # says so when it is missing
-            raise InputError(f"{path}: not a readable image; make it again with extract or align")
+        raise InputError(f"{path}: not a readable image; make it again with extract or align")
     return image

@@ -4,7 +4,6 @@ A key is the record's number in eight digits, "_" and the image's path; a value 
 committed by the thousand, and the map doubles when it is full (caffe/tools/convert_imageset.cpp, util/db_lmdb.cpp).
 """
 
-import fcntl
 import math
 import os
 import struct
@@ -23,10 +22,13 @@ from google.protobuf.message import DecodeError
 
 from pipeline.atomic import atomic_folder
 from pipeline.caffe.caffe_pb2 import Datum
+from pipeline.decoding import decode
 from pipeline.errors import InputError
 
 RECORDS_PER_COMMIT = 1000
 INITIAL_MAP_BYTES = 1 << 20  # LMDB's default, which Caffe leaves: mdb.c, DEFAULT_MAPSIZE
+
+IMREAD_UNCHANGED = -1  # cv2's, which is imported only where a picture is decoded
 
 READ_HINT = "is it a whole LMDB? make it again"
 WRITE_HINT = "is the disk full, or the folder read-only?"
@@ -66,9 +68,7 @@ def datum_to_array(datum: Datum, name: str) -> np.ndarray:
 
 
 def _decode(data: bytes, name: str) -> np.ndarray:
-    import cv2  # slow to import, and few databases hold encoded images
-
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
+    image = decode(data, IMREAD_UNCHANGED)
     if image is None or image.dtype != np.uint8:
         raise DatabaseError(f"{name}: no readable image of 8 bits, where the Datum says encoded; make the database "
                             "again")
@@ -263,6 +263,8 @@ def _refuse_locked(path: Path) -> None:
     """Raise DatabaseError when another process has the database open with LMDB's lock, as convert_imageset does."""
     if not sys.platform.startswith("linux"):
         return
+    import fcntl  # not everywhere
+
     try:
         with open(path / "lock.mdb", "rb") as file:
             # struct flock: type, whence, start, length, pid. F_GETLK asks who stands in the way, and takes nothing.

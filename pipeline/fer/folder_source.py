@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from pipeline.decoding import decode
 from pipeline.fer.images import Batch, LabelledImage, SourceError
 from pipeline.fer.labels import LABELS
 
@@ -70,7 +72,7 @@ def _split(folder: Path, usage: str | None, seed: int) -> Iterator[tuple[str, Pa
     if usage is None:
         shuffled = iter(np.random.RandomState(seed).permutation(len(files)))
         for held_out, share in SHARES.items():
-            for index, _ in zip(shuffled, range(round(share * len(files))), strict=False):
+            for index in islice(shuffled, round(share * len(files))):
                 usages[index] = held_out
     yield from zip(usages, files, strict=True)
 
@@ -80,8 +82,8 @@ def _read(first: int, files: list[tuple[str, int, Path]]) -> list[LabelledImage]
 
 
 def _pixels(file: Path) -> np.ndarray:
-    data = np.frombuffer(file.read_bytes(), dtype=np.uint8)
-    pixels = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE) if len(data) else None
+    data = file.read_bytes()
+    pixels = decode(data, cv2.IMREAD_GRAYSCALE)
     if pixels is None:
         raise SourceError(f"{file}: no readable image ({len(data)} bytes), where PNG or JPEG was expected; mend or "
                           "remove it")
