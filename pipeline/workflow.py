@@ -1,6 +1,7 @@
 """What the Snakefile needs to know besides its rules: which data set it runs on, and how settings become options."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,18 +48,18 @@ def find_dataset(csv: str | None) -> Dataset:
         if found is None:
             return sample
         csv = str(found.parent if found.is_dir() else found)
-    path = Path(str(csv))  # check_settings has its say on other types afterwards
+    path = Path(str(csv)).expanduser()  # check_settings has its say on other types afterwards
     if not path.exists():
         raise InputError(f"csv: {path}: no such file or folder; give fer2013.csv, a folder of class folders or sample")
-    name = "folders" if path == RAW else path.name.split(".")[0]
+    name = "folders" if path == RAW else re.sub(r"[^\w-]+", "_", path.name.split(".")[0])
     if name == SAMPLE:
         raise InputError(f"csv: {path}: the name {SAMPLE} is the drawn sample's; rename the file")
     return Dataset(name, path)
 
 
-def check_settings(config: Mapping[str, Any], schema: Path = SCHEMA) -> None:
+def check_settings(config: Mapping[str, Any]) -> None:
     """Compare the settings with their JSON schema. Raises InputError naming a setting that is wrong."""
-    error = best_match(Draft202012Validator(yaml.safe_load(schema.read_text())).iter_errors(config))
+    error = best_match(Draft202012Validator(yaml.safe_load(SCHEMA.read_text())).iter_errors(config))
     if error is not None:
         where = "".join(f"{place}: " for place in error.absolute_path)
         raise InputError(f"settings: {where}{error.message}; config/config.yaml tells what may stand there")

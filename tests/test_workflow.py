@@ -88,6 +88,7 @@ def test_the_settings_fit_their_schema(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"momentum": 1}, r"momentum: 1 is greater than or equal to the maximum of 1"),
         ({"net": "../net"}, r"net: '../net' does not match"),
         ({"run": "a b"}, r"run: 'a b' does not match"),
+        ({"run": ".."}, r"run: '..' does not match"),
         ({"device": "gpu"}, r"device: 'gpu' is not one of"),
         ({"seed": -1}, r"seed: -1 is less than the minimum of 0"),
     ],
@@ -122,8 +123,8 @@ def test_finds_the_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert (find_dataset(None).name, find_dataset(None).source) == ("fer2013", Path("data/raw/fer2013.csv.xz"))
     assert find_dataset("sample") == find_dataset("data/sample/sample.csv")
     assert find_dataset("sample").is_sample
-    (tmp_path / "mine.csv.gz").touch()
-    assert find_dataset("mine.csv.gz").name == "mine"
+    (tmp_path / "my faces.csv.gz").touch()
+    assert find_dataset("my faces.csv.gz").name == "my_faces"  # names of folders go into shell commands
     with pytest.raises(InputError, match=r"csv: other\.csv: no such file"):
         find_dataset("other.csv")
     (tmp_path / "sample.csv").touch()
