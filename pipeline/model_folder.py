@@ -126,14 +126,16 @@ def read(path: Path) -> ModelFolder:
 
 
 class Classifier:
-    """A model folder's net on ONNX Runtime; may be called from several threads at once. `threads`: 0 for all cores."""
+    """A model folder's net on ONNX Runtime. threads: cores that one call uses; several threads may call at once."""
 
-    def __init__(self, folder: ModelFolder, threads: int = 0) -> None:
+    def __init__(self, folder: ModelFolder, threads: int = 1) -> None:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
-        options.log_severity_level = 3
+        # Threads that wait must not keep a core busy: other sessions, and the caller's own threads, need it.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.log_severity_level = 3  # errors only
         # int8 weights are widened once, when the file is loaded, instead of in every run.
         options.add_session_config_entry("session.disable_quant_qdq", "1")
         self.labels = folder.labels

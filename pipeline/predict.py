@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +19,10 @@ from pipeline.live.readings import FaceReading, Reading
 from pipeline.live.sinks import AnnotatedImages, Csv, JsonLines, Sink
 from pipeline.live.sources import Frame, ImageFiles
 from pipeline.model_folder import Classifier, ModelError, ModelFolder
+from pipeline.threads import map_ahead
 
 SHIPPED_MODEL = Path(__file__).resolve().parents[1] / "models" / "face_emotion_net"
-# Frames read at once: many small ones, or a single photo, so that the first line comes soon and memory stays small.
+# Frames read at once: many small ones, or a single large photo, so that memory stays small.
 BATCH_FRAMES = 64
 BATCH_PIXELS = 1 << 21
 NO_FACE = ("none", "whole")
@@ -53,20 +55,20 @@ def run(args: argparse.Namespace) -> None:
 
 
 class Predictor:
-    """A model folder's classifier behind a face detector, both loaded once.
+    """A model folder's classifier behind a face detector, both loaded once; several threads may call it at once.
 
     no_face: what an image without a face gives, no faces (`none`) or itself as the only one (`whole`). Raises
     ModelError when the model takes other faces than alignment makes.
     """
 
-    def __init__(self, folder: ModelFolder, detector: Detector, *, no_face: str = "none", threads: int = 2) -> None:
+    def __init__(self, folder: ModelFolder, detector: Detector, *, no_face: str = "none") -> None:
         wanted = (folder.preprocessing.channels, folder.preprocessing.height, folder.preprocessing.width)
         if wanted != (1, SIZE, SIZE):
             raise ModelError(
                 f"{folder.path}: takes faces of shape {wanted} where alignment makes {(1, SIZE, SIZE)}; "
                 "train on this pipeline's own databases"
             )
-        self.classifier = Classifier(folder, threads)
+        self.classifier = Classifier(folder)
         self.detector = detector
         self.no_face = no_face
         self.straighten = folder.preprocessing.faces == "aligned"
@@ -137,24 +139,32 @@ def predict(
         sinks.append(Csv(table, folder.labels))
     if annotated:
         sinks.append(AnnotatedImages(annotated, source.root))
-    predictor = Predictor(folder, build_detector(detector, threads=threads), no_face=no_face, threads=threads)
+    predictor = Predictor(folder, build_detector(detector, threads=1), no_face=no_face)
     frames = faces = without = 0
     start = time.perf_counter()
     with ExitStack() as stack:
         for sink in sinks:
             stack.enter_context(sink)
-        for batch in _batches(source):
-            for frame, reading in zip(batch, predictor.read(batch), strict=True):
-                for sink in sinks:
-                    sink.write(frame, reading)
-                frames += 1
-                faces += len(reading.faces)
-                without += not any(face.status == "found" for face in reading.faces)
+        for frame, reading in _read_all(predictor, source, threads):
+            for sink in sinks:
+                sink.write(frame, reading)
+            frames += 1
+            faces += len(reading.faces)
+            without += not any(face.status == "found" for face in reading.faces)
     seconds = time.perf_counter() - start
     log.info("%d images, %d faces, %d images without a face, %.2f s, %.1f images/s",
              frames, faces, without, seconds, frames / seconds)  # fmt: skip
     if source.failed:
         raise InputError(f"{source.failed} of {len(source)} images could not be read; they are named above")
+
+
+def _read_all(predictor: Predictor, frames: Iterable[Frame], threads: int) -> Iterator[tuple[Frame, Reading]]:
+    """Every frame with its reading, in order; batches are read by several threads, a core each."""
+    frames = iter(frames)
+    first = list(islice(frames, 1))  # by itself, so that its line comes soon
+    yield from zip(first, predictor.read(first), strict=True)
+    for batch, readings in map_ahead(lambda batch: (batch, predictor.read(batch)), _batches(frames), threads):
+        yield from zip(batch, readings, strict=True)
 
 
 def _batches(frames: Iterable[Frame]) -> Iterator[list[Frame]]:

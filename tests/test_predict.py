@@ -41,7 +41,7 @@ def portrait() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def predictor(model: Path) -> Predictor:
-    return Predictor(model_folder.read(model), build_detector("mtcnn", threads=1), threads=1)
+    return Predictor(model_folder.read(model), build_detector("mtcnn", threads=1))
 
 
 def command(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -68,7 +68,7 @@ def test_one_face_is_found_and_read_as_alignment_and_net_have_it(
     assert face.label == max(face.probabilities, key=lambda label: face.probabilities[label])
     (found,) = build_detector("mtcnn", threads=1).detect([portrait])
     aligned = align_face(portrait, found.boxes[0], found.landmarks[0])
-    by_hand = Classifier(model_folder.read(model), 1)(aligned[None, None])[0]
+    by_hand = Classifier(model_folder.read(model))(aligned[None, None])[0]
     np.testing.assert_allclose(list(face.probabilities.values()), by_hand, atol=1e-6)
 
 
@@ -98,7 +98,7 @@ def test_a_reading_does_not_hang_on_the_other_frames(predictor: Predictor, portr
 def test_an_image_without_a_face_has_none_or_is_read_whole(predictor: Predictor, model: Path) -> None:
     plain = Frame("plain", np.full((90, 70, 3), 127, np.uint8))
     assert predictor.read([plain]) == [Reading("plain", 70, 90, ())]
-    whole = Predictor(model_folder.read(model), build_detector("mtcnn", threads=1), no_face="whole", threads=1)
+    whole = Predictor(model_folder.read(model), build_detector("mtcnn", threads=1), no_face="whole")
     (face,) = whole.read([plain])[0].faces
     assert (face.status, face.score, face.box, face.landmarks) == ("whole", None, (0, 0, 69, 89), {})
 
@@ -109,7 +109,7 @@ def test_boxes_beyond_the_edge_are_read(model: Path, portrait: np.ndarray) -> No
             boxes = np.array([[-40, -30, 120, 200], [450, 500, 600, 700]], np.float32)
             return [Detections(boxes, np.ones(2, np.float32), np.full((2, 5, 2), np.nan, np.float32)) for _ in images]
 
-    (reading,) = Predictor(model_folder.read(model), Edge(), threads=1).read([Frame("portrait", portrait)])
+    (reading,) = Predictor(model_folder.read(model), Edge()).read([Frame("portrait", portrait)])
     assert [face.landmarks for face in reading.faces] == [{}, {}]
 
 
