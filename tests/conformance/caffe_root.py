@@ -1,10 +1,13 @@
 """Real Caffe in a Debian root, entered by chroot; docker/caffe-root.sh makes such a root."""
 
 import os
+import re
 import shutil
 import subprocess
 import tempfile
 from pathlib import Path
+
+import numpy as np
 
 HERE = Path(__file__).parent
 
@@ -45,6 +48,25 @@ class CaffeRoot:
         for script in ("record.py", "values.py"):
             shutil.copy(HERE / script, self.folder)
         return self.run("python3", "record.py", *arguments)
+
+    def net(self, path: str, case: str) -> dict[str, np.ndarray]:
+        """What a net in the folder answers to a case's numbers."""
+        self.record("net", path, case, "answer.npz")
+        return self._answer()
+
+    def solve(self, name: str, steps: int, start: str) -> dict[str, np.ndarray]:
+        """What NAME.solver.prototxt in the folder does from a .caffemodel or .solverstate; lr is from its log."""
+        log = self.record("solve", f"{name}.solver.prototxt", str(steps), "answer.npz", start)
+        return {**self._answer(), "lr": np.array([float(rate) for rate in re.findall(r"lr = (\S+)", log)])}
+
+    def database(self, path: str) -> dict[str, np.ndarray]:
+        """Keys, labels and images of an LMDB in the folder."""
+        self.record("database", path, "answer.npz")
+        return self._answer()
+
+    def _answer(self) -> dict[str, np.ndarray]:
+        with np.load(self.folder / "answer.npz", allow_pickle=False) as arrays:
+            return dict(arrays)
 
     def __enter__(self) -> "CaffeRoot":
         return self

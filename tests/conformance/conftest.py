@@ -1,9 +1,29 @@
-"""Fixtures of the tests that ask real Caffe."""
+"""Fixtures of the conformance tests."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+import torch
 from caffe_root import CaffeRoot
+from harness import make_training_folder
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """These nets are too small for two: handing work over takes longer than the work."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def training_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the solvers' cases read. Copy it: a solver writes its snapshots there."""
+    folder = tmp_path_factory.mktemp("training")
+    make_training_folder(folder)
+    return folder
 
 
 @pytest.fixture

@@ -1,21 +1,30 @@
 """Runs a case in the engine, and compares what came out with what real Caffe answered."""
 
 import re
+import shutil
 from collections.abc import Mapping
+from contextlib import chdir
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
-from values import Values, all_cases, forwards
+from google.protobuf import text_format
+from values import Values, forwards
 
+from pipeline.caffe import snapshot
 from pipeline.caffe.blobs import write_mean
-from pipeline.caffe.caffe_pb2 import Datum, NetParameter
+from pipeline.caffe.caffe_pb2 import TRAIN, Datum, LayerParameter, NetParameter
 from pipeline.caffe.database import DatabaseWriter, datum_from_image, record_key
 from pipeline.caffe.net import Net
-from pipeline.caffe.proto import read_net
+from pipeline.caffe.proto import read_net, read_solver, write_prototxt
+from pipeline.caffe.solver import get_solver
 
-CASES = Path(__file__).parent / "cases"
+HERE = Path(__file__).parent
+CASES = HERE / "cases"
+SOLVERS = HERE / "solvers"
+FACE_EMOTION_NET = Path(__file__).parents[2] / "prototxt/face_emotion_net/train_val.prototxt"
+NO_BIAS = "\n".join(f"# {layer}/1: choice 0" for layer in ("conv1", "conv2", "conv3", "fc1", "fc2", "fc3"))
 TOLERANCE = 1e-5
 
 Arrays = Mapping[str, np.ndarray]
@@ -32,10 +41,7 @@ def run_net(path: Path, case: str) -> dict[str, np.ndarray]:
     values = Values(case, text)
     param: NetParameter = read_net(path)
     net = Net(param, param.state.phase)
-    for layer in net.layers:
-        for index, blob in enumerate(layer.blobs):
-            with torch.no_grad():
-                blob.copy_(torch.from_numpy(values.parameter(layer.param.name, layer.type, index, tuple(blob.shape))))
+    draw_parameters(net, values)
     before = {(layer, index): blob.detach().clone()
               for layer, blobs in net.params.items() for index, blob in enumerate(blobs)}
     inputs = {name: torch.from_numpy(values.input(name, net.shapes[name])).requires_grad_() for name in net.inputs}
@@ -60,6 +66,14 @@ def run_net(path: Path, case: str) -> dict[str, np.ndarray]:
     return answer
 
 
+def draw_parameters(net: Net, values: Values) -> None:
+    """Fill every parameter blob as the case says."""
+    for layer in net.layers:
+        for index, blob in enumerate(layer.blobs):
+            with torch.no_grad():
+                blob.copy_(torch.from_numpy(values.parameter(layer.param.name, layer.type, index, tuple(blob.shape))))
+
+
 def gradient_of(blob: torch.Tensor) -> np.ndarray:
     """A blob's gradient; zeros where none came back, as Caffe has it."""
     leaf = blob if blob.is_leaf else blob._base  # a PERMISSIVE sharer sees its owner's blob in another shape
@@ -70,6 +84,11 @@ def recorded(case: str) -> dict[str, np.ndarray]:
     """Real Caffe's committed answer to a case; empty where it has none."""
     layer_type, name = case.split("/")
     return split_answers(CASES / layer_type / "recorded.npz", name)
+
+
+def recorded_solver(name: str) -> dict[str, np.ndarray]:
+    """Real Caffe's committed answer to a solver."""
+    return split_answers(SOLVERS / "recorded.npz", name)
 
 
 def split_answers(path: Path, name: str) -> dict[str, np.ndarray]:
@@ -126,5 +145,92 @@ def make_databases(folder: Path) -> None:
     write_mean(folder / "mean.binaryproto", images.mean(0, dtype=np.float32))
 
 
-__all__ = ["CASES", "all_cases", "assert_agrees", "make_databases", "recorded", "run_case", "run_net", "split_answers",
-           "tolerance"]
+def make_training_folder(folder: Path) -> None:
+    """Make what the solvers' cases read: their prototxts, faces_lmdb and its mean, and every net's first weights."""
+    for path in SOLVERS.glob("*.prototxt"):
+        shutil.copy(path, folder)
+    random = np.random.RandomState(1)
+    patterns = np.stack([cv2.resize(random.uniform(size=(6, 6)), (48, 48))[None] for _ in range(7)])  # a class each
+    labels = random.randint(0, 7, size=400)
+    images = (127 * (patterns[labels] + random.uniform(size=(400, 1, 48, 48)))).astype(np.uint8)
+    with DatabaseWriter(folder / "faces_lmdb") as database:
+        for index, (image, label) in enumerate(zip(images, labels.tolist(), strict=True)):
+            database.put(record_key(index, f"{index}.png"), datum_from_image(image, label))
+    write_mean(folder / "mean.binaryproto", images.mean(0, dtype=np.float32))
+    write_prototxt(folder / "face_emotion_net.prototxt", face_emotion_net_from_database())
+    with chdir(folder):
+        for name, rules in (("net", ""), ("face_emotion_net", NO_BIAS)):
+            net = Net(read_net(Path(f"{name}.prototxt")), TRAIN)
+            draw_parameters(net, Values(name, rules))
+            net.save(Path(f"{name}.caffemodel"))
+
+
+def face_emotion_net() -> NetParameter:
+    """FaceEmotionNet in TRAIN without what is drawn at random: nothing is dropped out, no data layer."""
+    param = read_net(FACE_EMOTION_NET)
+    layers = [layer for layer in param.layer if layer.type not in ("Data", "Accuracy")]
+    del param.layer[:]
+    param.layer.extend(layers)
+    for layer in param.layer:
+        if layer.type == "Dropout":
+            layer.dropout_param.dropout_ratio = 0
+        if layer.name == "fc3":
+            layer.inner_product_param.num_output = 7
+    param.state.phase = TRAIN
+    return param
+
+
+def write_face_emotion_net(path: Path) -> None:
+    """Write FaceEmotionNet on a given batch of 42x42 crops and labels.
+
+    Five of them, chosen by the name they are drawn under: in larger batches some value is soon so near a rectifier's
+    kink, or to another in its pooling window, that rounding alone decides where its gradient goes. Here a millionth's
+    noise on all weights leaves all gradients within 4e-6.
+    """
+    param = face_emotion_net()
+    for name, shape in (("label", (5,)), ("data", (5, 1, 42, 42))):
+        param.layer.insert(0, LayerParameter(name=name, type="Input", top=[name]))
+        param.layer[0].input_param.shape.add().dim.extend(shape)
+    path.write_text(f"# label: choice 0 1 2 3 4 5 6\nforce_backward: true\n{text_format.MessageToString(param)}")
+
+
+def run_face_emotion_net(path: Path) -> dict[str, np.ndarray]:
+    """Run what write_face_emotion_net wrote; the answer has the keys of record.py's "net"."""
+    values = Values("FaceEmotionNet", path.read_text())
+    net = Net(read_net(path), TRAIN)
+    draw_parameters(net, values)
+    gradients = net.gradients(**{name: values.input(name, net.shapes[name]) for name in net.inputs})
+    answer = {f"top/{name}": blob.detach().numpy() for name, blob in net.blobs.items()}
+    answer |= {f"gradient/{name}": gradient.numpy() for name, gradient in gradients.items()}
+    for layer in net.layers:
+        for index, blob in enumerate(layer.blobs):
+            answer[f"parameter gradient/{layer.param.name}/{index}"] = gradient_of(blob)
+            if not layer.blobs_are_learned:
+                answer[f"parameter/{layer.param.name}/{index}"] = blob.detach().numpy()
+    return answer
+
+
+def face_emotion_net_from_database() -> NetParameter:
+    """FaceEmotionNet on whole images, 64 at a time."""
+    param = face_emotion_net()
+    param.layer.insert(0, read_net(SOLVERS / "net.prototxt").layer[0])
+    param.layer[0].data_param.batch_size = 64
+    return param
+
+
+def run_solver(path: Path, steps: int, start: Path) -> dict[str, np.ndarray]:
+    """Iterate from a .caffemodel or .solverstate and leave a snapshot; the answer has record.py's keys, and lr."""
+    param = read_solver(path)
+    solver = get_solver(param)
+    if start.suffix == ".solverstate":
+        snapshot.restore(solver, start)
+    else:
+        solver.net.copy_from(start)
+    losses, rates = [], []
+    for _ in range(steps):
+        rates.append(solver.step())
+        losses.append(solver.net.loss.item())
+    snapshot.save(solver, param.snapshot_prefix)
+    parameters = {f"parameter/{layer}/{index}": blob.detach().numpy()
+                  for layer, blobs in solver.net.params.items() for index, blob in enumerate(blobs)}
+    return {"loss": np.array(losses), "lr": np.array(rates), **parameters}

@@ -1,10 +1,12 @@
 """What real Caffe answers. Runs in its own Python, inside the root that CAFFE_ROOT names; caffe_root.py calls it.
 
-    record.py cases FOLDER       every FOLDER/LayerType/case.prototxt -> FOLDER/LayerType/recorded.npz
-    record.py net NET CASE OUT   one prototxt, its numbers drawn under the name CASE -> OUT (.npz)
-    record.py solve SOLVER STEPS OUT [FROM]
-        iterate from a .caffemodel or .solverstate -> OUT (.npz): lr and loss of every iteration, parameters at the end;
-        a snapshot is left where the solver says
+    record.py cases FOLDER                  every FOLDER/LayerType/case.prototxt -> FOLDER/LayerType/recorded.npz
+    record.py net NET CASE OUT              a prototxt with the numbers of CASE -> tops and all gradients
+    record.py solve SOLVER STEPS OUT FROM   iterate from a .caffemodel or .solverstate -> losses, and parameters at the
+                                            end; a snapshot is left where the solver says
+    record.py database LMDB OUT             raw Datums, read by python3-lmdb -> keys, labels, images
+
+OUT is an .npz.
 """
 
 import sys
@@ -28,9 +30,12 @@ def draw_parameters(net, values: Values) -> None:
         blob.data[...] = values.parameter(layer, types[layer], index, tuple(blob.shape))
 
 
-def run_net(path: Path, case: str) -> dict:
-    """Forward and backward of one net. Keys: top/BLOB, gradient/INPUT, parameter gradient/LAYER/INDEX, and
-    parameter/LAYER/INDEX where the forward pass itself changed it."""
+def run_net(path: Path, case: str, every_gradient: bool = False) -> dict:
+    """Forward and backward of one net.
+
+    Keys: top/BLOB, gradient/INPUT (or every blob), parameter gradient/LAYER/INDEX, and parameter/LAYER/INDEX where the
+    forward pass itself changed it.
+    """
     text = path.read_text()
     net = caffe.Net(str(path), text_format.Parse(text, caffe_pb2.NetParameter()).state.phase)
     values = Values(case, text)
@@ -50,8 +55,8 @@ def run_net(path: Path, case: str) -> dict:
               if "_split_" not in name and not (name in inputs and np.array_equal(blob.data, inputs[name]))}
     net.clear_param_diffs()
     net.backward()
-    answer.update({f"gradient/{name}": net.blobs[name].diff.copy() for name in inputs
-                   if np.isfinite(net.blobs[name].diff).all()})
+    answer.update({f"gradient/{name}": net.blobs[name].diff.copy() for name in (net.blobs if every_gradient else inputs)
+                   if "_split_" not in name and np.isfinite(net.blobs[name].diff).all()})
     for (layer, index), blob in parameters(net).items():
         answer[f"parameter gradient/{layer}/{index}"] = blob.diff.copy()
         if not np.array_equal(blob.data, before[layer, index]):
@@ -74,7 +79,7 @@ def solve(path: Path, steps: int, start: str) -> dict:
     solver = caffe.get_solver(str(path))
     if start.endswith(".solverstate"):
         solver.restore(start)
-    elif start:
+    else:
         solver.net.copy_from(start)
     losses = []
     for _ in range(steps):
@@ -85,15 +90,30 @@ def solve(path: Path, steps: int, start: str) -> dict:
     return {"loss": np.array(losses), **answer}
 
 
+def read_database(path: str) -> dict:
+    import lmdb
+
+    keys, labels, images = [], [], []
+    with lmdb.open(path, readonly=True, lock=False) as environment, environment.begin() as transaction:
+        for key, value in transaction.cursor():
+            datum = caffe_pb2.Datum.FromString(value)
+            keys.append(key.decode())
+            labels.append(datum.label)
+            images.append(caffe.io.datum_to_array(datum))
+    return {"keys": np.array(keys), "labels": np.array(labels), "images": np.array(images)}
+
+
 def main() -> None:
     command, *arguments = sys.argv[1:]
     caffe.set_mode_cpu()
     if command == "cases":
         record_cases(Path(arguments[0]))
     elif command == "net":
-        np.savez(arguments[2], **run_net(Path(arguments[0]), arguments[1]))
+        np.savez(arguments[2], **run_net(Path(arguments[0]), arguments[1], every_gradient=True))
     elif command == "solve":
-        np.savez(arguments[2], **solve(Path(arguments[0]), int(arguments[1]), "".join(arguments[3:])))
+        np.savez(arguments[2], **solve(Path(arguments[0]), int(arguments[1]), arguments[3]))
+    elif command == "database":
+        np.savez(arguments[1], **read_database(arguments[0]))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 from caffe_root import CaffeRoot
-from harness import CASES, all_cases, assert_agrees, make_databases, recorded, run_case, split_answers, tolerance
+from harness import CASES, assert_agrees, make_databases, recorded, run_case, split_answers, tolerance
+from values import all_cases
 
 from pipeline.caffe.layers import LAYERS
 

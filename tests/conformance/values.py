@@ -17,7 +17,7 @@ class Values:
     """The numbers of one case.
 
     A comment line in the case's prototxt may say how a blob is drawn: "# NAME: uniform LOW HIGH" or
-    "# NAME: choice NUMBER NUMBER ...", NAME an input or a layer (for all blobs of its parameters).
+    "# NAME: choice NUMBER NUMBER ...", NAME an input, a layer (for all its parameters) or LAYER/INDEX.
     """
 
     def __init__(self, case: str, prototxt: str) -> None:
@@ -33,7 +33,8 @@ class Values:
         """A layer's blob: uniform in +-sqrt(3 / fan in) with several axes, else +-1/2; BatchNorm's sums in 1/2..3/2."""
         bound = math.sqrt(3 * shape[0] / math.prod(shape)) if len(shape) > 1 else 0.5
         default = [0.5, 1.5] if layer_type == "BatchNorm" else [-bound, bound]
-        return self._draw(f"{layer}/{index}", shape, self.rules.get(layer, ("uniform", default)))
+        name = f"{layer}/{index}"
+        return self._draw(name, shape, self.rules.get(name, self.rules.get(layer, ("uniform", default))))
 
     def output_gradient(self, name: str, shape) -> np.ndarray:
         """What the backward pass starts from at an output that is no loss: uniform in -1..1."""
@@ -50,6 +51,11 @@ def forwards(prototxt: str) -> int:
     """How many times the case is run forward before it is looked at ("# forwards: N"); once unless it says so."""
     found = re.search(r"^# forwards: (\d+)$", prototxt, re.MULTILINE)
     return int(found[1]) if found else 1
+
+
+def sample(blob: np.ndarray) -> np.ndarray:
+    """A thousand or so of a large blob's values, for answers that would be too large to keep."""
+    return blob.ravel()[:: blob.size // 1024] if blob.size > 2048 else blob
 
 
 def all_cases(folder: Path) -> list:
