@@ -161,8 +161,8 @@ def predictions(trained: Trained, database: Path) -> tuple[list[str], np.ndarray
     probabilities = np.concatenate(scores)
     if not np.allclose(probabilities.sum(axis=1), 1, atol=1e-3):
         raise EvaluationError(
-            f"net '{trained.net.name}': output '{trained.net.outputs[0]}' does not add up to 1; end the deploy net with "
-            "a Softmax layer"
+            f"net '{trained.net.name}': output '{trained.net.outputs[0]}' does not add up to 1; end the deploy "
+            "net with a Softmax layer"
         )
     return paths, np.concatenate(truth), probabilities
 
@@ -357,7 +357,7 @@ def _draw_table(axes: "Axes", darkness: np.ndarray, texts: list[list[str]], labe
     for place in range(len(labels)):
         axes.add_patch(Rectangle((place - 0.5, place - 0.5), 1, 1, fill=False, edgecolor="#08306B", linewidth=1.5))
     for (i, j), value in np.ndenumerate(darkness):
-        ink = "white" if value > 0.55 else "black" if value >= 0.01 or i == j else "#999999"
+        ink = "white" if value > 0.55 else "black" if value >= 0.01 or i == j else "#777777"
         axes.text(
             j,
             i,

@@ -31,9 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_net_arguments(parser)
     parser.add_argument("output", type=Path, help="the model folder to write")
     parser.add_argument("--faces", choices=("aligned", "images"), default="aligned",
-                        help="what the net learned from: straightened faces or whole images (default aligned)")  # fmt: skip
+                        help="learned from straightened faces or from whole images (default aligned)")  # fmt: skip
     parser.add_argument("--precision", choices=("float32", "int8"), default="float32",
-                        help="of the large weights in ONNX; int8 leaves the .caffemodel out (default float32)")  # fmt: skip
+                        help="of ONNX's large weights; int8 leaves the .caffemodel out (default float32)")  # fmt: skip
     parser.add_argument("--metrics", type=Path, help="metrics.json of evaluate, for model.json and the card")
     parser.add_argument("--run", type=Path, dest="record", help="run.json of train, for model.json")
     parser.add_argument("--name", help="the model's name (default: the net's)")
@@ -209,12 +209,13 @@ Every image once, with float32 weights.
 {figures}
 ## Limits
 
-It names what a face shows as people labelled such pictures, not what a person feels. People agree on such labels only in
-part, and agree less across cultures; nothing here was measured by age, sex or skin. Not for decisions about people.
+It names what a face shows as people labelled such pictures, not what a person feels. People agree on such labels only
+in part, and less across cultures; nothing here was measured by age, sex or skin. Not for decisions about people.
 """
 INT8 = (
-    "int8 in the large products, float32 elsewhere, and no .caffemodel; on the {images:,} images of {database} that gives "
-    "an accuracy of {accuracy_int8:.2%} where float32 has {accuracy_float32:.2%}, and {labels_changed} other labels."
+    "int8 in the large products, float32 elsewhere, and no .caffemodel; on the {images:,} images of {database} that "
+    "gives an accuracy of {accuracy_int8:.2%} where float32 has {accuracy_float32:.2%}, and {labels_changed} other "
+    "labels."
 )
 
 

@@ -4,7 +4,7 @@ import argparse
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -75,45 +75,36 @@ class Predictor:
 
     def read(self, frames: Sequence[Frame]) -> list[Reading]:
         """Read frames together; what is read in one does not depend on the others."""
-        found = [_Found(frame, []) for frame in frames]
         crops: list[np.ndarray] = []
-        for item, detections in zip(found, self.detector.detect([frame.image for frame in frames]), strict=True):
-            image = item.frame.image
+        found: list[list[FaceReading]] = []
+        for frame, detections in zip(frames, self.detector.detect([frame.image for frame in frames]), strict=True):
+            faces: list[FaceReading] = []
             for index in detections.by_size():
                 box, landmarks = detections.boxes[index], detections.landmarks[index]
-                crops.append(align_face(image, box, landmarks if self.straighten else np.full_like(landmarks, np.nan)))
-                item.faces.append((box, float(detections.scores[index]), landmarks, "found"))
-            if not item.faces and self.no_face == "whole":
-                height, width = image.shape[:2]
-                crops.append(whole_image(image))
-                item.faces.append((np.array([0, 0, width - 1, height - 1]), None, np.full((5, 2), np.nan), "whole"))
+                given = landmarks if self.straighten else np.full_like(landmarks, np.nan)
+                crops.append(align_face(frame.image, box, given))
+                faces.append(_face(box, float(detections.scores[index]), landmarks, "found"))
+            if not faces and self.no_face == "whole":
+                height, width = frame.image.shape[:2]
+                crops.append(whole_image(frame.image))
+                faces.append(_face(np.array([0, 0, width - 1, height - 1]), None, np.empty((0, 2)), "whole"))
+            found.append(faces)
         rows = iter(self.classifier(np.stack(crops)[:, None]) if crops else ())
-        return [item.reading(rows, self.classifier.labels) for item in found]
-
-
-@dataclass(frozen=True)
-class _Found:
-    """A frame and what was found in it: box (4,), score, landmarks (5, 2) and status of each face."""
-
-    frame: Frame
-    faces: list[tuple[np.ndarray, float | None, np.ndarray, str]]
-
-    def reading(self, rows: Iterator[np.ndarray], labels: Sequence[str]) -> Reading:
-        """Take a row of probabilities for each face."""
-        height, width = self.frame.image.shape[:2]
-        faces = tuple(
-            FaceReading(
-                (float(box[0]), float(box[1]), float(box[2]), float(box[3])),
-                score,
-                {}
-                if np.isnan(points).any()
-                else {n: (float(x), float(y)) for n, (x, y) in zip(LANDMARKS, points, strict=True)},
-                dict(zip(labels, map(float, next(rows)), strict=True)),
-                status,
+        labels = self.classifier.labels
+        readings = []
+        for frame, faces in zip(frames, found, strict=True):
+            read = tuple(
+                replace(face, probabilities=dict(zip(labels, map(float, next(rows)), strict=True))) for face in faces
             )
-            for box, score, points, status in self.faces
-        )
-        return Reading(self.frame.name, width, height, faces)
+            readings.append(Reading(frame.name, frame.image.shape[1], frame.image.shape[0], read))
+        return readings
+
+
+def _face(box: np.ndarray, score: float | None, landmarks: np.ndarray, status: str) -> FaceReading:
+    """A face that the classifier has not yet read; landmarks may be NaN, or none at all."""
+    left, top, right, bottom = map(float, box)
+    points = {name: (float(x), float(y)) for name, (x, y) in zip(LANDMARKS, landmarks, strict=False) if not np.isnan(x)}
+    return FaceReading((left, top, right, bottom), score, points, {}, status)
 
 
 def predict(

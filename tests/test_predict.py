@@ -17,10 +17,11 @@ from trained_net import make_trained_net
 from pipeline import model_folder
 from pipeline.faces.alignment import align_face
 from pipeline.faces.detector import Detections, build_detector
+from pipeline.fer.labels import LABELS
 from pipeline.live.readings import Reading
 from pipeline.live.sources import Frame, read_image
 from pipeline.model_folder import Classifier, ModelError
-from pipeline.predict import Predictor, _batches
+from pipeline.predict import SHIPPED_MODEL, Predictor, _batches
 
 ROOT = Path(__file__).parents[1]
 
@@ -195,3 +196,13 @@ def test_neither_torch_nor_what_only_training_needs_is_imported(model: Path, tmp
         [sys.executable, "-c", program, str(tmp_path), str(model)], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.skipif(not SHIPPED_MODEL.exists(), reason="models/face_emotion_net is not there")
+def test_the_model_that_ships_is_whole_small_and_finds_the_portrait_calm(portrait: np.ndarray) -> None:
+    assert sum(path.stat().st_size for path in SHIPPED_MODEL.iterdir()) <= 10_000_000
+    folder = model_folder.read(SHIPPED_MODEL)
+    assert set(folder.labels) == set(LABELS)
+    (reading,) = Predictor(folder, build_detector("mtcnn", threads=1)).read([Frame("portrait", portrait)])
+    (face,) = reading.faces
+    assert face.probabilities["surprise"] + face.probabilities["fear"] < 0.5

@@ -150,7 +150,8 @@ def test_no_images_at_all_are_a_batch_too() -> None:
     net = net_of(
         input_layer("x", (1, 3, 8, 8))
         + """
-        layer { name: "conv" type: "Convolution" bottom: "x" top: "a" convolution_param { num_output: 4 kernel_size: 3 } }
+        layer { name: "conv" type: "Convolution" bottom: "x" top: "a"
+                convolution_param { num_output: 4 kernel_size: 3 } }
         layer { name: "pool" type: "Pooling" bottom: "a" top: "b" pooling_param { kernel_size: 2 stride: 2 } }
         layer { name: "flat" type: "Flatten" bottom: "b" top: "c" }
         layer { name: "fc1" type: "InnerProduct" bottom: "b" top: "d" inner_product_param { num_output: 5 } }
