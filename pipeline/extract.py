@@ -22,8 +22,8 @@ from pipeline.fer.labels import KNOWN_COUNTS, LABELS
 from pipeline.manifest import USAGES, ManifestRow
 from pipeline.threads import map_ahead
 
-# Uncompressed: compression saves a 48x48 photograph a quarter, and no block on the disk, for twice the time.
-PNG_OPTIONS = [cv2.IMWRITE_PNG_COMPRESSION, 0]
+# Uncompressed and unfiltered: that takes a tenth of the time, and on the disk a 48x48 photograph one block either way.
+PNG_OPTIONS = [cv2.IMWRITE_PNG_COMPRESSION, 0, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
