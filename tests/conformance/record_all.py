@@ -40,6 +40,8 @@ def record_solvers(caffe: CaffeRoot) -> None:
     for suffix in ("caffemodel", "solverstate"):
         shutil.copy(caffe.folder / f"multistep_iter_50.{suffix}", SOLVERS)
     answers["resumed at 50"] = caffe.solve("multistep", 100, "net.caffemodel")
+    log = caffe.run("caffe", "train", "-solver", "log.prototxt", "-weights", "net.caffemodel")
+    (SOLVERS / "log.txt").write_text(log[log.index("Starting Optimization") :].partition("\n")[2])
     np.savez_compressed(SOLVERS / "recorded.npz", **{f"{name}/{key}": value for name, answer in answers.items()
                                                      for key, value in answer.items()})
 

@@ -1,5 +1,6 @@
 """Training against real Caffe: every lr policy, decay and clipping; each engine resuming the other's snapshot."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -9,8 +10,10 @@ from caffe_root import CaffeRoot
 from harness import SOLVERS, Arrays, assert_agrees, recorded_solver, run_solver
 
 from pipeline.caffe import snapshot
+from pipeline.caffe.log import TrainingLog
 from pipeline.caffe.proto import read_solver
 from pipeline.caffe.solver import get_solver
+from pipeline.caffe.training import solve
 
 NAMES = sorted(path.name.removesuffix(".solver.prototxt") for path in SOLVERS.glob("*.solver.prototxt"))
 STEPS = 200
@@ -72,3 +75,26 @@ def test_live_caffe_resumes_our_snapshot(folder: Path, caffe: CaffeRoot) -> None
     shutil.copytree(folder, caffe.folder, dirs_exist_ok=True)
     theirs = caffe.solve("multistep", 50, "multistep_iter_50.solverstate")
     assert_trained_alike({**ours, "loss": ours["loss"][50:], "lr": ours["lr"][50:]}, theirs, "resumed by Caffe")
+
+
+def test_logs_as_caffe(folder: Path) -> None:
+    solver = get_solver(read_solver(Path("log.prototxt")))
+    solver.net.copy_from(Path("net.caffemodel"))
+    with TrainingLog(Path("train.log"), solver) as log:
+        for event in solve(solver):
+            log.record(event)
+    ours, caffe = messages(Path("train.log").read_text()), messages((SOLVERS / "log.txt").read_text())
+    assert [words for words, _ in ours] == [words for words, _ in caffe]
+    for (words, numbers), (_, expected) in zip(ours, caffe, strict=True):
+        np.testing.assert_allclose(numbers, expected, rtol=1e-4, err_msg=words)
+
+
+def messages(log: str) -> list[tuple[str, list[float]]]:
+    """A log's lines from "Solving" on, without their glog prefixes and speeds: words, and the numbers among them."""
+    found = []
+    for line in log[: log.index("Optimization Done.")].splitlines():
+        prefix = re.match(r"I\d{4} \d\d:\d\d:\d\d\.\d{6} +\d+ \S+:\d+\] ", line)
+        message = re.sub(r" \(\S+ iter/s, \S+/5 iters\)", "", line[prefix.end():] if prefix else line)
+        number = r"(?<![\w#])\d+(?:\.\d+)?(?:e[+-]\d+)?"
+        found.append((re.sub(number, "N", message), [float(value) for value in re.findall(number, message)]))
+    return found[[words.startswith("Solving") for words, _ in found].index(True) :]
