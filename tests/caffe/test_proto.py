@@ -79,7 +79,7 @@ def test_a_blob_holds_as_many_values_as_its_shape_or_is_refused(shape: list[int]
     if math.prod(shape) == count and all(dim >= 0 for dim in shape):
         assert from_blobproto(blob, "it").shape == tuple(shape)
     else:
-        with pytest.raises(BinaryError, match="^it: "):
+        with pytest.raises(BinaryError, match=r"^it: "):
             from_blobproto(blob, "it")
 
 
