@@ -131,6 +131,9 @@ class Solver:
         return rate
 
     def _prepare_gradients(self) -> None:
+        for learnable in self.net.learnable:
+            if learnable.lr_mult and learnable.blob.grad is None:  # what the loss does not reach decays all the same
+                learnable.blob.grad = torch.zeros_like(learnable.blob)
         gradients = [learnable.blob.grad for learnable in self.net.learnable if learnable.blob.grad is not None]
         clip = self.param.clip_gradients
         if clip > 0:
