@@ -35,6 +35,10 @@ DATABASES = f"data/{dataset.name}/databases/{config['faces']}_{config['protocol'
 DATABASE_FILES = [f"{DATABASES}/{part}_lmdb/data.mdb" for part in ("train", "val", "test")]
 NET = f"prototxt/{config['net']}"
 RUN = f"results/{config['run'] or dataset.name}"
+# PublicTest may choose the weights; merged leaves no set that may, so its last ones are measured.
+CHOSEN = (
+    f"{RUN}/{'best' if config['protocol'] == 'kaggle' else 'final'}.caffemodel"
+)
 DATA_LOGS = f"logs/data/{dataset.name}"
 RUN_LOGS = f"logs/{RUN}"
 MODEL = config["model"]
@@ -250,7 +254,7 @@ rule evaluate:
     """Measure the net on every held-out image, once."""
     input:
         deploy=f"{RUN}/deploy.prototxt",
-        weights=f"{RUN}/best.caffemodel",
+        weights=CHOSEN,
         databases=DATABASE_FILES,
         mean=f"{DATABASES}/mean.binaryproto",
         labels=f"{DATABASES}/labels.txt",
@@ -282,7 +286,7 @@ rule export:
     """Put the net into a self-contained model folder."""
     input:
         deploy=f"{RUN}/deploy.prototxt",
-        weights=f"{RUN}/best.caffemodel",
+        weights=CHOSEN,
         mean=f"{DATABASES}/mean.binaryproto",
         labels=f"{DATABASES}/labels.txt",
         metrics=f"{RUN}/metrics.json",
