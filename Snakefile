@@ -36,9 +36,7 @@ DATABASE_FILES = [f"{DATABASES}/{part}_lmdb/data.mdb" for part in ("train", "val
 NET = f"prototxt/{config['net']}"
 RUN = f"results/{config['run'] or dataset.name}"
 # PublicTest may choose the weights; merged leaves no set that may, so its last ones are measured.
-CHOSEN = (
-    f"{RUN}/{'best' if config['protocol'] == 'kaggle' else 'final'}.caffemodel"
-)
+CHOSEN = f"{RUN}/{'best' if config['protocol'] == 'kaggle' else 'final'}.caffemodel"
 DATA_LOGS = f"logs/data/{dataset.name}"
 RUN_LOGS = f"logs/{RUN}"
 MODEL = config["model"]

@@ -19,12 +19,12 @@ from pipeline.faces.alignment import align_face, whole_image
 from pipeline.faces.contact_sheet import Tile, draw_sheet
 from pipeline.faces.detector import DETECTORS, LANDMARKS, Detections, Detector, build_detector
 from pipeline.manifest import USAGES, ManifestRow
+from pipeline.pictures import decode, encode_png
 from pipeline.threads import map_ahead
 
 FOUND, FALLBACK = "found", "fallback"
 MISSING = ("keep", "drop")
 SHEET_NAME, SHEET_FACES, SHEET_MISSES = "contact_sheet.png", 36, 12
-PNG_OPTIONS = [cv2.IMWRITE_PNG_COMPRESSION, 0]  # 2.4 kB an image lie in one 4 kB block of a disk either way
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -114,10 +114,10 @@ def _output_path(path: str) -> PurePosixPath:
 
 def read_image(path: Path) -> np.ndarray:
     """Read an image as (H, W, 3) uint8 RGB, grey replicated. Raises InputError unless it is 8-bit grey or colour."""
-    data = np.frombuffer(path.read_bytes(), np.uint8)
-    image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
+    data = path.read_bytes()
+    image = decode(data, cv2.IMREAD_UNCHANGED)
     if image is None:
-        what = "not a readable image" if data.size else "empty"
+        what = "not a readable image" if data else "empty"
         raise InputError(f"{path}: {what}; is it whole? make it again with extract")
     if image.dtype != np.uint8:
         raise InputError(f"{path}: {image.dtype} values where 8-bit ones were expected; convert it to 8 bits")
@@ -139,7 +139,7 @@ def _write(row: ManifestRow, image: np.ndarray, faces: Detections, folder: Path,
                 places |= {f"{name}_x": x, f"{name}_y": y}
         row = replace(row, status=FOUND, score=float(faces.scores[largest]), **places)
     if missing == "keep" or row.status == FOUND:
-        (folder / row.path).write_bytes(cv2.imencode(".png", face, PNG_OPTIONS)[1].tobytes())
+        (folder / row.path).write_bytes(encode_png(face))
     return row
 
 

@@ -11,9 +11,9 @@ from pipeline import manifest
 from pipeline.atomic import atomic_folder
 from pipeline.caffe.database import DatabaseWriter, datum_from_image, record_key
 from pipeline.console import log, progress
-from pipeline.decoding import decode
 from pipeline.errors import InputError
 from pipeline.manifest import ManifestRow
+from pipeline.pictures import decode
 from pipeline.threads import map_ahead
 
 # The Usages that stand in each database of a protocol.

@@ -22,8 +22,8 @@ from google.protobuf.message import DecodeError
 
 from pipeline.atomic import atomic_folder
 from pipeline.caffe.caffe_pb2 import Datum
-from pipeline.decoding import decode
 from pipeline.errors import InputError
+from pipeline.pictures import decode
 
 RECORDS_PER_COMMIT = 1000
 INITIAL_MAP_BYTES = 1 << 20  # LMDB's default, which Caffe leaves: mdb.c, DEFAULT_MAPSIZE

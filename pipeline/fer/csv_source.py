@@ -73,8 +73,12 @@ class CsvSource:
 @contextmanager
 def _open(path: Path) -> Iterator[IO[bytes]]:
     if path.suffix == ".zip":
-        with zipfile.ZipFile(path) as archive, archive.open(_csv_inside(archive, path)) as file:
-            yield file
+        with zipfile.ZipFile(path) as archive:
+            name = _csv_inside(archive, path)
+            if archive.getinfo(name).flag_bits & 1:
+                raise SourceError(f"{path}: {name} inside is encrypted; unpack it and give the CSV")
+            with archive.open(name) as file:
+                yield file
     else:
         with _OPEN.get(path.suffix, open)(path, "rb") as file:
             yield file

@@ -8,9 +8,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from pipeline.decoding import decode
 from pipeline.fer.images import Batch, LabelledImage, SourceError
 from pipeline.fer.labels import LABELS
+from pipeline.pictures import decode
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 USAGE_OF_FOLDER = {

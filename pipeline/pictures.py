@@ -1,4 +1,4 @@
-"""Pictures from files nobody vouches for."""
+"""Pictures: read from files nobody vouches for, and written by the thousand."""
 
 import numpy as np
 
@@ -14,3 +14,14 @@ def decode(data: bytes, mode: int) -> np.ndarray | None:
         return cv2.imdecode(np.frombuffer(data, np.uint8), mode) if data else None
     except cv2.error:
         return None
+
+
+def encode_png(image: np.ndarray) -> bytes:
+    """A PNG of a (H, W) uint8 image, neither compressed nor filtered.
+
+    That would save a 48x48 photograph a quarter, and no block on the disk, for several times the time.
+    """
+    import cv2
+
+    options = [cv2.IMWRITE_PNG_COMPRESSION, 0, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE]
+    return cv2.imencode(".png", image, options)[1].tobytes()
