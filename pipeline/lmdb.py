@@ -22,7 +22,7 @@ PROTOCOLS: dict[str, dict[str, tuple[str, ...]]] = {
     "merged": {"train": ("Training", "PublicTest"), "val": (), "test": ("PrivateTest",)},
 }
 NEEDED_USAGES = {"kaggle": ("Training", "PublicTest"), "merged": ("Training", "PrivateTest")}
-IMAGES_PER_BATCH = 64
+IMAGES_PER_BATCH = 256
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -81,7 +81,8 @@ def _read_images(root: Path, rows: list[ManifestRow]) -> Iterator[np.ndarray]:
     paths = [f"{root}/{row.path}" for row in rows]
     batches = (paths[first : first + IMAGES_PER_BATCH] for first in range(0, len(paths), IMAGES_PER_BATCH))
     shape = None
-    for batch in map_ahead(lambda batch: [(path, _read_image(path)) for path in batch], batches):
+    # One thread reads while this one writes: two would wait for the interpreter's lock longer than they save.
+    for batch in map_ahead(lambda batch: [(path, _read_image(path)) for path in batch], batches, threads=1):
         for path, image in batch:
             shape = shape or image.shape
             if image.shape != shape:
