@@ -9,6 +9,7 @@ from pipeline.caffe import caffe_pb2
 from pipeline.caffe.proto import BinaryError, read_binary, write_binary
 
 MAX_AXES = 32  # caffe/blob.hpp, kMaxBlobAxes
+MAX_COUNT = 2**31 - 1  # caffe/blob.cpp, Reshape: an int counts the values
 _PACKED_DATA_TAG = bytes([caffe_pb2.BlobProto.DATA_FIELD_NUMBER << 3 | 2])  # wire type 2: length-delimited
 
 
@@ -51,7 +52,8 @@ def from_blobproto(blob: caffe_pb2.BlobProto, name: str) -> np.ndarray:
     legacy = (blob.num, blob.channels, blob.height, blob.width)
     shape = tuple(blob.shape.dim) if blob.HasField("shape") else legacy
     values = _get_data(blob)
-    if len(shape) > MAX_AXES or any(dim < 0 for dim in shape) or math.prod(shape) != len(values):
+    absurd = any(dim < 0 for dim in shape) or math.prod(dim or 1 for dim in shape) > MAX_COUNT  # even beside a 0
+    if len(shape) > MAX_AXES or absurd or math.prod(shape) != len(values):
         raise BinaryError(f"{name}: {len(values)} values where shape {shape} was declared; is the file damaged?")
     return values.reshape(shape)
 

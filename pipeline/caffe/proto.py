@@ -56,6 +56,9 @@ def read_net(path: Path) -> caffe_pb2.NetParameter:
     if net.layers:
         raise PrototxtError(f"{path}: 'layers' is the form of 2014 where 'layer' was expected; upgrade it with "
                             "Caffe's upgrade_net_proto_text")
+    if net.input:
+        raise PrototxtError(f"{path}: 'input' is the form of before 2016 where a layer of type Input was expected; "
+                            "upgrade it with Caffe's upgrade_net_proto_text")
     return net
 
 
