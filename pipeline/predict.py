@@ -15,9 +15,10 @@ from pipeline.console import log
 from pipeline.errors import InputError
 from pipeline.faces.alignment import SIZE, align_face, whole_image
 from pipeline.faces.detector import DETECTORS, LANDMARKS, Detector, build_detector
+from pipeline.live.frames import Frame
 from pipeline.live.readings import FaceReading, Reading
 from pipeline.live.sinks import AnnotatedImages, Csv, JsonLines, Sink
-from pipeline.live.sources import Frame, ImageFiles
+from pipeline.live.sources import ImageFiles
 from pipeline.model_folder import Classifier, ModelError, ModelFolder
 from pipeline.threads import map_ahead
 

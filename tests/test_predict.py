@@ -18,8 +18,9 @@ from pipeline import model_folder
 from pipeline.faces.alignment import align_face
 from pipeline.faces.detector import Detections, build_detector
 from pipeline.fer.labels import LABELS
+from pipeline.live.frames import Frame
 from pipeline.live.readings import Reading
-from pipeline.live.sources import Frame, read_image
+from pipeline.live.sources import read_image
 from pipeline.model_folder import Classifier, ModelError
 from pipeline.predict import SHIPPED_MODEL, Predictor, _batches
 

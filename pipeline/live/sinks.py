@@ -10,8 +10,8 @@ from types import TracebackType
 from typing import IO, Self
 
 from pipeline.atomic import atomic_file
-from pipeline.live.readings import LANDMARKS, Reading
-from pipeline.live.sources import Frame
+from pipeline.live.frames import Frame
+from pipeline.live.readings import Reading, columns, rows
 
 
 class Sink:
@@ -62,26 +62,12 @@ class Csv(Sink):
             # Names that are not UTF-8 stay what they are on the disk.
             atomic_file(self.path, "w", encoding="utf-8", errors="surrogateescape", newline="")
         )
-        self.writer = csv.writer(file, lineterminator="\n")
-        landmarks = [f"{name}_{axis}" for name in LANDMARKS for axis in "xy"]
-        self.writer.writerow(
-            ["file", "width", "height", "status", "left", "top", "right", "bottom", "score", *landmarks, "label"]
-            + [f"probability_{label}" for label in self.labels]
-        )
+        self.writer = csv.DictWriter(file, columns(self.labels), lineterminator="\n")
+        self.writer.writeheader()
         return self
 
     def write(self, frame: Frame, reading: Reading) -> None:
-        start = [reading.file, reading.width, reading.height]
-        if not reading.faces:
-            self.writer.writerow([*start, "none"] + [""] * (16 + len(self.labels)))
-        for face in reading.faces:
-            values = face.to_json()
-            points = [values["landmarks"].get(name, ("", "")) for name in LANDMARKS]
-            self.writer.writerow(
-                [*start, face.status, *values["box"], "" if face.score is None else values["score"]]
-                + [value for point in points for value in point]
-                + [face.label, *(values["probabilities"][label] for label in self.labels)]
-            )
+        self.writer.writerows(rows(reading))
 
 
 class AnnotatedImages(Sink):

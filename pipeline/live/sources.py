@@ -5,42 +5,18 @@ import os
 import struct
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from pipeline.console import log
-from pipeline.errors import InputError
+from pipeline.live.frames import Frame, SourceError
 
 SUFFIXES = (".avif", ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif",
             ".tiff", ".webp")  # fmt: skip
 MAX_PIXELS = 1 << 27  # 134 megapixels, 400 MB as RGB: above any phone's picture, below what empties a machine
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error)  # all of them raised by Pillow's readers
-
-
-class SourceError(InputError):
-    """An input that gives no frame."""
-
-
-@dataclass(frozen=True)
-class Frame:
-    """name: as results call it. image: (H, W, 3) uint8, RGB, upright."""
-
-    name: str
-    image: np.ndarray
-
-
-class FrameSource(Protocol):
-    """Gives frames until there are no more, and counts in `failed` those it could not read."""
-
-    failed: int
-
-    def __iter__(self) -> Iterator[Frame]: ...
-
-    def __len__(self) -> int: ...
 
 
 class ImageFiles:

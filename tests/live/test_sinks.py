@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipeline.live.frames import Frame
 from pipeline.live.readings import LANDMARKS, FaceReading, Reading
 from pipeline.live.sinks import AnnotatedImages, Csv, JsonLines, Sink
-from pipeline.live.sources import Frame
 
 LABELS = ("happy", "sad")
 
@@ -45,12 +45,15 @@ def test_lines_of_json_hold_every_frame(tmp_path: Path) -> None:
     assert [line["file"] for line in lines] == [reading.file for reading in READINGS]
     assert [len(line["faces"]) for line in lines] == [2, 0, 1]
     assert lines[0]["faces"][0] == {
+        "track": None,
         "box": [1.0, 2.0, 30.0, 40.0],
         "score": 0.9877,
         "landmarks": {name: [10.0 + i, 20.2] for i, name in enumerate(LANDMARKS)},
         "probabilities": {"happy": 0.25, "sad": 0.75},
         "label": "sad",
+        "uncertain": False,
         "status": "found",
+        "conditions": [],
     }
     assert lines[2]["faces"][0]["score"] is None
     assert lines[2]["faces"][0]["landmarks"] == {}
@@ -72,7 +75,7 @@ def test_csv_has_a_row_a_face_and_one_for_a_frame_without(tmp_path: Path) -> Non
     assert rows[0]["probability_sad"] == "0.75"
     assert (rows[0]["left"], rows[0]["mouth_right_y"]) == ("1.0", "20.2")
     assert None not in rows[2]
-    assert set(rows[2].values()) == {ODD, "64", "none", ""}
+    assert set(rows[2].values()) == {ODD, "0", "64", "none", ""}
     assert rows[3]["score"] == rows[3]["nose_x"] == ""
 
 
