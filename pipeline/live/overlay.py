@@ -1,8 +1,10 @@
 """Draws readings over a frame: boxes, landmarks, labels and probability bars, legible on any image."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import cache
 from itertools import product
+from typing import Literal
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -21,6 +23,34 @@ MIN_TEXT = 11  # pixels
 ROW = 1.35  # height of a row of bars, in text sizes
 
 Rectangle = tuple[int, int, int, int]  # left, top, right, bottom
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What is drawn, of every face (`all`) or of the largest only (`single`). blur: faces are hidden."""
+
+    boxes: bool = True
+    landmarks: bool = True
+    labels: bool = True
+    bars: bool = True
+    emoji: bool = True
+    rate: bool = True
+    faces: Literal["all", "single"] = "all"
+    blur: bool = False
+
+
+class Overlay:
+    """Draws the readings of one source after the other."""
+
+    def __init__(self, parts: Parts = Parts()) -> None:
+        self.parts = parts
+
+    def draw(self, image: np.ndarray, reading: Reading, rate: float | None = None) -> np.ndarray:
+        """A new (H', W', 3) uint8 RGB image: a reading over its (H, W, 3) uint8 RGB frame.
+
+        H' and W' depend on the frame's size and the parts alone. rate: frames a second, where it shall be shown.
+        """
+        return draw(image, reading)
 
 
 def draw(image: np.ndarray, reading: Reading) -> np.ndarray:
