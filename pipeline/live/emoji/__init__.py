@@ -1,0 +1,41 @@
+"""A face for every expression, drawn by this project: <expression>.svg, and rendered from it <expression>.png."""
+
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.live.palette import COLOURS, expression
+
+FOLDER = Path(__file__).parent
+UNKNOWN = "unknown"  # the face for labels that are none of the palette's expressions
+NAMES = (*COLOURS, UNKNOWN)
+
+
+def name_of(label: str) -> str:
+    """The one of NAMES that stands for a model's label."""
+    return expression(label) or UNKNOWN
+
+
+@lru_cache(maxsize=128)
+def picture(name: str, size: int) -> np.ndarray:
+    """An emoji of NAMES as (size, size, 4) uint8: red, green and blue times alpha, and alpha. Not to be written to."""
+    import cv2
+
+    if not size:
+        return np.empty((0, 0, 4), np.uint8)
+    full = _full(name)
+    shrink = size < len(full)
+    scaled = cv2.resize(full, (size, size), interpolation=cv2.INTER_AREA if shrink else cv2.INTER_LINEAR)
+    scaled.flags.writeable = False
+    return scaled
+
+
+@lru_cache(maxsize=len(NAMES))
+def _full(name: str) -> np.ndarray:
+    import cv2
+
+    rendered = cv2.imdecode(np.frombuffer((FOLDER / f"{name}.png").read_bytes(), np.uint8), cv2.IMREAD_UNCHANGED)
+    rgba = cv2.cvtColor(rendered, cv2.COLOR_BGRA2RGBA)
+    rgba[..., :3] = np.rint(rgba[..., :3] * (rgba[..., 3:] / 255)).astype(np.uint8)
+    return rgba

@@ -1,0 +1,54 @@
+"""The expressions' colours, alike in everything that is drawn, and ink that is legible on them."""
+
+from functools import cache
+
+import numpy as np
+
+# Okabe and Ito's colours, which colour-blind people tell apart (jfly.uni-koeln.de/color); a grey stands for their
+# black, which would be lost on dark panels.
+COLOURS = {
+    "angry": "#D55E00",
+    "disgust": "#009E73",
+    "fear": "#CC79A7",
+    "happy": "#F0E442",
+    "sad": "#0072B2",
+    "surprise": "#E69F00",
+    "neutral": "#BBBBBB",
+    "contempt": "#56B4E9",
+}
+SYNONYMS = {"anger": "angry", "happiness": "happy", "sadness": "sad"}  # FER+'s names
+
+
+def expression(label: str) -> str | None:
+    """The one of COLOURS that a model's label means; None for a label of the model's own."""
+    name = label.lower()
+    name = SYNONYMS.get(name, name)
+    return name if name in COLOURS else None
+
+
+@cache
+def colours(labels: tuple[str, ...]) -> dict[str, str]:
+    """A colour, "#RRGGBB", for each of a model's labels: its expression's or, for any other, one not yet taken."""
+    taken = {COLOURS[name] for name in map(expression, labels) if name}
+    free = [colour for colour in COLOURS.values() if colour not in taken] or list(COLOURS.values())
+    own = [label for label in labels if expression(label) is None]
+    return {
+        label: COLOURS[name] if (name := expression(label)) else free[own.index(label) % len(free)] for label in labels
+    }
+
+
+def rgb(colour: str) -> tuple[int, int, int]:
+    """Red, green and blue, 0..255, of "#RRGGBB"."""
+    return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance of WCAG 2.2, 0 for black to 1 for white."""
+    channels = np.array(rgb(colour)) / 255
+    linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+    return float(linear @ (0.2126, 0.7152, 0.0722))
+
+
+def ink(ground: str) -> str:
+    """Black or white, whichever has more contrast on `ground`: both have the same at a luminance of 0.179."""
+    return "#000000" if luminance(ground) > 0.179 else "#FFFFFF"
