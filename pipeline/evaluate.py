@@ -2,8 +2,6 @@
 
 import argparse
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,28 +9,16 @@ import numpy as np
 
 from pipeline import manifest
 from pipeline.atomic import atomic_file
-from pipeline.caffe.caffe_pb2 import TEST, TransformationParameter
-from pipeline.caffe.database import DatabaseReader, datum_to_array
-from pipeline.caffe.transformer import Transformer
-from pipeline.console import log, progress_bar
-from pipeline.errors import InputError
+from pipeline.calibration import UNCERTAIN, calibrate, calibration_error, fit_temperature, negative_log_likelihood
+from pipeline.console import log
 from pipeline.model_folder import sha256
+from pipeline.trained import PARTS, MeasureError, add_net_arguments, load, predictions, versions
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from pipeline.caffe.net import Net
-
-BATCH = 256
-PARTS = ("val", "test")
-CALIBRATION_BINS = 15  # of equal width, as in Guo et al., 2017
 BOOTSTRAP_DRAWS = 2000
 BOOTSTRAP_SEED = 1
-FLT_MIN = float(np.finfo(np.float32).tiny)  # the smallest probability whose logarithm is taken, as Caffe's loss does
-
-
-class EvaluationError(InputError):
-    """A net, a database and labels that do not belong together."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,130 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--manifest", type=Path, required=True, help="manifest.csv that the databases were made from")
 
 
-def add_net_arguments(parser: argparse.ArgumentParser) -> None:
-    """What names a trained net and its data; export has the same."""
-    parser.add_argument("deploy", type=Path, help="deploy.prototxt")
-    parser.add_argument("weights", type=Path, help=".caffemodel")
-    parser.add_argument("--databases", type=Path, required=True, help="folder that the lmdb stage wrote")
-    parser.add_argument("--mean", type=Path, required=True, help="mean.binaryproto of the training database")
-    parser.add_argument("--scale", type=float, default=1.0, help="transform_param's scale in training (default 1)")
-
-
 def run(args: argparse.Namespace) -> None:
     evaluate(args.deploy, args.weights, args.output, databases=args.databases, mean=args.mean,
              manifest_path=args.manifest, scale=args.scale)  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A deploy net with its weights, its classes and what makes its input.
-
-    run: takes transformed images (N, C, h, w) to probabilities (N, classes); forward: raw ones (N, C, H, W).
-    """
-
-    net: "Net"
-    run: Callable[[np.ndarray], np.ndarray]
-    transformer: Transformer
-    labels: tuple[str, ...]
-
-    def forward(self, images: np.ndarray) -> np.ndarray:
-        return self.run(self.transformer(images))
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of a raw image: the mean's."""
-        assert self.transformer.mean is not None
-        channels, height, width = self.transformer.mean.shape
-        return channels, height, width
-
-
-def load(deploy: Path, weights: Path, mean: Path, labels: Path, scale: float) -> Trained:
-    """Build a deploy net. Raises EvaluationError when it is none, or does not fit the labels or the mean."""
-    from pipeline.caffe.net import build_net
-
-    param = TransformationParameter(mean_file=str(mean), scale=scale)
-    net = build_net(deploy, TEST)
-    if len(net.inputs) != 1 or len(net.outputs) != 1 or len(net.shapes[net.outputs[0]]) != 2:
-        raise EvaluationError(
-            f"{deploy}: inputs {', '.join(net.inputs) or 'none'}, outputs {', '.join(net.outputs) or 'none'} where one "
-            "input of images and one output (N, classes) were expected; is it a deploy prototxt?"
-        )
-    net.copy_from(weights)
-    names = manifest.read_labels(labels)
-    classes = net.shapes[net.outputs[0]][1]
-    if classes != len(names):
-        raise EvaluationError(
-            f"{deploy}: output '{net.outputs[0]}' has {classes} classes where {labels} names {len(names)}; render the "
-            "prototxts again for this class list"
-        )
-    wanted = net.shapes[net.inputs[0]][1:]
-    trained = Trained(net, lambda images: _forward(net, images), Transformer(param, TEST), names)
-    shape = trained.image_shape
-    if shape != wanted:
-        # The net sees the centre of the image: Caffe's crop, which is square.
-        param.crop_size = wanted[-1]
-        if wanted != (shape[0], wanted[-1], wanted[-1]) or wanted[-1] > min(shape[1:]):
-            raise EvaluationError(
-                f"{mean}: a mean of shape {shape} where {deploy} takes {wanted}; give the mean of this net's own "
-                "training database"
-            )
-    return trained
-
-
-def _forward(net: "Net", images: np.ndarray) -> np.ndarray:
-    import torch
-
-    with torch.inference_mode():
-        (output,) = net.forward(**{net.inputs[0]: images}).values()
-    return output.numpy()
-
-
-def read_batches(reader: DatabaseReader, classes: int) -> Iterator[tuple[list[bytes], np.ndarray, np.ndarray]]:
-    """Every record once: keys, images (N, C, H, W), labels (N,). Raises EvaluationError naming one that is wrong."""
-    keys: list[bytes] = []
-    images: list[np.ndarray] = []
-    labels: list[int] = []
-    for key, datum in reader:
-        image = datum_to_array(datum, reader.name(key))
-        if images and image.shape != images[0].shape:
-            raise EvaluationError(
-                f"{reader.name(key)}: shape {image.shape} where {images[0].shape} as before was expected; make the "
-                "database again from images of one size"
-            )
-        if not 0 <= datum.label < classes:
-            raise EvaluationError(
-                f"{reader.name(key)}: label {datum.label} where 0 to {classes - 1} was expected; make the database "
-                "again with these labels"
-            )
-        keys.append(key)
-        images.append(image)
-        labels.append(datum.label)
-        if len(images) == BATCH:
-            yield keys, np.stack(images), np.array(labels)
-            keys, images, labels = [], [], []
-    if images:
-        yield keys, np.stack(images), np.array(labels)
-
-
-def predictions(trained: Trained, database: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """Run a database through the net: the images' paths in its list, labels (N,), probabilities (N, classes)."""
-    paths: list[str] = []
-    truth = [np.empty(0, np.int64)]
-    scores = [np.empty((0, len(trained.labels)), np.float32)]
-    with DatabaseReader(database) as reader, progress_bar(len(reader), "images", database.name) as bar:
-        for keys, images, labels in read_batches(reader, len(trained.labels)):
-            # A record's key is its number, "_" and its path in the list (Caffe's convert_imageset).
-            paths += (key.decode("utf-8", "surrogateescape").split("_", 1)[1] for key in keys)
-            truth.append(labels)
-            scores.append(trained.forward(images))
-            bar.update(len(keys))
-    probabilities = np.concatenate(scores)
-    if not np.allclose(probabilities.sum(axis=1), 1, atol=1e-3):
-        raise EvaluationError(
-            f"net '{trained.net.name}': output '{trained.net.outputs[0]}' does not add up to 1; end the deploy "
-            "net with a Softmax layer"
-        )
-    return paths, np.concatenate(truth), probabilities
 
 
 def evaluate(
@@ -180,14 +45,15 @@ def evaluate(
     """Run every image of val_lmdb and test_lmdb through the net; write metrics.json and confusion.png under `output`.
 
     Returns what metrics.json holds: under `val` and `test` figures() of all images, and under `unseen` those of the
-    images whose source is not byte-equal to one in training; null where the database is empty. Raises InputError when
-    both are, or when net, mean, labels, databases and manifest do not belong together.
+    images whose source is not byte-equal to one in training; null where the database is empty. Under `temperature` the
+    one that calibrates the net on val_lmdb; null where that is empty, for nothing may be chosen on test_lmdb. Raises
+    InputError when both are, or when net, mean, labels, databases and manifest do not belong together.
     """
     trained = load(deploy, weights, mean, databases / "labels.txt", scale)
     sources = {row.path: row.sha256 for row in manifest.read(manifest_path)}
     seen = {_source(sources, path, manifest_path) for path in _listed(databases / "train.txt")}
-    metrics: dict[str, Any] = dict.fromkeys(PARTS)
-    for part in PARTS:
+    metrics: dict[str, Any] = {**dict.fromkeys(PARTS), "temperature": None}
+    for part in PARTS:  # val first: its temperature is measured on both
         paths, truth, probabilities = predictions(trained, databases / f"{part}_lmdb")
         if paths:
             unseen = np.array([_source(sources, path, manifest_path) not in seen for path in paths])
@@ -196,8 +62,13 @@ def evaluate(
             metrics[part]["unseen"] = (
                 figures(truth[unseen], probabilities[unseen], trained.labels) if unseen.any() else None
             )
-    if not any(metrics.values()):
-        raise EvaluationError(
+            if part == "val":
+                metrics["temperature"] = fit_temperature(truth, probabilities)
+            if metrics["temperature"]:
+                calibrated = calibrate(probabilities, metrics["temperature"])
+                metrics[part]["calibrated"] = calibrated_figures(truth, calibrated)
+    if not any(metrics[part] for part in PARTS):
+        raise MeasureError(
             f"{databases}: val_lmdb and test_lmdb are both empty, where images to measure were expected"
         )
     files = (deploy, weights, mean, *(databases / f"{part}_lmdb" / "data.mdb" for part in PARTS if metrics[part]))
@@ -220,19 +91,10 @@ def _listed(path: Path) -> list[str]:
 
 def _source(sources: dict[str, str], path: str, manifest_path: Path) -> str:
     if path not in sources:
-        raise EvaluationError(
+        raise MeasureError(
             f"{manifest_path}: no row of {path}, which the databases hold; give the manifest they were made from"
         )
     return sources[path]
-
-
-def versions(*packages: str) -> list[str]:
-    from importlib.metadata import version
-    from platform import python_version
-
-    from pipeline import __version__
-
-    return [f"pipeline {__version__}", f"python {python_version()}", *(f"{name} {version(name)}" for name in packages)]
 
 
 def figures(truth: np.ndarray, probabilities: np.ndarray, labels: tuple[str, ...]) -> dict[str, Any]:
@@ -258,7 +120,7 @@ def figures(truth: np.ndarray, probabilities: np.ndarray, labels: tuple[str, ...
         "macro_f1": float(macro_f1(confusion)),
         "macro_f1_95": macro_f1_interval(confusion),
         "ece": calibration_error(probabilities.max(axis=1), correct),
-        "nll": float(-np.log(np.maximum(probabilities[np.arange(len(truth)), truth], FLT_MIN)).mean()),
+        "nll": negative_log_likelihood(truth, probabilities),
         "per_class": [
             {
                 "label": label,
@@ -271,6 +133,22 @@ def figures(truth: np.ndarray, probabilities: np.ndarray, labels: tuple[str, ...
             for label, *values, support in zip(labels, *columns, strict=True)
         ],
         "confusion": confusion.tolist(),
+    }
+
+
+def calibrated_figures(truth: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
+    """What calibration makes of a part's ece and nll, and of the faces that are sure, not being below UNCERTAIN, their
+    share of all and the accuracy among them (null where there are none)."""
+    confidence, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == truth
+    sure = confidence >= UNCERTAIN
+    return {
+        "ece": calibration_error(confidence, correct),
+        "nll": negative_log_likelihood(truth, probabilities),
+        "sure": {
+            "threshold": UNCERTAIN,
+            "share": float(sure.mean()),
+            "accuracy": float(correct[sure].mean()) if sure.any() else None,
+        },
     }
 
 
@@ -289,13 +167,6 @@ def macro_f1_interval(confusion: np.ndarray) -> list[float]:
     return [float(low), float(high)]
 
 
-def calibration_error(confidence: np.ndarray, correct: np.ndarray) -> float:
-    """Expected calibration error: |accuracy - mean confidence| of each bin of confidence, weighted by its images."""
-    bins = np.minimum((confidence * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
-    gaps = np.bincount(bins, weights=confidence - correct)
-    return float(np.abs(gaps).sum() / len(confidence))
-
-
 def _report(part: str, found: dict[str, Any] | None) -> None:
     if not found:
         log.info("%s: no images", part)
@@ -306,6 +177,11 @@ def _report(part: str, found: dict[str, Any] | None) -> None:
         part, found["n"], 100 * found["accuracy"], 100 * low, 100 * high,
         found["macro_f1"], *found["macro_f1_95"], found["ece"], found["nll"],
     )  # fmt: skip
+    if "calibrated" in found:
+        after = found["calibrated"]
+        log.info("  calibrated: ECE %.4f, NLL %.4f; %.1f%% of the faces at least %.0f%% sure, accuracy among them %s",
+                 after["ece"], after["nll"], 100 * after["sure"]["share"], 100 * UNCERTAIN,
+                 "-" if after["sure"]["accuracy"] is None else f"{after['sure']['accuracy']:.2%}")  # fmt: skip
     width = max(len(row["label"]) for row in found["per_class"])
     log.info("  %-*s  precision  recall      F1  images", width, "class")
     for row in found["per_class"]:

@@ -11,6 +11,7 @@ import numpy as np
 from pipeline import manifest
 from pipeline.caffe.caffe_pb2 import TEST, TransformationParameter
 from pipeline.caffe.transformer import Transformer
+from pipeline.calibration import calibrate
 from pipeline.errors import InputError
 
 INDEX = "model.json"  # name, version, origin, figures, and the hash of every other file
@@ -55,13 +56,17 @@ class Preprocessing:
 
 @dataclass(frozen=True)
 class ModelFolder:
-    """A model folder whose files were all found to be what model.json says."""
+    """A model folder whose files were all found to be what model.json says.
+
+    temperature: what calibrates the net's probabilities; 1 where it was never measured.
+    """
 
     path: Path
     name: str
     version: str
     labels: tuple[str, ...]
     preprocessing: Preprocessing
+    temperature: float
 
     @property
     def onnx(self) -> Path:
@@ -102,6 +107,9 @@ def read(path: Path) -> ModelFolder:
     hashes = index.get("sha256")
     if not isinstance(hashes, dict) or not isinstance(index.get("name"), str):
         raise ModelError(f"{path / INDEX}: name and sha256 were expected; export the model again")
+    temperature = index.get("temperature") or 1.0
+    if not isinstance(temperature, float) or not 0 < temperature < float("inf"):
+        raise ModelError(f"{path / INDEX}: temperature {temperature}, not a positive number; export the model again")
     for name in NEEDED:
         if name not in hashes:
             raise ModelError(f"{path / INDEX}: no hash of {name}; export the model again")
@@ -120,9 +128,8 @@ def read(path: Path) -> ModelFolder:
     except TypeError as error:
         reason = str(error).removeprefix("Preprocessing.__init__() ")
         raise ModelError(f"{path / PREPROCESSING}: {reason}; export the model again") from None
-    return ModelFolder(
-        path, index["name"], str(index.get("version")), manifest.read_labels(path / LABELS), preprocessing
-    )
+    labels = manifest.read_labels(path / LABELS)
+    return ModelFolder(path, index["name"], str(index.get("version")), labels, preprocessing, temperature)
 
 
 class Classifier:
@@ -139,6 +146,7 @@ class Classifier:
         # int8 weights are widened once, when the file is loaded, instead of in every run.
         options.add_session_config_entry("session.disable_quant_qdq", "1")
         self.labels = folder.labels
+        self._temperature = folder.temperature
         self.preprocessing = folder.preprocessing
         self._transform = folder.transformer()
         try:
@@ -162,5 +170,6 @@ class Classifier:
             )
 
     def __call__(self, faces: np.ndarray) -> np.ndarray:
-        """Probabilities (N, classes) for faces (N, C, H, W) uint8 of the size that `preprocessing` tells."""
-        return self._session.run(None, {self._input.name: self._transform(faces)})[0]
+        """Calibrated probabilities (N, classes) for faces (N, C, H, W) uint8 of the size that `preprocessing` tells."""
+        probabilities = self._session.run(None, {self._input.name: self._transform(faces)})[0]
+        return calibrate(probabilities, self._temperature)

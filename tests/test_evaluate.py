@@ -13,8 +13,9 @@ from trained_net import SOFTMAX, TrainedNet, make_trained_net, probabilities_by_
 
 from pipeline import manifest
 from pipeline.caffe.blobs import write_mean
+from pipeline.calibration import UNCERTAIN, calibrate
 from pipeline.errors import InputError
-from pipeline.evaluate import calibration_error, figures, macro_f1, macro_f1_interval
+from pipeline.evaluate import figures, macro_f1, macro_f1_interval
 
 LABELS = ("a", "b", "c")
 
@@ -60,13 +61,6 @@ def test_macro_f1_leaves_out_classes_that_neither_occur_nor_are_predicted() -> N
     assert macro_f1_interval(confusion) == [low, high]  # seeded
 
 
-def test_calibration_error_weighs_each_bins_gap_by_its_images() -> None:
-    confidence = np.array([0.99, 0.99, 0.99, 0.5])
-    correct = np.array([True, True, False, True])
-    assert calibration_error(confidence, correct) == pytest.approx((abs(3 * 0.99 - 2) + 0.5) / 4)
-    assert calibration_error(np.array([1.0]), np.array([True])) == 0
-
-
 def test_every_held_out_image_is_measured_once(trained: TrainedNet, tmp_path: Path) -> None:
     metrics = trained.evaluate(tmp_path / "run")
     assert metrics == json.loads((tmp_path / "run/metrics.json").read_text())
@@ -82,6 +76,10 @@ def test_every_held_out_image_is_measured_once(trained: TrainedNet, tmp_path: Pa
         assert metrics[part]["confusion"] == confusion.tolist()
         assert metrics[part]["nll"] == pytest.approx(-np.log(probabilities[range(len(truth)), truth]).mean(), rel=1e-4)
         assert metrics[part]["unseen"]["n"] == len(chosen)
+        calibrated = calibrate(probabilities, metrics["temperature"])
+        sure = calibrated.max(axis=1) >= UNCERTAIN
+        assert metrics[part]["calibrated"]["sure"]["share"] == pytest.approx(sure.mean())
+    assert metrics["val"]["calibrated"]["nll"] < metrics["val"]["nll"]
     assert metrics["files"][0]["path"] == str(trained.deploy)
 
 
@@ -106,6 +104,13 @@ def test_an_empty_test_set_is_null(tmp_path: Path) -> None:
     metrics = trained.evaluate(tmp_path / "run")
     assert metrics["test"] is None
     assert metrics["val"]["n"] > 0
+
+
+def test_without_a_val_set_nothing_is_calibrated(tmp_path: Path) -> None:
+    trained = make_trained_net(noise(40), tmp_path, protocol="merged")
+    metrics = trained.evaluate(tmp_path / "run")
+    assert metrics["temperature"] is None
+    assert "calibrated" not in metrics["test"]
 
 
 def test_what_does_not_belong_together_is_refused(trained: TrainedNet, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from pipeline.caffe.caffe_pb2 import TEST, NetParameter
 from pipeline.caffe.database import DatabaseReader, datum_to_array
 from pipeline.caffe.net import Net
 from pipeline.caffe.proto import parse_text
+from pipeline.calibration import calibrate
 from pipeline.errors import InputError
 from pipeline.model_folder import Classifier, ModelError, read, sha256
 
@@ -87,6 +88,10 @@ def test_metrics_and_run_reach_index_and_card(trained: TrainedNet, tmp_path: Pat
     index = trained.export(tmp_path / "model", metrics=tmp_path / "run/metrics.json", record=tmp_path / "run/run.json")
     assert index["metrics"]["val"]["accuracy"] == metrics["val"]["accuracy"]
     assert index["training"] == {"seed": 1}
+    assert read(tmp_path / "model").temperature == metrics["temperature"] == index["temperature"]
+    images = held_out(trained)
+    calibrated = calibrate(probabilities_by_hand(trained, images[:, 0]), metrics["temperature"])
+    np.testing.assert_allclose(Classifier(read(tmp_path / "model"))(images), calibrated, atol=1e-4)
     card = (tmp_path / "model/MODEL_CARD.md").read_text()
     assert f"accuracy {metrics['test']['accuracy']:.2%}" in card
     assert "surprise" in card
@@ -152,6 +157,15 @@ def test_a_folder_that_is_not_whole_is_not_read(trained: TrainedNet, tmp_path: P
             read(damaged)
     with pytest.raises(ModelError, match=r"no model\.json inside"):
         read(tmp_path / "nowhere")
+
+
+def test_a_temperature_that_is_none_is_refused(trained: TrainedNet, tmp_path: Path) -> None:
+    trained.export(tmp_path / "model")
+    for wrong in (-1.0, "2", float("inf")):
+        index = json.loads((tmp_path / "model/model.json").read_text())
+        (tmp_path / "model/model.json").write_text(json.dumps(index | {"temperature": wrong}))
+        with pytest.raises(ModelError, match="temperature"):
+            read(tmp_path / "model")
 
 
 def test_files_that_contradict_one_another_are_not_used(trained: TrainedNet, tmp_path: Path) -> None:

@@ -180,7 +180,7 @@ def test_nothing_to_read_or_to_read_with_is_one_clear_line(
 def test_a_model_of_other_faces_is_refused(model: Path) -> None:
     folder = model_folder.read(model)
     other = model_folder.ModelFolder(
-        folder.path, "other", "1", folder.labels, model_folder.Preprocessing(3, 64, 64, 0, 1.0, "aligned")
+        folder.path, "other", "1", folder.labels, model_folder.Preprocessing(3, 64, 64, 0, 1.0, "aligned"), 1.0
     )
     with pytest.raises(ModelError, match=r"takes faces of shape \(3, 64, 64\)"):
         Predictor(other, build_detector("none"))

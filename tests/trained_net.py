@@ -66,14 +66,16 @@ def write_weights(deploy: Path, path: Path) -> Path:
     return path
 
 
-def make_trained_net(images: np.ndarray, folder: Path, usages: tuple[str, ...] = USAGES) -> TrainedNet:
+def make_trained_net(
+    images: np.ndarray, folder: Path, usages: tuple[str, ...] = USAGES, protocol: str = "kaggle"
+) -> TrainedNet:
     """The small net with random weights, databases of the images (N, 48, 48) and their mean, all under `folder`."""
     write_csv(folder / "fer2013.csv", images, usages)
     extract(folder / "fer2013.csv", folder / "images")
     manifest = folder / "images/manifest.csv"
     deploy = write_deploy(folder / "deploy.prototxt")
     databases = folder / "databases"
-    lmdb(manifest, databases, "kaggle", seed=1)
+    lmdb(manifest, databases, protocol, seed=1)
     mean(databases / "train_lmdb", databases / "mean.binaryproto")
     return TrainedNet(deploy, write_weights(deploy, folder / "weights.caffemodel"), databases,
                       databases / "mean.binaryproto", manifest)  # fmt: skip
