@@ -33,9 +33,9 @@ def picture(name: str, size: int) -> np.ndarray:
 
 @lru_cache(maxsize=len(NAMES))
 def _full(name: str) -> np.ndarray:
-    import cv2
+    from PIL import Image
 
-    rendered = cv2.imdecode(np.frombuffer((FOLDER / f"{name}.png").read_bytes(), np.uint8), cv2.IMREAD_UNCHANGED)
-    rgba = cv2.cvtColor(rendered, cv2.COLOR_BGRA2RGBA)
+    with Image.open(FOLDER / f"{name}.png") as image:
+        rgba = np.array(image.convert("RGBA"))
     rgba[..., :3] = np.rint(rgba[..., :3] * (rgba[..., 3:] / 255)).astype(np.uint8)
     return rgba

@@ -1,0 +1,163 @@
+"""Where things lie on the canvas and how large they are, from the frame's size alone, so that no picture jumps."""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from pipeline.live.emoji import name_of
+from pipeline.live.overlay.canvas import DARK, WHITE, Canvas, Rectangle, shorten, text_width
+from pipeline.live.palette import colours, ink, rgb
+from pipeline.live.readings import FaceReading
+
+MIN_SIDE = 360  # pixels; a frame whose shorter side is less is enlarged by a whole factor, or text would not be legible
+MAX_ENLARGED = 4 * MIN_SIDE  # pixels; what a frame is enlarged to at most, on its longer side
+CROP_SIDE = 180  # pixels; a frame of a shorter side is a face cut out, beside which nothing has room
+TEXT_SHARE, SMALL_TEXT_SHARE = 1 / 36, 1 / 55  # of the frame's shorter side; small: of what belongs to a small face
+MIN_TEXT = 11  # pixels
+ROW = 1.4  # height of a row of bars, in text sizes
+MAX_ROWS = 8  # of bars; of a model with more labels the most probable are shown
+NAME_WIDTH, BAR_WIDTH, PER_CENT_WIDTH = 5.2, 4.4, 2.6  # columns of bars, in text sizes
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A frame on its canvas, in the canvas's pixels.
+
+    factor: the frame's enlargement. frame: its width and height then; it begins at the left edge. side: width of what
+    stands to its right. height: of the canvas, around whose middle the frame lies.
+    """
+
+    factor: int
+    frame: tuple[int, int]
+    side: int
+    height: int
+
+    @classmethod
+    def of(cls, width: int, height: int, *, side: str | None) -> "Layout":
+        """Lay out a frame of width x height pixels with, beside it, a `panel`, a narrower `strip` if it is a face cut
+        out, or nothing.
+        """
+        shorter = min(width, height)
+        factor = max(1, min(-(-MIN_SIDE // shorter), MAX_ENLARGED // max(width, height)))
+        bare = cls(factor, (width * factor, height * factor), 0, height * factor)
+        if side == "panel":
+            least = max(shorter * factor, MIN_SIDE)
+            return cls(factor, bare.frame, round(0.55 * least), max(bare.height, least))
+        if side == "strip" and shorter < CROP_SIDE:
+            bars = panel_size(MAX_ROWS, bare.strip_text)
+            room = bars[0] + bare.text
+            return cls(factor, bare.frame, room, max(bare.height, bars[1] + room))
+        return bare
+
+    @property
+    def width(self) -> int:
+        return self.frame[0] + self.side
+
+    @property
+    def top(self) -> int:
+        return (self.height - self.frame[1]) // 2
+
+    @property
+    def text(self) -> int:
+        return max(MIN_TEXT, round(min(self.frame) * TEXT_SHARE))
+
+    @property
+    def small_text(self) -> int:
+        return max(MIN_TEXT, round(min(self.frame) * SMALL_TEXT_SHARE))
+
+    @property
+    def strip_text(self) -> int:
+        return round(1.3 * self.text)
+
+    @property
+    def line(self) -> int:
+        return max(2, round(min(self.frame) / 300))
+
+    def canvas(self, image: np.ndarray) -> Canvas:
+        """A canvas of its own with the frame on it."""
+        if self.factor > 1:
+            image = cv2.resize(image, self.frame, interpolation=cv2.INTER_CUBIC)
+        drawn = np.empty((self.height, self.width, 3), np.uint8)
+        if drawn.shape != image.shape:
+            drawn[:] = rgb(DARK)
+        drawn[self.top : self.top + self.frame[1], : self.frame[0]] = image
+        return Canvas(drawn)
+
+    def place(self, x: float, y: float) -> tuple[float, float]:
+        """Where a point of the frame, (0, 0) being the centre of its first pixel, lies on the canvas; clipped."""
+        width, height = self.frame
+        return (
+            min(max(0.0, (x + 0.5) * self.factor - 0.5), width - 1.0),
+            self.top + min(max(0.0, (y + 0.5) * self.factor - 0.5), height - 1.0),
+        )
+
+    def holds(self, rectangle: Rectangle) -> bool:
+        return min(rectangle[:2]) >= 0 and rectangle[2] <= self.width and rectangle[3] <= self.height
+
+
+@dataclass(frozen=True)
+class Face:
+    """A reading with its box on the canvas and the colours of its labels."""
+
+    reading: FaceReading
+    box: tuple[float, float, float, float]
+    palette: dict[str, str]
+
+    @classmethod
+    def of(cls, reading: FaceReading, layout: Layout) -> "Face":
+        left, top, right, bottom = reading.box
+        box = (*layout.place(left, top), *layout.place(right, bottom))
+        return cls(reading, box, colours(tuple(reading.probabilities)))
+
+    @property
+    def area(self) -> Rectangle:
+        left, top, right, bottom = map(round, self.box)
+        return left, top, right + 1, bottom + 1
+
+    @property
+    def size(self) -> float:
+        """The box's shorter side."""
+        return min(self.box[2] - self.box[0], self.box[3] - self.box[1])
+
+    @property
+    def colour(self) -> str:
+        return self.palette[self.reading.label]
+
+    @property
+    def emoji(self) -> str:
+        return name_of(self.reading.label)
+
+    @property
+    def plate(self) -> tuple[str, str]:
+        """Colours of the label's plate and of the text on it."""
+        return (DARK, WHITE) if self.reading.uncertain else (self.colour, ink(self.colour))
+
+    def text(self, size: int, width: int) -> str:
+        """ "#2 happy 93%", the label cut so that all of it, at this size of text, fits into `width` pixels."""
+        track = "" if self.reading.track is None else f"#{self.reading.track} "
+        sure = f"{'?' if self.reading.uncertain else ''} {self.reading.probabilities[self.reading.label]:.0%}"
+        return track + shorten(printable(self.reading.label), size, width - text_width(track + sure, size)) + sure
+
+    def rows(self, most: int) -> dict[str, float]:
+        """Probabilities by label, at most so many and those the greatest, in the model's order."""
+        probabilities = self.reading.probabilities
+        kept = sorted(probabilities, key=lambda label: -probabilities[label])[:most]
+        return {label: value for label, value in probabilities.items() if label in kept}
+
+
+def printable(label: str) -> str:
+    """A label on one line, without what no font shows."""
+    return "".join(letter if letter.isprintable() else " " for letter in label).strip()
+
+
+def panel_size(rows: int, text: int) -> tuple[int, int]:
+    """Width and height of a panel of bars."""
+    return (
+        round((NAME_WIDTH + BAR_WIDTH + PER_CENT_WIDTH) * text) + 4 * (text // 2),
+        round(rows * ROW * text) + 2 * (text // 2),
+    )
+
+
+def overlap(a: Rectangle, b: Rectangle) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
