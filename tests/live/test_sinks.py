@@ -1,14 +1,18 @@
-"""Sinks: what is written can be read again, and nothing half-written stays."""
+"""Sinks of text and pictures: what is written can be read again; a file is whole, or has all that was written live."""
 
 import csv
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from full_disk import full_disk
 from PIL import Image
 
-from pipeline.live.frames import Frame
+from pipeline.errors import InputError
+from pipeline.live.frames import Frame, SourceError
+from pipeline.live.overlay import Overlay
 from pipeline.live.readings import LANDMARKS, FaceReading, Reading
 from pipeline.live.sinks import AnnotatedImages, Csv, JsonLines, Sink
 
@@ -33,10 +37,12 @@ READINGS = (
 )
 
 
-def fill(sink: Sink) -> None:
+def fill(sink: Sink, times: int = 1, error: BaseException | None = None) -> None:
     with sink:
-        for reading in READINGS:
+        for reading in READINGS * times:
             sink.write(frame(reading.file), reading)
+        if error:
+            raise error
 
 
 def test_lines_of_json_hold_every_frame(tmp_path: Path) -> None:
@@ -81,7 +87,7 @@ def test_csv_has_a_row_a_face_and_one_for_a_frame_without(tmp_path: Path) -> Non
 
 def test_annotated_images_keep_their_paths(tmp_path: Path) -> None:
     root = tmp_path / "in"
-    with AnnotatedImages(tmp_path / "out", root) as sink:
+    with AnnotatedImages(tmp_path / "out", root, Overlay()) as sink:
         for name in ("a.jpg", "a.png", "deep/b.png"):
             sink.write(frame(str(root / name), 500), READINGS[0])
     found = sorted(str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*.*"))
@@ -91,12 +97,69 @@ def test_annotated_images_keep_their_paths(tmp_path: Path) -> None:
         assert len(np.unique(np.asarray(image))) > 3
 
 
-@pytest.mark.parametrize("kind", ["json", "csv"])
-def test_an_error_leaves_the_file_of_before(tmp_path: Path, kind: str) -> None:
+def test_the_images_that_are_read_are_not_written_over(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="give another folder"):
+        AnnotatedImages(tmp_path / "deep" / "..", tmp_path, Overlay())
+
+
+Text = Callable[[Path, bool], Sink]
+TEXTS: dict[str, Text] = {
+    "json": lambda path, live: JsonLines(path, live=live),
+    "csv": lambda path, live: Csv(path, LABELS, live=live),
+}
+texts = pytest.mark.parametrize("make", TEXTS.values(), ids=TEXTS)
+
+
+@texts
+def test_an_error_leaves_the_file_of_before(tmp_path: Path, make: Text) -> None:
     path = tmp_path / "out"
     path.write_text("before")
-    sink = JsonLines(path) if kind == "json" else Csv(path, LABELS)
-    with pytest.raises(AttributeError), sink:
-        sink.write(frame("one.png"), None)  # type: ignore[arg-type]
+    with pytest.raises(KeyboardInterrupt):
+        fill(make(path, False), error=KeyboardInterrupt())
     assert path.read_text() == "before"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@texts
+def test_live_every_line_is_there_at_once(tmp_path: Path, make: Text) -> None:
+    path = tmp_path / "new" / "out"
+    with make(path, True) as sink:
+        before = b""
+        for reading in READINGS:
+            sink.write(frame(reading.file), reading)
+            written = path.read_bytes()
+            assert written.startswith(before)
+            assert written.endswith(b"\n")
+            assert len(written) > len(before)
+            before = written
+    fill(make(tmp_path / "whole", False))
+    assert path.read_bytes() == (tmp_path / "whole").read_bytes()
+
+
+@texts
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SourceError("camera lost"), RuntimeError()], ids=repr)
+def test_live_every_line_is_kept_whatever_happens(tmp_path: Path, make: Text, error: BaseException) -> None:
+    with pytest.raises(type(error)):
+        fill(make(tmp_path / "out", True), error=error)
+    fill(make(tmp_path / "whole", False))
+    assert (tmp_path / "out").read_bytes() == (tmp_path / "whole").read_bytes()
+
+
+@texts
+def test_live_a_full_disk_is_told_and_whole_lines_stay(tmp_path: Path, make: Text) -> None:
+    path = tmp_path / "out"
+    with full_disk(5000), pytest.raises(OSError, match=str(path)):
+        fill(make(path, True), times=100)
+    fill(make(tmp_path / "whole", False), times=100)
+    written = path.read_bytes()
+    assert (tmp_path / "whole").read_bytes().startswith(written)
+    assert written.endswith(b"\n")
+    assert 4000 < len(written) <= 5000
+
+
+@texts
+def test_a_full_disk_is_told_and_nothing_stays(tmp_path: Path, make: Text) -> None:
+    path = tmp_path / "out"
+    with full_disk(5000), pytest.raises(OSError, match=str(path)):
+        fill(make(path, False), times=100)
+    assert list(tmp_path.iterdir()) == []

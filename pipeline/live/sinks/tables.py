@@ -1,0 +1,97 @@
+"""Readings as text: JSON Lines and CSV."""
+
+import csv
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import IO, Any, Protocol, Self
+
+from pipeline.atomic import atomic_file
+from pipeline.live.frames import Frame
+from pipeline.live.readings import Reading, columns, rows
+from pipeline.live.sinks.sink import Sink
+
+
+class JsonLines(Sink):
+    """A line of JSON a frame, to `path` or, with None, at once to standard output.
+
+    live: the frames come by the clock and nobody knows for how long. Every line is in the file as soon as it is
+    written, and stays whatever happens next; otherwise the file appears whole at the end, or not at all.
+    """
+
+    def __init__(self, path: Path | None, *, live: bool = False) -> None:
+        self.path = path
+        self.live = live
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        self.file: _Writable = sys.stdout
+        if self.path:
+            self.file = self.stack.enter_context(_text_file(self.path, self.live))
+        return self
+
+    def write(self, frame: Frame, reading: Reading) -> None:
+        self.file.write(json.dumps(reading.to_json()) + "\n")
+        if not self.path:
+            sys.stdout.flush()
+
+
+class Csv(Sink):
+    """A row a face to `path`; a frame without one has a single row of status `none`. live: as in JsonLines."""
+
+    def __init__(self, path: Path, labels: Sequence[str], *, live: bool = False) -> None:
+        self.path = path
+        self.labels = labels
+        self.live = live
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        file = self.stack.enter_context(_text_file(self.path, self.live))
+        self.writer = csv.DictWriter(file, columns(self.labels), lineterminator="\n")
+        self.writer.writeheader()
+        return self
+
+    def write(self, frame: Frame, reading: Reading) -> None:
+        self.writer.writerows(rows(reading))
+
+
+class _Writable(Protocol):
+    def write(self, text: str, /) -> Any: ...
+
+
+def _text_file(path: Path, live: bool) -> AbstractContextManager[_Writable]:
+    if live:
+        return _growing_file(path)
+    # Names that are not UTF-8 stay what they are on the disk.
+    return atomic_file(path, "w", encoding="utf-8", errors="surrogateescape", newline="")
+
+
+@contextmanager
+def _growing_file(path: Path) -> Iterator["_Growing"]:
+    """Open a file that takes every write at once and keeps it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "wb", buffering=0) as file:
+        yield _Growing(file, path)
+
+
+class _Growing:
+    """Writes whole lines, or nothing of them. Raises OSError naming the file."""
+
+    def __init__(self, file: IO[bytes], path: Path) -> None:
+        self.file = file
+        self.path = path
+        self.whole = 0  # bytes of the lines that are in the file
+
+    def write(self, line: str) -> None:
+        data = line.encode("utf-8", "surrogateescape")
+        try:
+            if self.file.write(data) != len(data):  # the disk took a part; the next write tells why no more
+                self.file.write(data)
+            self.whole += len(data)
+        except OSError as error:
+            os.ftruncate(self.file.fileno(), self.whole)
+            error.filename = str(self.path)
+            raise
