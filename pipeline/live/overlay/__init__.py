@@ -80,9 +80,10 @@ class Overlay:
         places = {}
         if self.parts.bars:
             taken += boxes
-            for face in faces:
+            for face, badge in zip(faces, badges, strict=True):
                 track = face.reading.track
-                place = find_place(layout, face, len(faces), taken, None if track is None else self._places.get(track))
+                before = None if track is None else self._places.get(track)
+                place = find_place(layout, face, badge, taken, faces=len(faces), before=before)
                 if place:
                     taken.append(place.panel)
                     draw_bars(canvas, face, place)

@@ -32,15 +32,17 @@ class Place:
     rows: int
 
 
-def find_place(layout: Layout, face: Face, faces: int, taken: Sequence[Rectangle], before: int | None) -> Place | None:
+def find_place(
+    layout: Layout, face: Face, badge: Rectangle, taken: Sequence[Rectangle], *, faces: int, before: int | None
+) -> Place | None:
     """Where the bars of one of so many `faces` cover nothing that is taken; None where there is no room.
 
-    before: index of the place of the frame before, which is kept while it is free.
+    badge: of the face's emoji. before: index of the place of the frame before, which is kept while it is free.
     """
     rows = min(MAX_ROWS, len(face.reading.probabilities))
     if faces > CROWD and face.box[3] - face.box[1] < panel_size(rows, layout.small_text)[1]:
         return None
-    places = list(_places(layout, face, rows, alone=faces == 1))
+    places = list(_places(layout, face, badge, rows, alone=faces == 1))
     if before is not None and before < len(places):
         places.insert(0, places[before])
     for place in places:
@@ -49,7 +51,7 @@ def find_place(layout: Layout, face: Face, faces: int, taken: Sequence[Rectangle
     return _inside(layout, face, taken, places[-1])
 
 
-def _places(layout: Layout, face: Face, rows: int, *, alone: bool) -> Iterator[Place]:
+def _places(layout: Layout, face: Face, badge: Rectangle, rows: int, *, alone: bool) -> Iterator[Place]:
     """Places from the best on: beside the face, under or over it, in less and less room."""
     gap = layout.text // 2
     left, top, right, bottom = face.area
@@ -65,12 +67,12 @@ def _places(layout: Layout, face: Face, rows: int, *, alone: bool) -> Iterator[P
     ):
         width, height = panel_size(count, text)
         lowest = layout.height - height
-        beside = [right + gap, left - gap - width]
+        beside = [right + gap, max(right, badge[2]) + gap, min(left, badge[0]) - gap - width]
         if alone:  # or nobody could tell which face a panel by the frame's edge belongs to
             beside += [layout.width - width - gap, gap]
         tops = (min(max(0, top), lowest), min(max(0, bottom - height), lowest))
         over = top - 2 * layout.text - gap - height  # leaves room for the label
-        for x, y in (*product(beside, tops), *product((left, right - width), (bottom + gap, over))):
+        for x, y in (*product(beside, tops), *product((left, right - width), (max(bottom, badge[3]) + gap, over))):
             yield Place(index, (x, y, x + width, y + height), text, count)
             index += 1
 
