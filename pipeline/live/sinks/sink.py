@@ -27,3 +27,6 @@ class Sink:
 
     def write(self, frame: Frame, reading: Reading) -> None:
         raise NotImplementedError
+
+    def idle(self) -> None:
+        """Called now and then while no frame comes, for a sink that a person deals with."""

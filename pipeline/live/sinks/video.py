@@ -92,6 +92,11 @@ class VideoFile:
         self.container = av.open(self.file.name, "w", format="mp4", options={"movflags": flags})
         return self
 
+    @property
+    def seconds(self) -> float:
+        """The video's length up to the latest frame."""
+        return self.tick * float(TIME_BASE)
+
     def write(self, image: np.ndarray, time: float, *, first: bool = False) -> None:
         """Add a frame (H, W, 3) uint8 RGB that comes `time` seconds after the source's start.
 
@@ -181,7 +186,7 @@ class VideoFile:
         picture.duration = self.duration
         self.container.mux(self.stream.encode(picture))
         if self.audio:
-            self.audio.write_until(self.tick * float(TIME_BASE))
+            self.audio.write_until(self.seconds)
 
     @contextmanager
     def _naming_the_file(self) -> Iterator[None]:
@@ -203,7 +208,7 @@ class VideoFile:
             self._encode(self.pending)
         self.container.mux(self.stream.encode(None))
         if self.audio:
-            self.audio.finish(self.tick * float(TIME_BASE), (self.tick + self.duration) * float(TIME_BASE))
+            self.audio.finish(self.seconds, (self.tick + self.duration) * float(TIME_BASE))
         self.container.close()
         if self.late:
             log.warning("%s: %d frames were not later than the one before, and are shown right after it",
