@@ -218,11 +218,11 @@ def _draw_person(page: "Axes", top: float, labels: tuple[str, ...], timeline: Ti
         page.add_patch(frame)
         face = page.imshow(track.thumbnail, extent=(x, x + FACE, y + FACE, y), interpolation="lanczos")
         face.set_clip_path(frame)
-    if track.number is None:
-        title = "All faces"
-        seen = f"in {_count(round(track.seconds), 'image', 'images')}"
-    else:
+    title = "All faces"
+    if track.number is not None:
         title = f"#{track.number}" + (f"  {_short(track.name, 14)}" if len(timeline.names) > 1 else "")
+    seen = f"in {_count(round(track.seconds), 'image', 'images')}"
+    if timeline.unit == "time":
         seen = f"{_clock(track.spans[0, 0])} – {_clock(track.spans[-1, 1])}, seen {_clock(track.seconds)}"
     x = 0.3 + FACE + 0.16
     page.text(x, middle - 0.25, title, color=INK, fontsize=13, weight="bold", va="center", parse_math=False)

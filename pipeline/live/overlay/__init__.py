@@ -127,7 +127,7 @@ def _paste_emoji(canvas: Canvas, face: Face, size: float, x: float, y: float) ->
 
 def _draw_label(canvas: Canvas, layout: Layout, face: Face, badge: Rectangle, taken: list[Rectangle]) -> Rectangle:
     """The label on a plate: above the box, under it, under the badge of its emoji or else inside the box."""
-    size = round(min(max(layout.small_text, face.size / 7), 1.25 * layout.text))
+    size = layout.text_between(face.size / 7, round(1.25 * layout.text))
     text = face.text(size, layout.frame[0] - 2 * size)
     plate = plate_sprite(text, size, *face.plate, dashed=face.reading.uncertain)
     left, top, _, bottom = face.area

@@ -55,7 +55,7 @@ def _places(layout: Layout, face: Face, badge: Rectangle, rows: int, *, alone: b
     """Places from the best on: beside the face, under or over it, in less and less room."""
     gap = layout.text // 2
     left, top, right, bottom = face.area
-    fitting = round(min(max((bottom - top) / (rows * ROW), layout.small_text), layout.text))
+    fitting = layout.text_between((bottom - top) / (rows * ROW), layout.text)
     index = 0
     if layout.side and alone:
         width, height = panel_size(rows, layout.strip_text)

@@ -62,7 +62,8 @@ class Canvas:
 
     def fill(self, rectangle: Rectangle, colour: str) -> None:
         left, top, right, bottom = rectangle
-        self.image[max(0, top) : max(0, bottom), max(0, left) : max(0, right)] = rgb(colour)
+        if left < right and top < bottom:
+            cv2.rectangle(self.image, (left, top), (right - 1, bottom - 1), rgb(colour), cv2.FILLED)
 
     def outline(self, box: tuple[float, float, float, float], width: int, colour: str, *, dashed: bool) -> None:
         """A box of round corners in `colour` between dark edges, so that it stands out on any ground."""
@@ -118,7 +119,7 @@ def text_sprite(text: str, size: int, colour: str) -> Sprite:
     return _tinted(np.asarray(mask), colour)
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=128)
 def plate_sprite(text: str, size: int, colour: str, ink: str, *, dashed: bool) -> Sprite:
     """Text on a plate of round corners; one with a dashed edge in `ink` stands for what is not sure."""
     label = text_sprite(text, size, ink)
@@ -137,7 +138,7 @@ def plate_sprite(text: str, size: int, colour: str, ink: str, *, dashed: bool) -
     return Sprite(cv2.multiply(sprite.image, 255 - shade, scale=1 / 255), shade)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=32)
 def panel_sprite(width: int, height: int, radius: int, edge: str, line: int) -> Sprite:
     """The dark ground of a panel, which lets a little shine through, in a frame of the colour `edge`."""
     outer = _rounded_mask(width, height, radius) / 255
@@ -151,7 +152,7 @@ def panel_sprite(width: int, height: int, radius: int, edge: str, line: int) -> 
     return Sprite(np.rint(colour).astype(np.uint8), np.rint(keep * 255).astype(np.uint8))
 
 
-@lru_cache(maxsize=128)
+@lru_cache(maxsize=48)
 def emoji_sprite(name: str, size: int, *, faded: bool) -> Sprite:
     """An emoji of pipeline.live.emoji; faded, in grey, for an expression that is not sure."""
     picture = emoji.picture(name, size)
@@ -182,7 +183,7 @@ def _tinted(mask: np.ndarray, colour: str) -> Sprite:
     return Sprite(np.rint(alpha * (np.array(rgb(colour)) / 255)).astype(np.uint8), 255 - alpha)
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=16)
 def _rounded_mask(width: int, height: int, radius: int) -> np.ndarray:
     large = Image.new("L", (width * SMOOTHING, height * SMOOTHING))
     ImageDraw.Draw(large).rounded_rectangle((0, 0, large.width - 1, large.height - 1), radius * SMOOTHING, 255)

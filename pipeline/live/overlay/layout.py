@@ -7,7 +7,7 @@ import numpy as np
 
 from pipeline.live.emoji import name_of
 from pipeline.live.overlay.canvas import DARK, WHITE, Canvas, Rectangle, shorten, text_width
-from pipeline.live.palette import colours, ink, rgb
+from pipeline.live.palette import colours, ink
 from pipeline.live.readings import FaceReading
 
 MIN_SIDE = 360  # pixels; a frame whose shorter side is less is enlarged by a whole factor, or text would not be legible
@@ -66,6 +66,13 @@ class Layout:
     def small_text(self) -> int:
         return max(MIN_TEXT, round(min(self.frame) * SMALL_TEXT_SHARE))
 
+    def text_between(self, size: float, most: int) -> int:
+        """One of four sizes of text from small_text to `most`, the largest that `size` allows: few, so that text does
+        not change with each pixel that a face grows by.
+        """
+        steps = np.linspace(self.small_text, max(self.small_text, most), 4)
+        return round(max(step for step in steps if step <= max(size, self.small_text)))
+
     @property
     def strip_text(self) -> int:
         return round(1.3 * self.text)
@@ -78,11 +85,12 @@ class Layout:
         """A canvas of its own with the frame on it."""
         if self.factor > 1:
             image = cv2.resize(image, self.frame, interpolation=cv2.INTER_CUBIC)
-        drawn = np.empty((self.height, self.width, 3), np.uint8)
-        if drawn.shape != image.shape:
-            drawn[:] = rgb(DARK)
-        drawn[self.top : self.top + self.frame[1], : self.frame[0]] = image
-        return Canvas(drawn)
+        canvas = Canvas(np.empty((self.height, self.width, 3), np.uint8))
+        width, bottom = self.frame[0], self.top + self.frame[1]
+        canvas.image[self.top : bottom, :width] = image
+        for rest in ((width, 0, self.width, self.height), (0, 0, width, self.top), (0, bottom, width, self.height)):
+            canvas.fill(rest, DARK)
+        return canvas
 
     def place(self, x: float, y: float) -> tuple[float, float]:
         """Where a point of the frame, (0, 0) being the centre of its first pixel, lies on the canvas; clipped."""
