@@ -22,9 +22,7 @@ from pipeline.live.sinks.window import COMMANDS, SWITCHES, DisplayError, Window,
 
 NAME = "cam:0"
 HEIGHT, WIDTH = 360, 640
-FACE = FaceReading(
-    (200.0, 100.0, 300.0, 220.0), 0.99, {"nose": (250.0, 160.0)}, {"happy": 0.75, "sad": 0.25}, "found", 1
-)
+FACE = FaceReading((200.0, 100.0, 300.0, 220.0), 0.99, {"nose": (250.0, 160.0)}, {"happy": 0.75, "sad": 0.25}, "found")
 KEY_CODES = {"space": pygame.K_SPACE, "escape": pygame.K_ESCAPE}
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from pipeline.console import log
+from pipeline.live.frames import SourceError
+from pipeline.live.sources.video import VideoFile, open_container
 
 if TYPE_CHECKING:
     import av
@@ -35,9 +37,9 @@ class AudioTrack:
         import av
 
         try:
-            container = av.open(str(source))
-        except av.FFmpegError as error:
-            log.warning("%s: its sound is left out, as the file cannot be opened again (%s)", source, error.strerror)
+            container = _open(source)
+        except SourceError as error:
+            log.warning("%s; its sound is left out", error)
             return None
         stream = container.streams.best("audio")
         if isinstance(stream, av.AudioStream) and stream.codec_context is not None:
@@ -97,7 +99,7 @@ class AudioTrack:
         """Whether the source has pictures after the time `last`."""
         import av
 
-        with suppress(av.FFmpegError), av.open(str(self.source)) as container:
+        with suppress(av.FFmpegError, SourceError), _open(self.source) as container:
             later = self.origin + last + JUST_AFTER
             container.seek(round((later - LEAD) * av.time_base))
             return any(_seconds(packet) > later for packet in container.demux(container.streams.video[0]))
@@ -152,6 +154,11 @@ class AudioTrack:
         yield from ((_seconds(encoded), encoded) for encoded in self.track.encode(None))
         if damaged:
             log.warning("%s: %d damaged packets of sound were left out", self.source, damaged)
+
+
+def _open(source: Path) -> "InputContainer":
+    video = VideoFile(source)
+    return open_container(video.location, video.options, video.name)
 
 
 def _seconds(packet: "av.Packet") -> float:
