@@ -199,6 +199,24 @@ def test_two_faces_are_drawn_in_their_own_colours_and_one_in_single() -> None:
     assert (single[140:310, 490:610] == 90).all()
 
 
+def test_single_stays_with_a_face_while_another_is_little_larger() -> None:
+    overlay, image = Overlay(Parts(faces="single")), grey()
+    one, larger, far_larger = (
+        face((400.0, 200.0, 400.0 + side, 200.0 + side), label, track=track)
+        for side, label, track in ((100, "happy", 1), (110, "sad", 2), (150, "sad", 2))
+    )
+
+    def shown(*faces: FaceReading) -> str:
+        panel = overlay.draw(image, reading(image, *faces))[:, 800:]
+        return max(("happy", "sad"), key=lambda label: (panel == rgb(COLOURS[label])).all(axis=2).sum())
+
+    assert shown(larger, one) == "sad"
+    assert shown(one) == "happy"
+    assert shown(larger, one) == "happy"
+    assert shown(far_larger, one) == "sad"
+    assert shown(far_larger) == "sad"
+
+
 def test_single_has_a_panel_beside_the_frame() -> None:
     image = grey()
     drawn = draw(Parts(faces="single"), image, face(BOX))

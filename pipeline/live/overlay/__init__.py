@@ -9,7 +9,9 @@ from pipeline.live.overlay.bars import draw_bars, draw_rows, find_place
 from pipeline.live.overlay.canvas import DARK, MUTED, WHITE, Canvas, Rectangle, emoji_sprite, plate_sprite
 from pipeline.live.overlay.hide import hide
 from pipeline.live.overlay.layout import MAX_ROWS, MIN_TEXT, ROW, Face, Layout, overlap, panel_size
-from pipeline.live.readings import Reading
+from pipeline.live.readings import FaceReading, Reading
+
+STEADY = 1.3  # times the area of the face that is shown alone must another have to take its place
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,8 @@ class Overlay:
 
     def __init__(self, parts: Parts = Parts()) -> None:
         self.parts = parts
-        self._places: dict[int, int] = {}  # of bars, by the face's track
+        self._places: dict[int, tuple[int, int]] = {}  # of bars, by the face's track
+        self._single: int | None = None  # track
 
     def draw(self, image: np.ndarray, reading: Reading, rate: float | None = None) -> np.ndarray:
         """A new (H', W', 3) uint8 RGB image: a reading over its (H, W, 3) uint8 RGB frame.
@@ -52,8 +55,9 @@ class Overlay:
         parts = self.parts
         layout = Layout.of(image.shape[1], image.shape[0], side=parts.side)
         canvas = layout.canvas(hide(image, [face.box for face in reading.faces]) if parts.blur else image)
-        faces = [Face.of(face, layout) for face in reading.faces]
-        for face in reversed(faces if parts.faces == "all" else faces[:1]):
+        shown = reading.faces if parts.faces == "all" else self._largest(reading)
+        faces = [Face.of(face, layout) for face in shown]
+        for face in reversed(faces):
             if parts.boxes:
                 canvas.outline(face.box, layout.line, face.colour, dashed=face.reading.uncertain)
             if parts.landmarks and not parts.blur:
@@ -66,6 +70,15 @@ class Overlay:
         elif layout.side:
             _draw_single(canvas, layout, parts, faces[0] if faces else None)
         return canvas.image
+
+    def _largest(self, reading: Reading) -> tuple[FaceReading, ...]:
+        """The largest face alone or, so that two do not take turns, that of the frame before while nearly as large."""
+        before = [face for face in reading.faces if face.track is not None and face.track == self._single]
+        shown = reading.faces[:1]
+        if before and _area(before[0]) * STEADY > _area(shown[0]):
+            shown = (before[0],)
+        self._single = shown[0].track if shown else None
+        return shown
 
     def _draw_all(self, canvas: Canvas, layout: Layout, faces: list[Face], taken: list[Rectangle]) -> None:
         """Emoji, labels and bars, so that they cover no other face and, where there is room, not one another."""
@@ -88,8 +101,13 @@ class Overlay:
                     taken.append(place.panel)
                     draw_bars(canvas, face, place)
                     if track is not None:
-                        places[track] = place.index
+                        places[track] = place.name
         self._places = places
+
+
+def _area(face: FaceReading) -> float:
+    left, top, right, bottom = face.box
+    return (right - left) * (bottom - top)
 
 
 def _draw_rate(canvas: Canvas, layout: Layout, rate: float) -> Rectangle:

@@ -24,28 +24,32 @@ MAX_COVERED = 0.3  # of a face's box may be covered by its own bars, where they 
 
 @dataclass(frozen=True)
 class Place:
-    """index: its number among the places of a face. panel: its area. text: size of text. rows: how many."""
+    """name: which of a face's places it is. panel: its area. text: size of text. rows: how many."""
 
-    index: int
+    name: tuple[int, int]
     panel: Rectangle
     text: int
     rows: int
 
 
 def find_place(
-    layout: Layout, face: Face, badge: Rectangle, taken: Sequence[Rectangle], *, faces: int, before: int | None
+    layout: Layout,
+    face: Face,
+    badge: Rectangle,
+    taken: Sequence[Rectangle],
+    *,
+    faces: int,
+    before: tuple[int, int] | None,
 ) -> Place | None:
     """Where the bars of one of so many `faces` cover nothing that is taken; None where there is no room.
 
-    badge: of the face's emoji. before: index of the place of the frame before, which is kept while it is free.
+    badge: of the face's emoji. before: name of the place in the frame before, which is kept while it is free.
     """
     rows = min(MAX_ROWS, len(face.reading.probabilities))
     if faces > CROWD and face.box[3] - face.box[1] < panel_size(rows, layout.small_text)[1]:
         return None
     places = list(_places(layout, face, badge, rows, alone=faces == 1))
-    if before is not None and before < len(places):
-        places.insert(0, places[before])
-    for place in places:
+    for place in sorted(places, key=lambda place: place.name != before):
         if layout.holds(place.panel) and not any(overlap(place.panel, other) for other in taken):
             return place
     return _inside(layout, face, taken, places[-1])
@@ -55,26 +59,27 @@ def _places(layout: Layout, face: Face, badge: Rectangle, rows: int, *, alone: b
     """Places from the best on: beside the face, under or over it, in less and less room."""
     gap = layout.text // 2
     left, top, right, bottom = face.area
-    fitting = layout.text_between((bottom - top) / (rows * ROW), layout.text)
-    index = 0
     if layout.side and alone:
         width, height = panel_size(rows, layout.strip_text)
         x = layout.frame[0] + (layout.side - width) // 2
-        yield Place(index, (x, gap, x + width, gap + height), layout.strip_text, rows)
-        index += 1
-    for text, count in dict.fromkeys(
-        ((fitting, rows), (layout.small_text, rows), (layout.small_text, min(rows, BRIEF_ROWS)))
+        yield Place((0, 0), (x, gap, x + width, gap + height), layout.strip_text, rows)
+    fitting = layout.text_between((bottom - top) / (rows * ROW), layout.text)
+    for room, text, count in (
+        (3, fitting, rows),
+        (2, layout.small_text, rows),
+        (1, layout.small_text, min(rows, BRIEF_ROWS)),
     ):
         width, height = panel_size(count, text)
         lowest = layout.height - height
-        beside = [right + gap, max(right, badge[2]) + gap, min(left, badge[0]) - gap - width]
-        if alone:  # or nobody could tell which face a panel by the frame's edge belongs to
-            beside += [layout.width - width - gap, gap]
-        tops = (min(max(0, top), lowest), min(max(0, bottom - height), lowest))
+        tops = min(max(0, top), lowest), min(max(0, bottom - height), lowest)
+        beside = right + gap, max(right, badge[2]) + gap, min(left, badge[0]) - gap - width
+        under = max(bottom, badge[3]) + gap
         over = top - 2 * layout.text - gap - height  # leaves room for the label
-        for x, y in (*product(beside, tops), *product((left, right - width), (max(bottom, badge[3]) + gap, over))):
-            yield Place(index, (x, y, x + width, y + height), text, count)
-            index += 1
+        corners = [*product(beside, tops), *product((left, right - width), (under, over))]
+        if alone:  # or nobody could tell which face a panel by the frame's edge belongs to
+            corners += product((layout.width - width - gap, gap), tops)
+        for index, (x, y) in enumerate(corners):
+            yield Place((room, index), (x, y, x + width, y + height), text, count)
 
 
 def _inside(layout: Layout, face: Face, taken: Sequence[Rectangle], brief: Place) -> Place | None:
@@ -87,7 +92,7 @@ def _inside(layout: Layout, face: Face, taken: Sequence[Rectangle], brief: Place
     small = width * height <= MAX_COVERED * (right - left) * (bottom - top) and width + 2 * margin <= right - left
     if not small or any(overlap(panel, other) for other in others):
         return None
-    return Place(brief.index + 1, panel, brief.text, brief.rows)
+    return Place((0, 1), panel, brief.text, brief.rows)
 
 
 def draw_bars(canvas: Canvas, face: Face, place: Place) -> None:
