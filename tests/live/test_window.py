@@ -1,6 +1,7 @@
 """The live window, under SDL's dummy driver: real keys are pressed, and what then happens is looked at."""
 
 import logging
+import re
 import subprocess
 import sys
 import threading
@@ -18,7 +19,7 @@ from PIL import Image
 from pipeline.live.frames import Frame
 from pipeline.live.overlay import Overlay, Parts
 from pipeline.live.readings import FaceReading, Reading
-from pipeline.live.sinks.window import COMMANDS, SWITCHES, DisplayError, Window, _key
+from pipeline.live.sinks.window import COMMANDS, SWITCHES, DisplayError, Window, _key, display_fault
 
 NAME = "cam:0"
 HEIGHT, WIDTH = 360, 640
@@ -36,8 +37,9 @@ def open_window(tmp_path: Path) -> Iterator[Callable[..., Window]]:
     """Opens windows, whose snapshots and recordings go to tmp_path / "kept"."""
     windows = []
 
-    def open_one(*, live: bool = True, source: Path | None = None, folder: Path = tmp_path / "kept") -> Window:
-        windows.append(Window(NAME, Parts(), folder, live=live, source=source).__enter__())
+    def open_one(*, live: bool = True, folder: Path = tmp_path / "kept") -> Window:
+        windows.append(Window(Parts(), folder).__enter__())
+        windows[-1].turn_to(NAME, live=live, file=None)
         return windows[-1]
 
     yield open_one
@@ -291,19 +293,30 @@ def test_letters_of_other_keyboards_are_taken_by_their_place() -> None:
 def test_no_display_is_one_clear_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER"):
         monkeypatch.delenv(name, raising=False)
-    with pytest.raises(DisplayError, match=r"neither DISPLAY nor WAYLAND_DISPLAY.*everything but the window works"):
-        Window(NAME, Parts(), tmp_path, live=True)
+    fault = "there is no display (neither DISPLAY nor WAYLAND_DISPLAY is set)"
+    assert display_fault() == fault
+    with pytest.raises(DisplayError, match=f"{re.escape(fault)}; everything but the window works"):
+        Window(Parts(), tmp_path)
 
 
-def test_a_display_that_does_not_answer_is_one_clear_line() -> None:
-    code = (
-        "from pathlib import Path; from pipeline.live.sinks import *; from pipeline.live.overlay import Parts\n"
-        "try:\n    Window('cam:0', Parts(), Path('x'), live=True).__enter__()\n"
-        "except DisplayError as error:\n    print(error)\n"
-    )
+def test_a_display_that_does_not_answer_is_told() -> None:
     run = subprocess.run(
-        [sys.executable, "-c", code],
+        [sys.executable, "-c", "from pipeline.live.sinks import display_fault; print(display_fault())"],
         cwd=Path(__file__).parents[2], env={"DISPLAY": ":4711"}, capture_output=True, text=True, check=True,
     )  # fmt: skip
-    assert run.stdout.count("\n") == 1
-    assert "no display (display :4711 is not there)" in run.stdout
+    assert run.stdout == "the display :4711 does not answer\n"
+
+
+def test_the_next_source_has_its_own_title_and_recording(open_window: Callable[..., Window], tmp_path: Path) -> None:
+    window = open_window()
+    show(window)
+    press("r")
+    for index in range(1, 4):
+        show(window, index, index / 10)
+    window.turn_to("folder/a film.mp4", live=False, file=None)
+    assert pygame.display.get_caption()[0].startswith("folder/a film.mp4")
+    press("r")
+    for index in range(3):
+        show(window, index, index / 100)
+    window.stop_recording()
+    assert [path.name.split("_")[0] for path in sorted((tmp_path / "kept").iterdir())] == ["a-film", "cam-0"]

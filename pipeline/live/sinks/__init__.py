@@ -4,6 +4,6 @@ from pipeline.live.sinks.images import AnnotatedImages
 from pipeline.live.sinks.sink import Sink
 from pipeline.live.sinks.tables import Csv, JsonLines
 from pipeline.live.sinks.video import AnnotatedVideo
-from pipeline.live.sinks.window import DisplayError, Window
+from pipeline.live.sinks.window import DisplayError, Window, display_fault
 
-__all__ = ["AnnotatedImages", "AnnotatedVideo", "Csv", "DisplayError", "JsonLines", "Sink", "Window"]
+__all__ = ["AnnotatedImages", "AnnotatedVideo", "Csv", "DisplayError", "JsonLines", "Sink", "Window", "display_fault"]

@@ -46,55 +46,47 @@ class DisplayError(InputError):
     """There is no display to show a window on."""
 
 
-def check_display() -> None:
-    """Raise DisplayError where the environment names no display. Nothing is opened, so a display may still fail."""
-    if not sys.platform.startswith(("linux", "freebsd")):
-        return
-    if not any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER"))):
-        raise DisplayError(
-            "no display (neither DISPLAY nor WAYLAND_DISPLAY is set), so no window can be shown; everything but the "
-            "window works: give --json, --csv or --annotated"
-        )
-
-
-def open_display() -> None:
-    """Connect to the display, until pygame.display.quit(). Raises DisplayError where there is none."""
-    check_display()
+def display_fault() -> str | None:
+    """Why no window can be shown; None where one can. Tries the display, and leaves it."""
+    named = any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER")))
+    if sys.platform.startswith(("linux", "freebsd")) and not named:
+        return "there is no display (neither DISPLAY nor WAYLAND_DISPLAY is set)"
     # Its greeting would go to standard output, among the results.
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
     import pygame
 
     try:
         pygame.display.init()
-        # What SDL turns to when nothing can be seen.
-        if pygame.display.get_driver() == "offscreen" and "SDL_VIDEODRIVER" not in os.environ:
-            pygame.display.quit()
-            raise pygame.error(f"display {os.environ.get('DISPLAY') or os.environ.get('WAYLAND_DISPLAY')} is not there")
+        driver = pygame.display.get_driver()
+        pygame.display.quit()
     except pygame.error as error:
-        raise DisplayError(
-            f"no display ({error}), so no window can be shown; everything but the window works: give --json, --csv or "
-            "--annotated"
-        ) from None
+        return f"the display cannot be used ({error})"
+    # What SDL turns to when nothing that it draws can be seen.
+    if driver == "offscreen" and "SDL_VIDEODRIVER" not in os.environ:
+        name = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+        return f"the display {name} does not answer"
+    return None
 
 
 class Window(Sink):
     """Shows every frame with its reading drawn over it; COMMANDS and SWITCHES are its keys.
 
-    name: the source's, for the title. folder: where snapshots and recordings go. live: frames come by the clock, and
-    go by unseen while the window is paused; those of a file wait, and are shown when their time has come. A picture
-    without a time stays until a key is pressed. source: the video file that the frames are from, whose sound is
-    recorded with them. Raises DisplayError where there is no display.
+    folder: where snapshots and recordings go. Raises DisplayError where there is no display.
     """
 
-    def __init__(self, name: str, parts: "Parts", folder: Path, *, live: bool, source: Path | None = None) -> None:
-        check_display()
+    def __init__(self, parts: "Parts", folder: Path) -> None:
+        fault = display_fault()
+        if fault:
+            raise DisplayError(
+                f"no window can be shown: {fault}; everything but the window works: give --json, --csv or --annotated"
+            )
         from pipeline.live.overlay import Overlay
 
-        self.name = name
         self.overlay = Overlay(parts)
         self.folder = folder
-        self.live = live
-        self.source = source
+        self.name = APPLICATION
+        self.live = False
+        self.file: Path | None = None
         self.paused = False
         self.helping = False
         self.leafed = True  # what is shown is no picture that waits for a key
@@ -111,16 +103,30 @@ class Window(Sink):
 
     def __enter__(self) -> Self:
         super().__enter__()
-        open_display()
         import pygame
 
         from pipeline.live import emoji
 
+        pygame.display.init()
         self.stack.callback(pygame.display.quit)
         icon = emoji.picture("happy", 64)
         pygame.display.set_icon(pygame.image.frombuffer(icon.tobytes(), (icon.shape[1], icon.shape[0]), "RGBA"))
-        pygame.display.set_caption(f"{self.name} – {APPLICATION}")
+        pygame.display.set_caption(APPLICATION)
         return self
+
+    def turn_to(self, name: str, *, live: bool, file: Path | None) -> None:
+        """Say where the frames from now on are from.
+
+        name: for the title, and the names of what is kept. live: they come by the clock, and go by unseen while the
+        window is paused; those of a file wait then, and are shown when their time has come, and a picture without a
+        time stays until a key is pressed. file: the video that they are from, whose sound is recorded with them.
+        """
+        import pygame
+
+        self.stop_recording()
+        self.name, self.live, self.file = name, live, file
+        self.due = 0.0
+        pygame.display.set_caption(f"{name} – {APPLICATION}")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -247,7 +253,7 @@ class Window(Sink):
         elif self.shown and self.shown[0].time is None:
             self.tell("A picture cannot be recorded; take a snapshot")
         else:
-            recording = VideoFile(self._new_path(".mp4"), self.source)
+            recording = VideoFile(self._new_path(".mp4"), self.file)
             try:
                 self.recording = recording.__enter__()
             except OSError as error:
@@ -287,7 +293,7 @@ class Window(Sink):
         self.tell(f"{what}: {error}")
 
     def _new_path(self, suffix: str) -> Path:
-        name = re.sub(r"[^\w.-]+", "-", Path(self.name).name, flags=re.ASCII).strip("-")[:60]
+        name = re.sub(r"[^\w.-]+", "-", Path(self.name).stem, flags=re.ASCII).strip("-")[:60]
         now = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
         path = self.folder / f"{name}_{now}{suffix}"
         count = 1
