@@ -129,8 +129,8 @@ def _draw_emoji(canvas: Canvas, layout: Layout, face: Face, *, alone: bool, over
         return _paste_emoji(canvas, face, 0.6 * layout.side, middle, (bars + layout.height) / 2)
     size = min(max(0.36 * face.size, 2 * layout.small_text), min(layout.frame) / 5)
     # Moved into the frame where it would be cut.
-    x = min(max(right - 0.1 * size, size / 2), layout.frame[0] - size / 2)
-    y = min(max(bottom - 0.1 * size, layout.top + size / 2), layout.top + layout.frame[1] - size / 2)
+    x = min(max(right + 0.1 * size, size / 2), layout.frame[0] - size / 2)
+    y = min(max(bottom, layout.top + size / 2), layout.top + layout.frame[1] - size / 2)
     return _paste_emoji(canvas, face, size, x, y)
 
 
@@ -145,7 +145,7 @@ def _paste_emoji(canvas: Canvas, face: Face, size: float, x: float, y: float) ->
 
 def _draw_label(canvas: Canvas, layout: Layout, face: Face, badge: Rectangle, taken: list[Rectangle]) -> Rectangle:
     """The label on a plate: above the box, under it, under the badge of its emoji or else inside the box."""
-    size = layout.text_between(face.size / 7, round(1.25 * layout.text))
+    size = layout.text_between((face.box[3] - face.box[1]) / 9, round(1.25 * layout.text))
     text = face.text(size, layout.frame[0] - 2 * size)
     plate = plate_sprite(text, size, *face.plate, dashed=face.reading.uncertain)
     left, top, _, bottom = face.area
