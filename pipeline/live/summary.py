@@ -12,6 +12,7 @@ import numpy as np
 from pipeline.atomic import atomic_file
 from pipeline.live import emoji
 from pipeline.live.frames import Frame
+from pipeline.live.overlay import Parts
 from pipeline.live.overlay.layout import printable
 from pipeline.live.palette import colours
 from pipeline.live.readings import Reading
@@ -37,13 +38,13 @@ PALE, DARK = (1.0, 1.0, 1.0), (0.13, 0.15, 0.17)  # red, green, blue of what lie
 class Summary(Sink):
     """A PNG at `path`, drawn when all is read: for each person the probabilities over time, a coloured band a label.
 
-    The MAX_PEOPLE people that were seen longest have a row each, with their face or, without thumbnails, an emoji; the
-    others are counted. Images, in which nobody is followed, have one row: the mean of the faces in each.
+    The MAX_PEOPLE people that were seen longest have a row each, with their face or, where `parts` blur faces, an emoji;
+    the others are counted. Images, in which nobody is followed, have one row: the mean of the faces in each.
     """
 
-    def __init__(self, path: Path, *, thumbnails: bool = True) -> None:
+    def __init__(self, path: Path, parts: Parts = Parts()) -> None:
         self.path = path
-        self.thumbnails = thumbnails
+        self.parts = parts
         self.labels: tuple[str, ...] = ()
         self.moving, self.still = Timeline("time", FIRST_BIN), Timeline("image", 1)
         self.images = 0
@@ -60,7 +61,7 @@ class Summary(Sink):
             self.still.add(self.images, frame, reading, thumbnails=False)
             self.images += 1
         else:
-            self.moving.add(frame.time, frame, reading, thumbnails=self.thumbnails)
+            self.moving.add(frame.time, frame, reading, thumbnails=not self.parts.blur)
 
     @contextmanager
     def _drawn(self) -> Iterator[None]:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pipeline.live.frames import Frame
+from pipeline.live.overlay import Parts
 from pipeline.live.palette import COLOURS, rgb
 from pipeline.live.readings import FaceReading, Reading
 from pipeline.live.summary import DPI, HEADER, LEFT, LEGEND_ROW, MAX_PEOPLE, RIGHT, ROW, WIDTH, Summary, Track
@@ -36,8 +37,8 @@ def frames(faces: Iterable[Seen], fps: float | None = 10, name: str = "a film.mp
         yield frame, Reading(frame.name, 160, 120, seen, index, time)
 
 
-def draw(path: Path, written: Iterable[tuple[Frame, Reading]], *, thumbnails: bool = True) -> np.ndarray:
-    with Summary(path, thumbnails=thumbnails) as summary:
+def draw(path: Path, written: Iterable[tuple[Frame, Reading]], *, blur: bool = False) -> np.ndarray:
+    with Summary(path, Parts(blur=blur)) as summary:
         for frame, reading in written:
             summary.write(frame, reading)
     with Image.open(path) as image:
@@ -143,13 +144,13 @@ def test_videos_and_images_may_come_together(tmp_path: Path) -> None:
     assert share(plot(drawn, 0), COLOURS["happy"]) > 0.6
 
 
-def test_a_face_is_shown_unless_it_shall_not_be(tmp_path: Path) -> None:
-    def left(*, thumbnails: bool) -> np.ndarray:
-        drawn = draw(tmp_path / "out.png", frames([(face("happy"),)] * 20), thumbnails=thumbnails)
+def test_a_face_is_shown_unless_faces_are_hidden(tmp_path: Path) -> None:
+    def left(*, blur: bool) -> np.ndarray:
+        drawn = draw(tmp_path / "out.png", frames([(face("happy"),)] * 20), blur=blur)
         top = HEADER + LEGEND_ROW
         return drawn[round(top * DPI) : round((top + ROW) * DPI), : round(1.2 * DPI)]
 
-    shown, hidden = left(thumbnails=True), left(thumbnails=False)
+    shown, hidden = left(blur=False), left(blur=True)
     colours_of_noise = [len(np.unique(part.reshape(-1, 3) // 16, axis=0)) for part in (shown, hidden)]
     assert colours_of_noise[0] > 3 * colours_of_noise[1]
     assert share(hidden, "#FFE552") > 0.1  # the emoji's yellow
