@@ -38,11 +38,11 @@ PALE, DARK = (1.0, 1.0, 1.0), (0.13, 0.15, 0.17)  # red, green, blue of what lie
 class Summary(Sink):
     """A PNG at `path`, drawn when all is read: for each person the probabilities over time, a coloured band a label.
 
-    The MAX_PEOPLE people that were seen longest have a row each, with their face or, where `parts` blur faces, an emoji;
-    the others are counted. Images, in which nobody is followed, have one row: the mean of the faces in each.
+    The MAX_PEOPLE people that were seen longest have a row each, with their face or, where `parts` blur faces, an
+    emoji; the others are counted. Images, in which nobody is followed, have one row: the mean of the faces in each.
     """
 
-    def __init__(self, path: Path, parts: Parts = Parts()) -> None:
+    def __init__(self, path: Path, parts: Parts) -> None:
         self.path = path
         self.parts = parts
         self.labels: tuple[str, ...] = ()
