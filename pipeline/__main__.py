@@ -19,6 +19,8 @@ STAGES = {
     "evaluate": "measure the trained net on every held-out image, once",
     "export": "put the trained net into a self-contained model folder",
     "predict": "read expressions from images with a model folder",
+    "doctor": "look whether everything that predict needs is there and works",
+    "bot": "answer Telegram's users with what is read in their pictures and videos",
 }
 
 

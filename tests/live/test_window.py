@@ -177,6 +177,19 @@ def test_paused_a_camera_goes_on_unseen(open_window: Callable[..., Window]) -> N
     assert (settled(window)[300] > 240).all(1).any()
 
 
+def test_a_camera_that_gives_no_picture_is_told_while_keys_are_heard(open_window: Callable[..., Window]) -> None:
+    window = open_window(live=True)
+    show(window)
+    before = settled(window)
+    window.moments[-1] -= 3
+    window.idle()
+    assert window.missing == 3
+    assert (seen()[:60, -200:] != before[:60, -200:]).any()
+    press("q")
+    window.idle()
+    assert window.done
+
+
 def test_paused_a_file_waits(open_window: Callable[..., Window]) -> None:
     window = open_window(live=False)
     show(window)

@@ -38,6 +38,7 @@ LEAST = (320, 240)  # pixels of a window
 MESSAGE_SECONDS = 2.5
 LATE_SECONDS = 0.1  # a file's frame that is later than this is shown at once, and the next ones are due after it
 RATE_SECONDS = 1.0  # that the frame rate is measured over
+MISSING_SECONDS = 2  # without a frame of a live source, from which on the window says so
 POLL_SECONDS = 0.05  # between looks at the keys while nothing moves
 BLANK = (16, 16, 20)  # beside the picture
 
@@ -91,6 +92,7 @@ class Window(Sink):
         self.helping = False
         self.leafed = True  # what is shown is no picture that waits for a key
         self.shown: tuple[Frame, Reading] | None = None
+        self.missing = 0  # seconds without a frame, as the window says
         self.drawn: np.ndarray | None = None  # the shown frame with its reading, before it is fitted into the window
         self.moments: deque[float] = deque()  # when the frames of the last RATE_SECONDS were shown
         self.due = 0.0  # when a file's frame of time 0 is to be shown, on time.perf_counter()'s clock
@@ -152,7 +154,15 @@ class Window(Sink):
             self._react(POLL_SECONDS)
 
     def idle(self) -> None:
+        self.stale = self.stale or self._missing() != self.missing
         self._react(0)
+
+    def _missing(self) -> int:
+        """Whole seconds without a frame of a live source; 0 while there is nothing to be said about that."""
+        if not self.live or self.paused or not self.moments:
+            return 0
+        seconds = int(time.perf_counter() - self.moments[-1])
+        return seconds if seconds >= MISSING_SECONDS else 0
 
     def _wait_until_due(self, moment: float) -> None:
         if time.perf_counter() > self.due + moment + LATE_SECONDS:
@@ -348,6 +358,9 @@ class Window(Sink):
             marks.append(("Paused", False))
         if not self.leafed:
             marks.append(("Space: next picture", False))
+        self.missing = self._missing()
+        if self.missing:
+            marks.append((f"No picture for {self.missing} s", False))
         hints.marks(marks)
         if self.helping:
             hints.help("Keys", self._help())
