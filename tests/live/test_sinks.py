@@ -2,7 +2,9 @@
 
 import csv
 import json
+import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -143,6 +145,30 @@ def test_live_every_line_is_kept_whatever_happens(tmp_path: Path, make: Text, er
         fill(make(tmp_path / "out", True), error=error)
     fill(make(tmp_path / "whole", False))
     assert (tmp_path / "out").read_bytes() == (tmp_path / "whole").read_bytes()
+
+
+@texts
+def test_live_without_a_frame_what_was_there_before_stays(tmp_path: Path, make: Text) -> None:
+    (tmp_path / "out").write_text("before")
+    for name in ("out", "new"):
+        with pytest.raises(SourceError), make(tmp_path / name, True):
+            raise SourceError("no camera")
+    assert (tmp_path / "out").read_text() == "before"
+    assert not (tmp_path / "new").exists()
+    fill(make(tmp_path / "out", True))
+    assert b"before" not in (tmp_path / "out").read_bytes()
+
+
+@texts
+@pytest.mark.parametrize("live", [True, False])
+def test_a_pipe_is_written_to_and_not_replaced(tmp_path: Path, make: Text, live: bool) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with ThreadPoolExecutor(1) as pool:
+        read = pool.submit((tmp_path / "pipe").read_bytes)
+        fill(make(tmp_path / "pipe", live))
+        fill(make(tmp_path / "file", live))
+        assert read.result() == (tmp_path / "file").read_bytes()
+    assert (tmp_path / "pipe").is_fifo()
 
 
 @texts

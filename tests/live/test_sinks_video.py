@@ -272,10 +272,15 @@ def test_frames_that_are_not_later_are_shown_and_counted(tmp_path: Path, caplog:
     assert "2 frames were not later" in caplog.text
 
 
-def test_no_frame_makes_no_video(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no frame came"):
-        record(tmp_path / "out.mp4", None, [])
-    assert list(tmp_path.iterdir()) == []
+@pytest.mark.parametrize("live", [True, False])
+def test_no_frame_makes_no_video(tmp_path: Path, live: bool) -> None:
+    (tmp_path / "out.mp4").write_text("before")
+    source = None if live else make_video(tmp_path / "source.mp4", None)
+    record(tmp_path / "out.mp4", source, [])
+    with pytest.raises(InputError, match="no camera"):
+        record(tmp_path / "out.mp4", source, [], InputError("no camera"))
+    assert (tmp_path / "out.mp4").read_text() == "before"
+    assert len(list(tmp_path.iterdir())) == 2 - live
 
 
 def test_readings_are_drawn(tmp_path: Path) -> None:

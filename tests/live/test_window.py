@@ -263,6 +263,15 @@ def test_a_recording_is_made_and_ends_with_the_window(open_window: Callable[...,
     assert len(list((tmp_path / "kept").glob("cam-0_*.mp4"))) == 2
 
 
+def test_a_recording_of_nothing_is_told(open_window: Callable[..., Window], tmp_path: Path) -> None:
+    window = open_window()
+    show(window)
+    press("r", "r")
+    window.idle()
+    assert window.message == "Nothing was recorded"
+    assert list((tmp_path / "kept").iterdir()) == []
+
+
 def test_what_cannot_be_kept_is_told_and_the_window_goes_on(
     open_window: Callable[..., Window], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

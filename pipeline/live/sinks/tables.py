@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -51,11 +50,19 @@ class Csv(Sink):
         super().__enter__()
         file = self.stack.enter_context(_text_file(self.path, self.live))
         self.writer = csv.DictWriter(file, columns(self.labels), lineterminator="\n")
-        self.writer.writeheader()
+        self.headed = False
+        if not self.live:
+            self._head()
         return self
 
     def write(self, frame: Frame, reading: Reading) -> None:
+        if not self.headed:
+            self._head()
         self.writer.writerows(rows(reading))
+
+    def _head(self) -> None:
+        self.writer.writeheader()
+        self.headed = True
 
 
 class _Writable(Protocol):
@@ -63,7 +70,7 @@ class _Writable(Protocol):
 
 
 def _text_file(path: Path, live: bool) -> AbstractContextManager[_Writable]:
-    if live:
+    if live or (path.exists() and not path.is_file()):  # /dev/stdout and pipes are written to, and never replaced
         return _growing_file(path)
     # Names that are not UTF-8 stay what they are on the disk.
     return atomic_file(path, "w", encoding="utf-8", errors="surrogateescape", newline="")
@@ -71,10 +78,16 @@ def _text_file(path: Path, live: bool) -> AbstractContextManager[_Writable]:
 
 @contextmanager
 def _growing_file(path: Path) -> Iterator["_Growing"]:
-    """Open a file that takes every write at once and keeps it."""
+    """Open a file that takes every write at once and keeps it. What stood there before stands until the first."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "wb", buffering=0) as file:
-        yield _Growing(file, path)
+    new = not path.exists()
+    with open(path, "ab", buffering=0) as file:
+        growing = _Growing(file, path)
+        try:
+            yield growing
+        finally:
+            if new and not growing.begun:
+                path.unlink(missing_ok=True)
 
 
 class _Growing:
@@ -83,15 +96,21 @@ class _Growing:
     def __init__(self, file: IO[bytes], path: Path) -> None:
         self.file = file
         self.path = path
+        self.begun = False
         self.whole = 0  # bytes of the lines that are in the file
 
     def write(self, line: str) -> None:
         data = line.encode("utf-8", "surrogateescape")
         try:
-            if self.file.write(data) != len(data):  # the disk took a part; the next write tells why no more
-                self.file.write(data)
+            if not self.begun and self.path.is_file():
+                self.file.truncate(0)
+            self.begun = True
+            written = self.file.write(data)
+            if written < len(data):  # the disk took a part; why no more, the next write tells
+                self.file.write(data[written:])
             self.whole += len(data)
         except OSError as error:
-            os.ftruncate(self.file.fileno(), self.whole)
+            if self.path.is_file():
+                self.file.truncate(self.whole)
             error.filename = str(self.path)
             raise

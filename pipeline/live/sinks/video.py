@@ -65,8 +65,8 @@ class AnnotatedVideo(Sink):
 class VideoFile:
     """An MP4 of H.264 (yuv420p) being written, inside a with block; frames keep their times, to 1/90000 s.
 
-    It appears when the block ends without an error. Without a source it also does so otherwise, with all that was
-    written before.
+    It appears when the block ends without an error, if there was a frame. Without a source it also does so otherwise,
+    with all that was written before.
     """
 
     def __init__(self, path: Path, source: Path | None) -> None:
@@ -202,8 +202,6 @@ class VideoFile:
             raise OSError(error.errno, error.strerror, str(self.path)) from None
 
     def _finish(self) -> None:
-        if not self.frames:
-            raise InputError(f"{self.path}: no frame came, so that there is no video to write")
         if self.pending is not None:
             self._encode(self.pending)
         self.container.mux(self.stream.encode(None))
@@ -218,7 +216,7 @@ class VideoFile:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            if self.broken or (kind and self.source):
+            if self.broken or not self.frames or (kind and self.source):
                 with suppress(Exception):  # the error that is on its way tells more
                     self.container.close()
             else:
@@ -231,7 +229,10 @@ class VideoFile:
         self._settle(error)
 
     def _settle(self, error: BaseException | None) -> None:
-        if error and self.frames and self.source is None:
+        """Let the file appear or, after an error, vanish."""
+        if not self.frames:
+            error = error or InputError("no frame")
+        elif error and self.source is None:
             whole = _end_of_fragments(Path(self.file.name)) if self.broken else os.stat(self.file.name).st_size
             if whole:
                 os.truncate(self.file.name, whole)

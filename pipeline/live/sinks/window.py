@@ -277,10 +277,13 @@ class Window(Sink):
         recording, self.recording = self.recording, None
         try:
             recording.__exit__(None, None, None)
-        except (OSError, InputError) as error:
+        except OSError as error:
             self._tell_failure("No recording", error)
         else:
-            self._tell_kept("Recording", recording.path)
+            if recording.frames:
+                self._tell_kept("Recording", recording.path)
+            else:
+                self.tell("Nothing was recorded")
 
     def _record(self, frame: Frame) -> None:
         if not self.recording or frame.time is None or self.drawn is None:
