@@ -5,9 +5,12 @@ Details that the paper leaves open are those of the PyPI package mtcnn 1.0.0, wh
 crops that are grey outside the image, box sizes counted with both borders, and the suppression described below.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -21,26 +24,32 @@ WINDOW, STRIDE = 12, 2  # P-Net's, in pixels of the scaled image
 PYRAMID_FACTOR = 0.709  # between two scales: about 1/sqrt(2), halving the area
 P_SCORE, R_SCORE, O_SCORE = 0.6, 0.7, 0.8
 P_SCALE_OVERLAP, OVERLAP = 0.5, 0.7  # within one scale of P-Net; everywhere else
-R_SIZE, O_SIZE = 24, 48
-MAX_BATCH_PIXELS = 1 << 23  # of the images held as float32 at a time: 100 MB
+MAX_BATCH_PIXELS = 1 << 19  # of the images looked at together
+MAX_SOURCE_PIXELS = 1 << 20  # of these that exist as float32 at a time: 12 MB
+MAX_BAND_PIXELS = 1 << 19  # of a level of the pyramid that P-Net sees at a time: 6 MB, and some 80 MB within P-Net
+MIN_BAND_ROWS = 8  # of P-Net's output
 MAX_BATCH_CROPS = 16  # what O-Net makes of them stays in a core's cache
 MAX_PAIRS = 1 << 20
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 class Mtcnn:
     """The cascade on ONNX Runtime.
 
     models: folder of pnet.onnx, rnet.onnx and onet.onnx. min_face: side in pixels of the smallest face looked for, 12
-    at least. threads: cores that one call of detect uses; several threads may call it at once. Raises InputError when
-    a model is missing or cannot be read.
+    at least. threads: cores that one call of detect uses, which changes nothing in what it finds; several threads may
+    call it at once. Raises InputError when a model is missing or cannot be read.
     """
 
     def __init__(self, *, models: Path = MODELS, min_face: int = 20, threads: int = 2) -> None:
         if min_face < WINDOW:
             raise InputError(f"min_face {min_face} where at least {WINDOW} was expected: MTCNN's window is no smaller")
         self.min_face = min_face
-        self.p_net, self.r_net, self.o_net = (_session(models / f"{name}.onnx", threads)
-                                              for name in ("pnet", "rnet", "onet"))
+        self.p_net, self.r_net, self.o_net = (open_net(models / f"{name}.onnx") for name in ("pnet", "rnet", "onet"))
+        # The pieces of the work run side by side, each on one core: a net that shares its layers among cores makes
+        # them wait for one another after every layer.
+        self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
 
     def detect(self, images: Sequence[np.ndarray]) -> list[Detections]:
         """Find the faces in each of the images, (H, W, 3) uint8 RGB of any sizes, the best score first."""
@@ -53,69 +62,64 @@ class Mtcnn:
             count = max(1, MAX_BATCH_PIXELS // (height * width))
             for start in range(0, len(indices), count):
                 batch = indices[start:start + count]
-                for index, detections in zip(batch, self._detect([images[index] for index in batch]), strict=True):
+                pixels = images[batch[0]][None] if len(batch) == 1 else np.stack([images[index] for index in batch])
+                for index, detections in zip(batch, self._detect(pixels), strict=True):
                     found[index] = detections
         return found
 
-    def _detect(self, images: list[np.ndarray]) -> list[Detections]:
-        """detect() for images of one size."""
-        pixels = (np.stack(images).astype(np.float32) - 127.5) / 128  # (N, H, W, 3)
-        owner, boxes = self._propose(pixels)
-        owner, boxes = self._refine(pixels, owner, boxes)
-        owner, boxes, scores, landmarks = self._output(pixels, owner, boxes)
-        height, width = pixels.shape[1:3]
+    def _detect(self, images: np.ndarray) -> list[Detections]:
+        """detect() for images of one size: (N, H, W, 3)."""
+        owner, boxes = self._propose(images)
+        owner, boxes = self._refine(images, owner, boxes)
+        owner, boxes, scores, landmarks = self._output(images, owner, boxes)
+        height, width = images.shape[1:3]
         boxes = boxes.clip(0, [width - 1, height - 1] * 2).astype(np.float32)
         bounds = np.searchsorted(owner, np.arange(len(images) + 1))
         return [Detections(boxes[first:last], scores[first:last], landmarks[first:last])
                 for first, last in pairwise(bounds)]
 
-    def _propose(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _each(self, function: Callable[[T], R], items: Iterable[T]) -> Iterable[R]:
+        """Results of `function` in the order of `items`, worked out by as many threads as there may be."""
+        return self._pool.map(function, items) if self._pool else map(function, items)
+
+    def _propose(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """P-Net over the pyramid. Returns the image number (n,) and the square box (n, 4) of each proposal."""
-        owners, boxes, scores, groups = [], [], [], []
-        for level, (scale, batch) in enumerate(self._pyramid(pixels)):
-            offsets, probability = self.p_net.run(["box", "probability"], {"data": batch})
-            face = probability[:, 1]
-            owner, y, x = np.nonzero(face > P_SCORE)
-            # The package counts a window's pixels from 1 to WINDOW, both included.
-            window = np.stack([x, y, x, y], axis=1) * STRIDE + np.array([1, 1, WINDOW, WINDOW])
-            owners.append(owner)
-            boxes.append((window + offsets[owner, :, y, x] * (WINDOW - 1)) / scale)
-            scores.append(face[owner, y, x])
-            groups.append(level * len(pixels) + owner)
-        if not owners:
+        count, height, width, _ = images.shape
+        bands = pyramid(count, height, width, self.min_face)
+        found = list(self._each(lambda band: self._propose_band(images, band), bands))
+        if not found:
             return np.empty(0, np.intp), np.empty((0, 4))
-        owner, box, score, group = map(np.concatenate, (owners, boxes, scores, groups))
-        kept = suppress(group, box, score, P_SCALE_OVERLAP)
+        owner, box, score, level = map(np.concatenate, zip(*found, strict=True))
+        kept = suppress(level * count + owner, box, score, P_SCALE_OVERLAP)
         owner, box, score = owner[kept], box[kept], score[kept]
         kept = suppress(owner, box, score, OVERLAP)
         return owner[kept], _square(box[kept])
 
-    def _pyramid(self, pixels: np.ndarray) -> Iterator[tuple[float, np.ndarray]]:
-        """The images scaled so that faces from min_face upwards fill P-Net's window: (N, 3, h, w)."""
-        count, height, width, _ = pixels.shape
-        levels = round(-np.log(min(height, width) / WINDOW) / np.log(PYRAMID_FACTOR) - 1)
-        for scale in WINDOW / self.min_face * PYRAMID_FACTOR ** np.arange(levels):
-            size = int(width * scale), int(height * scale)
-            if min(size) < WINDOW:
-                break
-            batch = np.empty((count, *size[::-1], 3), np.float32)
-            for pixel, scaled in zip(pixels, batch, strict=True):
-                cv2.resize(pixel, size, dst=scaled, interpolation=cv2.INTER_AREA)
-            yield scale, np.ascontiguousarray(batch.transpose(0, 3, 1, 2))
+    def _propose_band(self, images: np.ndarray, band: "Band") -> tuple[np.ndarray, ...]:
+        """P-Net over one band. Returns image number (n,), box (n, 4), score (n,) and the band's level (n,)."""
+        batch = _normalise(scale_rows(images, band.width, band.height, band.first, band.last))
+        offsets, probability = self.p_net.run(["box", "probability"], {"data": batch})
+        face = probability[:, 1]
+        owner, y, x = np.nonzero(face > P_SCORE)
+        # The package counts a window's pixels from 1 to WINDOW, both included.
+        window = np.stack([x, y, x, y], axis=1) * STRIDE + np.array([1, 1, WINDOW, WINDOW])
+        window[:, 1::2] += band.first
+        boxes = (window + offsets[owner, :, y, x] * (WINDOW - 1)) / band.scale
+        return owner, boxes, face[owner, y, x], np.full(len(owner), band.level)
 
-    def _refine(self, pixels: np.ndarray, owner: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _refine(self, images: np.ndarray, owner: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """R-Net over the proposals. Returns the image number (n,) and the square box (n, 4) of those that remain."""
-        offsets, probability = _run(self.r_net, ["box", "probability"], _crops(pixels, owner, boxes, R_SIZE))
+        offsets, probability = self._run(self.r_net, ["box", "probability"], images, owner, boxes)
         boxes = _adjust(boxes, offsets)
         sure = probability[:, 1] > R_SCORE
         owner, boxes, scores = owner[sure], boxes[sure], probability[sure, 1]
         kept = suppress(owner, boxes, scores, OVERLAP)
         return owner[kept], _square(boxes[kept])
 
-    def _output(self, pixels: np.ndarray, owner: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, ...]:
+    def _output(self, images: np.ndarray, owner: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, ...]:
         """O-Net over what R-Net left. Returns image number (n,), box (n, 4), score (n,) and landmarks (n, 5, 2)."""
-        crops = _crops(pixels, owner, boxes, O_SIZE)
-        offsets, probability, points = _run(self.o_net, ["box", "probability", "landmarks"], crops)
+        names = ["box", "probability", "landmarks"]
+        offsets, probability, points = self._run(self.o_net, names, images, owner, boxes)
         size = boxes[:, None, 2:] - boxes[:, None, :2] + 1
         landmarks = boxes[:, None, :2] + points.reshape(-1, 2, 5).transpose(0, 2, 1) * size - 1
         boxes = _adjust(boxes, offsets)
@@ -124,15 +128,27 @@ class Mtcnn:
         kept = suppress(owner, boxes, scores, OVERLAP, of_smaller=True)
         return owner[kept], boxes[kept], scores[kept], landmarks[kept].astype(np.float32)
 
+    def _run(self, net: onnxruntime.InferenceSession, outputs: list[str], images: np.ndarray, owner: np.ndarray,
+             boxes: np.ndarray) -> list[np.ndarray]:
+        """The net's outputs, (n, ...) each, for the crops of the boxes, MAX_BATCH_CROPS at a time."""
+        size = net.get_inputs()[0].shape[-1]
 
-def _session(path: Path, threads: int) -> onnxruntime.InferenceSession:
+        def run(start: int) -> list[np.ndarray]:
+            batch = slice(start, start + MAX_BATCH_CROPS)
+            return net.run(outputs, {"data": crop(images, owner[batch], boxes[batch], size)})
+
+        # Without boxes an empty batch tells the outputs' shapes.
+        results = self._each(run, range(0, max(len(boxes), 1), MAX_BATCH_CROPS))
+        return [np.concatenate(result) for result in zip(*results, strict=True)]
+
+
+def open_net(path: Path) -> onnxruntime.InferenceSession:
+    """A net of models/mtcnn on one core. Raises InputError when the file is missing or cannot be read."""
     if not path.exists():
         raise InputError(f"{path}: no such file; MTCNN's three nets stand in models/mtcnn of the repository")
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    # Threads that spin while they wait take the cores from whatever else runs: on a busy machine detection then took
-    # three times as long.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.intra_op_num_threads = 1
+    options.enable_mem_pattern = False  # it keeps a plan for every size of image it has ever seen
     options.log_severity_level = 3  # errors only
     try:
         return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
@@ -140,39 +156,100 @@ def _session(path: Path, threads: int) -> onnxruntime.InferenceSession:
         raise InputError(f"{path}: not a model that ONNX Runtime reads ({error})") from None
 
 
-def _run(net: onnxruntime.InferenceSession, outputs: list[str], batches: Iterator[np.ndarray]) -> list[np.ndarray]:
-    """The net's outputs, (n, ...) each, for the batches one after the other."""
-    results = [net.run(outputs, {"data": batch}) for batch in batches]
-    return [np.concatenate(result) for result in zip(*results, strict=True)]
+@dataclass(frozen=True)
+class Band:
+    """Rows first to last (without) of a level of the pyramid, which is the image times `scale`: width x height."""
+
+    level: int
+    scale: float
+    width: int
+    height: int
+    first: int
+    last: int
 
 
-def _crops(pixels: np.ndarray, owner: np.ndarray, boxes: np.ndarray, size: int) -> Iterator[np.ndarray]:
-    """crop()'s result in batches, one at least."""
-    for start in range(0, max(len(boxes), 1), MAX_BATCH_CROPS):
-        batch = slice(start, start + MAX_BATCH_CROPS)
-        yield crop(pixels, owner[batch], boxes[batch], size)
+def pyramid(count: int, height: int, width: int, min_face: int) -> Iterator[Band]:
+    """The levels at which faces from min_face upwards fill P-Net's window, in bands that P-Net sees one at a time.
 
-
-def crop(pixels: np.ndarray, owner: np.ndarray, boxes: np.ndarray, size: int) -> np.ndarray:
-    """Cut boxes (n, 4) out of the images `owner` (n,) of pixels (N, H, W, 3): (n, 3, size, size), zero outside.
-
-    Bilinear, the crop's corner pixels on the box's corners, which are taken relative to the image's size
-    (tensorflow's crop_and_resize, as the weights were used).
+    count: images of height x width that are scaled together. Bands overlap by what P-Net's window needs, so that each
+    of its outputs comes from one band.
     """
-    count, (height, width) = len(boxes), pixels.shape[1:3]
+    levels = round(-np.log(min(height, width) / WINDOW) / np.log(PYRAMID_FACTOR) - 1)
+    for level, scale in enumerate(WINDOW / min_face * PYRAMID_FACTOR ** np.arange(levels)):
+        scaled_width, scaled_height = int(width * scale), int(height * scale)
+        if min(scaled_width, scaled_height) < WINDOW:
+            return
+        overlap = WINDOW - STRIDE  # n outputs one below the other see n * STRIDE rows and this many more
+        rows = max(MIN_BAND_ROWS, (MAX_BAND_PIXELS // (count * scaled_width) - overlap) // STRIDE)
+        for first in range(0, scaled_height - overlap, rows * STRIDE):
+            last = min(first + rows * STRIDE + overlap, scaled_height)
+            yield Band(level, scale, scaled_width, scaled_height, first, last)
+
+
+def scale_rows(images: np.ndarray, width: int, height: int, first: int, last: int) -> np.ndarray:
+    """Rows first to last (without) of images (N, H, W, 3) uint8 scaled down to width x height.
+
+    Returns (N, last - first, width, 3) float32 of 0..255. By area: a scaled pixel is the mean of what it covers, parts
+    of pixels included.
+    """
+    count, full_height, full_width, _ = images.shape
+    if last - first == height and full_height * full_width <= MAX_SOURCE_PIXELS:
+        return np.stack([cv2.resize(image.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
+                         for image in images])
+    # OpenCV has no scaling of a part of an image whose edge lies between pixels: the rows are ours, the columns its.
+    step = full_height / height  # rows that a scaled one covers
+    piece = min(last - first, max(1, int(MAX_SOURCE_PIXELS / (count * full_width * step))))
+    scaled = np.empty((count, last - first, width, 3), np.float32)
+    space = np.empty((2, count * piece * full_width * 3), np.float32)
+    for start in range(first, last, piece):
+        edges = np.arange(start, min(start + piece, last) + 1) * step
+        upper, lower = edges[:-1], edges[1:]
+        row, end = np.floor(upper).astype(np.intp), np.ceil(lower)
+        source = images[:, row[0]:int(end[-1])].astype(np.float32)
+        rows, part = space[:, :count * len(row) * full_width * 3].reshape(2, count, len(row), full_width, 3)
+        rows[:] = 0
+        for above in range(int((end - row).max())):
+            share = (np.minimum(lower, row + above + 1) - np.maximum(upper, row + above)).clip(0) / step
+            np.take(source, row + above - row[0], axis=1, out=part, mode="clip")  # clipped where the share is 0
+            part *= share[:, None, None].astype(np.float32)
+            rows += part
+        columns = cv2.resize(rows.reshape(-1, full_width, 3), (width, count * len(row)), interpolation=cv2.INTER_AREA)
+        scaled[:, start - first:start - first + len(row)] = columns.reshape(count, -1, width, 3)
+    return scaled
+
+
+def crop(images: np.ndarray, owner: np.ndarray, boxes: np.ndarray, size: int) -> np.ndarray:
+    """Cut boxes (n, 4) out of the images `owner` (n,) of images (N, H, W, 3) uint8, as the nets take them.
+
+    Returns (n, 3, size, size) float32: (value - 127.5) / 128, zero outside the image. Bilinear, the crop's corner
+    pixels on the box's corners, which are taken relative to the image's size (tensorflow's crop_and_resize, as the
+    weights were used).
+    """
+    count, (height, width) = len(boxes), images.shape[1:3]
     extent = np.array([width, height])
     start = boxes[:, :2] * (extent - 1) / extent
     step = (boxes[:, 2:] - boxes[:, :2]) * (extent - 1) / extent / (size - 1)
     at = start[:, None] + step[:, None] * np.arange(size)[:, None]  # (n, size, 2): x of the columns, y of the rows
     inside = (at >= 0) & (at <= extent - 1)
+    low = np.floor(at[:, 0]).clip(0, extent - 1).astype(int)
+    high = np.floor(at[:, -1]).clip(low, extent - 1).astype(int) + 2
     crops = np.empty((count, size, size, 3), np.float32)
-    for index in range(count):
-        matrix = np.array([[step[index, 0], 0, start[index, 0]], [0, step[index, 1], start[index, 1]]])
-        cv2.warpAffine(pixels[owner[index]], matrix, (size, size), dst=crops[index],
+    for index, ((left, top), (right, bottom)) in enumerate(zip(low, high, strict=True)):
+        source = images[owner[index], top:bottom, left:right].astype(np.float32)  # no more than the crop is made of
+        matrix = np.array([[step[index, 0], 0, start[index, 0] - left], [0, step[index, 1], start[index, 1] - top]])
+        cv2.warpAffine(source, matrix, (size, size), dst=crops[index],
                        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE)
-    crops *= inside[:, :, None, 1, None]
-    crops *= inside[:, None, :, 0, None]
-    return np.ascontiguousarray(crops.transpose(0, 3, 1, 2))
+    normalised = _normalise(crops)
+    normalised *= inside[:, None, :, None, 1]
+    normalised *= inside[:, None, None, :, 0]
+    return normalised
+
+
+def _normalise(pixels: np.ndarray) -> np.ndarray:
+    """Pixels (N, H, W, 3) float32 of 0..255, changed in place, as the nets take them: (N, 3, H, W), about -1..1."""
+    pixels -= 127.5
+    pixels *= 1 / 128
+    return np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
 
 
 def suppress(group: np.ndarray, boxes: np.ndarray, scores: np.ndarray, overlap: float, *, of_smaller: bool = False

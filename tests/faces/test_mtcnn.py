@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -14,7 +15,7 @@ from pipeline.caffe import caffe_pb2
 from pipeline.caffe.net import build_net
 from pipeline.errors import InputError
 from pipeline.faces.detector import Detections
-from pipeline.faces.mtcnn import MODELS, Mtcnn, crop, suppress
+from pipeline.faces.mtcnn import MODELS, STRIDE, WINDOW, Mtcnn, crop, pyramid, scale_rows, suppress
 
 ROOT = Path(__file__).parents[2]
 RECORDED = ROOT / "tests" / "recorded"
@@ -89,7 +90,60 @@ def test_large_batches_are_split(
 
 
 def test_threads_change_nothing(detector: Mtcnn, sheet: np.ndarray) -> None:
-    assert_same(Mtcnn(threads=2).detect([sheet])[0], detector.detect([sheet])[0])
+    alone, = detector.detect([sheet])
+    assert len(alone) > 20
+    threaded = Mtcnn(threads=3)
+    with ThreadPoolExecutor(2) as callers:
+        for (found,) in callers.map(threaded.detect, [[sheet]] * 4):
+            for name in ("boxes", "scores", "landmarks"):
+                np.testing.assert_array_equal(getattr(found, name), getattr(alone, name), err_msg=name)
+
+
+def test_large_images_are_looked_at_in_bands(
+    detector: Mtcnn, sheet: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = [sheet, sheet[:97, :151]]
+    whole = detector.detect(images)
+    assert len(whole[0]) > 20
+    monkeypatch.setattr("pipeline.faces.mtcnn.MAX_SOURCE_PIXELS", 20 * sheet.shape[1])
+    monkeypatch.setattr("pipeline.faces.mtcnn.MAX_BAND_PIXELS", 40 * sheet.shape[1])
+    for split, found in zip(detector.detect(images), whole, strict=True):
+        assert_same(split, found)
+
+
+@pytest.mark.parametrize("shape", [(48, 48), (211, 340), (12, 60)])
+def test_bands_make_up_their_level(shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of P-Net's outputs, STRIDE rows apart and WINDOW high, lies in exactly one band."""
+    monkeypatch.setattr("pipeline.faces.mtcnn.MAX_BAND_PIXELS", 700)
+    levels: dict[int, list[int]] = {}
+    sizes = {}
+    for band in pyramid(2, *shape, 12):
+        rows = -(-(band.last - band.first - WINDOW) // STRIDE) + 1
+        levels.setdefault(band.level, []).extend(band.first + STRIDE * row for row in range(rows))
+        sizes[band.level] = band.height
+        assert band.height == int(shape[0] * band.scale)
+        assert band.width == int(shape[1] * band.scale)
+    assert list(levels) == list(range(len(levels)))
+    for level, tops in levels.items():
+        assert tops == list(range(0, sizes[level] - WINDOW + STRIDE, STRIDE))[:len(tops)]
+        assert tops[-1] + WINDOW >= sizes[level]
+
+
+@settings(deadline=None)
+@given(st.integers(1, 3), st.integers(12, 50), st.integers(12, 50), st.data())
+def test_scaling_is_by_area(count: int, height: int, width: int, data: st.DataObject) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (count, height, width, 3), dtype=np.uint8)
+    size = data.draw(st.integers(4, width)), data.draw(st.integers(4, height))
+    first = data.draw(st.integers(0, size[1] - 1))
+    last = data.draw(st.integers(first + 1, size[1]))
+    budget = data.draw(st.integers(1, 5000))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipeline.faces.mtcnn.MAX_SOURCE_PIXELS", budget)
+        scaled = scale_rows(images, *size, first, last)
+    # Every pixel as many times as the scaled image has columns and rows: the scaled ones' means are over whole pixels.
+    fine = images.repeat(size[1], axis=1).repeat(size[0], axis=2).astype(float)
+    wanted = fine.reshape(count, size[1], height, size[0], width, 3).mean(axis=(2, 4))
+    np.testing.assert_allclose(scaled, wanted[:, first:last], atol=2e-3)
 
 
 def test_finds_a_face_where_it_stands(detector: Mtcnn, faces: list[np.ndarray]) -> None:
@@ -144,7 +198,7 @@ def test_errors_name_the_model(tmp_path: Path) -> None:
 def test_crops_are_bilinear_and_zero_outside(size: int) -> None:
     height, width = 40, 60
     y, x = np.mgrid[:height, :width]
-    ramp = np.stack([x, y, x + y], axis=-1).astype(np.float32)[None]
+    ramp = np.stack([x, y, x + y], axis=-1).astype(np.uint8)[None]
     boxes = np.array([[3.3, 4.4, 33.1, 29.2], [-10, -7.5, 20, 22.5], [40, 20, 75, 55], [0, 0, 60, 40]])
     crops = crop(ramp, np.zeros(len(boxes), int), boxes, size)
     assert crops.shape == (4, 3, size, size)
@@ -152,15 +206,15 @@ def test_crops_are_bilinear_and_zero_outside(size: int) -> None:
         xs = np.linspace(box[0], box[2], size) * (width - 1) / width
         ys = np.linspace(box[1], box[3], size) * (height - 1) / height
         inside = ((ys >= 0) & (ys <= height - 1))[:, None] & ((xs >= 0) & (xs <= width - 1))
-        wanted = np.stack(np.broadcast_arrays(xs, ys[:, None], xs + ys[:, None])) * inside
-        np.testing.assert_allclose(cut, wanted, atol=2 / 32)  # OpenCV places samples to 1/32 of a pixel
+        wanted = (np.stack(np.broadcast_arrays(xs, ys[:, None], xs + ys[:, None])) - 127.5) / 128 * inside
+        np.testing.assert_allclose(cut, wanted, atol=2 / 32 / 128)  # OpenCV places samples to 1/32 of a pixel
 
 
 def test_crops_come_from_their_own_images() -> None:
-    images = np.arange(5, dtype=np.float32)[:, None, None, None] * np.ones((5, 20, 20, 3), np.float32)
+    images = np.arange(5, dtype=np.uint8)[:, None, None, None] * np.ones((5, 20, 20, 3), np.uint8)
     owner = np.array([4, 0, 2, 2])
     crops = crop(images, owner, np.tile([2.0, 2.0, 18.0, 18.0], (4, 1)), 24)
-    np.testing.assert_array_equal(crops[:, 0, 10, 10], owner)
+    np.testing.assert_array_equal(crops[:, 0, 10, 10] * 128 + 127.5, owner)
 
 
 coordinates = st.integers(0, 40)
