@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pipeline.errors import InputError
-from pipeline.live import sources
-from pipeline.live.sources import ImageFiles, SourceError, read_image
+from pipeline.live.sources import images
+from pipeline.live.sources import ImageFiles, SourceError, open_sources, read_image
 
 RED, GREEN, BLUE = (250, 10, 20), (10, 240, 30), (30, 20, 230)
 
@@ -130,7 +130,7 @@ def test_a_huge_image_is_refused_before_it_is_unpacked(tmp_path: Path, monkeypat
     assert path.stat().st_size < 100_000
     with pytest.raises(SourceError, match="pixels"):
         read_image(path)
-    monkeypatch.setattr(sources, "MAX_PIXELS", 799)
+    monkeypatch.setattr(images, "MAX_PIXELS", 799)
     with pytest.raises(SourceError, match=r"40x20 pixels where at most 799"):
         read_image(save(tmp_path / "image.png", quarters()))
 
@@ -164,11 +164,12 @@ def test_a_folder_gives_the_images_below_it_in_order_each_once(tmp_path: Path) -
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         save(tmp_path / name, quarters(), format="PNG")
     (tmp_path / "notes.txt").write_text("no image")
-    source = ImageFiles([str(tmp_path), str(tmp_path / "b.png"), str(tmp_path / "*.png")])
+    (source,) = open_sources([str(tmp_path), str(tmp_path / "b.png"), str(tmp_path / "*.png")])
+    assert isinstance(source, ImageFiles)
     assert [frame.name for frame in source] == [
         str(tmp_path / name) for name in ("a.JPG", "b.png", "deep/down/c.png", "with space é\nline.png")
     ]
-    assert len(source) == 4
+    assert source.total == 4
     assert source.root == tmp_path
     assert source.failed == 0
 
@@ -176,14 +177,15 @@ def test_a_folder_gives_the_images_below_it_in_order_each_once(tmp_path: Path) -
 def test_a_name_with_brackets_is_a_file_before_it_is_a_pattern(tmp_path: Path) -> None:
     save(tmp_path / "face[1].png", quarters())
     save(tmp_path / "face1.png", quarters())
-    assert [frame.name for frame in ImageFiles([str(tmp_path / "face[1].png")])] == [str(tmp_path / "face[1].png")]
+    (source,) = open_sources([str(tmp_path / "face[1].png")])
+    assert [frame.name for frame in source] == [str(tmp_path / "face[1].png")]
 
 
 def test_unreadable_files_are_counted_and_the_rest_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     save(tmp_path / "1.png", quarters())
     (tmp_path / "2.png").write_bytes(b"")
     save(tmp_path / "3.png", quarters())
-    source = ImageFiles([str(tmp_path)])
+    (source,) = open_sources([str(tmp_path)])
     with caplog.at_level("ERROR", logger="pipeline"):
         names = [Path(frame.name).name for frame in source]
     assert names == ["1.png", "3.png"]
@@ -195,6 +197,10 @@ def test_unreadable_files_are_counted_and_the_rest_goes_on(tmp_path: Path, caplo
 
 def test_inputs_that_stand_for_nothing_are_errors(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    for name, message in (("empty", "no image in this folder"), ("absent.png", "no such file"), ("*.png", "no such")):
+    for name, message in (
+        ("empty", "no image or video in this folder"),
+        ("absent.png", "no such file"),
+        ("*.png", "no such"),
+    ):
         with pytest.raises(InputError, match=message):
-            ImageFiles([str(tmp_path / name)])
+            open_sources([str(tmp_path / name)])

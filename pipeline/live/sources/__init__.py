@@ -1,0 +1,106 @@
+"""Where frames come from, each kind by one word: images, videos, cameras, streams."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
+
+from pipeline.live.fetch import look, without_credentials
+from pipeline.live.frames import FrameSource, SourceError
+from pipeline.live.sources.camera import Camera
+from pipeline.live.sources.images import (
+    Entry,
+    ImageAddress,
+    ImageFile,
+    ImageFiles,
+    StandardInput,
+    decode_data_url,
+    decode_image,
+    read_image,
+    to_rgb,
+)
+from pipeline.live.sources.paths import IMAGES, VIDEOS, find, printable
+from pipeline.live.sources.stream import Stream, has_an_end
+from pipeline.live.sources.video import OPEN_SECONDS, VideoAddress, VideoFile
+
+__all__ = [
+    "ImageFiles",
+    "SourceError",
+    "VideoFile",
+    "decode_data_url",
+    "decode_image",
+    "is_live",
+    "open_sources",
+    "read_image",
+    "to_rgb",
+]
+
+CAMERA = re.compile(r"cam(?::(?P<number>[0-9]{1,4}))?|(?P<path>/dev/(?:video[0-9]+|v4l/.+))")
+ADDRESS = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://")
+STREAMS = ("rtsp", "rtsps")
+PLAYLISTS = ("application/vnd.apple.mpegurl", "application/x-mpegurl", "audio/mpegurl", "audio/x-mpegurl")
+
+
+def open_sources(inputs: Sequence[str]) -> list[FrameSource]:
+    """The sources that words stand for: all images together as the first, then every video, camera and stream.
+
+    cam, cam:N or a device is a camera; rtsp(s)://... a stream; http(s)://... what the server says it is, which is asked
+    here; - the images on standard input; everything else a file, a folder with all below it, a pattern, or a list of
+    files (.txt, .lst). A file is taken once. Raises SourceError or FetchError for a word that stands for nothing.
+    """
+    entries: list[Entry] = []
+    moving: dict[object, FrameSource] = {}
+    for word in inputs:
+        scheme = ADDRESS.match(word)
+        if word == "-":
+            entries.append(StandardInput())
+        elif word.startswith("cam:") or CAMERA.fullmatch(word):
+            moving[word] = _camera(word)
+        elif scheme:
+            source = _address(word, scheme["scheme"].lower())
+            if isinstance(source, ImageAddress):
+                entries.append(source)
+            else:
+                moving[word] = source
+        else:
+            found = find(word)
+            entries += [ImageFile(path) for path in found.images]
+            moving |= {path: VideoFile(path) for path in found.videos}
+    images: list[FrameSource] = [ImageFiles(list(dict.fromkeys(entries)))] if entries else []
+    return images + list(moving.values())
+
+
+def is_live(word: str) -> bool:
+    """Whether a word says by itself that it never ends: a camera, a stream, an address that names no kind of file."""
+    scheme = ADDRESS.match(word)
+    if not scheme:
+        return bool(CAMERA.fullmatch(word))
+    return PurePosixPath(urlsplit(word).path).suffix.lower() not in IMAGES + VIDEOS
+
+
+def _camera(word: str) -> Camera:
+    match = CAMERA.fullmatch(word)
+    if not match:
+        raise SourceError(f"{printable(word)}: no camera; cam, cam:N with N from 0 on, or a device such as /dev/video0")
+    return Camera(Path(match["path"]) if match["path"] else int(match["number"] or 0))
+
+
+def _address(url: str, scheme: str) -> ImageAddress | VideoAddress | Stream:
+    """What an address holds, by its scheme and by the type and length that an http server states."""
+    if scheme in STREAMS:
+        return Stream(url)
+    if scheme not in ("http", "https"):
+        raise SourceError(f"{without_credentials(url)}: {scheme}:// where rtsp, rtsps, http or https was expected")
+    content = look(url, timeout=OPEN_SECONDS)
+    suffix = PurePosixPath(urlsplit(url).path).suffix.lower()
+    kind = content.media_type
+    if kind in PLAYLISTS or suffix == ".m3u8":
+        return VideoAddress(url) if has_an_end(url) else Stream(url)
+    if kind.startswith("image/") or (suffix in IMAGES and not kind.startswith(("video/", "multipart/", "text/"))):
+        return ImageAddress(url)
+    if kind in ("text/html", "application/xhtml+xml", "application/json"):
+        raise SourceError(
+            f"{without_credentials(url)}: {kind} where an image, video or stream was expected; a page that shows one "
+            "has another address than the thing itself"
+        )
+    return VideoAddress(url) if content.length is not None else Stream(url)

@@ -1,0 +1,291 @@
+"""Videos: files and addresses, of any codec that FFmpeg reads."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from queue import Empty, Queue
+from types import TracebackType
+from typing import TYPE_CHECKING, NoReturn, Self, TypeVar
+
+import numpy as np
+
+from pipeline.console import log
+from pipeline.live.fetch import without_credentials
+from pipeline.live.frames import Frame, SourceError
+from pipeline.live.sources.paths import printable
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.video.frame import VideoFrame
+    from av.video.stream import VideoStream
+
+MAX_PIXELS = 1 << 26  # of a frame, 67 megapixels: twice 8K UHD
+DECODER_THREADS = 2
+FRAMES_AHEAD = 4  # decoded while the one before is worked on
+TOLD = 10  # damaged frames that have a line each; the others are only counted
+OPEN_SECONDS, READ_SECONDS = 10.0, 10.0  # that an address may take to answer, and between two of its packets
+# FFmpeg's demuxers of video files; jpeg_pipe is Motion JPEG's. Playlists are not among them: one sent as a video would
+# have FFmpeg open other files.
+FILE_FORMATS = (
+    "3g2", "3gp", "apng", "asf", "avi", "av1", "dv", "flv", "gif", "h264", "hevc", "ivf", "jpeg_pipe", "m4v",
+    "matroska", "mjpeg", "mov", "mp4", "mpeg", "mpegts", "mpegvideo", "mpjpeg", "mxf", "nut", "obu", "ogg", "rm", "wtv",
+    "yuv4mpegpipe",
+)  # fmt: skip
+NETWORK_PROTOCOLS = "http,https,tls,tcp,udp,rtp,srtp,rtsp,crypto,data,httpproxy"
+
+T = TypeVar("T")
+
+
+class Video:
+    """A video's frames, upright, in the shape they are shown in and all of the first one's size, with their times.
+
+    Decoding runs ahead in a thread of its own. Packets that are damaged are counted in `failed`, the first ones told in
+    the log, and so is an end before the time that the file states. total: as the file states it, else None.
+    """
+
+    moving = True
+    live = False
+    dropped = 0
+
+    def __init__(self, name: str, location: str, options: dict[str, str]) -> None:
+        self.name = name
+        self.location = location
+        self.options = options
+        self.total: int | None = None
+        self.failed = 0
+
+    def __enter__(self) -> Self:
+        """Raises SourceError when it cannot be opened, has no video, or one that cannot be decoded."""
+        self.container = open_container(self.location, self.options, self.name)
+        try:
+            self.stream = video_stream(self.container, self.name)
+        except SourceError:
+            self.container.close()
+            raise
+        self.stream.thread_type = "AUTO"
+        self.stream.codec_context.thread_count = DECODER_THREADS
+        self.total = self.stream.frames or None
+        self._running: list[Iterator[Frame]] = []
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for frames in self._running:
+            frames.close()  # type: ignore[attr-defined]
+        self.container.close()
+
+    def __iter__(self) -> Iterator[Frame]:
+        frames = _ahead(self._frames(), FRAMES_AHEAD)
+        self._running.append(frames)
+        return frames
+
+    def _frames(self) -> Iterator[Frame]:
+        convert = UprightRgb(self.name)
+        damage = Damage(self.name)
+        start = (self.container.start_time or 0) / 1_000_000  # AV_TIME_BASE: microseconds
+        rate = float(self.stream.average_rate or self.stream.guessed_rate or 25)
+        index, time = 0, 0.0
+        try:
+            for frame in decoded(self.container, self.stream, damage):
+                self.failed = damage.count
+                # Files without times (raw H.264, MJPEG) are shown at their rate.
+                time = max(time, index / rate if frame.time is None else frame.time - start)
+                yield Frame(self.name, convert(frame, self.stream), index, time)
+                index += 1
+        except BrokenOffError as broken:
+            damage.add(f"breaks off after {index} frames: {broken}")
+        self.failed = damage.count
+        damage.summarise()
+        if index == 0:
+            raise SourceError(f"{self.name}: a video without a single frame that can be read; is the file whole?")
+        self._tell_early_end(index, time + 1 / rate)
+
+    def _tell_early_end(self, frames: int, end: float) -> None:
+        duration = float((self.stream.duration or 0) * (self.stream.time_base or 0))
+        if self.total and duration and frames + self.failed < self.total and end < 0.98 * duration - 0.5:
+            self.failed += self.total - frames - self.failed
+            log.error("error: %s: ends after %d of %d frames, %.1f of %.1f s; is the file whole?",
+                      self.name, frames, self.total, end, duration)  # fmt: skip
+
+
+class VideoFile(Video):
+    """A video file. It may name no other file or address: FFmpeg is told to open none."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(
+            printable(path),
+            f"file:{path}",  # without it a colon in the name would be taken for a protocol
+            {"protocol_whitelist": "file", "format_whitelist": ",".join(FILE_FORMATS)},
+        )
+        self.path = path
+
+
+class VideoAddress(Video):
+    """A video file behind an http(s) address, read as it comes."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(
+            without_credentials(url),
+            url,
+            {"protocol_whitelist": NETWORK_PROTOCOLS, "format_whitelist": ",".join((*FILE_FORMATS, "hls"))},
+        )
+
+
+class BrokenOffError(Exception):
+    """Reading failed in the middle, for the reason that the message gives."""
+
+
+def open_container(location: str, options: dict[str, str], name: str) -> "InputContainer":
+    """Open what FFmpeg reads. Raises SourceError, with FFmpeg's reason and without the location."""
+    import av
+
+    av.logging.set_level(None)  # FFmpeg's own lines name addresses with their passwords
+    try:
+        return av.open(location, options=options, timeout=(OPEN_SECONDS, READ_SECONDS))
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        raise SourceError(f"{name}: {_reason(error)}") from None
+
+
+def _reason(error: Exception) -> str:
+    import av
+
+    if isinstance(error, av.error.ExitError | av.error.TimeoutError):
+        return f"no answer within {OPEN_SECONDS:g} s; is it up, and the address right?"
+    if isinstance(error, av.error.HTTPUnauthorizedError):
+        return "asks for a user and password; give them as scheme://user:password@host/..."
+    if isinstance(error, av.error.InvalidDataError):
+        return "neither an image nor a video of a known format; is the file whole?"
+    return f"cannot be opened: {getattr(error, 'strerror', None) or type(error).__name__}"
+
+
+def video_stream(container: "InputContainer", name: str) -> "VideoStream":
+    """The stream to be shown. Raises SourceError when there is none, or none that can be decoded."""
+    from av.stream import Disposition
+
+    streams = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
+    if not streams:
+        held = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
+        raise SourceError(f"{name}: no video in it, only {held}; give a video or an image")
+    stream = streams[0]
+    context = stream.codec_context
+    if context is None:
+        raise SourceError(f"{name}: its codec is not one that is known here; convert it to H.264 with ffmpeg")
+    if context.width * context.height > MAX_PIXELS:
+        raise _too_large(name, context.width, context.height)
+    context.options = {"max_pixels": str(MAX_PIXELS)}
+    return stream
+
+
+def _too_large(name: str, width: int, height: int) -> SourceError:
+    return SourceError(f"{name}: frames of {width}x{height} where at most {MAX_PIXELS} pixels are read; scale it down")
+
+
+class Damage:
+    """Counts what could not be decoded, and tells the first of it."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.count = 0
+
+    def add(self, what: str) -> None:
+        self.count += 1
+        if self.count <= TOLD:
+            log.error("error: %s: %s", self.name, what)
+
+    def summarise(self) -> None:
+        if self.count > TOLD:
+            log.error("error: %s: %d damaged packets in all", self.name, self.count)
+
+
+def decoded(container: "InputContainer", stream: "VideoStream", damage: Damage) -> Iterator["VideoFrame"]:
+    """Frames of a stream; a damaged packet is counted and passed over. Raises BrokenOffError."""
+    import av
+
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets, None)
+        except av.error.FFmpegError as error:
+            raise BrokenOffError(_reason(error)) from None
+        if packet is None:
+            return
+        try:
+            frames = packet.decode()
+        except av.error.FFmpegError as error:
+            at = f" at {float(packet.pts * packet.time_base):.2f} s" if packet.pts is not None else ""
+            damage.add(f"a damaged packet{at}: {error.strerror}")
+            continue
+        yield from frames
+
+
+class UprightRgb:
+    """Turns decoded frames into (H, W, 3) uint8 RGB: upright, with square pixels, all of the first frame's size."""
+
+    def __init__(self, name: str) -> None:
+        from av.video.reformatter import VideoReformatter
+
+        self.name = name
+        self.reformatter = VideoReformatter()
+        self.size: tuple[int, int] | None = None
+
+    def __call__(self, frame: "VideoFrame", stream: "VideoStream") -> np.ndarray:
+        if frame.width * frame.height > MAX_PIXELS:
+            raise _too_large(self.name, frame.width, frame.height)
+        if self.size is None:
+            ratio = float(stream.sample_aspect_ratio or 1)
+            width = round(frame.width * ratio) if 0.1 < ratio < 10 else frame.width
+            if width * frame.height > MAX_PIXELS:
+                raise _too_large(self.name, width, frame.height)
+            self.size = width, frame.height
+            self.turns = round(frame.rotation / 90) % 4
+        # One thread: scaling is short, and several would wait for those that decode.
+        rgb = self.reformatter.reformat(frame, *self.size, format="rgb24", threads=1).to_ndarray()
+        return self._turned(rgb) if self.turns else rgb
+
+    def _turned(self, rgb: np.ndarray) -> np.ndarray:
+        import cv2  # numpy's rot90 takes eight times as long
+
+        turns = (cv2.ROTATE_90_COUNTERCLOCKWISE, cv2.ROTATE_180, cv2.ROTATE_90_CLOCKWISE)
+        return cv2.rotate(rgb, turns[self.turns - 1])
+
+
+def _ahead(items: Iterator[T], depth: int) -> Iterator[T]:
+    """The items, taken from their iterator in a thread, at most `depth` ahead; an error comes out at its place."""
+    queue: Queue[Callable[[], T]] = Queue(depth)
+    stop = threading.Event()
+
+    def work() -> None:
+        try:
+            for item in items:
+                queue.put(lambda item=item: item)  # type: ignore[misc]
+                if stop.is_set():
+                    return
+        except BaseException as error:
+            queue.put(_raises(error))
+        else:
+            queue.put(_raises(StopIteration()))
+
+    thread = threading.Thread(target=work, name="decoder", daemon=True)
+    thread.start()
+    try:
+        while True:
+            try:
+                item = queue.get()()
+            except StopIteration:
+                return
+            yield item
+    finally:
+        stop.set()
+        while thread.is_alive():
+            with suppress(Empty):
+                queue.get(timeout=0.05)
+        thread.join()
+
+
+def _raises(error: BaseException) -> Callable[[], NoReturn]:
+    def throw() -> NoReturn:
+        raise error
+
+    return throw
