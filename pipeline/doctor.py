@@ -236,12 +236,17 @@ def _has_decoder(name: str) -> bool:
 def look_at_cameras(model: Path | None) -> Iterator[Finding]:
     from pipeline.live.sources.camera import list_cameras
 
+    if sys.platform != "linux":
+        yield Finding("warn", f"not listed on {platform.system()}", "try one: python -m pipeline predict cam")
+        return
     cameras = list_cameras()
     for camera in cameras:
+        found = f"cam:{camera.index}: {camera.name}, {camera.path}"
         if camera.fault:
-            yield Finding("warn", f"{camera.name}: {camera.fault}")
+            fault, _, remedy = camera.fault.partition("; ")
+            yield Finding("warn", f"{found}: {fault}", remedy)
         else:
-            yield Finding("ok", camera.name)
+            yield Finding("ok", found)
     if not cameras:
         yield Finding(
             "warn",

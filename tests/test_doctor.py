@@ -16,6 +16,7 @@ from pipeline.doctor import CHECKS, Check, Finding, examine, print_finding
 from pipeline.errors import InputError
 from pipeline.faces import mtcnn
 from pipeline.live.sources import camera
+from pipeline.live.sources.camera import ListedCamera
 from pipeline.predictor import SHIPPED_MODEL
 
 ROOT = Path(__file__).parents[1]
@@ -91,15 +92,22 @@ def test_missing_and_other_packages_are_told(monkeypatch: pytest.MonkeyPatch, tm
 
 
 def test_cameras_are_told_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = [SimpleNamespace(name="cam:0", fault=None), SimpleNamespace(name="cam:1", fault="may not be opened")]
+    found = [
+        ListedCamera(0, Path("/dev/video0"), "Webcam", None),
+        ListedCamera(2, Path("/dev/video2"), "Telescope", "in use by cheese (4711); close that first"),
+    ]
+    monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setattr(camera, "list_cameras", lambda: found)
     first, second = look("cameras")
-    assert (first.state, first.found) == ("ok", "cam:0")
-    assert (second.state, second.found) == ("warn", "cam:1: may not be opened")
+    assert first == Finding("ok", "cam:0: Webcam, /dev/video0")
+    assert second == Finding("warn", "cam:2: Telescope, /dev/video2: in use by cheese (4711)", "close that first")
     monkeypatch.setattr(camera, "list_cameras", list)
     (none,) = look("cameras")
     assert none.state == "warn"
     assert "plug one in" in none.remedy
+    monkeypatch.setattr(sys, "platform", "darwin")
+    (unknown,) = look("cameras")
+    assert "predict cam" in unknown.remedy
 
 
 def test_without_a_display_all_but_the_window_works(monkeypatch: pytest.MonkeyPatch) -> None:

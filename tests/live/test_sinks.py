@@ -99,6 +99,20 @@ def test_annotated_images_keep_their_paths(tmp_path: Path) -> None:
         assert len(np.unique(np.asarray(image))) > 3
 
 
+def test_annotated_images_stay_within_their_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    names = ["../beside/a.jpg", "stdin-1", "https://host/../../../a b.png?c=/d", f"http://host/{'x' * 400}/e.jpg"]
+    with AnnotatedImages(tmp_path / "out", tmp_path / "here", Overlay()) as sink:
+        for name in names:
+            sink.write(frame(name), READINGS[0])
+    found = {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*.png")}
+    beside = str((tmp_path / "beside" / "a.jpg.png").relative_to("/"))
+    assert {beside, "stdin-1.png", "https-host-..-..-..-a-b.png-c-d.png"} < found
+    assert len(found) == len(names)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["here", "out"]
+
+
 def test_the_images_that_are_read_are_not_written_over(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="give another folder"):
         AnnotatedImages(tmp_path / "deep" / "..", tmp_path, Overlay())
