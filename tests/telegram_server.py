@@ -242,7 +242,7 @@ class TelegramServer:
             offset = parameters.get("offset", 0)
             while self.updates and self.updates[0]["update_id"] < offset:
                 self.updates.popleft()
-            self.changed.wait_for(lambda: self.updates, min(parameters.get("timeout", 0), 2))
+            self.changed.wait_for(lambda: self.updates, min(parameters.get("timeout", 0), 0.3))
             return list(self.updates)[: parameters.get("limit", 100)]
 
 

@@ -24,7 +24,7 @@ from telegram import (
     User,
 )
 from telegram.constants import ChatAction
-from telegram.error import BadRequest, Conflict, Forbidden, InvalidToken, TelegramError
+from telegram.error import BadRequest, Conflict, Forbidden, InvalidToken, NetworkError, RetryAfter, TelegramError
 from telegram.ext import Application, CommandHandler, ContextTypes, MessageHandler, filters
 from telegram.request import HTTPXRequest
 
@@ -121,7 +121,7 @@ class TelegramBot:
         self.places = asyncio.Semaphore(4 * settings.threads)
         self.stopped = asyncio.Event()
         self.stop_reading = threading.Event()
-        self.refused: InvalidToken | None = None
+        self.refused = False  # the token, by Telegram
         self.application = self._build(token)
 
     def _build(self, token: str) -> "Application[Any, Any, Any, Any, Any, Any]":
@@ -359,7 +359,7 @@ class TelegramBot:
             log.warning("Telegram cannot be reached (%s); trying again", error)
 
     def _token_refused(self) -> None:
-        self.refused = InvalidToken()
+        self.refused = True
         self.stopped.set()
 
     # Running
@@ -412,7 +412,7 @@ class TelegramBot:
             raise _refused_token() from None
         await application.start()
         how = f"called at {webhook.url}" if webhook else "polling"
-        log.info("@%s answers (%s); %d users are known", application.bot.username, how, self.users.count())
+        log.info("@%s answers (%s); users known: %d", application.bot.username, how, self.users.count())
         await self._tell_commands()
 
     async def _listen(self, webhook: Webhook) -> None:
@@ -431,6 +431,10 @@ class TelegramBot:
             )
         except BadRequest as error:
             raise InputError(f"{webhook.url}: Telegram refuses this webhook: {error}") from None
+        except (NetworkError, RetryAfter, InvalidToken):
+            raise
+        except TelegramError as error:  # the library's, before anything is sent
+            raise InputError(f"{webhook.certificate}: {error}; is {webhook.key} its key, and both PEM?") from None
         except OSError as error:
             raise InputError(f"{webhook.listen}:{webhook.port}: {error.strerror}; give another --port") from None
 

@@ -305,6 +305,24 @@ def test_a_video_as_a_document_and_in_an_album(server: TelegramServer, run_bot: 
     run_bot(scenario)
 
 
+def test_a_video_that_is_being_read_when_the_bot_stops_is_asked_for_again(server: TelegramServer, run_bot: Run) -> None:
+    class SlowReader(BrightnessReader):
+        def read_frame(self, frame: Frame) -> Reading:
+            reading = super().read_frame(frame)
+            if len(self.sizes) == 2:
+                self.bot.stop_reading.set()  # as stop() does; this is another thread
+            return reading
+
+    reader = SlowReader()
+
+    def scenario(bot: TelegramBot) -> None:
+        reader.bot = bot
+        assert server.answer(server.video(7, video(50))).text == say("en", "stopping")
+        assert len(reader.sizes) < 50
+
+    run_bot(scenario, reader)
+
+
 def test_who_sends_too_much_is_told_once_and_others_go_on(server: TelegramServer, run_bot: Run) -> None:
     def scenario(bot: TelegramBot) -> None:
         answered = [server.photo(7, PHOTO) for _ in range(3)]
