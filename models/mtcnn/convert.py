@@ -20,7 +20,7 @@ import onnx
 import torch
 
 from pipeline.caffe import caffe_pb2
-from pipeline.caffe.net import build_net
+from pipeline.caffe.net import Net, build_net
 from pipeline.caffe.onnx import to_onnx
 from pipeline.caffe.proto import write_binary
 
@@ -92,7 +92,36 @@ def convert(name: str, weights: Path) -> None:
     if next(arrays, None) is not None:
         raise SystemExit(f"{weights / name}.lz4: more arrays than {name}.prototxt has blobs")
     write_binary(FOLDER / f"{name}.caffemodel", net.to_proto())
-    onnx.save(to_onnx(net, flexible=name == "pnet"), FOLDER / f"{name}.onnx")
+    onnx.save(to_onnx(runtime_pnet(net), flexible=True) if name == "pnet" else to_onnx(net), FOLDER / f"{name}.onnx")
+
+
+@torch.no_grad()
+def runtime_pnet(net: Net) -> Net:
+    """pnet_runtime.prototxt with the weights that make it the same function as P-Net."""
+    given = {layer.param.name: layer.blobs for layer in net.layers}
+    runtime = build_net(FOLDER / "pnet_runtime.prototxt", caffe_pb2.TEST)
+    blobs = {layer.param.name: layer.blobs for layer in runtime.layers}
+    (slope,) = given["prelu1"]
+    count = len(slope)
+    turned = torch.nonzero(slope < 0).flatten()
+    for own, blob in zip(blobs["conv1"], given["conv1"], strict=True):
+        own.copy_(torch.cat([blob, blob[turned] * slope[turned].reshape(-1, *[1] * (blob.ndim - 1))]))
+    below, scale = blobs["below1"][0][:, :, 0, 0], blobs["bend1"][0]
+    below.zero_()
+    below[range(count), range(count)] = -1
+    below[turned, range(count, count + len(turned))] = 1
+    scale.zero_()
+    scale[:count] = torch.where(slope < 0, 1, 1 - slope)
+    weights, bias = blobs["conv2"]
+    weights.zero_()
+    weights[:, :count] = given["conv2"][0]
+    bias.copy_(given["conv2"][1])
+    for name in ("prelu2", "conv3", "prelu3", "conv4-1"):
+        for own, blob in zip(blobs[name], given[name], strict=True):
+            own.copy_(blob)
+    for own, blob in zip(blobs["conv4-2"], given["conv4-2"], strict=True):
+        own.copy_(blob - blob.flip(0))
+    return runtime
 
 
 def main() -> None:

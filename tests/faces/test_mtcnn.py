@@ -63,10 +63,10 @@ def overlap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return shared / ((a[:, 2:] - a[:, :2]).prod(axis=1) + (b[:, 2:] - b[:, :2]).prod(axis=1) - shared)
 
 
-def assert_same(a: Detections, b: Detections) -> None:
+def assert_same(a: Detections, b: Detections, pixels: float = 1e-3) -> None:
     assert len(a) == len(b)
-    for name in ("boxes", "scores", "landmarks"):
-        np.testing.assert_allclose(getattr(a, name), getattr(b, name), atol=1e-3, err_msg=name)
+    for name, tolerance in (("boxes", pixels), ("scores", 1e-3), ("landmarks", pixels)):
+        np.testing.assert_allclose(getattr(a, name), getattr(b, name), atol=tolerance, err_msg=name)
 
 
 def test_an_image_gives_the_same_alone_and_among_others_of_any_sizes(
@@ -108,7 +108,8 @@ def test_large_images_are_looked_at_in_bands(
     monkeypatch.setattr("pipeline.faces.mtcnn.MAX_SOURCE_PIXELS", 20 * sheet.shape[1])
     monkeypatch.setattr("pipeline.faces.mtcnn.MAX_BAND_PIXELS", 40 * sheet.shape[1])
     for split, found in zip(detector.detect(images), whole, strict=True):
-        assert_same(split, found)
+        # OpenCV rounds where a crop's samples lie to 1/32 of a pixel: a proposal's last digit may move them by that.
+        assert_same(split, found, pixels=0.05)
 
 
 @pytest.mark.parametrize("shape", [(48, 48), (211, 340), (12, 60)])
