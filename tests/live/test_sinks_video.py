@@ -283,6 +283,13 @@ def test_no_frame_makes_no_video(tmp_path: Path, live: bool) -> None:
     assert len(list(tmp_path.iterdir())) == 2 - live
 
 
+def test_names_may_be_anything(tmp_path: Path) -> None:
+    source = make_video(tmp_path / "source.mp4", "aac").rename(tmp_path / "odd: \udcff\nname é.mp4")
+    copied = copy(source, tmp_path / "file:out \udcfe\n%s.mp4")
+    assert len(list(frames(copied))) == 2 * RATE
+    assert tone_at(copied) == pytest.approx(MOMENT, abs=0.03)
+
+
 def test_readings_are_drawn(tmp_path: Path) -> None:
     with AnnotatedVideo(tmp_path / "new" / "out.mp4", Overlay(), None) as sink:
         for index in range(3):

@@ -306,6 +306,16 @@ def test_a_full_disk_ends_the_recording_and_not_the_run(
         assert len(list(container.decode(video=0))) > 5
 
 
+def test_names_that_cannot_be_printed_are_shown_by_their_escapes(open_window: Callable[..., Window]) -> None:
+    window = open_window(folder=Path("/dev/null") / "odd \udcff\nname")
+    window.turn_to("odd \udcff\nname", live=True, file=None)
+    show(window)
+    assert pygame.display.get_caption()[0].startswith("odd \\udcff\\nname")
+    press("s")
+    window.idle()
+    assert "odd \\udcff" in window.message
+
+
 def test_letters_of_other_keyboards_are_taken_by_their_place() -> None:
     pygame.display.init()
     event = pygame.event.Event(pygame.KEYDOWN, key=0x439, mod=0, scancode=pygame.KSCAN_Q)  # Cyrillic short i

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Self
 
 from pipeline.console import log
 from pipeline.live.frames import SourceError
+from pipeline.live.sources.paths import printable
 from pipeline.live.sources.video import VideoFile, open_container
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class AudioTrack:
         if isinstance(stream, av.AudioStream) and stream.codec_context is not None:
             return cls(source, container, stream, output, start)
         if container.streams.audio:
-            log.warning("%s: its sound is in a form that is not known here, and left out", source)
+            log.warning("%s: its sound is in a form that is not known here, and left out", printable(source))
         container.close()
         return None
 
@@ -60,18 +61,19 @@ class AudioTrack:
         import av
 
         self.source = source
+        self.name = printable(source)
         self.container = container
         self.output = output
         self.start = start
         self.origin = (container.start_time or 0) / av.time_base + start
         if len(container.streams.audio) > 1:
-            log.warning("%s: has %d sound tracks, of which one is kept", source, len(container.streams.audio))
-        name = stream.codec_context.name
-        if name.removesuffix("float") in KEPT:
+            log.warning("%s: has %d sound tracks, of which one is kept", self.name, len(container.streams.audio))
+        codec = stream.codec_context.name
+        if codec.removesuffix("float") in KEPT:
             self.track = output.add_stream_from_template(stream)
             self.packets = self._copied(stream)
         else:
-            log.info("%s: its %s sound is encoded anew, as AAC", source, name)
+            log.info("%s: its %s sound is encoded anew, as AAC", self.name, codec)
             rate = next((rate for rate in RATES if rate <= stream.rate), RATES[-1])
             layout = "mono" if stream.channels == 1 else "stereo"
             self.track = output.add_stream("aac", rate, layout=layout)
@@ -115,7 +117,7 @@ class AudioTrack:
         try:
             yield from self.container.demux(stream)
         except av.FFmpegError as error:
-            log.error("error: %s: its sound ends early (%s)", self.source, error.strerror)
+            log.error("error: %s: its sound ends early (%s)", self.name, error.strerror)
 
     def _copied(self, stream: "av.AudioStream") -> Iterator["Timed"]:
         assert stream.time_base
@@ -153,7 +155,7 @@ class AudioTrack:
                     yield from ((_seconds(encoded), encoded) for encoded in self.track.encode(frame))
         yield from ((_seconds(encoded), encoded) for encoded in self.track.encode(None))
         if damaged:
-            log.warning("%s: %d damaged packets of sound were left out", self.source, damaged)
+            log.warning("%s: %d damaged packets of sound were left out", self.name, damaged)
 
 
 def _open(source: Path) -> "InputContainer":

@@ -10,6 +10,7 @@ from pipeline.errors import InputError
 from pipeline.live.frames import Frame
 from pipeline.live.readings import Reading
 from pipeline.live.sinks.sink import Sink
+from pipeline.live.sources.paths import printable
 
 if TYPE_CHECKING:
     from pipeline.live.overlay import Overlay
@@ -28,7 +29,9 @@ class AnnotatedImages(Sink):
 
     def __init__(self, folder: Path, root: Path, overlay: "Overlay") -> None:
         if folder.resolve() == root.resolve():
-            raise InputError(f"{folder}: holds the images that are read; give another folder for the annotated ones")
+            raise InputError(
+                f"{printable(folder)}: holds the images that are read; give another folder for the annotated ones"
+            )
         self.folder = folder
         self.root = Path(os.path.normpath(root.absolute()))
         self.overlay = overlay

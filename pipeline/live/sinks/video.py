@@ -18,6 +18,7 @@ from pipeline.live.frames import Frame
 from pipeline.live.readings import Reading
 from pipeline.live.sinks.audio import AudioTrack
 from pipeline.live.sinks.sink import Sink
+from pipeline.live.sources.paths import printable
 
 if TYPE_CHECKING:
     import av
@@ -41,9 +42,11 @@ class AnnotatedVideo(Sink):
 
     def __init__(self, path: Path, overlay: "Overlay", source: Path | None) -> None:
         if path.suffix.lower() not in SUFFIXES:
-            raise InputError(f"{path}: videos are written as MP4; give a name that ends in {' or '.join(SUFFIXES)}")
+            raise InputError(
+                f"{printable(path)}: videos are written as MP4; give a name that ends in {' or '.join(SUFFIXES)}"
+            )
         if source and path.exists() and path.samefile(source):
-            raise InputError(f"{path}: is the very video that is read; give the annotated one another name")
+            raise InputError(f"{printable(path)}: is the very video that is read; give the annotated one another name")
         self.path = path
         self.overlay = overlay
         self.source = source
@@ -56,8 +59,8 @@ class AnnotatedVideo(Sink):
     def write(self, frame: Frame, reading: Reading) -> None:
         if frame.time is None:
             raise InputError(
-                f"{self.path}: {frame.name} is a picture without a time, and cannot be part of a video; "
-                "give the name of a folder"
+                f"{printable(self.path)}: {printable(frame.name)} is a picture without a time, which no video "
+                "can be made of; give the name of a folder"
             )
         self.file.write(self.overlay.draw(frame.image, reading), frame.time, first=frame.index == 0)
 
@@ -172,7 +175,7 @@ class VideoFile:
 
         if not self.refitted:
             log.warning("%s: the picture's size changed to %dx%d; it is fitted into %dx%d from there on",
-                        self.path, image.shape[1], image.shape[0], self.width, self.height)  # fmt: skip
+                        printable(self.path), image.shape[1], image.shape[0], self.width, self.height)  # fmt: skip
             self.refitted = True
         scale = min(self.height / image.shape[0], self.width / image.shape[1])
         height, width = max(1, int(image.shape[0] * scale)), max(1, int(image.shape[1] * scale))
@@ -210,7 +213,7 @@ class VideoFile:
         self.container.close()
         if self.late:
             log.warning("%s: %d frames were not later than the one before, and are shown right after it",
-                        self.path, self.late)  # fmt: skip
+                        printable(self.path), self.late)  # fmt: skip
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -236,7 +239,7 @@ class VideoFile:
             whole = _end_of_fragments(Path(self.file.name)) if self.broken else os.stat(self.file.name).st_size
             if whole:
                 os.truncate(self.file.name, whole)
-                log.warning("%s: keeps the frames up to here", self.path)
+                log.warning("%s: keeps the frames up to here", printable(self.path))
                 error = None
         self.stack.__exit__(type(error) if error else None, error, error.__traceback__ if error else None)
 

@@ -24,6 +24,7 @@ from pipeline.live.frames import Frame
 from pipeline.live.readings import Reading
 from pipeline.live.sinks.sink import Sink
 from pipeline.live.sinks.video import VideoFile
+from pipeline.live.sources.paths import printable
 
 if TYPE_CHECKING:
     import pygame
@@ -126,9 +127,9 @@ class Window(Sink):
         import pygame
 
         self.stop_recording()
-        self.name, self.live, self.file = name, live, file
+        self.name, self.live, self.file = printable(name), live, file
         self.due = 0.0
-        pygame.display.set_caption(f"{name} – {APPLICATION}")
+        pygame.display.set_caption(f"{self.name} – {APPLICATION}")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -209,7 +210,7 @@ class Window(Sink):
 
     def tell(self, message: str) -> None:
         """Show a message over the picture for a while."""
-        self.message = message
+        self.message = printable(message)
         self.message_until = time.perf_counter() + MESSAGE_SECONDS
         self.stale = True
 
@@ -223,7 +224,7 @@ class Window(Sink):
             self.leafed = True
             return
         self.paused = not self.paused
-        self.tell("Paused" if self.paused else "Going on")
+        self.tell("Space goes on" if self.paused else "Going on")
 
     def help(self) -> None:
         self.helping = not self.helping
