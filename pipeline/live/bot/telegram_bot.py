@@ -5,25 +5,14 @@ import secrets
 import signal
 import sqlite3
 import threading
-from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import urlsplit
 
-from telegram import (
-    BotCommand,
-    InputMediaDocument,
-    InputMediaPhoto,
-    InputMediaVideo,
-    Message,
-    ReplyParameters,
-    Update,
-    User,
-)
-from telegram.constants import ChatAction
+from telegram import BotCommand, Message, Update, User
 from telegram.error import BadRequest, Conflict, Forbidden, InvalidToken, NetworkError, RetryAfter, TelegramError
 from telegram.ext import Application, CommandHandler, ContextTypes, MessageHandler, filters
 from telegram.request import HTTPXRequest
@@ -40,15 +29,15 @@ from pipeline.live.bot.answers import (
     answer_image,
     answer_video,
 )
-from pipeline.live.bot.connection import Backlog, Persistence, Polls, persist, reach
+from pipeline.live.bot.attachments import Attachment, download
+from pipeline.live.bot.connection import Backlog, Persistence, Polls, reach
 from pipeline.live.bot.rate_limit import RateLimit
+from pipeline.live.bot.replies import reply, send, send_album, sending
 from pipeline.live.bot.texts import DEFAULT, LANGUAGES, language_of, say
 from pipeline.live.bot.users import Users
 
 UNANSWERED = 256  # updates taken from Telegram at once; the others wait there
 VIDEO_COST = 5  # pictures that a video counts as in the rate limit
-CAPTION, TEXT = 1024, 4096  # characters: core.telegram.org/bots/api#sendphoto, #sendmessage
-ACTION_SECONDS = 4.5  # between two "sending a photo…"; Telegram shows each for 5
 COMMANDS = ("start", "help", "privacy", "forget", "language")
 
 Context = ContextTypes.DEFAULT_TYPE
@@ -81,30 +70,6 @@ class Webhook:
     secret: str
     certificate: Path | None = None
     key: Path | None = None
-
-
-@dataclass(frozen=True)
-class Attachment:
-    """A file that came with a message. size: bytes; duration: seconds of a video; both None where it is not told."""
-
-    kind: Literal["image", "video"]
-    file_id: str
-    size: int | None
-    duration: int | None = None
-
-    @classmethod
-    def of(cls, message: Message) -> "Attachment | None":
-        if message.photo:
-            largest = max(message.photo, key=lambda photo: photo.width * photo.height)
-            return cls("image", largest.file_id, largest.file_size)
-        video = message.animation or message.video or message.video_note
-        if video:
-            return cls("video", video.file_id, video.file_size, video.to_dict()["duration"])
-        document = message.document
-        if document:  # what it calls itself is often wrong of images: these are known by their content
-            kind: Literal["image", "video"] = "video" if (document.mime_type or "").startswith("video/") else "image"
-            return cls(kind, document.file_id, document.file_size)
-        return None
 
 
 class TelegramBot:
@@ -157,7 +122,7 @@ class TelegramBot:
     async def on_start(self, update: Update, context: Context) -> None:
         message, user = _sender(update)
         language = await self._seen(user)
-        await self._reply(message, say(language, "start", name=user.first_name))
+        await reply(message, say(language, "start", name=user.first_name))
 
     async def on_help(self, update: Update, context: Context) -> None:
         message, user = _sender(update)
@@ -170,18 +135,18 @@ class TelegramBot:
             per_minute=self.settings.per_minute,
             video_cost=min(VIDEO_COST, self.settings.per_minute),
         )
-        await self._reply(message, text)
+        await reply(message, text)
 
     async def on_privacy(self, update: Update, context: Context) -> None:
         message, user = _sender(update)
-        await self._reply(message, say(await self._seen(user), "privacy"))
+        await reply(message, say(await self._seen(user), "privacy"))
 
     async def on_forget(self, update: Update, context: Context) -> None:
         message, user = _sender(update)
         known = await asyncio.to_thread(self.users.find, user.id)
         language = known.chosen if known and known.chosen else language_of(user.language_code)
         await asyncio.to_thread(self.users.forget, user.id)
-        await self._reply(message, say(language, "forgotten" if known else "not_known"))
+        await reply(message, say(language, "forgotten" if known else "not_known"))
 
     async def on_language(self, update: Update, context: Context) -> None:
         message, user = _sender(update)
@@ -192,13 +157,13 @@ class TelegramBot:
             language = language_of(user.language_code) if wanted == "auto" else wanted
         choices = [f"/language {tag} – {name}" for tag, name in LANGUAGES.items()]
         choices.append(f"/language auto – {say(language, 'language_of_telegram')}")
-        await self._reply(message, say(language, "language", choices="\n".join(choices)))
+        await reply(message, say(language, "language", choices="\n".join(choices)))
 
     async def on_other(self, update: Update, context: Context) -> None:
         message, user = _sender(update)
         language = await self._seen(user)
         if await self._may_send(message, user, language, 1):
-            await self._reply(message, say(language, "hint"))
+            await reply(message, say(language, "hint"))
 
     # Pictures and videos
 
@@ -212,12 +177,12 @@ class TelegramBot:
         cost = sum(VIDEO_COST if each.kind == "video" else 1 for each in attachments)
         if not await self._may_send(message, user, language, cost):
             return
-        async with self.places, self._sending(message, attachments[0].kind):
+        async with self.places, sending(message, attachments[0].kind):
             answers = [await self._answer(each, language) for each in attachments]
             if len(answers) == 1:
-                await self._send(messages[0], answers[0])
+                await send(messages[0], answers[0])
             else:
-                await self._send_album(messages[0], answers, language)
+                await send_album(messages[0], answers, language)
 
     async def _answer(self, attachment: Attachment, language: str) -> Answer:
         """What was read in one file, or why nothing was."""
@@ -236,89 +201,13 @@ class TelegramBot:
             raise Refusal("file_too_large", limit=FILE_BYTES >> 20)
         if attachment.duration and attachment.duration > seconds:
             raise Refusal("video_too_long", limit=seconds)
-        data = await self._download(attachment)
+        data = await download(self.application.bot, attachment)
         loop = asyncio.get_running_loop()
         if attachment.kind == "video":
             return await loop.run_in_executor(
                 self.pool, answer_video, self.reader, data, language, seconds, self.stop_reading
             )
         return await loop.run_in_executor(self.pool, answer_image, self.reader, data, language)
-
-    async def _download(self, attachment: Attachment) -> bytes:
-        bot = self.application.bot
-        try:
-            file = await bot.get_file(attachment.file_id)
-        except BadRequest as error:
-            if "too big" in str(error):  # "Bad Request: file is too big"
-                raise Refusal("file_too_large", limit=FILE_BYTES >> 20) from None
-            raise
-        if file.file_size and file.file_size > FILE_BYTES:  # a server of one's own hands out larger ones
-            raise Refusal("file_too_large", limit=FILE_BYTES >> 20)
-        return bytes(await persist(file.download_as_bytearray))
-
-    async def _send(self, message: Message, answer: Answer) -> None:
-        if answer.kind is None:
-            await self._reply(message, answer.text)
-            return
-        caption, rest = (answer.text, "") if len(answer.text) <= CAPTION else ("", answer.text)
-        options: dict[str, Any] = {"filename": answer.name, "reply_parameters": _to(message)}
-        if caption:
-            options["caption"] = caption
-        if answer.kind == "photo":
-            await message.reply_photo(answer.file, **options)
-        elif answer.kind == "document":
-            await message.reply_document(answer.file, **options)
-        else:
-            await message.reply_video(answer.file, width=answer.width, height=answer.height, duration=answer.duration,
-                                      supports_streaming=True, **options)  # fmt: skip
-        if rest:
-            await self._reply(message, rest)
-
-    async def _send_album(self, message: Message, answers: Sequence[Answer], language: str) -> None:
-        """All that is to be seen as one album, in order; all texts as its caption or, where too long, after it."""
-        text = "\n\n".join(
-            say(language, "in_album", number=number, text=answer.text) for number, answer in enumerate(answers, 1)
-        )
-        # Telegram takes documents into albums of their own only.
-        albums = [
-            [answer for answer in answers if answer.kind in ("photo", "video")],
-            [answer for answer in answers if answer.kind == "document"],
-        ]
-        for album in filter(None, albums):
-            caption = text if len(text) <= CAPTION else ""
-            if len(album) == 1:
-                (only,) = album
-                await self._send(message, Answer(caption, only.kind, only.file, only.name, only.width, only.height,
-                                                 only.duration))  # fmt: skip
-            else:
-                media = [
-                    _media(answer, (caption or None) if number == 0 else None) for number, answer in enumerate(album)
-                ]
-                await message.reply_media_group(media, reply_parameters=_to(message))
-            text = "" if caption else text
-        if text:
-            await self._reply(message, text)
-
-    async def _reply(self, message: Message, text: str) -> None:
-        for part in split(text, TEXT):
-            await message.reply_text(part, reply_parameters=_to(message))
-
-    @asynccontextmanager
-    async def _sending(self, message: Message, kind: str) -> AsyncIterator[None]:
-        """Show the user that an answer is being made."""
-        action = ChatAction.UPLOAD_VIDEO if kind == "video" else ChatAction.UPLOAD_PHOTO
-
-        async def show() -> None:
-            while True:
-                with suppress(TelegramError):  # it is but a courtesy
-                    await message.reply_chat_action(action)
-                await asyncio.sleep(ACTION_SECONDS)
-
-        task = asyncio.create_task(show())
-        try:
-            yield
-        finally:
-            task.cancel()
 
     # Users
 
@@ -335,7 +224,7 @@ class TelegramBot:
     async def _may_send(self, message: Message, user: User, language: str, pictures: int) -> bool:
         seconds = self.rate.take(user.id, pictures)
         if seconds and self.rate.first_refusal(user.id):
-            await self._reply(message, say(language, "busy", seconds=seconds))
+            await reply(message, say(language, "busy", seconds=seconds))
         return not seconds
 
     # Errors
@@ -350,7 +239,7 @@ class TelegramBot:
             user = update.effective_user
             language = language_of(user.language_code) if user else DEFAULT
             with suppress(TelegramError):
-                await self._reply(update.effective_message, say(language, "fault", reference=reference))
+                await reply(update.effective_message, say(language, "fault", reference=reference))
 
     def on_polling_error(self, error: TelegramError) -> None:
         if isinstance(error, Conflict):
@@ -459,35 +348,11 @@ class TelegramBot:
         self.pool.shutdown()
 
 
-def split(text: str, limit: int) -> list[str]:
-    """The text in parts of at most `limit` characters, cut between lines where there are any."""
-    parts = []
-    while len(text) > limit:
-        cut = text.rfind("\n", 1, limit + 1)
-        cut = limit if cut < 0 else cut
-        parts.append(text[:cut])
-        text = text[cut:].lstrip("\n")
-    return [*parts, text] if text else parts
-
-
 def _sender(update: Update) -> tuple[Message, User]:
     """The message and its author; every handler here gets only updates that have both."""
     assert update.message is not None
     assert update.message.from_user is not None
     return update.message, update.message.from_user
-
-
-def _to(message: Message) -> ReplyParameters:
-    return ReplyParameters(message.message_id, allow_sending_without_reply=True)
-
-
-def _media(answer: Answer, caption: str | None) -> InputMediaPhoto | InputMediaVideo | InputMediaDocument:
-    if answer.kind == "photo":
-        return InputMediaPhoto(answer.file, caption, filename=answer.name)
-    if answer.kind == "document":
-        return InputMediaDocument(answer.file, caption, filename=answer.name)
-    return InputMediaVideo(answer.file, caption, answer.width, answer.height, answer.duration, filename=answer.name,
-                           supports_streaming=True)  # fmt: skip
 
 
 def _report(error: BaseException) -> str:

@@ -121,6 +121,15 @@ def test_a_video_comes_back_drawn_with_a_line_for_each_face() -> None:
     assert (abs(frames[10].astype(int) - 128).max(axis=2) > 60).mean() > 0.02
 
 
+def test_a_gif_comes_back_as_a_video() -> None:
+    file = io.BytesIO()
+    pictures = [Image.fromarray(GREY + np.uint8(number)) for number in range(3)]
+    pictures[0].save(file, "GIF", save_all=True, append_images=pictures[1:], duration=100)
+    answer = answer_video(BrightnessReader(), file.getvalue(), "en", 60, threading.Event())
+    with av.open(io.BytesIO(answer.file)) as container:
+        assert len(list(container.decode(video=0))) == 3
+
+
 def test_a_large_video_is_scaled_down() -> None:
     reader = BrightnessReader()
     answer = answer_video(reader, video(3, size=(1920, 1080)), "de", 60, threading.Event())

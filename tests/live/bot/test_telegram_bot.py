@@ -14,8 +14,9 @@ from PIL import Image
 from telegram_server import TOKEN, Failure, TelegramServer
 
 from pipeline.errors import InputError
-from pipeline.live.bot import answers, telegram_bot
-from pipeline.live.bot.telegram_bot import TelegramBot, split
+from pipeline.live.bot import answers, replies
+from pipeline.live.bot.replies import split
+from pipeline.live.bot.telegram_bot import TelegramBot
 from pipeline.live.bot.texts import say
 from pipeline.live.bot.users import Users
 from pipeline.live.frames import Frame
@@ -252,7 +253,7 @@ def test_an_albums_wide_pictures_go_as_documents_and_long_texts_after_them(
     server: TelegramServer, run_bot: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(answers, "PHOTO_RATIO", 2)
-    monkeypatch.setattr(telegram_bot, "CAPTION", 500)
+    monkeypatch.setattr(replies, "CAPTION", 500)
     wide = jpeg(np.full((400, 1200, 3), 128, np.uint8))
 
     def scenario(bot: TelegramBot) -> None:
