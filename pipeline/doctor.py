@@ -215,22 +215,12 @@ def look_at_videos(model: Path | None) -> Iterator[Finding]:
             "fail", "a video comes back other than it was written", f"PyAV is not what it should be: {INSTALL} ."
         )
         return
-    lacking = [name for name in CODECS if not _has_decoder(name)]
+    lacking = [name for name in CODECS if name not in av.codecs_available]
     found = f"PyAV {av.__version__} writes MP4 (H.264, AAC) and reads {', '.join(sorted(set(CODECS) - set(lacking)))}"
     if lacking:
         yield Finding("warn", f"{found}; it lacks {', '.join(lacking)}", f"take PyAV's own build: {INSTALL} .")
     else:
         yield Finding("ok", found)
-
-
-def _has_decoder(name: str) -> bool:
-    import av
-
-    try:
-        av.codec.Codec(name, "r")
-    except av.error.FFmpegError:
-        return False
-    return True
 
 
 def look_at_cameras(model: Path | None) -> Iterator[Finding]:
