@@ -20,6 +20,7 @@ STAGES = {
     "export": "put the trained net into a self-contained model folder",
     "predict": "read expressions from images with a model folder",
     "doctor": "look whether everything that predict needs is there and works",
+    "serve": "read expressions for others over HTTP, with a page to try it on",
     "bot": "answer Telegram's users with what is read in their pictures and videos",
 }
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from pipeline import model_folder
 from pipeline.errors import InputError
 from pipeline.faces.detector import DETECTORS
-from pipeline.predictor import MIN_FACE, SHIPPED_MODEL, UNCERTAIN, Predictor
+from pipeline.predictor import MIN_FACE, MIN_MOVING_FACE, SHIPPED_MODEL, UNCERTAIN, Predictor
 
 if TYPE_CHECKING:
     from pipeline.live.server.guard import Access
@@ -24,10 +24,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", type=Path, default=SHIPPED_MODEL, help="model folder (default: the one that ships)")
     parser.add_argument("--detector", choices=sorted(DETECTORS), default="mtcnn", help="of faces (default mtcnn)")
     parser.add_argument("--detector-model", type=Path, metavar="FILE", help="of a detector that comes without one")
-    parser.add_argument("--min-face", type=int, metavar="PIXELS",
-                        help=f"side of the smallest face looked for (default {MIN_FACE}, twice that in videos)")  # fmt: skip
-    parser.add_argument("--uncertain", type=float, default=UNCERTAIN, metavar="PROBABILITY",
-                        help=f"a face whose top probability is below is marked uncertain (default {UNCERTAIN})")  # fmt: skip
+    parser.add_argument(
+        "--min-face",
+        type=_positive,
+        metavar="PIXELS",
+        help=f"side of the smallest face looked for (default {MIN_FACE} in images, {MIN_MOVING_FACE} in frames)",
+    )
+    parser.add_argument(
+        "--uncertain",
+        type=float,
+        default=UNCERTAIN,
+        metavar="PROBABILITY",
+        help=f"a face whose top probability is below is marked uncertain (default {UNCERTAIN})",
+    )
     where = parser.add_argument_group("where it listens; any address but this machine's own takes a token and TLS")
     where.add_argument("--host", default="127.0.0.1", help="address to listen at (default 127.0.0.1)")
     where.add_argument("--port", type=int, default=8000, help="0 for any that is free (default 8000)")
@@ -38,14 +47,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     where.add_argument("--proxy", metavar="ADDRESS",
                        help="requests come by a proxy at this address or network, which does the TLS")  # fmt: skip
     where.add_argument("--name", action="append", default=[], metavar="HOST",
-                       help="a host name that clients use; requests under other names are refused (may be repeated)")  # fmt: skip
+                       help="a name that clients call it by; others are refused (may be repeated)")  # fmt: skip
     limits = parser.add_argument_group("limits")
     limits.add_argument("--workers", type=_positive, default=2, help="threads that read images (default 2)")
     limits.add_argument("--sessions", type=_positive, default=16, help="WebSockets open at once (default 16)")
     limits.add_argument("--rate", type=_positive, default=20, help="images a second from one client (default 20)")
     limits.add_argument("--max-megabytes", type=_positive, default=16, help="of one request (default 16)")
     limits.add_argument("--max-megapixels", type=_positive, default=40, help="of one image (default 40)")
-    limits.add_argument("--allow-urls", action="store_true", help="fetch images from public addresses that clients send")
+    limits.add_argument("--allow-urls", action="store_true", help="fetch images by their public addresses")
 
 
 def _positive(text: str) -> int:
@@ -124,7 +133,6 @@ def choose_access(listen: "Listen", token: str | None, names: list[str]) -> "Acc
             f"--host {listen.host}: others reach it, so TLS is needed; give --tls-cert and --tls-key, "
             "or --proxy ADDRESS where a proxy does the TLS"
         )
-    own = {name.lower() for name in names}
-    if listen.loopback:
-        return Access(token, frozenset(LOOPBACK | own | {listen.host}))
-    return Access(token, frozenset(own) or None)
+    if not names and not listen.loopback:
+        return Access(token, None)  # whoever has the token may call this machine what they like
+    return Access(token, LOOPBACK | {listen.host} | {name.lower() for name in names})

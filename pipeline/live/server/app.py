@@ -24,7 +24,7 @@ from pipeline.live.server.limits import Limits, client_of
 from pipeline.live.server.problems import KINDS, Problem
 from pipeline.live.server.reader import Model, Reader
 from pipeline.live.server.schema import BatchAnswer, HealthAnswer, ModelAnswer, OneAnswer, ProblemAnswer
-from pipeline.live.server.service import Service, decode
+from pipeline.live.server.service import Service
 from pipeline.live.server.sessions import BUSY, TOO_OFTEN, LiveSession
 from pipeline.live.server.uploads import FORM, JSON, RAW
 
@@ -36,8 +36,9 @@ An expression is not an emotion: see the model card.
 Frames go over a WebSocket at /v1/live: each binary message is a JPEG, each text message that comes back is JSON with a
 `type`: `ready`, `reading` or `problem`, the last two with the `frame`'s number from 0 and how many were `dropped`
 so far. Of frames that wait the newest is read. One connection is one moving picture, whose faces keep their numbers.
-Where a token is needed, the first message is `{"token": "..."}`. The server closes with 4400 (not understood), 4401 (the
-token), 4408 (nothing came for a while), 4429 (too often), 4503 (too many sessions), 1009 (frame too large), 1012 (stopped).
+Where a token is needed, the first message is `{"token": "..."}`. The server closes with 4400 (not understood),
+4401 (the token), 4408 (nothing came for a while), 4429 (too often), 4503 (too many sessions), 1009 (frame too large),
+1012 (stopped).
 """
 BASE64 = {"type": "string", "description": "base64, or a data URL"}
 NAME = {"type": "string", "description": "For the answer"}
@@ -192,10 +193,7 @@ def _add_live(app: FastAPI, service: Service) -> None:
             return
         sessions += 1
         try:
-            session = LiveSession(
-                socket, service.reader, service.model, service.workers, service.limits, service.metrics, decode
-            )
-            await session.run(service.access)
+            await LiveSession(socket, service).run()
         finally:
             sessions -= 1
 

@@ -55,14 +55,12 @@ class Access:
 
     def allows(self, token: str) -> bool:
         """Compared in a time that does not depend on where they differ."""
-        return self.token is None or hmac.compare_digest(token.encode(), self.token.encode())
+        return self.token is None or hmac.compare_digest(token.encode("utf-8", "surrogatepass"), self.token.encode())
 
     def check_token(self, connection: HTTPConnection) -> None:
         scheme, _, token = connection.headers.get("authorization", "").partition(" ")
         if self.token is not None and not (scheme.lower() == "bearer" and self.allows(token.strip())):
-            raise Problem(
-                "no_token", "The token is missing or is not the server's.", {"WWW-Authenticate": "Bearer"}
-            )
+            raise Problem("no_token", "The token is missing or is not the server's.", {"WWW-Authenticate": "Bearer"})
 
 
 def host_name(host: str) -> str:

@@ -19,16 +19,16 @@ class Kind:
 KINDS = {
     "not_understood": Kind(400, "The request is not what it says it is", "Compare it with the examples at /docs."),
     "no_token": Kind(401, "A token is needed", "Send the server's token as 'Authorization: Bearer TOKEN'."),
-    "other_origin": Kind(403, "Pages of other origins may not ask", "Ask from this server's own page, or by no page."),
-    "urls_off": Kind(403, "This server fetches no URLs", "Send the image itself, or start the server with --allow-urls."),
+    "other_origin": Kind(403, "Pages of other origins may not ask", "Ask from its own page, or without one."),
+    "urls_off": Kind(403, "No URLs are fetched here", "Send the image itself, or start the server with --allow-urls."),
     "not_found": Kind(404, "There is nothing here", "See /docs for what there is."),
     "wrong_method": Kind(405, "Not by this method", "See the Allow header and /docs."),
     "too_slow": Kind(408, "The request took too long to arrive", "Send it again over a faster connection, or smaller."),
     "too_large": Kind(413, "Too many bytes", "Scale the image down or send fewer at once."),
     "wrong_type": Kind(415, "Not a type that is read here", "Send multipart/form-data, image/*, or application/json."),
     "other_host": Kind(421, "Not this server's name", "Use the address that the server was started with, or --name."),
-    "unreadable_image": Kind(422, "Not an image that is read here", "Send a whole image, within the limits of /v1/model."),
-    "wrong_number": Kind(422, "Not the number of images that is read at once", "Send one to /v1/read, more to /v1/batch."),
+    "unreadable_image": Kind(422, "Not an image for this server", "Send a whole image within the limits of /v1/model."),
+    "wrong_number": Kind(422, "Not the right number of images", "Send one to /v1/read, more to /v1/batch."),
     "not_fetched": Kind(422, "The URL gave no image", "Check that it is public, or send the image itself."),
     "too_often": Kind(429, "Too many requests", "Wait as long as Retry-After says."),
     "our_fault": Kind(500, "The server failed", "Try again; if it goes on, tell who runs this server."),
@@ -36,7 +36,7 @@ KINDS = {
 }  # fmt: skip
 
 
-class Problem(Exception):
+class Problem(Exception):  # noqa: N818 - the word of RFC 9457
     """One request's problem. code: of KINDS; detail: one sentence about this very request."""
 
     def __init__(self, code: str, detail: str, headers: Mapping[str, str] | None = None) -> None:

@@ -3,25 +3,22 @@
 import asyncio
 import json
 import time
-from collections.abc import Callable
 from typing import Any
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from pipeline.live.frames import Frame
 from pipeline.live.readings import Reading
-from pipeline.live.server.guard import Access
-from pipeline.live.server.limits import Limits, RateLimit, Workers
-from pipeline.live.server.metrics import Metrics
+from pipeline.live.server.limits import RateLimit
 from pipeline.live.server.problems import Problem
-from pipeline.live.server.reader import Model, Reader
+from pipeline.live.server.service import Service, decode
 
 # Close codes: RFC 6455's, and of its private range those that end in HTTP's status.
 NOT_UNDERSTOOD, NO_TOKEN, IDLE, TOO_OFTEN, BUSY = 4400, 4401, 4408, 4429, 4503
 MAX_TEXT = 4096  # characters of a text message
 
 
-class Closed(Exception):
+class Closed(Exception):  # noqa: N818 - an end, not an error
     """Ends the session with a code and a reason of at most 123 bytes."""
 
     def __init__(self, code: int, reason: str) -> None:
@@ -33,42 +30,32 @@ class Closed(Exception):
 class LiveSession:
     """One connection. Frames are numbered from 0 as they arrive; a newer one replaces one that still waits."""
 
-    def __init__(
-        self,
-        socket: WebSocket,
-        reader: Reader,
-        model: Model,
-        workers: Workers,
-        limits: Limits,
-        metrics: Metrics,
-        decode: Callable[[bytes, str, int], Any],
-    ) -> None:
+    def __init__(self, socket: WebSocket, service: Service) -> None:
         self.socket = socket
-        self.model = model
-        self.workers = workers
-        self.limits = limits
-        self.metrics = metrics
-        self.decode = decode
-        self.session = reader.session()
+        self.service = service
+        self.limits = service.limits
+        self.metrics = service.metrics
+        self.session = service.reader.session()
         self.newest: tuple[int, float, bytes] | None = None  # number, seconds, JPEG
         self.arrived = asyncio.Event()
         self.frames = 0
         self.dropped = 0
         self.start = time.monotonic()
-        self.rate = RateLimit(limits.frame_rate, max(1, int(limits.frame_rate)))
+        self.rate = RateLimit(self.limits.frame_rate, max(1, int(self.limits.frame_rate)))
 
-    async def run(self, access: Access) -> None:
+    async def run(self) -> None:
         """Serve the accepted socket until it closes."""
         with self.metrics.sessions.track_inprogress():
             try:
-                await self._greet(access)
+                await self._greet()
                 await self._serve()
             except Closed as closed:
                 await self._close(closed)
             except (WebSocketDisconnect, TimeoutError):
                 pass  # gone, or no longer taking what it is sent; the transport is closed either way
 
-    async def _greet(self, access: Access) -> None:
+    async def _greet(self) -> None:
+        access, model = self.service.access, self.service.model
         if access.token is not None:
             try:
                 access.check_token(self.socket)
@@ -76,7 +63,7 @@ class LiveSession:
                 # Browsers send no such header with a WebSocket: the token is its first message.
                 if not access.allows(self._token(await self._next(self.limits.head_seconds))):
                     raise Closed(NO_TOKEN, "the token is missing or is not the server's") from None
-        await self._send({"type": "ready", "model": self.model.to_json(), "labels": self.model.labels})
+        await self._send({"type": "ready", "model": model.to_json(), "labels": model.labels})
 
     async def _serve(self) -> None:
         tasks = [asyncio.create_task(self._take()), asyncio.create_task(self._answer())]
@@ -135,10 +122,10 @@ class LiveSession:
             counts = {"frame": number, "dropped": self.dropped}
             start = time.perf_counter()
             try:
-                reading = await self.workers.run(self._read, number, seconds, data, expected=True)
+                reading = await self.service.workers.run(self._read, number, seconds, data, expected=True)
             except Problem as problem:
                 self.metrics.problems.labels(problem.code).inc()
-                await self._send({"type": "problem", **counts, **problem.to_json()})
+                await self._send({"type": "problem", **counts, "problem": problem.to_json()})
                 continue
             took = time.perf_counter() - start
             self.metrics.images.labels("live").inc()
@@ -149,7 +136,7 @@ class LiveSession:
 
     def _read(self, number: int, seconds: float, data: bytes) -> Reading:
         """In a worker's thread."""
-        image = self.decode(data, f"frame {number}", self.limits.frame_pixels)
+        image = decode(data, f"frame {number}", self.limits.frame_pixels)
         return self.session.read(Frame("live", image, number, seconds))
 
     async def _send(self, message: dict[str, Any]) -> None:

@@ -156,7 +156,7 @@ def _item(value: Any, name: str) -> Upload:
         or value.keys() - {"image", "url", "name"}
         or not all(isinstance(text, str) for text in value.values())
     ):
-        raise Problem("not_understood", f'{name} must be {{"image": BASE64}} or {{"url": ADDRESS}}, perhaps with a name.')
+        raise Problem("not_understood", f'{name} must be {{"image": BASE64}} or {{"url": ADDRESS}}.')
     name = plain_name(value.get("name", name))
     if "url" in value:
         if len(value["url"]) > MAX_URL:

@@ -73,7 +73,7 @@ export class Live {
       }
       this.answered = message.frame + 1;
       if (message.type === "reading") reading(message);
-      else problem(new Problem(message));
+      else problem(new Problem(message.problem));
     });
     this.socket.addEventListener("close", (event) => {
       this.open = false;

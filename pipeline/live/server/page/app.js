@@ -211,7 +211,11 @@ async function listCameras(current) {
 
 // ---- frames of a camera or video --------------------------------------------------------------------------------
 
-function openLive(run) {
+async function openLive(run) {
+  if (state.about?.token && !hasToken() && !(await askToken(false))) {
+    if (run === state.run) trouble("A token is needed", "Without it this server reads nothing.", () => openLive(run), "Enter the token");
+    return;
+  }
   if (run !== state.run) return;
   connection("waiting", "Connecting");
   state.lastFace = performance.now();
@@ -237,8 +241,9 @@ async function lost(problem, run) {
   if (problem.code === "idle" && state.paused) return; // opened again on resuming
   connection("lost", "Not connected");
   if (problem.code === "no_token") {
-    await askToken(hasToken());
-    openLive(run);
+    useToken("");
+    if (await askToken(true)) openLive(run);
+    else if (run === state.run) trouble("A token is needed", "Without it this server reads nothing.", () => openLive(run), "Enter the token");
     return;
   }
   const wait = RETRY[Math.min(state.retries, RETRY.length - 1)];
@@ -334,9 +339,10 @@ async function openPicture(file) {
     hint("");
     if (error.code === "unreachable") connection("lost", "Not connected");
     if (error.code === "no_token") {
-      await askToken(hasToken());
-      again();
-      return;
+      if (await askToken(hasToken())) {
+        again();
+        return;
+      }
     }
     trouble(error.title, `${error.detail ? `${error.detail} ` : ""}${error.action}`, again);
   }
@@ -527,6 +533,7 @@ function fitStage(width, height) {
 
 // ---- the token --------------------------------------------------------------------------------------------------
 
+// Whether the visitor gave one.
 async function askToken(wrong) {
   $("token-text").textContent = wrong
     ? "That was not this server's token. Ask whoever runs it."
@@ -535,6 +542,7 @@ async function askToken(wrong) {
   $("token").showModal();
   await new Promise((resolve) => $("token").addEventListener("close", resolve, { once: true }));
   useToken($("token-value").value.trim());
+  return hasToken();
 }
 
 // ---- wiring -----------------------------------------------------------------------------------------------------
