@@ -11,6 +11,7 @@ from pipeline.caffe.proto import BinaryError, read_binary, write_binary
 MAX_AXES = 32  # caffe/blob.hpp, kMaxBlobAxes
 MAX_COUNT = 2**31 - 1  # caffe/blob.cpp, Reshape: an int counts the values
 _PACKED_DATA_TAG = bytes([caffe_pb2.BlobProto.DATA_FIELD_NUMBER << 3 | 2])  # wire type 2: length-delimited
+_PACKED_DIFF_TAG = bytes([caffe_pb2.BlobProto.DIFF_FIELD_NUMBER << 3 | 2])
 
 
 def to_blobproto(array: np.ndarray) -> caffe_pb2.BlobProto:
@@ -21,11 +22,20 @@ def to_blobproto(array: np.ndarray) -> caffe_pb2.BlobProto:
     return blob
 
 
+def set_diff(blob: caffe_pb2.BlobProto, gradient: np.ndarray) -> None:
+    """Give a BlobProto a gradient beside its values, as Caffe writes it under snapshot_diff."""
+    _set_packed(blob, _PACKED_DIFF_TAG, gradient)
+
+
 def _set_data(blob: caffe_pb2.BlobProto, array: np.ndarray) -> None:
+    _set_packed(blob, _PACKED_DATA_TAG, array)
+
+
+def _set_packed(blob: caffe_pb2.BlobProto, tag: bytes, array: np.ndarray) -> None:
     # The wire form of a packed field is its tag, its length and the little-endian floats: merging that is
     # hundreds of times faster than handing protobuf millions of Python floats.
     values = np.ascontiguousarray(array, dtype="<f4").tobytes()
-    blob.MergeFromString(_PACKED_DATA_TAG + _varint(len(values)) + values)
+    blob.MergeFromString(tag + _varint(len(values)) + values)
 
 
 def _get_data(blob: caffe_pb2.BlobProto) -> np.ndarray:

@@ -11,7 +11,7 @@ import torch
 
 from pipeline.caffe.net import Net
 from pipeline.caffe.solver import Solver
-from pipeline.caffe.training import Iterated, Snapshotted, Tested
+from pipeline.caffe.training import Event, Finished, Iterated, Snapshotted, Tested
 
 
 class TrainingLog:
@@ -33,15 +33,25 @@ class TrainingLog:
         self.file.write(f"{severity}{now:%m%d %H:%M:%S.%f} {os.getpid():5d} solver.py:0] {message}\n")
         self.file.flush()
 
-    def record(self, event: Tested | Iterated | Snapshotted) -> None:
+    def record(self, event: Event) -> None:
         """Write the lines of one event."""
         if isinstance(event, Tested):
             self.write(f"Iteration {event.iteration}, Testing net (#{event.net})")
+            self._write_all(event.debug_lines)
+            if self.solver.param.test_compute_loss:
+                self.write(f"Test loss: {event.loss:.6g}")
             self._outputs("Test", self.solver.test_nets[event.net], event.outputs.items())
         elif isinstance(event, Snapshotted):
             self.write(f"Snapshotting to binary proto file {event.snapshot.weights}")
             self.write(f"Snapshotting solver state to binary proto file {event.snapshot.state}")
-        elif event.displayed:
+        elif isinstance(event, Finished):
+            self.write(f"Iteration {event.iteration}, loss = {event.loss:.6g}")
+        else:
+            self._iterated(event)
+
+    def _iterated(self, event: Iterated) -> None:
+        self._write_all(event.debug_lines)
+        if event.displayed:
             now, (then, iteration) = monotonic(), self.last
             self.last = (now, event.iteration)
             seconds = max(now - then, 1e-9)
@@ -50,7 +60,18 @@ class TrainingLog:
                        f"iters), loss = {event.loss:.6g}")
             net = self.solver.net
             self._outputs("Train", net, ((name, net.blobs[name]) for name in net.outputs))
+        if event.step is not None:
+            self.write(f"MultiStep Status: Iteration {event.iteration}, step = {event.step}")
+        if event.displayed:
             self.write(f"Iteration {event.iteration}, lr = {event.rate:.6g}")
+        if event.gradient_norm is not None:
+            limit = self.solver.param.clip_gradients
+            self.write(f"Gradient clipping: scaling down gradients (L2 norm {event.gradient_norm:.6g} > {limit:.6g}) "
+                       f"by scale factor {limit / event.gradient_norm:.6g}")
+
+    def _write_all(self, messages: Iterable[str]) -> None:
+        for message in messages:
+            self.write(message)
 
     def _outputs(self, phase: str, net: Net, outputs: Iterable[tuple[str, torch.Tensor]]) -> None:
         weights = {top: weight for layer in net.layers

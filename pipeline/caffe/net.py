@@ -1,7 +1,7 @@
 """A net: layers built from a prototxt for one phase, run forward on torch tensors, its gradients torch's."""
 
 import base64
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ from pipeline.errors import InputError
 class WeightsError(InputError):
     """Weights that are not this net's."""
 
+
+Watch = Callable[[Layer, list[torch.Tensor], list[torch.Tensor]], None]  # a layer, its bottoms, its tops
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -80,6 +82,7 @@ class Net:
             self.generator.manual_seed(seed)
         self.blobs: dict[str, torch.Tensor] = {}
         self.keep_gradients = False
+        self.watch: Watch | None = None  # is told of every layer that has run forward
         self.layers: list[Layer] = []
         self.learnable: list[Learnable] = []
         self.shapes: dict[str, Shape] = {}
@@ -158,13 +161,16 @@ class Net:
         self.loss = torch.zeros((), device=self.device)
         with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
             for layer in self.layers:
+                bottoms = self._bottoms(layer)
                 if isinstance(layer, Input):
                     tops = [torch.as_tensor(inputs[name], dtype=torch.float32) for name in layer.param.top]
                 else:
-                    tops = layer.forward(self._bottoms(layer))
+                    tops = layer.forward(bottoms)
                 if not layer.param.bottom:
                     tops = [_channels_last(top.to(self.device)) for top in tops]
                 self._keep(layer, tops)
+                if self.watch is not None:
+                    self.watch(layer, bottoms, tops)
         return {name: self.blobs[name] for name in self.outputs}
 
     def _bottoms(self, layer: Layer) -> list[torch.Tensor]:

@@ -63,8 +63,16 @@ def read_net(path: Path) -> caffe_pb2.NetParameter:
 
 
 def read_solver(path: Path) -> caffe_pb2.SolverParameter:
-    """Read a solver's prototxt. Raises PrototxtError naming line and column, OSError when it cannot be read."""
-    return _read_text(path, caffe_pb2.SolverParameter)
+    """Read a solver's prototxt. Raises PrototxtError naming line and column, OSError when it cannot be read.
+
+    Snapshots are named after the prototxt where it has no snapshot_prefix, or a folder's, as Caffe names them.
+    """
+    solver = _read_text(path, caffe_pb2.SolverParameter)
+    if not solver.HasField("snapshot_prefix"):
+        solver.snapshot_prefix = str(path.with_suffix(""))
+    elif solver.snapshot_prefix and Path(solver.snapshot_prefix).is_dir():
+        solver.snapshot_prefix = str(Path(solver.snapshot_prefix) / path.stem)
+    return solver
 
 
 def write_prototxt(path: Path, message: Message) -> None:

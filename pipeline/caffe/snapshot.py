@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from pipeline.atomic import atomic_file
-from pipeline.caffe.blobs import from_blobproto, to_blobproto
-from pipeline.caffe.caffe_pb2 import SolverState
+from pipeline.caffe.blobs import from_blobproto, set_diff, to_blobproto
+from pipeline.caffe.caffe_pb2 import NetParameter, SolverState
 from pipeline.caffe.net import WeightsError
 from pipeline.caffe.proto import BinaryError, read_binary, write_binary
 from pipeline.caffe.solver import Solver
@@ -58,7 +58,7 @@ def find_snapshots(prefix: str) -> list[Snapshot]:
 def save(solver: Solver, prefix: str) -> Snapshot:
     """Write a snapshot of the solver as it stands. The .solverstate comes last: with it the snapshot is whole."""
     snapshot = Snapshot(prefix, solver.iteration)
-    solver.net.save(snapshot.weights)
+    write_binary(snapshot.weights, _weights(solver))
     sidecar = {
         "form": SIDECAR_FORM,
         "losses": list(solver.losses),
@@ -70,6 +70,19 @@ def save(solver: Solver, prefix: str) -> Snapshot:
     state.history.extend(to_blobproto(history.cpu().numpy()) for history in solver.history)
     write_binary(snapshot.state, state)
     return snapshot
+
+
+def _weights(solver: Solver) -> NetParameter:
+    """The net with its blobs, and by snapshot_diff with what each lost in the last update as its gradient."""
+    message = solver.net.to_proto()
+    if solver.param.snapshot_diff:
+        updates = solver.updates or [torch.zeros_like(learnable.blob) for learnable in solver.net.learnable]
+        by_blob = {learnable.blob.data_ptr(): update
+                   for learnable, update in zip(solver.net.learnable, updates, strict=True)}
+        for layer, layer_message in zip(solver.net.layers, message.layer, strict=True):
+            for blob, blob_message in zip(layer.blobs, layer_message.blobs, strict=True):
+                set_diff(blob_message, by_blob[blob.data_ptr()].cpu().numpy())
+    return message
 
 
 def restore(solver: Solver, path: Path) -> bool:

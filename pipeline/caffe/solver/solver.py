@@ -1,35 +1,31 @@
-"""Caffe's solvers: a train net, its test nets, and the rule that moves the weights (caffe/solver.cpp)."""
+"""What every solver is: a train net, its test nets, and the course of one update (caffe/solver.cpp)."""
 
 import math
+import os
 from collections import deque
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from pipeline.caffe.caffe_pb2 import TEST, TRAIN, NetParameter, NetState, Phase, SolverParameter
-from pipeline.caffe.net import Net, build_net
-from pipeline.caffe.proto import PrototxtError
+from pipeline.caffe.caffe_pb2 import SolverParameter
+from pipeline.caffe.solver import nets
+from pipeline.caffe.solver.debug_info import DebugInfo
+from pipeline.caffe.solver.errors import SolverError
+from pipeline.caffe.solver.policies import POLICIES, check_policy
+from pipeline.console import log
 
 SOLVERS: dict[str, type["Solver"]] = {}
 
-# The rate at iteration `it`; step policies also know the current step. Formulas: caffe/solvers/sgd_solver.cpp,
-# GetLearningRate.
-POLICIES: dict[str, Callable[[SolverParameter, int, int], float]] = {
-    "fixed": lambda p, it, step: p.base_lr,
-    "step": lambda p, it, step: p.base_lr * p.gamma ** (it // p.stepsize),
-    "exp": lambda p, it, step: p.base_lr * p.gamma**it,
-    "inv": lambda p, it, step: p.base_lr * (1 + p.gamma * it) ** -p.power,
-    "multistep": lambda p, it, step: p.base_lr * p.gamma**step,
-    "poly": lambda p, it, step: p.base_lr * (1 - it / p.max_iter) ** p.power,
-    "sigmoid": lambda p, it, step: p.base_lr / (1 + math.exp(-p.gamma * (it - p.stepsize))),
+# The enum that named a solver's type until 2015 (caffe/util/upgrade_proto.cpp, UpgradeSolverType).
+_LEGACY_TYPES = {
+    SolverParameter.SGD: "SGD",
+    SolverParameter.NESTEROV: "Nesterov",
+    SolverParameter.ADAGRAD: "AdaGrad",
+    SolverParameter.RMSPROP: "RMSProp",
+    SolverParameter.ADADELTA: "AdaDelta",
+    SolverParameter.ADAM: "Adam",
 }
-
-
-class SolverError(PrototxtError):
-    """A solver's prototxt that says what no solver can do."""
 
 
 def register(name: str) -> Callable[[type["Solver"]], type["Solver"]]:
@@ -42,10 +38,28 @@ def register(name: str) -> Callable[[type["Solver"]], type["Solver"]]:
     return enter
 
 
+def upgrade_solver(param: SolverParameter) -> SolverParameter:
+    """The message with its type by name, where the solver_type of before 2015 gives it.
+
+    Raises SolverError when both are there.
+    """
+    upgraded = SolverParameter()
+    upgraded.CopyFrom(param)
+    if param.HasField("solver_type"):
+        if param.HasField("type"):
+            raise SolverError(f"both type '{param.type}' and the solver_type of before 2015 are given; keep type")
+        upgraded.type = _LEGACY_TYPES[param.solver_type]
+        upgraded.ClearField("solver_type")
+    return upgraded
+
+
 def get_solver(param: SolverParameter, device: str = "cpu", precision: str = "float32") -> "Solver":
     """Make the solver of param.type. Raises SolverError when it is unknown, and as Solver does."""
+    param = upgrade_solver(param)
     if param.type not in SOLVERS:
         raise SolverError(f"solver type '{param.type}' is unknown; the engine has {', '.join(sorted(SOLVERS))}")
+    if param.HasField("layer_wise_reduce"):
+        log.info("layer_wise_reduce says how several GPUs exchange gradients; the engine trains on one and ignores it")
     return SOLVERS[param.type](param, device, precision)
 
 
@@ -54,6 +68,9 @@ class Solver:
 
     param: the solver's message. net: the train net; test_nets share its blobs. iteration: updates made so far.
     history: one tensor a learnable blob and slot, in the order of a .solverstate. losses: the last average_loss losses.
+    gradient_norm: what clip_gradients found too long in the last update, else None. updates: what each learnable blob
+    lost in the last update; empty before the first and, for all but SGD, without snapshot_diff. debug_lines: what
+    debug_info logs of the batches since they were last taken away.
     """
 
     slots = 1  # history blobs a learnable blob
@@ -63,54 +80,52 @@ class Solver:
         self.iteration = 0
         self.current_step = 0
         self.losses: deque[float] = deque(maxlen=max(1, param.average_loss))
-        self._check()
-        build = partial(self._net, device=device, precision=precision,
-                        seed=param.random_seed if param.random_seed >= 0 else None)
-        self.net = build(TRAIN, param.train_state, param.train_net, param.train_net_param)
-        self.test_nets: list[Net] = []
-        states = list(param.test_state) or [NetState()] * len(param.test_iter)
-        for index, state in enumerate(states):
-            path = param.test_net[index] if index < len(param.test_net) else ""
-            message = param.test_net_param[index] if index < len(param.test_net_param) else NetParameter()
-            test_net = build(TEST, state, path, message)
+        self.gradient_norm: float | None = None
+        self.updates: list[torch.Tensor] = []
+        self.debug_lines: list[str] = []
+        self.check()
+        options = {"device": device, "precision": precision,
+                   "seed": param.random_seed if param.random_seed >= 0 else None}
+        test_nets, train_net = nets.test_nets(param), nets.train_net(param)
+        self.net = train_net.build(**options)
+        self.test_nets = [test_net.build(**options) for test_net in test_nets]
+        for net in (self.net, *self.test_nets):
+            for weights in nets.weights(param):
+                net.copy_from(weights)
+        for test_net in self.test_nets:
             test_net.share_with(self.net)
-            self.test_nets.append(test_net)
         self.history = [torch.zeros_like(learnable.blob, requires_grad=False)
                         for _ in range(self.slots) for learnable in self.net.learnable]
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """Raise SolverError for fields that no solver, or not this one, can follow."""
         param = self.param
-        if param.lr_policy not in POLICIES:
-            raise SolverError(f"lr_policy '{param.lr_policy}' is unknown; one of {', '.join(POLICIES)} was expected")
-        if param.lr_policy == "step" and param.stepsize < 1:
-            raise SolverError("lr_policy 'step' needs a stepsize of at least 1")
+        check_policy(param)
         if param.max_iter < 0 or param.iter_size < 1:
             raise SolverError(f"max_iter {param.max_iter}, iter_size {param.iter_size}: at least 0 and 1 were expected")
+        if param.average_loss < 1:
+            raise SolverError(f"average_loss {param.average_loss} where at least 1 was expected")
         if param.regularization_type not in ("L1", "L2"):
             raise SolverError(f"regularization_type '{param.regularization_type}' is unknown; L1 or L2 was expected")
-        if param.test_state and len(param.test_state) != len(param.test_iter):
-            raise SolverError(f"{len(param.test_iter)} test_iter for {len(param.test_state)} test_state")
-        if param.test_iter and param.test_interval < 1:
-            raise SolverError("test_iter needs a test_interval of at least 1")
-
-    def _net(self, phase: Phase, state: NetState, path: str, message: NetParameter, **options: Any) -> Net:
-        options |= {"level": state.level, "stages": tuple(state.stage)}
-        if message.layer:
-            return Net(message, phase, **options)
-        path = path or self.param.net
-        if path:
-            return build_net(Path(path), phase, **options)
-        if self.param.HasField("net_param"):
-            return Net(self.param.net_param, phase, **options)
-        raise SolverError("no net is named; set net, or train_net and test_net")
+        if param.snapshot_format != SolverParameter.BINARYPROTO:
+            raise SolverError("snapshot_format HDF5 is not written here; leave it out, or give BINARYPROTO")
+        if param.snapshot > 0:
+            _check_snapshot_prefix(param.snapshot_prefix)
 
     def learning_rate(self) -> float:
         """The rate of the next update; multistep moves on by at most one step an iteration, as Caffe does."""
         param = self.param
+        if param.lr_policy == "step":  # not needed for the rate, but it stands in a .solverstate
+            self.current_step = self.iteration // param.stepsize
         if (param.lr_policy == "multistep" and self.current_step < len(param.stepvalue)
                 and self.iteration >= param.stepvalue[self.current_step]):
             self.current_step += 1
         return POLICIES[param.lr_policy](param, self.iteration, self.current_step)
+
+    @property
+    def displays(self) -> bool:
+        """Whether Caffe would print the iteration that comes next."""
+        return bool(self.param.display) and self.iteration % self.param.display == 0
 
     def step(self) -> float:
         """Run one iteration: iter_size batches forward and backward, then one update. Returns its rate."""
@@ -118,9 +133,10 @@ class Solver:
             learnable.blob.grad = None
         loss = 0.0
         for _ in range(self.param.iter_size):
-            self.net.forward()
-            if self.net.loss.requires_grad:
-                self.net.loss.backward()
+            with DebugInfo(self.net, self.debug_lines, self.param.debug_info and self.displays):
+                self.net.forward()
+                if self.net.loss.requires_grad:
+                    self.net.loss.backward()
             loss += self.net.loss.item()
         self.losses.append(loss / self.param.iter_size)
         rate = self.learning_rate()
@@ -136,9 +152,11 @@ class Solver:
                 learnable.blob.grad = torch.zeros_like(learnable.blob)
         gradients = [learnable.blob.grad for learnable in self.net.learnable if learnable.blob.grad is not None]
         clip = self.param.clip_gradients
-        if clip > 0:
+        self.gradient_norm = None
+        if clip >= 0:
             norm = math.sqrt(sum(gradient.double().square().sum().item() for gradient in gradients))
             if norm > clip:
+                self.gradient_norm = norm
                 torch._foreach_mul_(gradients, clip / norm)
         if self.param.iter_size > 1:
             torch._foreach_mul_(gradients, 1 / self.param.iter_size)
@@ -156,15 +174,26 @@ class Solver:
         """The mean of the last average_loss losses, as Caffe displays it."""
         return sum(self.losses) / len(self.losses)
 
-    def test(self, index: int) -> dict[str, torch.Tensor]:
-        """Run test net `index` for its test_iter batches; return the mean of each of its outputs, alphabetically."""
+    def forward(self) -> float:
+        """Run a batch of the train net forward only, its loss joining the others; return the smoothed loss."""
+        with torch.no_grad():
+            self.net.forward()
+        self.losses.append(self.net.loss.item())
+        return self.smoothed_loss()
+
+    def test(self, index: int) -> tuple[dict[str, torch.Tensor], float]:
+        """Run test net `index` for its test_iter batches; return its outputs', by name, and its loss's mean."""
         net, batches = self.test_nets[index], self.param.test_iter[index]
         sums: dict[str, torch.Tensor] = {}
+        loss = torch.zeros((), device=net.device)
         with torch.no_grad():
             for _ in range(batches):
-                for name, value in net.forward().items():
+                with DebugInfo(net, self.debug_lines, self.param.debug_info):
+                    outputs = net.forward()
+                for name, value in outputs.items():
                     sums[name] = sums[name] + value if name in sums else value.clone()
-        return {name: value / batches for name, value in sums.items()}
+                loss += net.loss
+        return {name: value / batches for name, value in sums.items()}, loss.item() / max(1, batches)
 
     def groups(self) -> Iterator[tuple[float, float, list[int]]]:
         """The learnable blobs that have a gradient, by index, grouped by (lr_mult, decay_mult)."""
@@ -180,27 +209,12 @@ class Solver:
         return self.param.weight_decay * decay_mult if self.param.regularization_type == "L2" else 0.0
 
 
-@register("SGD")
-class SGDSolver(Solver):
-    """history = momentum * history + rate * lr_mult * (gradient + decay * weight); weight -= history."""
-
-    def update(self, rate: float) -> None:
-        for lr_mult, decay_mult, indices in self.groups():
-            blobs = [self.net.learnable[index].blob for index in indices]
-            gradients = [blob.grad for blob in blobs if blob.grad is not None]
-            history = [self.history[index] for index in indices]
-            local_rate = rate * lr_mult
-            if local_rate == 0 or self.param.momentum == 0:  # what torch's fused kernel does not do
-                torch._foreach_mul_(history, self.param.momentum)
-                torch._foreach_add_(history, gradients, alpha=local_rate)
-                torch._foreach_add_(history, blobs, alpha=local_rate * self.decay(decay_mult))
-                torch._foreach_sub_(blobs, history)
-                continue
-            # torch's fused kernel does all of it in one pass over memory. Its own rate stays 1 and the gradients are
-            # divided by 1/rate, so that the rate is inside the momentum history, where Caffe has it.
-            torch._fused_sgd_(
-                blobs, gradients, history,
-                weight_decay=local_rate * self.decay(decay_mult), momentum=self.param.momentum, lr=1.0, dampening=0.0,
-                nesterov=False, maximize=False, is_first_step=False,
-                grad_scale=torch.tensor(1 / local_rate, device=blobs[0].device),
-            )
+def _check_snapshot_prefix(prefix: str) -> None:
+    """Say before the training, and not at its first snapshot, that none can be written."""
+    if not prefix:
+        raise SolverError("snapshot needs a snapshot_prefix")
+    folder = Path(prefix).absolute().parent
+    while not folder.exists():  # what is missing is made with the first snapshot
+        folder = folder.parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        raise SolverError(f"snapshot_prefix '{prefix}': {folder} is no folder that can be written to")

@@ -1,0 +1,68 @@
+"""Which nets a solver trains and tests, and in which state (caffe/solver.cpp, InitTrainNet and InitTestNets)."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.caffe.caffe_pb2 import TEST, TRAIN, NetParameter, NetState, Phase, SolverParameter
+from pipeline.caffe.net import Net, build_net
+from pipeline.caffe.proto import read_net
+from pipeline.caffe.solver.errors import SolverError
+
+_TRAIN_FIELDS = ("net", "net_param", "train_net", "train_net_param")
+
+
+@dataclass(frozen=True)
+class NamedNet:
+    """A net that a solver names, by its file or by its message, and the state that the solver wants it in."""
+
+    source: str | NetParameter
+    phase: Phase
+    state: NetState
+
+    def build(self, **options: Any) -> Net:
+        """Build the net; `options` are Net's. Its own state goes over the phase, the solver's over its own."""
+        message = read_net(Path(self.source)) if isinstance(self.source, str) else self.source
+        state = NetState(phase=self.phase)
+        state.MergeFrom(message.state)
+        state.MergeFrom(self.state)
+        options |= {"level": state.level, "stages": tuple(state.stage)}
+        if isinstance(self.source, str):
+            return build_net(Path(self.source), state.phase, **options)
+        return Net(message, state.phase, **options)
+
+
+def train_net(param: SolverParameter) -> NamedNet:
+    """The train net. Raises SolverError unless exactly one field names it."""
+    named = [field for field in _TRAIN_FIELDS if param.HasField(field)]
+    if len(named) != 1:
+        raise SolverError(f"{' and '.join(named)} are given where one net was expected" if named else
+                          "no net is named; set net, or train_net and test_net")
+    return NamedNet(getattr(param, named[0]), TRAIN, param.train_state)
+
+
+def test_nets(param: SolverParameter) -> list[NamedNet]:
+    """The test nets: those of test_net_param, of test_net, then net's own for each test_iter that is left.
+
+    Raises SolverError when test_iter, test_interval or test_state do not go with them.
+    """
+    sources: list[str | NetParameter] = [*param.test_net_param, *param.test_net]
+    if param.test_iter and param.test_interval < 1:
+        raise SolverError("test_iter needs a test_interval of at least 1")
+    left = len(param.test_iter) - len(sources)
+    generic: list[str | NetParameter] = [getattr(param, field) for field in ("net", "net_param")
+                                         if param.HasField(field)]
+    if left < 0 or (left > 0 and not generic):
+        raise SolverError(f"{len(param.test_iter)} test_iter for {len(sources)} test nets; one for each was expected")
+    sources += generic[:1] * left
+    if param.test_state and len(param.test_state) != len(sources):
+        raise SolverError(f"{len(sources)} test_iter for {len(param.test_state)} test_state; one for each was expected")
+    states = param.test_state or [NetState()] * len(sources)
+    return [NamedNet(source, TEST, state) for source, state in zip(sources, states, strict=True)]
+
+
+def weights(param: SolverParameter) -> Iterator[Path]:
+    """The .caffemodels that the nets start from: each `weights` may name several, commas between them."""
+    for names in param.weights:
+        yield from (Path(name.strip()) for name in names.split(","))
