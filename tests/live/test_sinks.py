@@ -3,6 +3,8 @@
 import csv
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -71,6 +73,25 @@ def test_standard_output_is_written_line_by_line(capsys: pytest.CaptureFixture[s
     with JsonLines(None) as sink:
         sink.write(frame("one.png"), READINGS[0])
         assert json.loads(capsys.readouterr().out)["file"] == "one.png"
+
+
+def test_whoever_reads_standard_output_may_have_seen_enough() -> None:
+    code = (
+        "from pipeline.live.readings import Reading; from pipeline.live.sinks import JsonLines; import sys\n"
+        "with JsonLines(None) as sink:\n"
+        "    while not sink.done:\n        sink.write(None, Reading('one.png', 64, 64, ()))\n"
+        "print('ended', file=sys.stderr)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=Path(__file__).parents[2], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        assert process.stdout
+        assert process.stderr
+        assert json.loads(process.stdout.readline())["file"] == "one.png"
+        process.stdout.close()
+        assert process.stderr.read() == "standard output was closed; nothing more is read\nended\n"
+    assert process.returncode == 0
 
 
 def test_csv_has_a_row_a_face_and_one_for_a_frame_without(tmp_path: Path) -> None:

@@ -345,8 +345,9 @@ def test_the_next_source_has_its_own_title_and_recording(open_window: Callable[.
     press("r")
     for index in range(1, 4):
         show(window, index, index / 10)
-    window.turn_to("folder/a film.mp4", live=False, file=None)
-    assert pygame.display.get_caption()[0].startswith("folder/a film.mp4")
+    film = tmp_path / "a film.mp4"  # which is not there, so that its sound is left out
+    window.turn_to(str(film), live=False, file=film)
+    assert pygame.display.get_caption()[0].startswith("a film.mp4")
     press("r")
     for index in range(3):
         show(window, index, index / 100)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import IO, Any, Protocol, Self
 
 from pipeline.atomic import atomic_file
+from pipeline.console import log
 from pipeline.live.frames import Frame
 from pipeline.live.readings import Reading, columns, rows
 from pipeline.live.sinks.sink import Sink
@@ -27,15 +29,27 @@ class JsonLines(Sink):
 
     def __enter__(self) -> Self:
         super().__enter__()
-        self.file: _Writable = sys.stdout
         if self.path:
             self.file = self.stack.enter_context(_text_file(self.path, self.live))
         return self
 
     def write(self, frame: Frame, reading: Reading) -> None:
-        self.file.write(json.dumps(reading.to_json()) + "\n")
-        if not self.path:
+        line = json.dumps(reading.to_json()) + "\n"
+        if self.path:
+            self.file.write(line)
+        else:
+            self._print(line)
+
+    def _print(self, line: str) -> None:
+        """To standard output; once whoever reads that has seen enough (`predict … | head`), the run is over."""
+        try:
+            sys.stdout.write(line)
             sys.stdout.flush()
+        except BrokenPipeError:
+            log.warning("standard output was closed; nothing more is read")
+            self.done = True
+            # Python flushes it once more at its end, which would be another error.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class Csv(Sink):

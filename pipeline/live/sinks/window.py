@@ -129,7 +129,7 @@ class Window(Sink):
         self.stop_recording()
         self.name, self.live, self.file = printable(name), live, file
         self.due = 0.0
-        pygame.display.set_caption(f"{self.name} – {APPLICATION}")
+        pygame.display.set_caption(f"{printable(file.name) if file else self.name} – {APPLICATION}")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
