@@ -46,9 +46,11 @@ class Content:
 
 def without_credentials(url: str) -> str:
     """The address as it may be shown: no user, password, query or fragment, and no password=... within its path."""
-    scheme, _, rest = url.partition("://")
-    host, slash, path = re.split(r"[?#]", rest, maxsplit=1)[0].partition("/")
-    shown = f"{scheme}://{host.rpartition('@')[2]}{slash}{SECRETS.sub('...', path)}"
+    scheme, separator, rest = url.partition("://")
+    credentials, at, place = rest.rpartition("@")  # the last one: a password may hold anything
+    host, slash, path = re.split(r"[?#]", place, maxsplit=1)[0].partition("/")
+    unclear = f"...{at}" if re.search(r"[/?#]", credentials) else ""  # an @ of the path, or a password with a slash
+    shown = f"{scheme}{separator}{unclear}{host}{slash}{SECRETS.sub('...', path)}"
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in shown)
 
 
@@ -67,6 +69,7 @@ def fetch(url: str, *, private: bool, max_bytes: int, timeout: float) -> bytes:
             raise FetchError(f"{too_large}: {length}; give a smaller file")
         body = bytearray()
         while chunk := response.read1(CHUNK):
+            deadline.check()
             body += chunk
             if len(body) > max_bytes:
                 raise FetchError(f"{too_large}; give a smaller file")
@@ -96,7 +99,7 @@ class _Deadline:
         self.name = name
         self.seconds = seconds
         self.end = time.monotonic() + seconds
-        self.connection: HTTPConnection | None = None
+        self.socket: socket.socket | None = None
 
     def left(self) -> float:
         self.check()
@@ -107,10 +110,9 @@ class _Deadline:
             raise FetchError(f"{self.name}: no full answer within {self.seconds:g} s; is the server up?")
 
     def shut(self) -> None:
-        connected = self.connection.sock if self.connection else None
-        if connected is not None:
+        if self.socket is not None:
             with suppress(OSError):  # closed in the same moment
-                socket.socket.shutdown(connected, socket.SHUT_RDWR)  # not TLS's own, under the reader's feet
+                socket.socket.shutdown(self.socket, socket.SHUT_RDWR)  # not TLS's own, under the reader's feet
 
 
 @contextmanager
@@ -229,14 +231,13 @@ def _connect(origin: tuple[str, str, int], addresses: list[str], deadline: _Dead
         timeout = deadline.left()
         if scheme == "https":
             connection: HTTPConnection = HTTPSConnection(
-                address, port, timeout=timeout, cert_reqs=ssl.CERT_REQUIRED,
-                server_hostname=host, assert_hostname=host,
-            )  # fmt: skip
+                address, port, timeout=timeout, cert_reqs=ssl.CERT_REQUIRED, server_hostname=host
+            )
         else:
             connection = HTTPConnection(address, port, timeout=timeout)
-        deadline.connection = connection
         try:
             connection.connect()
+            deadline.socket = connection.sock
             return connection
         except (HTTPError, OSError) as failure:
             connection.close()

@@ -51,6 +51,8 @@ def find(name: str) -> Found:
 
     A name that exists is that file, whatever characters of a pattern it has. Raises SourceError when there is none.
     """
+    if not name:
+        raise SourceError("an empty name where a file, folder or pattern was expected; is a variable unset?")
     path = Path(name)
     try:
         mode = path.stat().st_mode

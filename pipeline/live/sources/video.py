@@ -121,6 +121,12 @@ class VideoFile(Video):
         )
         self.path = path
 
+    def __enter__(self) -> Self:
+        with suppress(OSError):
+            if self.path.stat().st_size == 0:
+                raise SourceError(f"{self.name}: an empty file where an image or a video was expected")
+        return super().__enter__()
+
 
 class VideoAddress(Video):
     """A video file behind an http(s) address, read as it comes."""
@@ -143,7 +149,12 @@ def open_container(location: str, options: dict[str, str], name: str) -> "InputC
 
     av.logging.set_level(None)  # FFmpeg's own lines name addresses with their passwords
     try:
-        return av.open(location, options=options, timeout=(OPEN_SECONDS, READ_SECONDS))
+        return av.open(
+            location,
+            options=options,
+            timeout=(OPEN_SECONDS, READ_SECONDS),
+            metadata_errors="replace",  # titles are in any encoding, and are not needed
+        )
     except (av.error.FFmpegError, OSError, ValueError) as error:
         raise SourceError(f"{name}: {_reason(error)}") from None
 
@@ -155,7 +166,9 @@ def _reason(error: Exception) -> str:
         return f"no answer within {OPEN_SECONDS:g} s; is it up, and the address right?"
     if isinstance(error, av.error.HTTPUnauthorizedError):
         return "asks for a user and password; give them as scheme://user:password@host/..."
-    if isinstance(error, av.error.InvalidDataError):
+    if isinstance(error, av.error.EOFError):
+        return "a video without a single frame; is the file whole?"
+    if isinstance(error, av.error.InvalidDataError | av.error.ArgumentError):  # unknown, and not in FILE_FORMATS
         return "neither an image nor a video of a known format; is the file whole?"
     return f"cannot be opened: {getattr(error, 'strerror', None) or type(error).__name__}"
 
@@ -214,7 +227,7 @@ def decoded(container: "InputContainer", stream: "VideoStream", damage: Damage) 
         try:
             frames = packet.decode()
         except av.error.FFmpegError as error:
-            at = f" at {float(packet.pts * packet.time_base):.2f} s" if packet.pts is not None else ""
+            at = f" near {float(packet.pts * packet.time_base):.2f} s" if packet.pts is not None else ""
             damage.add(f"a damaged packet{at}: {error.strerror}")
             continue
         yield from frames

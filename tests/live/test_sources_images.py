@@ -1,5 +1,6 @@
-"""Sources: every kind of image read right, every unreadable one named, the rest going on."""
+"""Images: every kind read right, every unreadable one named, from files, bytes and data URLs alike."""
 
+import base64
 import io
 from pathlib import Path
 
@@ -9,9 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipeline.errors import InputError
-from pipeline.live.sources import images
-from pipeline.live.sources import ImageFiles, SourceError, open_sources, read_image
+from pipeline.live.sources import SourceError, decode_data_url, decode_image, images, read_image, to_rgb
 
 RED, GREEN, BLUE = (250, 10, 20), (10, 240, 30), (30, 20, 230)
 
@@ -159,48 +158,117 @@ def test_damage_gives_an_image_or_a_source_error(
     assert image.dtype == np.uint8
 
 
-def test_a_folder_gives_the_images_below_it_in_order_each_once(tmp_path: Path) -> None:
-    for name in ("b.png", "a.JPG", "deep/down/c.png", "with space é\nline.png"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        save(tmp_path / name, quarters(), format="PNG")
-    (tmp_path / "notes.txt").write_text("no image")
-    (source,) = open_sources([str(tmp_path), str(tmp_path / "b.png"), str(tmp_path / "*.png")])
-    assert isinstance(source, ImageFiles)
-    assert [frame.name for frame in source] == [
-        str(tmp_path / name) for name in ("a.JPG", "b.png", "deep/down/c.png", "with space é\nline.png")
-    ]
-    assert source.total == 4
-    assert source.root == tmp_path
-    assert source.failed == 0
+def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
 
 
-def test_a_name_with_brackets_is_a_file_before_it_is_a_pattern(tmp_path: Path) -> None:
-    save(tmp_path / "face[1].png", quarters())
-    save(tmp_path / "face1.png", quarters())
-    (source,) = open_sources([str(tmp_path / "face[1].png")])
-    assert [frame.name for frame in source] == [str(tmp_path / "face[1].png")]
+def test_bytes_are_read_as_the_file_of_them_is(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for kind, options in (("PNG", {}), ("JPEG", {"exif": exif}), ("WEBP", {"exif": exif, "lossless": True})):
+        data = encoded(quarters(), kind, **options)
+        path = tmp_path / "image"
+        path.write_bytes(data)
+        np.testing.assert_array_equal(decode_image(data, "image"), read_image(path))
+    assert read_image(path).shape == (40, 20, 3)
 
 
-def test_unreadable_files_are_counted_and_the_rest_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    save(tmp_path / "1.png", quarters())
-    (tmp_path / "2.png").write_bytes(b"")
-    save(tmp_path / "3.png", quarters())
-    (source,) = open_sources([str(tmp_path)])
-    with caplog.at_level("ERROR", logger="pipeline"):
-        names = [Path(frame.name).name for frame in source]
-    assert names == ["1.png", "3.png"]
-    assert source.failed == 1
-    assert [record.getMessage() for record in caplog.records] == [
-        f"error: {tmp_path / '2.png'}: an empty file where an image was expected"
-    ]
+def test_an_open_image_is_read_as_its_file_is(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    path = save(tmp_path / "image.png", quarters().convert("RGBA"), exif=exif)
+    with Image.open(path) as image:
+        np.testing.assert_array_equal(to_rgb(image), read_image(path))
 
 
-def test_inputs_that_stand_for_nothing_are_errors(tmp_path: Path) -> None:
-    (tmp_path / "empty").mkdir()
-    for name, message in (
-        ("empty", "no image or video in this folder"),
-        ("absent.png", "no such file"),
-        ("*.png", "no such"),
-    ):
-        with pytest.raises(InputError, match=message):
-            open_sources([str(tmp_path / name)])
+def test_the_limit_of_pixels_is_the_callers() -> None:
+    data = encoded(quarters(), "PNG")
+    assert decode_image(data, "upload", max_pixels=800).shape == (20, 40, 3)
+    with pytest.raises(SourceError, match="upload: 40x20 pixels where at most 799 are read"):
+        decode_image(data, "upload", max_pixels=799)
+
+
+def test_pixels_are_counted_before_any_is_unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
+    for kind in ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM"):
+        monkeypatch.undo()
+        data = encoded(quarters(), kind)
+        monkeypatch.setattr(Image.core, "new", lambda *_: pytest.fail("memory was taken"))
+        with pytest.raises(SourceError, match="pixels where at most 799"):
+            decode_image(data, "upload", max_pixels=799)
+
+
+def test_a_name_of_several_lines_is_told_on_one(tmp_path: Path) -> None:
+    path = tmp_path / "two\nlines\udce9.png"
+    path.write_bytes(b"")
+    with pytest.raises(SourceError, match="an empty file") as caught:
+        read_image(path)
+    assert str(caught.value).startswith(f"{tmp_path}/two\\nlines\\udce9.png: ")
+
+
+def test_formats_that_start_programs_are_not_read(tmp_path: Path) -> None:
+    """Pillow would hand PostScript to Ghostscript."""
+    path = save(tmp_path / "drawing.eps", quarters())
+    with pytest.raises(SourceError, match="no image of a known format"):
+        read_image(path)
+
+
+def test_photographs_of_iphones_are_called_by_their_name() -> None:
+    with pytest.raises(SourceError, match="HEIC photograph, which is not read"):
+        decode_image(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(40), "IMG_1.HEIC")
+
+
+@settings(deadline=None, max_examples=100)
+@given(kind=st.sampled_from(["PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM"]), data=st.data())
+def test_no_part_of_an_image_is_taken_for_the_whole(kind: str, data: st.DataObject) -> None:
+    whole = encoded(Image.fromarray(np.random.default_rng(0).integers(0, 256, (9, 11, 3), dtype=np.uint8)), kind)
+    want = decode_image(whole, "whole")
+    part = whole[: data.draw(st.integers(0, len(whole) - 1))]
+    try:
+        image = decode_image(part, "part")
+    except SourceError:
+        pass
+    else:  # what is missing is no pixel: an end mark, or a directory behind them
+        np.testing.assert_array_equal(image, want)
+
+
+@given(
+    st.binary(max_size=300), st.sampled_from(["image/png", "image/jpeg", "IMAGE/WEBP", "", "image/png;name=a b.png"])
+)
+def test_a_data_url_gives_back_its_bytes(data: bytes, media_type: str) -> None:
+    url = f"data:{media_type};base64,{base64.b64encode(data).decode()}"
+    assert decode_data_url(url, max_bytes=len(data)) == data
+    if data:
+        with pytest.raises(SourceError, match="bytes"):
+            decode_data_url(url, max_bytes=len(data) - 1)
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("data:image/png,abc", "data:image/...;base64"),
+        ("data:text/html;base64,AAAA", "text/html where an image was expected"),
+        ("image/png;base64,AAAA", "data:image/...;base64"),
+        ("data:image/png;base64,AAA", "is not base64"),
+        ("data:image/png;base64,AA AA", "is not base64"),
+        ("data:image/png;base64,AA\nAA", "is not base64"),
+        ("data:image/png;base64,AA-_", "is not base64"),
+        ("data:image/png;base64,ÄÄÄÄ", "is not base64"),
+        ("data:image/png;base64,AAAA=", "is not base64"),
+        ("data:image/png;base64,AAAA====", "is not base64"),
+    ],
+)
+def test_data_urls_of_another_form_are_refused(url: str, message: str) -> None:
+    with pytest.raises(SourceError, match=message):
+        decode_data_url(url)
+
+
+@given(st.text() | st.text().map("data:image/png;base64,".__add__) | st.text().map("data:".__add__))
+def test_any_text_is_bytes_or_a_source_error(text: str) -> None:
+    try:
+        data = decode_data_url(text)
+    except SourceError:
+        pass
+    else:
+        assert base64.b64encode(data).decode() == text.partition(",")[2]
