@@ -51,10 +51,17 @@ def image(shade: int = 90, height: int = HEIGHT, width: int = WIDTH) -> np.ndarr
     return np.full((height, width, 3), shade, np.uint8)
 
 
-def show(window: Window, index: int = 0, moment: float | None = 0.0, picture: np.ndarray | None = None) -> None:
+def show(
+    window: Window,
+    index: int = 0,
+    moment: float | None = 0.0,
+    picture: np.ndarray | None = None,
+    *,
+    name: str = NAME,
+) -> None:
     picture = image() if picture is None else picture
     height, width = picture.shape[:2]
-    window.write(Frame(NAME, picture, index, moment), Reading(NAME, width, height, (FACE,), index, moment))
+    window.write(Frame(name, picture, index, moment), Reading(name, width, height, (FACE,), index, moment))
 
 
 def press(*keys: str) -> None:
@@ -215,10 +222,11 @@ def test_a_picture_stays_until_a_key_is_pressed(open_window: Callable[..., Windo
     window = open_window(live=False)
     threading.Timer(0.3, press, ["space"]).start()
     before = time.monotonic()
-    show(window, 0, None)
+    show(window, 0, None, name="folder/one.png")
     assert time.monotonic() - before > 0.2
+    assert pygame.display.get_caption()[0].startswith("one.png")
     press("r", "q")
-    show(window, 0, None)
+    show(window, 0, None, name="folder/two.png")
     assert window.done
     assert window.message == "A picture cannot be recorded; take a snapshot"
 
@@ -308,8 +316,7 @@ def test_a_full_disk_ends_the_recording_and_not_the_run(
 
 def test_names_that_cannot_be_printed_are_shown_by_their_escapes(open_window: Callable[..., Window]) -> None:
     window = open_window(folder=Path("/dev/null") / "odd \udcff\nname")
-    window.turn_to("odd \udcff\nname", live=True, file=None)
-    show(window)
+    show(window, name="odd \udcff\nname")
     assert pygame.display.get_caption()[0].startswith("odd \\udcff\\nname")
     press("s")
     window.idle()
@@ -350,6 +357,6 @@ def test_the_next_source_has_its_own_title_and_recording(open_window: Callable[.
     assert pygame.display.get_caption()[0].startswith("a film.mp4")
     press("r")
     for index in range(3):
-        show(window, index, index / 100)
+        show(window, index, index / 100, name=str(film))
     window.stop_recording()
     assert [path.name.split("_")[0] for path in sorted((tmp_path / "kept").iterdir())] == ["a-film", "cam-0"]

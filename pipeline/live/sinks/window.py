@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 APPLICATION = "Facial expressions"
 DESKTOP_SHARE = 0.85  # of the desktop's width and height, that a new window takes at most
-LEAST = (320, 240)  # pixels of a window
+LEAST = (480, 360)  # pixels of a window: room for the help
 MESSAGE_SECONDS = 2.5
 LATE_SECONDS = 0.1  # a file's frame that is later than this is shown at once, and the next ones are due after it
 RATE_SECONDS = 1.0  # that the frame rate is measured over
@@ -86,7 +86,7 @@ class Window(Sink):
 
         self.overlay = Overlay(parts)
         self.folder = folder
-        self.name = APPLICATION
+        self.name = ""  # in the title
         self.live = False
         self.file: Path | None = None
         self.paused = False
@@ -114,22 +114,19 @@ class Window(Sink):
         self.stack.callback(pygame.display.quit)
         icon = emoji.picture("happy", 64)
         pygame.display.set_icon(pygame.image.frombuffer(icon.tobytes(), (icon.shape[1], icon.shape[0]), "RGBA"))
-        pygame.display.set_caption(APPLICATION)
         return self
 
     def turn_to(self, name: str, *, live: bool, file: Path | None) -> None:
         """Say where the frames from now on are from.
 
-        name: for the title, and the names of what is kept. live: they come by the clock, and go by unseen while the
-        window is paused; those of a file wait then, and are shown when their time has come, and a picture without a
-        time stays until a key is pressed. file: the video that they are from, whose sound is recorded with them.
+        name: for the title, until the first frame tells its own. live: they come by the clock, and go by unseen while
+        the window is paused; those of a file wait then, and are shown when their time has come, and a picture without
+        a time stays until a key is pressed. file: the video that they are from, whose sound is recorded with them.
         """
-        import pygame
-
         self.stop_recording()
-        self.name, self.live, self.file = printable(name), live, file
+        self.live, self.file = live, file
         self.due = 0.0
-        pygame.display.set_caption(f"{printable(file.name) if file else self.name} – {APPLICATION}")
+        self._title(name)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -146,11 +143,12 @@ class Window(Sink):
         if self.shown is None:
             self.tell("Press H to see the keys")
         self.shown = (frame, reading)
+        self.leafed = frame.time is not None
+        self._title(frame.name)
         self._measure()
         self._draw()
         self._record(frame)
         self._show()
-        self.leafed = frame.time is not None
         while not self.leafed and not self.done:
             self._react(POLL_SECONDS)
 
@@ -307,7 +305,7 @@ class Window(Sink):
         self.tell(f"{what}: {error}")
 
     def _new_path(self, suffix: str) -> Path:
-        name = re.sub(r"[^\w.-]+", "-", Path(self.name).stem, flags=re.ASCII).strip("-")[:60]
+        name = re.sub(r"[^\w.-]+", "-", Path(self.name).stem, flags=re.ASCII).strip("-")[:60] or "frame"
         now = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
         path = self.folder / f"{name}_{now}{suffix}"
         count = 1
@@ -317,6 +315,15 @@ class Window(Sink):
         return path
 
     # What is seen
+
+    def _title(self, name: str) -> None:
+        """Put a source's or picture's name in the title: of a path its end."""
+        import pygame
+
+        if name != self.name:
+            self.name = name
+            short = name if "://" in name else Path(name).name
+            pygame.display.set_caption(f"{printable(short)} – {APPLICATION}")
 
     def _draw(self) -> None:
         if self.shown:
