@@ -15,7 +15,7 @@ COPY pipeline pipeline
 RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels .
 
 FROM python:3.11-slim
-ENV PYTHONUNBUFFERED=1
+ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 COPY constraints.txt docker/serve-requirements.txt /tmp/
 RUN pip install --no-cache-dir -c /tmp/constraints.txt -r /tmp/serve-requirements.txt
 COPY --from=build /wheels /tmp/wheels

@@ -89,6 +89,20 @@ def test_it_serves_this_machine_and_ends_with_ctrl_c(tmp_path: Path) -> None:
         assert process.stderr.read() == "stopped\n"
 
 
+def test_nothing_is_written_to_the_disk(tmp_path: Path) -> None:
+    """Neither by the server nor by the libraries it uses, some of which keep caches and telemetry."""
+    folders = {name: str(tmp_path) for name in ("HOME", "TMPDIR", "XDG_CACHE_HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME")}
+    with serving(**folders, CI="") as (address, _):
+        for name in ("one", "two"):
+            image = (f"{name}.png", b"P6 640 480 255\n" + bytes(640 * 480 * 3))
+            assert httpx.post(f"{address}/v1/read", files={"image": image}, trust_env=False).status_code == 200
+        with connect(f"{address.replace('http', 'ws')}/v1/live", proxy=None) as open_socket:
+            open_socket.recv(timeout=10)
+            open_socket.send(image[1])
+            assert json.loads(open_socket.recv(timeout=10))["type"] == "reading"
+    assert list(tmp_path.rglob("*")) == []
+
+
 def test_serving_loads_nothing_that_only_training_needs() -> None:
     program = (
         "import sys, io, numpy as np, pipeline.serve, pipeline.live.server.app, pipeline.live.server.transport\n"
