@@ -328,7 +328,7 @@ class Window(Sink):
     def _draw(self) -> None:
         if self.shown:
             frame, reading = self.shown
-            self.drawn = self.overlay.draw(frame.image, reading, self.rate)
+            self.drawn = self.overlay.draw(frame.image, reading, None if frame.time is None else self.rate)
 
     def _show(self) -> None:
         import pygame
