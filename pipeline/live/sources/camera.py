@@ -89,7 +89,7 @@ class Camera:
                     self._newest.put((time.monotonic() - self._opened, image))
                     continue
                 misses += 1
-                if misses == MISSES or (LINUX and not self.path.exists()):
+                if misses >= MISSES or (LINUX and not self.path.exists()):
                     raise SourceError(self._lost(frames))
                 self._stop.wait(MISS_PAUSE)
         except Exception as error:  # cv2.error among them; whatever it is, it comes out where frames are taken
