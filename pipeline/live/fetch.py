@@ -36,6 +36,16 @@ class FetchError(InputError):
     """An address that gives nothing that may be used."""
 
 
+class StatusError(FetchError):
+    """An answer with another status than 200."""
+
+    def __init__(self, name: str, status: int) -> None:
+        super().__init__(
+            f"{name}: the server answered {status} {http.client.responses.get(status, '')}; check the address"
+        )
+        self.status = status
+
+
 @dataclass(frozen=True)
 class Content:
     """media_type: of the Content-Type header, lower case, "" without one. length: bytes, None where not stated."""
@@ -129,10 +139,7 @@ def _answer(url: str, private: bool, timeout: float) -> Iterator[tuple[str, Base
             try:
                 if response.status not in (301, 302, 303, 307, 308):
                     if response.status != 200:
-                        raise FetchError(
-                            f"{name}: the server answered {response.status} {_reason(response.status)}; "
-                            "check the address"
-                        )
+                        raise StatusError(name, response.status)
                     yield name, response, deadline
                     return
             finally:
@@ -257,7 +264,3 @@ def _cause(error: BaseException | None) -> str:
             return error.strerror
         error = error.__cause__ or error.__context__
     return "the connection broke off; try again"
-
-
-def _reason(status: int) -> str:
-    return http.client.responses.get(status, "")

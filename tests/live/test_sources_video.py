@@ -166,7 +166,7 @@ def first_half(path: Path) -> None:
         (no_packets, "without a single frame"),
         (sound_alone, "no video in it, only audio"),
         (unknown_codec, "its codec is not one that is known"),
-        (first_half, "neither an image nor a video of a known format; is the file whole"),
+        (first_half, "neither an image nor a video of a known format; is it whole"),
         (lambda path: path.write_bytes(b""), "an empty file"),
         (lambda path: path.write_bytes(b"plain text " * 500), "neither an image nor a video"),
         (lambda path: None, "No such file"),

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
-from pipeline.live.fetch import look, without_credentials
+from pipeline.live.fetch import StatusError, look, without_credentials
 from pipeline.live.frames import FrameSource, SourceError
+from pipeline.live.sources import video
 from pipeline.live.sources.camera import Camera
 from pipeline.live.sources.images import (
     Entry,
@@ -21,7 +22,7 @@ from pipeline.live.sources.images import (
 )
 from pipeline.live.sources.paths import IMAGES, VIDEOS, find, printable
 from pipeline.live.sources.stream import Stream, has_an_end
-from pipeline.live.sources.video import OPEN_SECONDS, VideoAddress, VideoFile
+from pipeline.live.sources.video import VideoAddress, VideoFile
 
 __all__ = [
     "ImageFiles",
@@ -91,7 +92,12 @@ def _address(url: str, scheme: str) -> ImageAddress | VideoAddress | Stream:
         return Stream(url)
     if scheme not in ("http", "https"):
         raise SourceError(f"{without_credentials(url)}: {scheme}:// where rtsp, rtsps, http or https was expected")
-    content = look(url, timeout=OPEN_SECONDS)
+    try:
+        content = look(url, timeout=video.OPEN_SECONDS)
+    except StatusError as error:
+        if error.status == 401 and "@" in url:  # a camera that wants a digest of the password, as FFmpeg can make it
+            return Stream(url)
+        raise
     suffix = PurePosixPath(urlsplit(url).path).suffix.lower()
     kind = content.media_type
     if kind in PLAYLISTS or suffix == ".m3u8":

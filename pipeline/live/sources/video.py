@@ -1,6 +1,7 @@
 """Videos: files and addresses, of any codec that FFmpeg reads."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -86,13 +87,13 @@ class Video:
         damage = Damage(self.name)
         start = (self.container.start_time or 0) / 1_000_000  # AV_TIME_BASE: microseconds
         rate = float(self.stream.average_rate or self.stream.guessed_rate or 25)
-        index, time = 0, 0.0
+        index, at = 0, 0.0
         try:
             for frame in decoded(self.container, self.stream, damage):
                 self.failed = damage.count
                 # Files without times (raw H.264, MJPEG) are shown at their rate.
-                time = max(time, index / rate if frame.time is None else frame.time - start)
-                yield Frame(self.name, convert(frame, self.stream), index, time)
+                at = max(at, index / rate if frame.time is None else frame.time - start)
+                yield Frame(self.name, convert(frame, self.stream), index, at)
                 index += 1
         except BrokenOffError as broken:
             damage.add(f"breaks off after {index} frames: {broken}")
@@ -100,7 +101,7 @@ class Video:
         damage.summarise()
         if index == 0:
             raise SourceError(f"{self.name}: a video without a single frame that can be read; is the file whole?")
-        self._tell_early_end(index, time + 1 / rate)
+        self._tell_early_end(index, at + 1 / rate)
 
     def _tell_early_end(self, frames: int, end: float) -> None:
         duration = float((self.stream.duration or 0) * (self.stream.time_base or 0))
@@ -148,6 +149,7 @@ def open_container(location: str, options: dict[str, str], name: str) -> "InputC
     import av
 
     av.logging.set_level(None)  # FFmpeg's own lines name addresses with their passwords
+    start = time.monotonic()
     try:
         return av.open(
             location,
@@ -156,20 +158,21 @@ def open_container(location: str, options: dict[str, str], name: str) -> "InputC
             metadata_errors="replace",  # titles are in any encoding, and are not needed
         )
     except (av.error.FFmpegError, OSError, ValueError) as error:
-        raise SourceError(f"{name}: {_reason(error)}") from None
+        # A time-out comes out as an error of whatever was being read then.
+        late = time.monotonic() - start >= OPEN_SECONDS or isinstance(error, av.error.TimeoutError)
+        reason = f"no answer within {OPEN_SECONDS:g} s; is it up, and the address right?" if late else _reason(error)
+        raise SourceError(f"{name}: {reason}") from None
 
 
 def _reason(error: Exception) -> str:
     import av
 
-    if isinstance(error, av.error.ExitError | av.error.TimeoutError):
-        return f"no answer within {OPEN_SECONDS:g} s; is it up, and the address right?"
     if isinstance(error, av.error.HTTPUnauthorizedError):
         return "asks for a user and password; give them as scheme://user:password@host/..."
     if isinstance(error, av.error.EOFError):
-        return "a video without a single frame; is the file whole?"
+        return "a video without a single frame; is it whole?"
     if isinstance(error, av.error.InvalidDataError | av.error.ArgumentError):  # unknown, and not in FILE_FORMATS
-        return "neither an image nor a video of a known format; is the file whole?"
+        return "neither an image nor a video of a known format; is it whole?"
     return f"cannot be opened: {getattr(error, 'strerror', None) or type(error).__name__}"
 
 
@@ -221,14 +224,15 @@ def decoded(container: "InputContainer", stream: "VideoStream", damage: Damage) 
         try:
             packet = next(packets, None)
         except av.error.FFmpegError as error:
-            raise BrokenOffError(_reason(error)) from None
+            silent = isinstance(error, av.error.ExitError | av.error.TimeoutError)
+            raise BrokenOffError(f"nothing came for {READ_SECONDS:g} s" if silent else error.strerror) from None
         if packet is None:
             return
         try:
             frames = packet.decode()
         except av.error.FFmpegError as error:
-            at = f" near {float(packet.pts * packet.time_base):.2f} s" if packet.pts is not None else ""
-            damage.add(f"a damaged packet{at}: {error.strerror}")
+            place = f" near {float(packet.pts * packet.time_base):.2f} s" if packet.pts is not None else ""
+            damage.add(f"a damaged packet{place}: {error.strerror}")
             continue
         yield from frames
 
