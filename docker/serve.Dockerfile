@@ -23,7 +23,7 @@ COPY --from=build /wheels /tmp/wheels
 RUN pip install --no-cache-dir --no-deps --target /app /tmp/wheels/*.whl
 COPY models /app/models
 COPY docker/health.py /app/health.py
-RUN useradd --system --uid 10001 --no-create-home reader
+RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin reader
 USER reader
 WORKDIR /app
 EXPOSE 8000
