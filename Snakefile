@@ -1,7 +1,7 @@
 """From fer2013.csv to a trained, measured, deployable net: a rule for each stage of `python -m pipeline`.
 
 snakemake -j4 train                        the whole way, on data/raw/fer2013.csv or else on the drawn sample
-snakemake predict --config input=FOLDER    read the expressions in a folder of images
+snakemake predict --config input=X         read expressions: X is cam, an image, a folder, a video, a stream
 """
 
 from snakemake.utils import min_version
@@ -10,8 +10,8 @@ from pipeline.workflow import (
     check_settings,
     command_options,
     find_dataset,
-    images_to_read,
     print_closing_words,
+    what_to_read,
 )
 
 min_version("9.0")
@@ -30,8 +30,8 @@ check_settings(config)
 
 IMAGES = f"data/{dataset.name}/images"
 ALIGNED = f"data/{dataset.name}/aligned"
-FACES = f"data/{dataset.name}/{config['faces']}"
-DATABASES = f"data/{dataset.name}/databases/{config['faces']}_{config['protocol']}"
+FACES = f"data/{dataset.name}/{config['train_on']}"
+DATABASES = f"data/{dataset.name}/databases/{config['train_on']}_{config['protocol']}"
 DATABASE_FILES = [f"{DATABASES}/{part}_lmdb/data.mdb" for part in ("train", "val", "test")]
 NET = f"prototxt/{config['net']}"
 RUN = f"results/{config['run'] or dataset.name}"
@@ -301,19 +301,19 @@ rule export:
         model=subpath(output[0], parent=True),
         databases=subpath(input.labels, parent=True),
         run=subpath(input.deploy, parent=True),
-        options=command_options(config, "faces"),
+        faces=config["train_on"],
         precision=config["export_precision"],
     shell:
         "python -m pipeline --log {log} export {input.deploy} {input.weights} {params.model}"
         " --databases {params.databases} --mean {input.mean} --metrics {input.metrics} --run {params.run}/run.json"
-        " {params.options:q} --precision {params.precision}"
+        " --faces {params.faces} --precision {params.precision}"
 
 
 rule predict:
-    """Read the expressions in an image or a folder of images with a model folder."""
+    """Read the expressions in images, a video, a camera or a stream with a model folder."""
     input:
         model=f"{MODEL}/model.json",
-        images=lambda wildcards: images_to_read(config["input"]),
+        files=lambda wildcards: what_to_read(config["input"]).files,
     output:
         lines=f"{READINGS}/predictions.jsonl",
         table=f"{READINGS}/predictions.csv",
@@ -325,8 +325,13 @@ rule predict:
         "environment.yml"
     threads: config["threads"]
     params:
+        word=lambda wildcards: what_to_read(config["input"]).word,
+        again=lambda wildcards: what_to_read(config["input"]).again,
         model=subpath(input.model, parent=True),
-        annotated=subpath(output.lines, parent=True),
+        annotated=lambda wildcards: what_to_read(config["input"]).annotated(READINGS),
+        options=command_options(
+            config, "detector", "detector_model", "min_face", "uncertain", "faces", "draw", "blur", "window"
+        ),
     shell:
-        "python -m pipeline --log {log} predict {input.images:q} --model {params.model:q} --threads {threads}"
-        " --json {output.lines:q} --csv {output.table:q} --annotated {params.annotated:q}/annotated"
+        "python -m pipeline --log {log} predict --model {params.model:q} --threads {threads} --json {output.lines:q}"
+        " --csv {output.table:q} {params.annotated:q} {params.options:q} -- {params.word:q}"

@@ -30,11 +30,10 @@ def set_up(log_file: Path | None) -> None:
         log.addHandler(handler)
 
 
-def progress_bar(total: int | None, unit: str, description: str) -> "tqdm[Any]":
+def progress_bar(total: int | None, unit: str, description: str, *, hidden: bool = False) -> "tqdm[Any]":
     """A bar on standard error with rate and time left; where that is no terminal, a line every ten seconds."""
-    return tqdm(
-        total=total, unit=f" {unit}", desc=description, mininterval=0.1 if sys.stderr.isatty() else 10, ncols=100
-    )
+    interval = 0.1 if sys.stderr.isatty() else 10
+    return tqdm(total=total, unit=f" {unit}", desc=description, mininterval=interval, ncols=100, disable=hidden)
 
 
 def progress(items: Iterable[T], total: int | None, unit: str, description: str) -> Iterator[T]:

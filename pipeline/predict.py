@@ -1,165 +1,263 @@
-"""predict: find the faces in images and read their expressions with a model folder; one line of JSON an image."""
+"""predict: find faces and read their expressions, in images, videos, cameras and streams."""
 
 import argparse
+import re
+import signal
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, field, fields
+from datetime import datetime
+from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-
-from pipeline import model_folder
-from pipeline.console import log
+from pipeline.console import log, progress_bar
 from pipeline.errors import InputError
-from pipeline.faces.alignment import SIZE, align_face, whole_image
-from pipeline.faces.detector import DETECTORS, LANDMARKS, Detector, build_detector
-from pipeline.live.frames import Frame
-from pipeline.live.readings import FaceReading, Reading
-from pipeline.live.sinks import AnnotatedImages, Csv, JsonLines, Sink
-from pipeline.live.sources import ImageFiles
-from pipeline.model_folder import Classifier, ModelError, ModelFolder
-from pipeline.threads import map_ahead
+from pipeline.live.frames import Frame, FrameSource, SourceError
+from pipeline.live.overlay import Overlay, Parts
+from pipeline.live.readings import Reading
+from pipeline.live.sinks import AnnotatedImages, AnnotatedVideo, Csv, JsonLines, Sink, Window, display_fault
+from pipeline.live.sources import ImageFiles, VideoFile, open_sources
+from pipeline.live.summary import Summary
+from pipeline.predictor import EVERY, NO_FACE, Predictor, add_predictor_arguments, build_predictor
+from pipeline.threads import attended, map_ahead
 
-SHIPPED_MODEL = Path(__file__).resolve().parents[1] / "models" / "face_emotion_net"
 # Frames read at once: many small ones, or a single large photo, so that memory stays small.
 BATCH_FRAMES = 64
 BATCH_PIXELS = 1 << 21
-NO_FACE = ("none", "whole")
+IDLE_SECONDS = 0.05  # between looks at the window's keys while a camera or stream gives no frame
+KEPT = Path("results/live")
+PARTS = tuple(part.name for part in fields(Parts) if part.type is bool and part.name != "blur")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="an image, a folder of images or a glob pattern")
-    parser.add_argument("--model", type=Path, default=SHIPPED_MODEL, help="model folder (default: the one that ships)")
-    parser.add_argument(
-        "--json", type=Path, metavar="FILE", help="write the lines of JSON here, not to standard output"
-    )
-    parser.add_argument("--csv", type=Path, metavar="FILE", help="also write a table, a row a face")
-    parser.add_argument(
-        "--annotated", type=Path, metavar="FOLDER", help="also write the images with the readings drawn"
-    )
-    parser.add_argument("--detector", choices=sorted(DETECTORS), default="mtcnn",
-                        help="none takes every image for one face (default mtcnn)")  # fmt: skip
-    parser.add_argument(
-        "--no-face",
-        choices=NO_FACE,
-        default=NO_FACE[0],
-        help="an image without a face: has no reading (none), or is read as a whole (whole; default none)",
-    )
+    parser.add_argument("inputs", nargs="+", metavar="INPUT",
+                        help="cam, cam:1 or a device path; an image, folder, glob pattern or list file; a video; an "
+                        "rtsp:// or http:// stream; - for images on standard input")  # fmt: skip
+    add_predictor_arguments(parser)
+    parser.add_argument("--no-face", choices=NO_FACE, default=NO_FACE[0],
+                        help="an image without a face: has no reading (none), or is read as a whole (whole; default "
+                        "none)")  # fmt: skip
+    parser.add_argument("--every", type=int, default=EVERY, metavar="FRAMES",
+                        help="from one search for faces to the next; in between they are followed "
+                        f"(default {EVERY})")  # fmt: skip
     parser.add_argument("--threads", type=int, default=2, help="of the processor, to be used (default 2)")
+    out = parser.add_argument_group("outputs")
+    out.add_argument("--window", action=argparse.BooleanOptionalAction, default=None,
+                     help="show what is read (default: for cameras and streams)")  # fmt: skip
+    out.add_argument("--kept", type=Path, default=KEPT, metavar="FOLDER",
+                     help=f"for the window's snapshots and recordings (default {KEPT})")  # fmt: skip
+    out.add_argument("--json", type=Path, metavar="FILE",
+                     help="lines of JSON; without it they go to standard output, unless a window is shown")  # fmt: skip
+    out.add_argument("--csv", type=Path, metavar="FILE", help="a table, a row a face")
+    out.add_argument("--annotated", type=Path, metavar="FOLDER", help="images and videos with the readings drawn")
+    out.add_argument("--summary", type=Path, metavar="FILE", help="a plot of expressions over time, a row a person")
+    drawn = parser.add_argument_group("what is drawn")
+    drawn.add_argument("--draw", nargs="*", choices=PARTS, default=PARTS, metavar="PART",
+                       help=f"of {', '.join(PARTS)} (default: all)")  # fmt: skip
+    drawn.add_argument("--faces", choices=("all", "single"), default="all",
+                       help="single: the largest face, with a panel (default all)")  # fmt: skip
+    drawn.add_argument("--blur", action=argparse.BooleanOptionalAction, default=False, help="make faces unrecognisable")
 
 
 def run(args: argparse.Namespace) -> None:
-    predict(args.inputs, args.model, args.json, args.csv, args.annotated, detector=args.detector, no_face=args.no_face,
-            threads=args.threads)  # fmt: skip
+    parts = Parts(**{part: part in args.draw for part in PARTS}, faces=args.faces, blur=args.blur)
+    outputs = Outputs(args.json, args.csv, args.annotated, args.summary, args.window, args.kept, parts)
+    sources = open_sources(args.inputs)
+    if any(source.live for source in sources):
+        # However a camera's run is ended, its files are.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # Images are read by several threads at once, frames one after the other by all of them.
+    threads = args.threads if any(source.moving for source in sources) else 1
+    predictor = build_predictor(args, no_face=args.no_face, threads=threads)
+    predict(sources, predictor, outputs, every=args.every, threads=args.threads)
 
 
-class Predictor:
-    """A model folder's classifier behind a face detector, both loaded once; several threads may call it at once.
+@dataclass(frozen=True)
+class Outputs:
+    """Where readings go: files, a folder, None for nowhere; json: None for standard output, unless a window is shown.
 
-    no_face: what an image without a face gives, no faces (`none`) or itself as the only one (`whole`). Raises
-    ModelError when the model takes other faces than alignment makes.
+    window: None where cameras and streams shall have one; kept: the folder for what is kept there by its keys.
     """
 
-    def __init__(self, folder: ModelFolder, detector: Detector, *, no_face: str = "none") -> None:
-        wanted = (folder.preprocessing.channels, folder.preprocessing.height, folder.preprocessing.width)
-        if wanted != (1, SIZE, SIZE):
-            raise ModelError(
-                f"{folder.path}: takes faces of shape {wanted} where alignment makes {(1, SIZE, SIZE)}; "
-                "train on this pipeline's own databases"
-            )
-        self.classifier = Classifier(folder)
-        self.detector = detector
-        self.no_face = no_face
-        self.straighten = folder.preprocessing.faces == "aligned"
-
-    def read(self, frames: Sequence[Frame]) -> list[Reading]:
-        """Read frames together; what is read in one does not depend on the others."""
-        crops: list[np.ndarray] = []
-        found: list[list[FaceReading]] = []
-        for frame, detections in zip(frames, self.detector.detect([frame.image for frame in frames]), strict=True):
-            faces: list[FaceReading] = []
-            for index in detections.by_size():
-                box, landmarks = detections.boxes[index], detections.landmarks[index]
-                given = landmarks if self.straighten else np.full_like(landmarks, np.nan)
-                crops.append(align_face(frame.image, box, given))
-                faces.append(_face(box, float(detections.scores[index]), landmarks, "found"))
-            if not faces and self.no_face == "whole":
-                height, width = frame.image.shape[:2]
-                crops.append(whole_image(frame.image))
-                faces.append(_face(np.array([0, 0, width - 1, height - 1]), None, np.empty((0, 2)), "whole"))
-            found.append(faces)
-        rows = iter(self.classifier(np.stack(crops)[:, None]) if crops else ())
-        labels = self.classifier.labels
-        readings = []
-        for frame, faces in zip(frames, found, strict=True):
-            read = tuple(
-                replace(face, probabilities=dict(zip(labels, map(float, next(rows)), strict=True))) for face in faces
-            )
-            readings.append(Reading(frame.name, frame.image.shape[1], frame.image.shape[0], read))
-        return readings
+    json: Path | None = None
+    csv: Path | None = None
+    annotated: Path | None = None
+    summary: Path | None = None
+    window: bool | None = None
+    kept: Path = KEPT
+    parts: Parts = field(default_factory=Parts)
 
 
-def _face(box: np.ndarray, score: float | None, landmarks: np.ndarray, status: str) -> FaceReading:
-    """A face that the classifier has not yet read; landmarks may be NaN, or none at all."""
-    left, top, right, bottom = map(float, box)
-    points = {name: (float(x), float(y)) for name, (x, y) in zip(LANDMARKS, landmarks, strict=False) if not np.isnan(x)}
-    return FaceReading((left, top, right, bottom), score, points, {}, status)
+@dataclass
+class Counts:
+    """What has been read so far."""
+
+    frames: int = 0
+    faces: int = 0
+    without: int = 0
+    start: float = field(default_factory=time.perf_counter)
+
+    def add(self, reading: Reading) -> None:
+        self.frames += 1
+        self.faces += len(reading.faces)
+        self.without += not any(face.status == "found" for face in reading.faces)
+
+    def log(self, unit: str, dropped: int) -> None:
+        seconds = time.perf_counter() - self.start
+        log.info("%d %s, %d faces, %d %s without a face, %.2f s, %.1f %s/s%s", self.frames, unit, self.faces,
+                 self.without, unit, seconds, self.frames / seconds, unit,
+                 f", {dropped} older frames dropped to keep up" if dropped else "")  # fmt: skip
 
 
 def predict(
-    inputs: Sequence[str],
-    model: Path,
-    json: Path | None = None,
-    table: Path | None = None,
-    annotated: Path | None = None,
-    *,
-    detector: str = "mtcnn",
-    no_face: str = "none",
-    threads: int = 2,
+    sources: Sequence[FrameSource], predictor: Predictor, outputs: Outputs, *, every: int = EVERY, threads: int = 2
 ) -> None:
-    """Read every image that `inputs` stand for and write the readings out, in the inputs' order.
+    """Read every frame of the sources, one source after the other, and write the readings out in their order.
 
-    json: JSON Lines, None for standard output; table: CSV; annotated: folder of images. Images that cannot be read are
-    named and counted, and the rest go on; InputError at the end then says how many they were.
+    Frames that cannot be read are told and counted, and the rest go on; InputError at the end then says how many they
+    were. What was read of a camera or stream is kept when it is lost, or interrupted, in mid-run.
     """
-    source = ImageFiles(inputs)
-    folder = model_folder.read(model)
-    sinks: list[Sink] = [JsonLines(json)]
-    if table:
-        sinks.append(Csv(table, folder.labels))
-    if annotated:
-        sinks.append(AnnotatedImages(annotated, source.root))
-    predictor = Predictor(folder, build_detector(detector, threads=1), no_face=no_face)
-    frames = faces = without = 0
-    start = time.perf_counter()
+    live = any(source.live for source in sources)
+    _check(outputs, sources)
+    window = _open_window(outputs, live)
+    shared: list[Sink] = [window] if window else []
+    if outputs.json or not window:
+        shared.append(JsonLines(outputs.json, live=live))
+    if outputs.csv:
+        shared.append(Csv(outputs.csv, predictor.labels, live=live))
+    counts = Counts()
+    ended: SourceError | None = None
     with ExitStack() as stack:
-        for sink in sinks:
+        for sink in shared:
             stack.enter_context(sink)
-        for frame, reading in _read_all(predictor, source, threads):
+        for source in sources:
+            with ExitStack() as inner:
+                sinks = shared + [inner.enter_context(sink) for sink in _own_sinks(source, outputs)]
+                ended = _run(source, predictor, sinks, counts, every=every, threads=threads)
+            if window and window.done:
+                break
+    unit = "frames" if any(source.moving for source in sources) else "images"
+    if counts.frames:
+        counts.log(unit, sum(source.dropped for source in sources))
+    if ended:
+        raise ended
+    failed = sum(source.failed for source in sources)
+    if failed:
+        raise InputError(f"{failed} of {counts.frames + failed} {unit} could not be read; they are named above")
+
+
+def _check(outputs: Outputs, sources: Sequence[FrameSource]) -> None:
+    """Raise InputError when one file would hold what several sources gave."""
+    if outputs.summary and len(sources) > 1:
+        inputs = ", ".join(source.name for source in sources)
+        raise InputError(f"{outputs.summary}: a plot is of one input, and these are {len(sources)} ({inputs})")
+    names = [_video_name(source) for source in sources if source.moving]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if outputs.annotated and twice:
+        raise InputError(f"{outputs.annotated / twice}: two of the videos would be written here; read them one by one")
+
+
+def _open_window(outputs: Outputs, live: bool) -> Window | None:
+    """A window where one is asked for. Raises InputError when it must be and there is no display; told where it may."""
+    if not (live if outputs.window is None else outputs.window):
+        return None
+    fault = display_fault()
+    if fault and outputs.window is None:
+        log.warning("no window: %s; the readings are written all the same", fault)
+        return None
+    return Window(outputs.parts, outputs.kept)
+
+
+def _own_sinks(source: FrameSource, outputs: Outputs) -> list[Sink]:
+    """What is written of this source alone."""
+    sinks: list[Sink] = []
+    overlay = Overlay(outputs.parts)
+    if outputs.annotated and isinstance(source, ImageFiles):
+        sinks.append(AnnotatedImages(outputs.annotated, source.root, overlay))
+    elif outputs.annotated:
+        sinks.append(AnnotatedVideo(outputs.annotated / _video_name(source), overlay, _file(source)))
+    if outputs.summary:
+        sinks.append(Summary(outputs.summary, outputs.parts))
+    return sinks
+
+
+def _file(source: FrameSource) -> Path | None:
+    """The file of a source whose sound is kept."""
+    return source.path if isinstance(source, VideoFile) else None
+
+
+def _video_name(source: FrameSource) -> str:
+    """A file's own name; of a camera or stream its word, and the time, so that none is written over."""
+    if isinstance(source, VideoFile):
+        return source.path.with_suffix(".mp4").name
+    word = re.sub(r"[^A-Za-z0-9.]+", "-", source.name).strip("-")
+    return f"{word}_{datetime.now():%Y-%m-%d_%H-%M-%S}.mp4"
+
+
+def _run(
+    source: FrameSource, predictor: Predictor, sinks: Sequence[Sink], counts: Counts, *, every: int, threads: int
+) -> SourceError | None:
+    """Give the sinks all frames of a source. Returns what ended a live one, which is over then, and not undone."""
+    try:
+        with source, _bar(source, sinks) as bar:
+            if source.moving:
+                read = _follow(predictor, source, every, partial(_idle, sinks))
+            else:
+                read = _read_images(predictor, source, threads)
             for sink in sinks:
-                sink.write(frame, reading)
-            frames += 1
-            faces += len(reading.faces)
-            without += not any(face.status == "found" for face in reading.faces)
-    seconds = time.perf_counter() - start
-    log.info("%d images, %d faces, %d images without a face, %.2f s, %.1f images/s",
-             frames, faces, without, seconds, frames / seconds)  # fmt: skip
-    if source.failed:
-        raise InputError(f"{source.failed} of {len(source)} images could not be read; they are named above")
+                if isinstance(sink, Window):
+                    sink.turn_to(source.name, live=source.live, file=_file(source))
+            for frame, reading in read:
+                for sink in sinks:
+                    sink.write(frame, reading)
+                counts.add(reading)
+                bar.update()
+                if any(sink.done for sink in sinks):
+                    break
+    except (SourceError, KeyboardInterrupt) as error:
+        if not source.live:
+            raise
+        return error if isinstance(error, SourceError) else None
+    return None
 
 
-def _read_all(predictor: Predictor, frames: Iterable[Frame], threads: int) -> Iterator[tuple[Frame, Reading]]:
-    """Every frame with its reading, in order; batches are read by several threads, a core each."""
-    frames = iter(frames)
+def _idle(sinks: Sequence[Sink]) -> bool:
+    """What is done while no frame comes. True when a person wants no more."""
+    for sink in sinks:
+        sink.idle()
+    return any(sink.done for sink in sinks)
+
+
+def _follow(
+    predictor: Predictor, source: FrameSource, every: int, meanwhile: Callable[[], bool]
+) -> Iterator[tuple[Frame, Reading]]:
+    """Every frame of a moving picture with its reading. Those of a file are read ahead, while others are written.
+
+    meanwhile: called while a live one gives no frame; the end when it says True.
+    """
+    session = predictor.session(every=every)
+
+    def read(frame: Frame) -> tuple[Frame, Reading]:
+        return frame, session.read(frame)
+
+    if source.live:
+        return map(read, attended(source, IDLE_SECONDS, meanwhile))
+    return map_ahead(read, source, threads=1)
+
+
+def _read_images(predictor: Predictor, source: FrameSource, threads: int) -> Iterator[tuple[Frame, Reading]]:
+    """Every image with its reading, in order; batches are read by several threads, a core each."""
+    frames = iter(source)
     first = list(islice(frames, 1))  # by itself, so that its line comes soon
     yield from zip(first, predictor.read(first), strict=True)
     for batch, readings in map_ahead(lambda batch: (batch, predictor.read(batch)), _batches(frames), threads):
         yield from zip(batch, readings, strict=True)
 
 
-def _batches(frames: Iterable[Frame]) -> Iterator[list[Frame]]:
+def _batches(frames: Iterator[Frame]) -> Iterator[list[Frame]]:
     """Frames in their order, so many at a time as BATCH_FRAMES and BATCH_PIXELS allow, one at least."""
     batch: list[Frame] = []
     pixels = 0
@@ -172,3 +270,10 @@ def _batches(frames: Iterable[Frame]) -> Iterator[list[Frame]]:
         pixels += size
     if batch:
         yield batch
+
+
+def _bar(source: FrameSource, sinks: Sequence[Sink]) -> AbstractContextManager[Any]:
+    """Progress, where the end is known and neither a window nor lines on the same terminal show it anyway."""
+    shown = any(isinstance(sink, Window) or (isinstance(sink, JsonLines) and not sink.path) for sink in sinks)
+    total, unit = None if source.live else source.total, "frames" if source.moving else "images"
+    return progress_bar(total, unit, source.name, hidden=shown or not total)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import best_match
 
 from pipeline.errors import InputError
+from pipeline.live.sources import is_live
 
 SCHEMA = Path("config/schema.yaml")
 RAW = Path("data/raw")
@@ -79,11 +81,34 @@ def command_options(config: Mapping[str, Any], *names: str) -> list[str]:
     return options
 
 
-def images_to_read(path: str | None) -> str:
-    """The setting `input`, for the rule predict. Raises InputError when it is not set."""
-    if path is None:
-        raise InputError("input: nothing to read; say snakemake predict --config input=FOLDER (or an image)")
-    return str(path)
+@dataclass(frozen=True)
+class ToRead:
+    """The setting `input`, for the rule predict.
+
+    files: what Snakemake compares with the last run. again: differs from run to run where that says nothing, as of a
+    camera.
+    """
+
+    word: str
+    files: list[str]
+    again: str | None
+    live: bool
+
+    def annotated(self, folder: str) -> list[str]:
+        """Options for annotated images or videos. Nobody is filmed unasked: of a camera there are none."""
+        return [] if self.live else ["--annotated", f"{folder}/annotated"]
+
+
+def what_to_read(word: str | int | None) -> ToRead:
+    """Raises InputError when the setting is not set, or asks for what a rule has not."""
+    if word is None:
+        raise InputError("input: nothing to read; say snakemake predict --config input=FOLDER (or cam, a video)")
+    word = str(word)
+    if word == "-":
+        raise InputError("input: a rule has no standard input; say python -m pipeline predict -")
+    if Path(word).is_file() or Path(word).is_dir():
+        return ToRead(word, [word], None, live=False)
+    return ToRead(word, [], str(time.time()), live=is_live(word))
 
 
 def print_closing_words(dataset: Dataset, files: Any, log: str) -> None:

@@ -1,12 +1,16 @@
 """predict: faces found and read, in Python and on the command line; what cannot be read is told, the rest goes on."""
 
 import csv
+import io
 import json
+import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import av
 import numpy as np
 import pytest
 from matplotlib.cbook import get_sample_data
@@ -15,14 +19,12 @@ from small_set import noise
 from trained_net import make_trained_net
 
 from pipeline import model_folder
-from pipeline.faces.alignment import align_face
-from pipeline.faces.detector import Detections, build_detector
+from pipeline.errors import InputError
 from pipeline.fer.labels import LABELS
-from pipeline.live.frames import Frame
-from pipeline.live.readings import Reading
+from pipeline.live.frames import Frame, SourceError
 from pipeline.live.sources import read_image
-from pipeline.model_folder import Classifier, ModelError
-from pipeline.predict import SHIPPED_MODEL, Predictor, _batches
+from pipeline.predict import Outputs, _batches, predict
+from pipeline.predictor import SHIPPED_MODEL, Predictor
 
 ROOT = Path(__file__).parents[1]
 
@@ -42,14 +44,26 @@ def portrait() -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def predictor(model: Path) -> Predictor:
-    return Predictor(model_folder.read(model), build_detector("mtcnn", threads=1))
+def film(portrait: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A video of 24 frames and one second: a face that goes to the right, then leaves."""
+    path = tmp_path_factory.mktemp("film") / "a film é.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", 24)
+        stream.width, stream.height, stream.pix_fmt = 640, 360, "yuv420p"
+        small = np.asarray(Image.fromarray(portrait).resize((307, 360)))
+        for number in range(24):
+            image = np.full((360, 640, 3), 90, np.uint8)
+            if number < 16:
+                image[:, 8 * number : 8 * number + 307] = small
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image)))
+        container.mux(stream.encode(None))
+    return path
 
 
-def command(*arguments: object) -> subprocess.CompletedProcess[str]:
+def command(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "pipeline", "predict", *map(str, arguments)],
-        cwd=ROOT, capture_output=True, text=True, check=False,
+        cwd=ROOT, capture_output=True, text=True, check=False, **options,
     )  # fmt: skip
 
 
@@ -57,68 +71,10 @@ def lines(text: str) -> list[dict]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-def test_one_face_is_found_and_read_as_alignment_and_net_have_it(
-    predictor: Predictor, model: Path, portrait: np.ndarray
-) -> None:
-    (reading,) = predictor.read([Frame("portrait", portrait)])
-    (face,) = reading.faces
-    assert (reading.width, reading.height, face.status) == (512, 600, "found")
-    left, top, right, bottom = face.box
-    assert (left, top, right, bottom) == pytest.approx((178, 110, 351, 330), abs=30)
-    assert left < face.landmarks["left_eye"][0] < face.landmarks["nose"][0] < face.landmarks["right_eye"][0] < right
-    assert sum(face.probabilities.values()) == pytest.approx(1, abs=1e-5)
-    assert face.label == max(face.probabilities, key=lambda label: face.probabilities[label])
-    (found,) = build_detector("mtcnn", threads=1).detect([portrait])
-    aligned = align_face(portrait, found.boxes[0], found.landmarks[0])
-    by_hand = Classifier(model_folder.read(model))(aligned[None, None])[0]
-    np.testing.assert_allclose(list(face.probabilities.values()), by_hand, atol=1e-6)
-
-
-def test_several_faces_come_from_the_largest_to_the_smallest(predictor: Predictor, portrait: np.ndarray) -> None:
-    small = np.asarray(Image.fromarray(portrait).resize((256, 300)))
-    both = np.full((600, 800, 3), 127, np.uint8)
-    both[100:400, :256] = small
-    both[:, 288:] = portrait
-    (reading,) = predictor.read([Frame("both", both)])
-    widths = [face.box[2] - face.box[0] for face in reading.faces]
-    assert len(widths) == 2
-    assert widths[0] > 1.5 * widths[1]
-
-
-def test_a_reading_does_not_hang_on_the_other_frames(predictor: Predictor, portrait: np.ndarray) -> None:
-    frames = [Frame("mirrored", portrait[:, ::-1].copy()), Frame("plain", np.zeros((90, 70, 3), np.uint8)),
-              Frame("portrait", portrait)]  # fmt: skip
-    together = predictor.read(frames)
-    (alone,) = predictor.read(frames[2:])
-    assert [len(reading.faces) for reading in together] == [1, 0, 1]
-    assert together[2].faces[0].box == alone.faces[0].box
-    assert list(together[2].faces[0].probabilities.values()) == pytest.approx(
-        list(alone.faces[0].probabilities.values()), abs=1e-6
-    )
-
-
-def test_an_image_without_a_face_has_none_or_is_read_whole(predictor: Predictor, model: Path) -> None:
-    plain = Frame("plain", np.full((90, 70, 3), 127, np.uint8))
-    assert predictor.read([plain]) == [Reading("plain", 70, 90, ())]
-    whole = Predictor(model_folder.read(model), build_detector("mtcnn", threads=1), no_face="whole")
-    (face,) = whole.read([plain])[0].faces
-    assert (face.status, face.score, face.box, face.landmarks) == ("whole", None, (0, 0, 69, 89), {})
-
-
-def test_boxes_beyond_the_edge_are_read(model: Path, portrait: np.ndarray) -> None:
-    class Edge:
-        def detect(self, images: Sequence[np.ndarray]) -> list[Detections]:
-            boxes = np.array([[-40, -30, 120, 200], [450, 500, 600, 700]], np.float32)
-            return [Detections(boxes, np.ones(2, np.float32), np.full((2, 5, 2), np.nan, np.float32)) for _ in images]
-
-    (reading,) = Predictor(model_folder.read(model), Edge()).read([Frame("portrait", portrait)])
-    assert [face.landmarks for face in reading.faces] == [{}, {}]
-
-
 def test_batches_keep_order_and_bounds() -> None:
     sides = [10] * 100 + [3000] + [1000] * 3 + [10]
     frames = [Frame(str(i), np.empty((side, side, 3), np.uint8)) for i, side in enumerate(sides)]
-    batches = list(_batches(frames))
+    batches = list(_batches(iter(frames)))
     assert [frame.name for batch in batches for frame in batch] == [str(i) for i in range(len(sides))]
     assert [len(batch) for batch in batches] == [64, 36, 1, 2, 2]
 
@@ -156,12 +112,115 @@ def test_unreadable_images_are_told_and_end_in_failure(model: Path, portrait: np
     assert "Traceback" not in done.stderr
 
 
+def test_a_film_is_followed_and_written_with_table_and_plot(model: Path, film: Path, tmp_path: Path) -> None:
+    done = command(film, "--model", model, "--json", tmp_path / "out.jsonl", "--csv", tmp_path / "out.csv",
+                   "--annotated", tmp_path / "drawn", "--summary", tmp_path / "plot.png", "--every", 4)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    read = lines((tmp_path / "out.jsonl").read_text())
+    assert [line["frame"] for line in read] == list(range(24))
+    assert [line["time"] for line in read] == pytest.approx([number / 24 for number in range(24)], abs=1e-3)
+    assert [[face["track"] for face in line["faces"]] for line in read[:16]] == [[1]] * 16
+    assert read[-1]["faces"] == []
+    lefts = [line["faces"][0]["box"][0] for line in read[:16]]
+    assert lefts == pytest.approx([lefts[0] + 8 * number for number in range(16)], abs=8)
+    with open(tmp_path / "out.csv", newline="") as file:
+        assert [row["track"] for row in csv.DictReader(file)][:16] == ["1"] * 16
+    with av.open(str(tmp_path / "drawn/a film é.mp4")) as container:
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    assert len(frames) == 24
+    assert frames[0].shape == (360, 640, 3)
+    with Image.open(tmp_path / "plot.png") as plot:
+        assert min(plot.size) > 200
+    assert "24 frames, " in done.stderr
+
+
+def test_a_summary_is_of_one_input(model: Path, film: Path, portrait: np.ndarray, tmp_path: Path) -> None:
+    Image.fromarray(portrait).save(tmp_path / "a.jpg")
+    done = command(film, tmp_path / "a.jpg", "--model", model, "--summary", tmp_path / "plot.png")
+    assert done.returncode == 1
+    assert "plot.png: a plot is of one input, and these are 2" in done.stderr
+    assert not (tmp_path / "plot.png").exists()
+
+
+def test_two_films_of_one_name_are_not_written_over_each_other(model: Path, film: Path, tmp_path: Path) -> None:
+    for folder in "ab":
+        (tmp_path / folder).mkdir()
+        shutil.copy(film, tmp_path / folder / "film.mp4")
+    films = (tmp_path / folder / "film.mp4" for folder in "ab")
+    done = command(*films, "--model", model, "--annotated", tmp_path / "out")
+    assert done.returncode == 1
+    assert "film.mp4: two of the videos would be written here" in done.stderr
+
+
+def test_pictures_come_by_standard_input(model: Path, portrait: np.ndarray) -> None:
+    file = io.BytesIO()
+    Image.fromarray(portrait).save(file, "PNG")
+    done = subprocess.run([sys.executable, "-m", "pipeline", "predict", "-", "--model", str(model)], cwd=ROOT,
+                          input=file.getvalue(), capture_output=True, check=False)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (line,) = lines(done.stdout.decode())
+    assert len(line["faces"]) == 1
+
+
+class Camera:
+    """Gives frames by the clock until it is lost."""
+
+    name, moving, live, total, failed, dropped = "cam:0", True, True, None, 0, 3
+
+    def __init__(self, image: np.ndarray, end: BaseException | None) -> None:
+        self.image, self.end = image, end
+
+    def __enter__(self) -> "Camera":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def __iter__(self) -> Iterator[Frame]:
+        for number in range(5):
+            yield Frame(self.name, self.image, number, number / 10)
+        if self.end:
+            raise self.end
+
+
+@pytest.mark.parametrize("end", [None, SourceError("cam:0: lost"), KeyboardInterrupt()])
+def test_what_a_camera_showed_is_kept_however_it_ends(
+    model: Path, portrait: np.ndarray, tmp_path: Path, end: BaseException | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    outputs = Outputs(tmp_path / "out.jsonl", None, tmp_path / "drawn", tmp_path / "plot.png", window=False)
+    with caplog.at_level("INFO", "pipeline"):
+        if isinstance(end, SourceError):
+            with pytest.raises(SourceError, match="cam:0: lost"):
+                predict([Camera(portrait, end)], Predictor(model), outputs)
+        else:
+            predict([Camera(portrait, end)], Predictor(model), outputs)
+    assert len(lines((tmp_path / "out.jsonl").read_text())) == 5
+    assert "3 older frames dropped to keep up" in caplog.text
+    (film,) = (tmp_path / "drawn").iterdir()
+    with av.open(str(film)) as container:
+        assert sum(1 for _ in container.decode(video=0)) == 5
+    assert (tmp_path / "plot.png").exists()
+
+
+def test_without_a_display_a_camera_is_read_all_the_same(
+    model: Path, portrait: np.ndarray, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    for name in ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER"):
+        monkeypatch.delenv(name, raising=False)
+    predict([Camera(portrait, None)], Predictor(model), Outputs())
+    assert len(lines(capsys.readouterr().out)) == 5
+    assert "no window: there is no display" in caplog.text
+    with pytest.raises(InputError, match="no window can be shown: there is no display"):
+        predict([Camera(portrait, None)], Predictor(model), Outputs(window=True))
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["{folder}/empty", "--model", "{model}"], "empty: no image in this folder"),
+        (["{folder}/empty", "--model", "{model}"], "empty: no image or video in this folder"),
         (["{folder}/absent.png", "--model", "{model}"], "absent.png: no such file"),
-        (["{model}", "--model", "{folder}/empty"], "no image in this folder"),
+        (["{model}", "--model", "{folder}/empty"], "no image or video in this folder"),
         (["{folder}/face.png", "--model", "{folder}/empty"], "empty: no model.json inside"),
     ],
 )
@@ -177,21 +236,14 @@ def test_nothing_to_read_or_to_read_with_is_one_clear_line(
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_a_model_of_other_faces_is_refused(model: Path) -> None:
-    folder = model_folder.read(model)
-    other = model_folder.ModelFolder(
-        folder.path, "other", "1", folder.labels, model_folder.Preprocessing(3, 64, 64, 0, 1.0, "aligned"), 1.0
-    )
-    with pytest.raises(ModelError, match=r"takes faces of shape \(3, 64, 64\)"):
-        Predictor(other, build_detector("none"))
-
-
 def test_neither_torch_nor_what_only_training_needs_is_imported(model: Path, tmp_path: Path) -> None:
     Image.fromarray(noise(1)[0]).save(tmp_path / "noise.png")
     program = (
-        "import sys; from pathlib import Path; from pipeline.predict import predict; "
-        "predict([sys.argv[1]], Path(sys.argv[2]), no_face='whole'); "
-        "print(sorted({'torch', 'sklearn', 'scipy', 'matplotlib', 'pandas', 'onnx', 'lmdb'} & set(sys.modules)))"
+        "import sys; from pathlib import Path; from pipeline.predict import Outputs, predict; "
+        "from pipeline.live.sources import open_sources; from pipeline.predictor import Predictor; "
+        "predict(open_sources([sys.argv[1]]), Predictor(Path(sys.argv[2]), no_face='whole'), Outputs()); "
+        "print(sorted({'torch', 'sklearn', 'scipy', 'matplotlib', 'pandas', 'onnx', 'lmdb', 'av', 'pygame'}"
+        " & set(sys.modules)))"
     )
     done = subprocess.run(
         [sys.executable, "-c", program, str(tmp_path), str(model)], cwd=ROOT, capture_output=True, text=True, check=True
@@ -204,6 +256,5 @@ def test_the_model_that_ships_is_whole_small_and_finds_the_portrait_calm(portrai
     assert sum(path.stat().st_size for path in SHIPPED_MODEL.iterdir()) <= 10_000_000
     folder = model_folder.read(SHIPPED_MODEL)
     assert set(folder.labels) == set(LABELS)
-    (reading,) = Predictor(folder, build_detector("mtcnn", threads=1)).read([Frame("portrait", portrait)])
-    (face,) = reading.faces
+    (face,) = Predictor(folder)(portrait).faces
     assert face.probabilities["surprise"] + face.probabilities["fear"] < 0.5

@@ -1,0 +1,294 @@
+"""Reads expressions from pictures in Python: one object, loaded once, for images and for moving pictures.
+
+    from pipeline.predictor import Predictor
+
+    predictor = Predictor()
+    reading = predictor("photo.jpg")                      # or a URL, a data URL, an array, a PIL image, a list of them
+    print([(face.label, face.probabilities) for face in reading.faces])
+"""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+from PIL import Image
+
+from pipeline import model_folder
+from pipeline.calibration import UNCERTAIN
+from pipeline.faces.alignment import SIZE, align_face, whole_image
+from pipeline.faces.conditions import conditions
+from pipeline.faces.detector import DETECTORS, LANDMARKS, Detections, Detector, build_detector
+from pipeline.faces.landmarks import Landmarker
+from pipeline.faces.tracking import EVERY, FRAME_TIME, Tracker
+from pipeline.live.frames import Frame
+from pipeline.live.readings import FaceReading, Reading
+from pipeline.live.sources import decode_data_url, decode_image, read_image, to_rgb
+from pipeline.model_folder import Classifier, ModelError, ModelFolder
+
+SHIPPED_MODEL = Path(__file__).resolve().parents[1] / "models" / "face_emotion_net"
+NO_FACE = ("none", "whole")
+MIN_FACE = 20  # pixels: MTCNN's own; smaller faces carry no expression that 48x48 pixels could show
+MIN_MOVING_FACE = 40  # of videos, cameras and streams: a quarter of the detector's work
+SMOOTHING = 0.3  # seconds until a change of expression has shown by 1 - 1/e
+FORGET = 2.0  # seconds until a face that is gone is no longer smoothed with what it was
+DOWNLOAD_BYTES, DOWNLOAD_SECONDS = 32 << 20, 20
+Picture = str | Path | np.ndarray | Image.Image
+ORDERS = {"RGB": 1, "BGR": -1}  # step through an array's channels
+NOWHERE = np.full((len(LANDMARKS), 2), np.nan, np.float32)
+
+
+
+def add_predictor_arguments(parser: argparse.ArgumentParser) -> None:
+    """What a command lets a person say of a Predictor."""
+    parser.add_argument("--model", type=Path, default=SHIPPED_MODEL, help="model folder (default: the one that ships)")
+    parser.add_argument("--detector", choices=sorted(DETECTORS), default="mtcnn",
+                        help="what finds faces; none takes every image for one (default mtcnn)")  # fmt: skip
+    parser.add_argument("--detector-model", type=Path, metavar="FILE", help="of a detector without one: yolo, yunet")
+    parser.add_argument("--min-face", type=int, metavar="PIXELS",
+                        help=f"side of the smallest face looked for (default {MIN_FACE} in images, {MIN_MOVING_FACE} "
+                        "where faces are followed)")  # fmt: skip
+    parser.add_argument("--uncertain", type=float, default=UNCERTAIN, metavar="PROBABILITY",
+                        help=f"a face whose greatest one is below is uncertain (default {UNCERTAIN})")  # fmt: skip
+
+
+def build_predictor(args: argparse.Namespace, **options: Any) -> "Predictor":
+    """The Predictor that the arguments ask for, with more options of its own."""
+    return Predictor(
+        args.model,
+        detector=args.detector,
+        detector_model=args.detector_model,
+        min_face=args.min_face,
+        uncertain=args.uncertain,
+        **options,
+    )
+
+
+
+
+class Predictor:
+    """A model folder's classifier behind a face detector, both loaded once; several threads may call it at once.
+
+    detector: one of faces.detector.DETECTORS, or a Detector of your own. min_face: side in pixels of the smallest face
+    looked for; None for MIN_FACE in images and MIN_MOVING_FACE in sessions. detector_model: the file of a detector that
+    comes without one (yolo, yunet). no_face: what an image without a face gives, no faces (`none`) or itself as the
+    only one (`whole`). uncertain: a face whose greatest probability is below it is marked so. threads: cores that one
+    call uses. Raises ModelError when the model takes other faces than alignment makes, InputError when a file of the
+    model or the detector is missing or damaged.
+    """
+
+    def __init__(
+        self,
+        model: Path | ModelFolder = SHIPPED_MODEL,
+        *,
+        detector: str | Detector = "mtcnn",
+        min_face: int | None = None,
+        detector_model: Path | None = None,
+        no_face: str = "none",
+        uncertain: float = UNCERTAIN,
+        threads: int = 1,
+    ) -> None:
+        if no_face not in NO_FACE:
+            raise ValueError(f"no_face {no_face!r} where {' or '.join(NO_FACE)} was expected")
+        self.folder = model if isinstance(model, ModelFolder) else model_folder.read(model)
+        wanted = (self.folder.preprocessing.channels, self.folder.preprocessing.height, self.folder.preprocessing.width)
+        if wanted != (1, SIZE, SIZE):
+            raise ModelError(
+                f"{self.folder.path}: takes faces of shape {wanted} where alignment makes {(1, SIZE, SIZE)}; "
+                "train on this pipeline's own databases"
+            )
+        self.classifier = Classifier(self.folder, threads)
+        self.labels = self.folder.labels
+        self.no_face = no_face
+        self.uncertain = uncertain
+        self._straighten = self.folder.preprocessing.faces == "aligned"
+        self._options: dict[str, Any] = {"threads": threads} | ({"model": detector_model} if detector_model else {})
+        self._named = detector
+        self._min_face = min_face
+        self.detector = self._build(MIN_FACE)
+
+    def _build(self, min_face: int) -> Detector:
+        if not isinstance(self._named, str):
+            return self._named
+        return build_detector(self._named, min_face=self._min_face or min_face, **self._options)
+
+    @cached_property
+    def moving_detector(self) -> Detector:
+        """What sessions find faces with."""
+        return self.detector if self._min_face else self._build(MIN_MOVING_FACE)
+
+    @cached_property
+    def landmarker(self) -> Landmarker:
+        return Landmarker()
+
+    @overload
+    def __call__(self, pictures: Picture, *, boxes: np.ndarray | None = None, channels: str = "RGB") -> Reading: ...
+
+    @overload
+    def __call__(
+        self, pictures: list[Any], *, boxes: list[np.ndarray] | None = None, channels: str = "RGB"
+    ) -> list[Reading]: ...
+
+    def __call__(self, pictures: Any, *, boxes: Any = None, channels: str = "RGB") -> Any:
+        """Read a picture, or a list of them together.
+
+        A picture is a path, an http(s) URL, a base64 data URL, an array, or a PIL image. An array is (H, W) grey or
+        (H, W, 3) uint8 whose channels are in the order of `channels`, RGB or BGR (as OpenCV reads). boxes: faces known
+        beforehand, (n, 4) left, top, right, bottom in pixels, for a list of pictures a list of them; nothing is then
+        looked for. Raises SourceError, FetchError (a URL that gives nothing) or ValueError naming the picture.
+        """
+        if not isinstance(pictures, list):
+            return self([pictures], boxes=None if boxes is None else [boxes], channels=channels)[0]
+        if channels not in ORDERS:
+            raise ValueError(f"channels {channels!r} where {' or '.join(ORDERS)} was expected")
+        frames = [_frame(picture, number, channels) for number, picture in enumerate(pictures)]
+        if boxes is None:
+            return self.read(frames)
+        if len(boxes) != len(frames):
+            raise ValueError(f"boxes of {len(boxes)} pictures where {len(frames)} were given")
+        found = [_given(frame, each) for frame, each in zip(frames, boxes, strict=True)]
+        return self.read_detections(frames, found, "given")
+
+    def read(self, frames: Sequence[Frame]) -> list[Reading]:
+        """Find and read the faces of frames together; what is read in one does not depend on the others."""
+        return self.read_detections(frames, self.detector.detect([frame.image for frame in frames]), "found")
+
+    def session(self, *, every: int = EVERY) -> "Session":
+        """Read one moving picture frame by frame. every: frames from one full detection to the next."""
+        return Session(self, Tracker(self.moving_detector, self.landmarker, every=every))
+
+    def read_detections(
+        self,
+        frames: Sequence[Frame],
+        found: Sequence[Detections],
+        status: str,
+        tracks: Sequence[np.ndarray] | None = None,
+    ) -> list[Reading]:
+        """Read faces that were found already. tracks: of each frame the numbers (n,) of its faces."""
+        crops: list[np.ndarray] = []
+        faces: list[list[FaceReading]] = [[] for _ in frames]
+        for number, (frame, detections) in enumerate(zip(frames, self._with_landmarks(frames, found), strict=True)):
+            reasons = conditions(detections, frame.image.shape)
+            for index in detections.by_size():
+                box, landmarks = detections.boxes[index], detections.landmarks[index]
+                crops.append(align_face(frame.image, box, landmarks if self._straighten else NOWHERE))
+                score = None if status == "given" else float(detections.scores[index])
+                track = None if tracks is None else int(tracks[number][index])
+                faces[number].append(
+                    _face(box, landmarks, score=score, status=status, track=track, reasons=reasons[index])
+                )
+            if not faces[number] and self.no_face == "whole":
+                height, width = frame.image.shape[:2]
+                crops.append(whole_image(frame.image))
+                box = np.array([0, 0, width - 1, height - 1], np.float32)
+                faces[number].append(_face(box, NOWHERE, score=None, status="whole", track=None, reasons=()))
+        rows = iter(self.classifier(np.stack(crops)[:, None]) if crops else ())
+        return [
+            Reading(frame.name, frame.image.shape[1], frame.image.shape[0],
+                    tuple(self.judged(face, next(rows)) for face in faces[number]), frame.index, frame.time)
+            for number, frame in enumerate(frames)
+        ]  # fmt: skip
+
+    def judged(self, face: FaceReading, probabilities: np.ndarray) -> FaceReading:
+        """The face with these probabilities (classes,)."""
+        return replace(
+            face,
+            probabilities=dict(zip(self.labels, map(float, probabilities), strict=True)),
+            uncertain=bool(probabilities.max() < self.uncertain),
+        )
+
+    def _with_landmarks(self, frames: Sequence[Frame], found: Sequence[Detections]) -> Sequence[Detections]:
+        """Landmarks for faces that have none, so that they are straightened as in training."""
+        if not self._straighten or not any(np.isnan(detections.landmarks).any() for detections in found):
+            return found
+        return self.landmarker.complete([frame.image for frame in frames], found)
+
+
+class Session:
+    """One moving picture: a face keeps its number from frame to frame, and its probabilities are smoothed over time.
+
+    Not for several threads at once; any number of sessions may share a Predictor.
+    """
+
+    def __init__(self, predictor: Predictor, tracker: Tracker) -> None:
+        self._predictor = predictor
+        self._tracker = tracker
+        self._smooth: dict[int, tuple[float, np.ndarray]] = {}  # of each track its last time and probabilities
+
+    def read(self, frame: Frame) -> Reading:
+        """Read the next frame; its time, or else its index, must not be less than the last one's."""
+        tracked = self._tracker.update(frame.image, frame.time)
+        (reading,) = self._predictor.read_detections([frame], [tracked.detections], "found", [tracked.ids])
+        now = frame.index * FRAME_TIME if frame.time is None else frame.time
+        faces = tuple(face if face.track is None else self._smoothed(face, face.track, now) for face in reading.faces)
+        self._smooth = {track: seen for track, seen in self._smooth.items() if now - seen[0] < FORGET}
+        return replace(reading, faces=faces)
+
+    def _smoothed(self, face: FaceReading, track: int, now: float) -> FaceReading:
+        """Exponential smoothing, whose weight of what was before falls with the time that has passed."""
+        probabilities = np.array(list(face.probabilities.values()))
+        if track in self._smooth:
+            before, smooth = self._smooth[track]
+            probabilities += (smooth - probabilities) * np.exp(-(now - before) / SMOOTHING)
+        self._smooth[track] = now, probabilities
+        return self._predictor.judged(face, probabilities)
+
+
+def _face(
+    box: np.ndarray, landmarks: np.ndarray, *, score: float | None, status: str, track: int | None,
+    reasons: tuple[str, ...],
+) -> FaceReading:
+    """A face that the classifier has not yet read; landmarks may be NaN."""
+    left, top, right, bottom = map(float, box)
+    points = {name: (float(x), float(y)) for name, (x, y) in zip(LANDMARKS, landmarks, strict=True) if not np.isnan(x)}
+    return FaceReading((left, top, right, bottom), score, points, {}, status, track, conditions=reasons)
+
+
+def _given(frame: Frame, boxes: np.ndarray) -> Detections:
+    """The caller's boxes, clipped to the frame."""
+    boxes = np.asarray(boxes, np.float32).reshape(-1, 4)
+    height, width = frame.image.shape[:2]
+    inside = boxes.clip(0, [width - 1, height - 1] * 2).astype(np.float32)
+    if not np.isfinite(boxes).all() or (inside[:, 2:] <= inside[:, :2]).any():
+        raise ValueError(
+            f"{frame.name}: boxes left, top, right, bottom that meet its {width}x{height} pixels were expected, got "
+            f"{boxes.tolist()}"
+        )
+    return Detections(inside, np.ones(len(boxes), np.float32), np.full((len(boxes), 5, 2), np.nan, np.float32))
+
+
+def _frame(picture: Picture, number: int, channels: str) -> Frame:
+    """Any kind of picture as a frame."""
+    if isinstance(picture, Path):
+        return Frame(str(picture), read_image(picture), number)
+    if isinstance(picture, str):
+        return _named_frame(picture, number)
+    name = f"picture {number}"
+    if isinstance(picture, Image.Image):
+        return Frame(name, to_rgb(picture), number)
+    if not isinstance(picture, np.ndarray):
+        raise ValueError(f"{name}: {type(picture).__name__} where a path, URL, array or PIL image was expected")
+    shape = picture.shape
+    if picture.dtype != np.uint8 or not picture.size or not (len(shape) == 2 or (len(shape) == 3 and shape[2] == 3)):
+        raise ValueError(f"{name}: {picture.dtype} {shape} where uint8 (H, W) or (H, W, 3) was expected")
+    if len(shape) == 2:
+        return Frame(name, np.repeat(picture[:, :, None], 3, axis=2), number)
+    return Frame(name, np.ascontiguousarray(picture[:, :, :: ORDERS[channels]]), number)
+
+
+def _named_frame(picture: str, number: int) -> Frame:
+    """A URL, a data URL or a path."""
+    if picture.startswith(("http://", "https://")):
+        from pipeline.live.fetch import fetch, without_credentials
+
+        data = fetch(picture, private=True, max_bytes=DOWNLOAD_BYTES, timeout=DOWNLOAD_SECONDS)
+        name = without_credentials(picture)
+    elif picture.startswith("data:"):
+        name = f"data URL {number}"
+        data = decode_data_url(picture, name)
+    else:
+        return Frame(picture, read_image(Path(picture)), number)
+    return Frame(name, decode_image(data, name), number)

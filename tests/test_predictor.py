@@ -1,0 +1,287 @@
+"""Predictor: every kind of picture is read alike, boxes may be given, faces keep their number in a moving picture."""
+
+import base64
+import io
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.cbook import get_sample_data
+from PIL import Image
+from small_set import noise
+from trained_net import make_trained_net
+
+from pipeline import model_folder
+from pipeline.errors import InputError
+from pipeline.faces.alignment import align_face
+from pipeline.faces.detector import Detections, build_detector
+from pipeline.faces.tracking import FRAME_TIME
+from pipeline.live.frames import Frame
+from pipeline.live.readings import Reading, columns, to_dataframe
+from pipeline.model_folder import Classifier, ModelError
+from pipeline.predictor import SMOOTHING, Predictor
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    make_trained_net(noise(40), folder).export(folder / "model")
+    return folder / "model"
+
+
+@pytest.fixture(scope="module")
+def portrait() -> np.ndarray:
+    """A photograph of one face, (600, 512, 3): it comes with matplotlib."""
+    with get_sample_data("grace_hopper.jpg") as file:
+        return np.asarray(Image.open(file).convert("RGB"))
+
+
+@pytest.fixture(scope="module")
+def predictor(model: Path) -> Predictor:
+    return Predictor(model)
+
+
+@pytest.fixture(scope="module")
+def png(portrait: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(portrait).save(file, "PNG")
+    return file.getvalue()
+
+
+@pytest.fixture
+def address(png: bytes) -> Iterator[str]:
+    """Of a server with one picture, /face.png."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            found = self.path == "/face.png"
+            self.send_response(200 if found else 404)
+            self.send_header("Content-Length", str(len(png) if found else 0))
+            self.end_headers()
+            if found:
+                self.wfile.write(png)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+class Still:
+    """Finds the same boxes in every frame."""
+
+    def __init__(self, *boxes: Sequence[float]) -> None:
+        self.boxes = np.array(boxes, np.float32).reshape(-1, 4)
+
+    def detect(self, images: Sequence[np.ndarray]) -> list[Detections]:
+        count = len(self.boxes)
+        nowhere = np.full((count, 5, 2), np.nan, np.float32)
+        return [Detections(self.boxes, np.ones(count, np.float32), nowhere) for _ in images]
+
+
+def values(reading: Reading) -> list[float]:
+    (face,) = reading.faces
+    return list(face.probabilities.values())
+
+
+def test_one_face_is_found_and_read_as_alignment_and_net_have_it(
+    predictor: Predictor, model: Path, portrait: np.ndarray
+) -> None:
+    reading = predictor(portrait)
+    (face,) = reading.faces
+    assert (reading.width, reading.height, face.status, face.track) == (512, 600, "found", None)
+    left, top, right, bottom = face.box
+    assert (left, top, right, bottom) == pytest.approx((178, 110, 351, 330), abs=30)
+    assert left < face.landmarks["left_eye"][0] < face.landmarks["nose"][0] < face.landmarks["right_eye"][0] < right
+    assert sum(face.probabilities.values()) == pytest.approx(1, abs=1e-5)
+    assert face.label == max(face.probabilities, key=lambda label: face.probabilities[label])
+    (found,) = build_detector("mtcnn", threads=1).detect([portrait])
+    aligned = align_face(portrait, found.boxes[0], found.landmarks[0])
+    by_hand = Classifier(model_folder.read(model))(aligned[None, None])[0]
+    np.testing.assert_allclose(values(reading), by_hand, atol=1e-6)
+
+
+def test_every_kind_of_picture_is_read_alike(
+    predictor: Predictor, portrait: np.ndarray, png: bytes, address: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "a face.png"
+    path.write_bytes(png)
+    expected = values(predictor(portrait))
+    pictures = {
+        "path": path,
+        "name": str(path),
+        "data URL": "data:image/png;base64," + base64.b64encode(png).decode(),
+        "URL": f"{address}/face.png",
+        "PIL": Image.fromarray(portrait),
+        "PIL with alpha": Image.fromarray(portrait).convert("RGBA"),
+    }
+    for kind, picture in pictures.items():
+        np.testing.assert_allclose(values(predictor(picture)), expected, atol=1e-6, err_msg=kind)
+    bgr = predictor(np.ascontiguousarray(portrait[:, :, ::-1]), channels="BGR")
+    np.testing.assert_allclose(values(bgr), expected, atol=1e-6)
+    together = predictor(list(pictures.values()))
+    assert [reading.file for reading in together[:2]] == [str(path)] * 2
+    assert [reading.frame for reading in together] == list(range(len(pictures)))
+    np.testing.assert_allclose([values(reading) for reading in together], [expected] * len(pictures), atol=1e-6)
+    grey = np.asarray(Image.fromarray(portrait).convert("L"))
+    np.testing.assert_allclose(values(predictor(grey)), values(predictor(np.dstack([grey] * 3))), atol=1e-6)
+    assert predictor([]) == []
+
+
+@pytest.mark.parametrize(
+    ("picture", "message"),
+    [
+        (np.zeros((4, 4, 4), np.uint8), r"picture 0: uint8 \(4, 4, 4\) where uint8 \(H, W\) or \(H, W, 3\)"),
+        (np.zeros((4, 4, 3), np.float32), "picture 0: float32"),
+        (np.zeros((0, 4, 3), np.uint8), "picture 0"),
+        (7, "picture 0: int where a path, URL"),
+        ("absent.png", r"absent\.png"),
+        ("data:image/png;base64,AAAA", "data URL 0"),
+        ("data:image/png;base64,?", "data URL 0"),
+    ],
+)
+def test_what_is_no_picture_is_named(predictor: Predictor, picture: object, message: str) -> None:
+    with pytest.raises((ValueError, InputError, OSError), match=message):
+        predictor(picture)  # type: ignore[arg-type]
+
+
+def test_a_wrong_order_of_channels_is_refused(predictor: Predictor, portrait: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="channels 'GRB' where RGB or BGR"):
+        predictor(portrait, channels="GRB")
+
+
+def test_a_url_that_gives_nothing_is_an_error_without_its_password(predictor: Predictor, address: str) -> None:
+    with pytest.raises(InputError, match="404") as caught:
+        predictor(address.replace("//", "//user:secret@") + "/absent.png")
+    assert "secret" not in str(caught.value)
+
+
+def test_several_faces_come_from_the_largest_to_the_smallest(predictor: Predictor, portrait: np.ndarray) -> None:
+    small = np.asarray(Image.fromarray(portrait).resize((256, 300)))
+    both = np.full((600, 800, 3), 127, np.uint8)
+    both[100:400, :256] = small
+    both[:, 288:] = portrait
+    widths = [face.box[2] - face.box[0] for face in predictor(both).faces]
+    assert len(widths) == 2
+    assert widths[0] > 1.5 * widths[1]
+
+
+def test_a_reading_does_not_hang_on_the_other_frames(predictor: Predictor, portrait: np.ndarray) -> None:
+    together = predictor([portrait[:, ::-1], np.zeros((90, 70, 3), np.uint8), portrait])
+    alone = predictor(portrait)
+    assert [len(reading.faces) for reading in together] == [1, 0, 1]
+    assert together[2].faces[0].box == alone.faces[0].box
+    np.testing.assert_allclose(values(together[2]), values(alone), atol=1e-6)
+
+
+def test_an_image_without_a_face_has_none_or_is_read_whole(predictor: Predictor, model: Path) -> None:
+    plain = Frame("plain", np.full((90, 70, 3), 127, np.uint8))
+    assert predictor.read([plain]) == [Reading("plain", 70, 90, ())]
+    (face,) = Predictor(model, no_face="whole").read([plain])[0].faces
+    assert (face.status, face.score, face.box, face.landmarks) == ("whole", None, (0, 0, 69, 89), {})
+    with pytest.raises(ValueError, match="no_face 'all' where none or whole"):
+        Predictor(model, no_face="all")
+
+
+def test_boxes_known_beforehand_are_straightened_and_read(predictor: Predictor, portrait: np.ndarray) -> None:
+    found = predictor(portrait)
+    given = predictor(portrait, boxes=np.array([found.faces[0].box]))
+    (face,) = given.faces
+    assert (face.status, face.score) == ("given", None)
+    assert set(face.landmarks) == set(found.faces[0].landmarks)
+    np.testing.assert_allclose(list(face.landmarks.values()), list(found.faces[0].landmarks.values()), atol=6)
+    np.testing.assert_allclose(values(given), values(found), atol=0.1)
+    several = predictor([portrait, portrait], boxes=[np.array([found.faces[0].box]), np.empty((0, 4))])
+    assert [len(reading.faces) for reading in several] == [1, 0]
+
+
+def test_a_box_at_the_edge_is_clipped_and_one_outside_is_refused(predictor: Predictor, portrait: np.ndarray) -> None:
+    (face,) = predictor(portrait, boxes=np.array([[-40, -30, 120, 200]])).faces
+    assert face.box == (0, 0, 120, 200)
+    assert "edge" in face.conditions
+    for boxes in ([[600, 10, 700, 90]], [[10, 10, 5, 90]], [[np.nan, 0, 1, 1]]):
+        with pytest.raises(ValueError, match=r"picture 0: boxes .* 512x600"):
+            predictor(portrait, boxes=np.array(boxes))
+    with pytest.raises(ValueError, match="boxes of 1 pictures where 2"):
+        predictor([portrait, portrait], boxes=[np.empty((0, 4))])
+
+
+def test_a_face_below_the_threshold_is_uncertain(model: Path, portrait: np.ndarray, predictor: Predictor) -> None:
+    top = max(values(predictor(portrait)))
+    marked = [Predictor(model, uncertain=at)(portrait).faces[0].uncertain for at in (top - 0.01, top + 0.01)]
+    assert marked == [False, True]
+
+
+def test_several_threads_read_at_once(predictor: Predictor, portrait: np.ndarray) -> None:
+    pictures = [portrait, portrait[:, ::-1].copy(), portrait[::2, ::2].copy(), np.zeros((50, 60, 3), np.uint8)] * 3
+    one_by_one = [predictor(picture) for picture in pictures]
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(predictor, pictures)) == one_by_one
+
+
+def test_a_face_keeps_its_number_while_it_moves(predictor: Predictor, portrait: np.ndarray) -> None:
+    session = predictor.session(every=5)
+    background = np.full((600, 900, 3), 60, np.uint8)
+    for number in range(24):
+        image = background.copy()
+        image[:, 8 * number : 8 * number + 512] = portrait
+        (face,) = session.read(Frame("film", image, number, number / 25)).faces
+        assert face.track == 1
+        assert face.box[0] == pytest.approx(8 * number + 178, abs=35)
+    assert predictor.session().read(Frame("other", background)).faces == ()
+
+
+def test_probabilities_are_smoothed_by_the_time_that_passed(model: Path, portrait: np.ndarray) -> None:
+    class Turns:
+        """A classifier whose answer changes with the picture's brightness."""
+
+        def __call__(self, faces: np.ndarray) -> np.ndarray:
+            bright = (faces.mean(axis=(1, 2, 3)) > 127)[:, None]
+            return np.where(bright, np.eye(7, dtype=np.float32)[0], np.eye(7, dtype=np.float32)[1])
+
+    predictor = Predictor(model, detector=Still((100, 100, 400, 400)))
+    predictor.classifier = Turns()  # type: ignore[assignment]
+    session = predictor.session(every=1)
+    dark, bright = (np.full((600, 512, 3), grey, np.uint8) for grey in (20, 230))
+    start = session.read(Frame("film", dark, 0, 0.0))
+    after = session.read(Frame("film", bright, 1, SMOOTHING))
+    assert values(start)[:2] == [0, 1]
+    assert values(after)[:2] == pytest.approx([1 - np.exp(-1), np.exp(-1)])
+    assert sum(values(after)) == pytest.approx(1)
+    untimed = predictor.session(every=1)
+    untimed.read(Frame("film", dark, 0))
+    weight = np.exp(-2 * FRAME_TIME / SMOOTHING)
+    assert values(untimed.read(Frame("film", bright, 2)))[:2] == pytest.approx([1 - weight, weight])
+
+
+def test_smaller_faces_are_looked_for_in_images_than_in_films(model: Path, portrait: np.ndarray) -> None:
+    small = np.full((400, 400, 3), 90, np.uint8)
+    small[50:101, 50:94] = np.asarray(Image.fromarray(portrait).resize((44, 51), Image.Resampling.BOX))  # a face of 15
+    predictor = Predictor(model)
+    assert len(predictor(small).faces) == 1
+    assert predictor.session().read(Frame("film", small)).faces == ()
+    assert len(Predictor(model, min_face=20).session().read(Frame("film", small)).faces) == 1
+
+
+def test_a_model_of_other_faces_is_refused(model: Path) -> None:
+    folder = model_folder.read(model)
+    other = model_folder.ModelFolder(
+        folder.path, "other", "1", folder.labels, model_folder.Preprocessing(3, 64, 64, 0, 1.0, "aligned"), 1.0
+    )
+    with pytest.raises(ModelError, match=r"takes faces of shape \(3, 64, 64\)"):
+        Predictor(other)
+
+
+def test_readings_become_a_table(predictor: Predictor, portrait: np.ndarray) -> None:
+    table = to_dataframe(predictor([portrait, np.zeros((50, 60, 3), np.uint8)]))
+    assert list(table.columns) == columns(predictor.labels)
+    assert list(table["status"]) == ["found", "none"]
+    assert table["probability_happy"][0] == pytest.approx(values(predictor(portrait))[3], abs=1e-5)
+    assert table["probability_happy"].isna().tolist() == [False, True]
