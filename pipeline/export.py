@@ -134,10 +134,8 @@ def _held_out(databases: Path) -> Path:
 
 
 def _in_onnx(trained: Trained, model: "onnx.ModelProto") -> Trained:
-    """The net in its ONNX form, on the runtime that serving uses."""
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    """The net in its ONNX form, run as it is served."""
+    session = model_folder.Classifier.session(model.SerializeToString())
     (name,) = trained.net.inputs
     return replace(trained, run=lambda images: session.run(None, {name: images})[0])
 
@@ -162,7 +160,7 @@ def _compare(trained: Trained, model: "onnx.ModelProto", database: Path) -> floa
 
 
 def _measure_loss(trained: Trained, model: "onnx.ModelProto", database: Path) -> dict[str, Any]:
-    """What rounding the weights does to accuracy and labels on every image of a database."""
+    """What rounding weights, and the inputs of their products, does to accuracy and labels on all of a database."""
     _, truth, before = predictions(trained, database)
     _, _, after = predictions(_in_onnx(trained, model), database)
     loss = {

@@ -4,7 +4,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,6 +13,9 @@ from pipeline.caffe.caffe_pb2 import TEST, TransformationParameter
 from pipeline.caffe.transformer import Transformer
 from pipeline.calibration import calibrate
 from pipeline.errors import InputError
+
+if TYPE_CHECKING:
+    import onnxruntime
 
 INDEX = "model.json"  # name, version, origin, figures, and the hash of every other file
 DEPLOY = "deploy.prototxt"
@@ -136,21 +139,12 @@ class Classifier:
     """A model folder's net on ONNX Runtime. threads: cores that one call uses; several threads may call at once."""
 
     def __init__(self, folder: ModelFolder, threads: int = 1) -> None:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        # Threads that wait must not keep a core busy: other sessions, and the caller's own threads, need it.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 3  # errors only
-        # int8 weights are widened once, when the file is loaded, instead of in every run.
-        options.add_session_config_entry("session.disable_quant_qdq", "1")
         self.labels = folder.labels
         self._temperature = folder.temperature
         self.preprocessing = folder.preprocessing
         self._transform = folder.transformer()
         try:
-            self._session = onnxruntime.InferenceSession(folder.onnx, options, providers=["CPUExecutionProvider"])
+            self._session = self.session(folder.onnx, threads)
         except Exception as error:  # onnxruntime's errors have no common class of their own
             raise ModelError(f"{folder.onnx}: not a model that ONNX Runtime reads ({error})") from None
         (self._input,) = self._session.get_inputs()
@@ -168,6 +162,27 @@ class Classifier:
                 f"{folder.onnx}: gives {output.shape[1]} probabilities where {LABELS} names {len(self.labels)} "
                 "classes; export the model again"
             )
+
+    @staticmethod
+    def session(model: Path | bytes, threads: int = 1) -> "onnxruntime.InferenceSession":
+        """Open an ONNX model, bytes or the path of a file, as it is served."""
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        # Threads that wait must not keep a core busy: other sessions, and the caller's own threads, need it.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.log_severity_level = 3  # errors only
+        # A lone face takes as long as its weights take to be read: int8 weights stay int8. Their products' inputs are
+        # rounded to int8 (4) too then, 32 at a time, so that no face's answer depends on the others in its batch.
+        options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "4")
+        options.add_session_config_entry("session.qdq_matmulnbits_block_size", "32")
+        return onnxruntime.InferenceSession(
+            model,
+            options,
+            providers=["CPUExecutionProvider"],
+            disabled_optimizers=["MatMulAddFusion"],  # its result is no product that could stay int8
+        )
 
     def __call__(self, faces: np.ndarray) -> np.ndarray:
         """Calibrated probabilities (N, classes) for faces (N, C, H, W) uint8 of the size that `preprocessing` tells."""
