@@ -15,6 +15,7 @@ import pytest
 from local_server import body, serve
 from moving_pictures import drawn, number_of, write_video
 from PIL import Image
+from rtsp_camera import RtspCamera, serve_rtsp
 
 from pipeline.live.fetch import FetchError
 from pipeline.live.frames import SourceError
@@ -108,6 +109,35 @@ def test_a_stream_that_drops_is_connected_again(caplog: pytest.LogCaptureFixture
     assert told[0].startswith(f"{name}: the connection broke off: ")
     assert told[1] == f"{name}: connected again"
     assert "secret" not in caplog.text
+
+
+def test_rtsp_comes_over_tcp_and_is_connected_again(caplog: pytest.LogCaptureFixture) -> None:
+    camera = RtspCamera(drawn(COUNT), frames_a_connection=30, authorization="Basic dXNlcjpzZWNyZXQ=")
+    with serve_rtsp(camera) as port:
+        (source,) = open_sources([f"rtsp://user:secret@127.0.0.1:{port}/live?channel=1"])
+        assert isinstance(source, Stream)
+        with source:
+            frames = iter(source)
+            first = next(frames)
+            while source.reconnections < 2:
+                next(frames)
+    assert source.name == f"rtsp://127.0.0.1:{port}/live"
+    assert first.image.shape == drawn(1)[0].shape
+    assert 0 <= number_of(first.image, COUNT) < 30
+    assert camera.connections >= 3
+    assert all(transport.startswith("RTP/AVP/TCP") for transport in camera.transports)
+    assert "connecting again" in caplog.text
+    assert "secret" not in caplog.text
+
+
+def test_rtsp_with_a_wrong_password_is_told() -> None:
+    camera = RtspCamera(drawn(2), frames_a_connection=2, authorization="Basic dXNlcjpzZWNyZXQ=")
+    with (
+        serve_rtsp(camera) as port,
+        pytest.raises(SourceError, match="asks for a user and password"),
+        Stream(f"rtsp://user:wrong@127.0.0.1:{port}/live"),
+    ):
+        pass
 
 
 def test_a_camera_that_wants_a_digest_of_the_password_gets_it() -> None:
