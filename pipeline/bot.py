@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from pipeline.console import log
 from pipeline.errors import InputError
 from pipeline.live.bot.credentials import SECRET_VARIABLE, TOKEN_VARIABLE, read_token, webhook_secret
+from pipeline.predictor import add_predictor_arguments, build_predictor
 
 USERS = Path("data/bot/users.sqlite3")
 
@@ -18,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help=f"holds the bot's token (default: the variable {TOKEN_VARIABLE})")  # fmt: skip
     parser.add_argument("--users", type=Path, default=USERS, metavar="FILE",
                         help=f"SQLite database of the users, made where it is missing (default {USERS})")  # fmt: skip
-    parser.add_argument("--model", type=Path, help="model folder (default: the one that ships)")
+    add_predictor_arguments(parser)
     parser.add_argument("--threads", type=int, default=2, help="pictures read at once, a core each (default 2)")
     parser.add_argument("--per-minute", type=int, default=20, metavar="N",
                         help="pictures that a user may send in a minute (default 20)")  # fmt: skip
@@ -41,7 +42,6 @@ def run(args: argparse.Namespace) -> None:
             raise
         raise InputError("the bot needs python-telegram-bot: pip install -c constraints.txt -e '.[bot]'") from None
     from pipeline.live.bot.users import Users
-    from pipeline.predictor import SHIPPED_MODEL, Predictor
 
     for name, value in (("threads", args.threads), ("per-minute", args.per_minute),
                         ("video-seconds", args.video_seconds)):  # fmt: skip
@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> None:
     logging.getLogger("telegram").handlers = list(log.handlers)
     users = Users(args.users)
     try:
-        predictor = Predictor(args.model or SHIPPED_MODEL)
+        predictor = build_predictor(args)
         settings = Settings(args.per_minute, args.video_seconds, args.threads, args.api_url)
 
         async def serve() -> None:
