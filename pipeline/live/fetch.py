@@ -1,24 +1,24 @@
 """What an http(s) address holds, read within limits; for a server, from public addresses only."""
 
 import base64
-import http.client
 import ipaddress
 import re
 import socket
-import ssl
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from http import HTTPStatus
+from typing import TYPE_CHECKING
 from urllib.parse import unquote_to_bytes, urljoin, urlsplit
 
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.exceptions import HTTPError, LocationParseError
-from urllib3.response import BaseHTTPResponse
-from urllib3.util import Url, parse_url
-
 from pipeline.errors import InputError
+
+if TYPE_CHECKING:
+    from urllib3 import BaseHTTPResponse
+    from urllib3.connection import HTTPConnection
+    from urllib3.util import Url
 
 MAX_REDIRECTS = 3
 PORTS = {"http": 80, "https": 443}
@@ -40,9 +40,8 @@ class StatusError(FetchError):
     """An answer with another status than 200."""
 
     def __init__(self, name: str, status: int) -> None:
-        super().__init__(
-            f"{name}: the server answered {status} {http.client.responses.get(status, '')}; check the address"
-        )
+        phrase = HTTPStatus(status).phrase if status in set(HTTPStatus) else "(an unknown status)"
+        super().__init__(f"{name}: the server answered {status} {phrase}; check the address")
         self.status = status
 
 
@@ -96,7 +95,7 @@ def look(url: str, *, timeout: float) -> Content:
         return Content(media_type, _length(response))
 
 
-def _length(response: BaseHTTPResponse) -> int | None:
+def _length(response: "BaseHTTPResponse") -> int | None:
     length = response.headers.get("Content-Length", "")
     return int(length) if length.isascii() and length.isdigit() else None
 
@@ -126,8 +125,12 @@ class _Deadline:
 
 
 @contextmanager
-def _answer(url: str, private: bool, timeout: float) -> Iterator[tuple[str, BaseHTTPResponse, _Deadline]]:
+def _answer(url: str, private: bool, timeout: float) -> Iterator[tuple[str, "BaseHTTPResponse", _Deadline]]:
     """The name to show, the answer with status 200, redirects followed, and the deadline of all that is read of it."""
+    from http.client import HTTPException
+
+    from urllib3.exceptions import HTTPError
+
     name = without_credentials(url)
     deadline = _Deadline(name, timeout)
     timer = threading.Timer(timeout, deadline.shut)
@@ -146,7 +149,7 @@ def _answer(url: str, private: bool, timeout: float) -> Iterator[tuple[str, Base
                 connection.close()
             url = _redirected(url, response.headers.get("Location"), name)
         raise FetchError(f"{name}: more than {MAX_REDIRECTS} redirects; give the address they lead to")
-    except (HTTPError, OSError, http.client.HTTPException, ValueError) as error:
+    except (HTTPError, HTTPException, OSError, ValueError) as error:
         deadline.check()
         raise FetchError(f"{name}: {_cause(error)}") from None
     finally:
@@ -158,13 +161,13 @@ def _redirected(url: str, location: str | None, name: str) -> str:
         raise FetchError(f"{name}: a redirect to nowhere; give the address it should lead to")
     following = urljoin(url, location)
     before, after = urlsplit(url), urlsplit(following)
-    if before.username is not None and after.username is None and before.netloc.endswith(f"@{after.netloc}"):
-        credentials = before.netloc.rpartition("@")[0]
+    credentials, _, host = before.netloc.rpartition("@")
+    if credentials and (before.scheme, host) == (after.scheme, after.netloc):
         following = after._replace(netloc=f"{credentials}@{after.netloc}").geturl()
     return following
 
 
-def _ask(url: str, name: str, private: bool, deadline: _Deadline) -> tuple[HTTPConnection, BaseHTTPResponse]:
+def _ask(url: str, name: str, private: bool, deadline: _Deadline) -> tuple["HTTPConnection", "BaseHTTPResponse"]:
     parts = _parse(url, name, private)
     assert parts.scheme
     assert parts.host
@@ -183,7 +186,10 @@ def _ask(url: str, name: str, private: bool, deadline: _Deadline) -> tuple[HTTPC
         raise
 
 
-def _parse(url: str, name: str, private: bool) -> Url:
+def _parse(url: str, name: str, private: bool) -> "Url":
+    from urllib3.exceptions import LocationParseError
+    from urllib3.util import parse_url
+
     try:
         parts = parse_url(url)
     except LocationParseError:
@@ -230,12 +236,17 @@ def is_public(address: Address) -> bool:
     return address in GLOBAL_UNICAST and address.is_global and address.teredo is None
 
 
-def _connect(origin: tuple[str, str, int], addresses: list[str], deadline: _Deadline) -> HTTPConnection:
+def _connect(origin: tuple[str, str, int], addresses: list[str], deadline: _Deadline) -> "HTTPConnection":
     """A connection to the first of the addresses that takes one."""
+    import ssl
+
+    from urllib3.connection import HTTPConnection, HTTPSConnection
+    from urllib3.exceptions import HTTPError
+
     scheme, host, port = origin
     error: Exception | None = None
-    for address in addresses:
-        timeout = deadline.left()
+    for number, address in enumerate(addresses):
+        timeout = deadline.left() / (len(addresses) - number)
         if scheme == "https":
             connection: HTTPConnection = HTTPSConnection(
                 address, port, timeout=timeout, cert_reqs=ssl.CERT_REQUIRED, server_hostname=host
@@ -244,6 +255,7 @@ def _connect(origin: tuple[str, str, int], addresses: list[str], deadline: _Dead
             connection = HTTPConnection(address, port, timeout=timeout)
         try:
             connection.connect()
+            connection.sock.settimeout(deadline.left())
             deadline.socket = connection.sock
             return connection
         except (HTTPError, OSError) as failure:
@@ -255,6 +267,8 @@ def _connect(origin: tuple[str, str, int], addresses: list[str], deadline: _Dead
 
 def _cause(error: BaseException | None) -> str:
     """What lies under urllib3's wrappings, which would show the whole address."""
+    import ssl
+
     while error is not None:
         if isinstance(error, ssl.SSLCertVerificationError):
             return f"the server's certificate is not valid: {error.verify_message}"
