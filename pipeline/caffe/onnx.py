@@ -33,16 +33,25 @@ class Graph:
         """Add an initializer, a list being int64 as shapes are, and return its name."""
         if isinstance(value, torch.Tensor):
             value = value.detach().cpu().numpy()
-        array = np.asarray(value, dtype=np.int64 if isinstance(value, list) else np.float32)
+        array = np.asarray(value, dtype=np.int64 if isinstance(value, list) else np.float32, order="C")
         name = f"{self.layer}:constant{len(self.constants)}"
-        self.constants.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
+        self.constants.append(numpy_helper.from_array(array, name))
         return name
 
     def node(self, operator: str, inputs: list[str], **attributes: Any) -> str:
         """Add a node with one output and return the output's name."""
+        return self.node_outputs(operator, inputs, 1, **attributes)[0]
+
+    def node_outputs(self, operator: str, inputs: list[str], outputs: int, **attributes: Any) -> list[str]:
+        """Add a node with several outputs and return their names."""
         name = f"{self.layer}:{operator}{len(self.nodes)}"
-        self.nodes.append(helper.make_node(operator, inputs, [name], name, **attributes))
-        return name
+        names = [f"{name}:{index}" if index else name for index in range(outputs)]
+        self.nodes.append(helper.make_node(operator, inputs, names, name, **attributes))
+        return names
+
+    def cast(self, value: str, dtype: type[np.generic]) -> str:
+        """Add a node that turns a value's numbers into another type and return the output's name."""
+        return self.node("Cast", [value], to=helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
 
 
 def to_onnx(net: Net, *, flexible: bool = False) -> onnx.ModelProto:

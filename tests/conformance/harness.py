@@ -16,6 +16,7 @@ from pipeline.caffe import snapshot
 from pipeline.caffe.blobs import write_mean
 from pipeline.caffe.caffe_pb2 import TRAIN, Datum, LayerParameter, NetParameter
 from pipeline.caffe.database import DatabaseWriter, datum_from_image, record_key
+from pipeline.caffe.layers.data import MemoryData
 from pipeline.caffe.net import Net
 from pipeline.caffe.proto import read_net, read_solver, write_prototxt
 from pipeline.caffe.solver import get_solver
@@ -44,7 +45,11 @@ def run_net(path: Path, case: str) -> dict[str, np.ndarray]:
     draw_parameters(net, values)
     before = {(layer, index): blob.detach().clone()
               for layer, blobs in net.params.items() for index, blob in enumerate(blobs)}
-    inputs = {name: torch.from_numpy(values.input(name, net.shapes[name])).requires_grad_() for name in net.inputs}
+    for layer in net.layers:
+        if isinstance(layer, MemoryData):
+            layer.set_arrays(*values.memory(layer.shape))
+    inputs = {name: torch.from_numpy(values.input(name, net.shapes[name])).requires_grad_(param.force_backward)
+              for name in net.inputs}
     for _ in range(forwards(text)):
         net.forward(**inputs)
     losses = {top for layer in net.layers for top, weight in zip(layer.param.top, layer.param.loss_weight, strict=False)
@@ -125,7 +130,7 @@ def assert_agrees(ours: Arrays, caffe: Arrays, limit: float, what: str) -> None:
 
 
 def make_databases(folder: Path) -> None:
-    """Make what Data's cases read: three databases of seven 3x9x11 images, and their mean."""
+    """Make the files that cases read: three databases of seven 3x9x11 images, their mean, an infogain matrix."""
     random = np.random.RandomState(0)
     images = random.randint(0, 256, size=(7, 3, 9, 11)).astype(np.uint8)
     floats = random.uniform(-1, 1, size=images.shape).astype(np.float32)
@@ -143,6 +148,7 @@ def make_databases(folder: Path) -> None:
             for index, array in enumerate(arrays):
                 database.put(record_key(index, f"{index}.png"), make(array, index))
     write_mean(folder / "mean.binaryproto", images.mean(0, dtype=np.float32))
+    write_mean(folder / "infogain.binaryproto", random.uniform(size=(1, 5, 5)).astype(np.float32))
 
 
 def make_training_folder(folder: Path) -> None:

@@ -41,6 +41,8 @@ def run_net(path: Path, case: str, every_gradient: bool = False) -> dict:
     values = Values(case, text)
     draw_parameters(net, values)
     before = {place: blob.data.copy() for place, blob in parameters(net).items()}
+    if net.layers[0].type == "MemoryData":
+        net.set_input_arrays(*values.memory(tuple(net.blobs[net._blob_names[0]].shape)))
     inputs = {name: values.input(name, tuple(net.blobs[name].shape)) for name in net.inputs}
     for name in inputs:
         net.blobs[name].diff[...] = np.nan  # stays where no gradient is passed down to

@@ -29,6 +29,11 @@ class Values:
         """An input blob: uniform in -1..1 unless a rule says otherwise."""
         return self._draw(name, shape, self.rules.get(name, ("uniform", [-1, 1])))
 
+    def memory(self, shape) -> tuple:
+        """Images and labels for three batches of a MemoryData layer whose data has that shape."""
+        count = 3 * shape[0]
+        return self.input("data", (count, *shape[1:])), self.input("label", (count,))
+
     def parameter(self, layer: str, layer_type: str, index: int, shape) -> np.ndarray:
         """A layer's blob: uniform in +-sqrt(3 / fan in) with several axes, else +-1/2; BatchNorm's sums in 1/2..3/2."""
         bound = math.sqrt(3 * shape[0] / math.prod(shape)) if len(shape) > 1 else 0.5

@@ -2,13 +2,20 @@
 
 from pipeline.caffe.layers import (
     activation,
+    arithmetic,
+    comparison,
+    convolution,
     data,
     elementwise,
     inner_product,
     loss,
     normalization,
+    parameter,
+    pooling,
+    recurrent,
+    reduction,
+    selection,
     shape,
-    vision,
 )
 from pipeline.caffe.layers.layer import LAYERS, Layer, LayerError, Shape
 
@@ -18,11 +25,18 @@ __all__ = [
     "LayerError",
     "Shape",
     "activation",
+    "arithmetic",
+    "comparison",
+    "convolution",
     "data",
     "elementwise",
     "inner_product",
     "loss",
     "normalization",
+    "parameter",
+    "pooling",
+    "recurrent",
+    "reduction",
+    "selection",
     "shape",
-    "vision",
 ]

@@ -1,5 +1,6 @@
 """Layers that work on every value by itself."""
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -80,6 +81,40 @@ class TanH(Activation):
 
     def onnx(self, graph: Graph, bottom: list[str]) -> list[str]:
         return [graph.node("Tanh", bottom)]
+
+
+@register("ELU")
+class ELU(Activation):
+    """x above 0, else alpha * (exp(x) - 1)."""
+
+    def forward(self, bottom: Tensors) -> Tensors:
+        return [F.elu(bottom[0], self.param.elu_param.alpha)]
+
+    def onnx(self, graph: Graph, bottom: list[str]) -> list[str]:
+        return [graph.node("Elu", bottom, alpha=self.param.elu_param.alpha)]
+
+
+@register("BNLL")
+class BNLL(Activation):
+    """log(1 + exp(x)), the binomial normal log likelihood."""
+
+    def forward(self, bottom: Tensors) -> Tensors:
+        return [F.softplus(bottom[0])]
+
+    def onnx(self, graph: Graph, bottom: list[str]) -> list[str]:
+        return [graph.node("Softplus", bottom)]
+
+
+@register("Swish")
+class Swish(Activation):
+    """x / (1 + exp(-beta * x))."""
+
+    def forward(self, bottom: Tensors) -> Tensors:
+        return [bottom[0] * torch.sigmoid(self.param.swish_param.beta * bottom[0])]
+
+    def onnx(self, graph: Graph, bottom: list[str]) -> list[str]:
+        scaled = graph.node("Mul", [*bottom, graph.constant(np.array(self.param.swish_param.beta))])
+        return [graph.node("Mul", [*bottom, graph.node("Sigmoid", [scaled])])]
 
 
 @register("Dropout")

@@ -1,5 +1,7 @@
-"""Where a net's data comes from: the caller (Input) or a database (Data)."""
+"""Where a net's data comes from: the caller (Input, MemoryData), a database (Data) or a filler (DummyData)."""
 
+import base64
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -7,9 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.caffe.caffe_pb2 import DataParameter
+from pipeline.caffe.caffe_pb2 import DataParameter, FillerParameter
 from pipeline.caffe.database import DatabaseError, DatabaseReader, datum_to_array
+from pipeline.caffe.fillers import fill
 from pipeline.caffe.layers.layer import Layer, Shape, Tensors, register
+from pipeline.caffe.proto import PrototxtError
 from pipeline.caffe.transformer import Transformer, TransformError
 
 
@@ -81,3 +85,89 @@ class Data(Layer):
     def restore(self, state: dict[str, Any]) -> None:
         self.seek(state["position"])
         self.transformer.restore(state["transformer"])
+
+
+@register("DummyData")
+class DummyData(Layer):
+    """Tops that fillers fill: constants, or what is drawn anew for every batch.
+
+    One filler for all tops (constant 0 without any) or one a top; so are the shapes, or num, channels, height, width.
+    """
+
+    bottoms = (0, 0)
+    tops = (1, None)
+
+    def setup(self, bottom: list[Shape]) -> list[Shape]:
+        param = self.param.dummy_data_param
+        sizes = [self.one_a_top(name, getattr(param, name)) for name in ("num", "channels", "height", "width")
+                 if getattr(param, name) or not param.shape]
+        if param.shape and sizes:
+            raise self.error("both shape and num, channels, height or width are given")
+        self.shapes = ([tuple(shape.dim) for shape in self.one_a_top("shape", param.shape)] if param.shape
+                       else list(zip(*sizes, strict=True)))
+        self.fillers = self.one_a_top("data_filler", param.data_filler or [FillerParameter(type="constant")])
+        # On the CPU, so that a seed means the same numbers everywhere.
+        self.random = torch.Generator().manual_seed(int(torch.randint(2**31, (), generator=self.generator)))
+        self.forward([])  # names a filler that is unknown, or does not fit the shape, while the net is built
+        return self.shapes
+
+    def one_a_top(self, name: str, values: Sequence[Any]) -> list[Any]:
+        """The values, repeated for every top where there is one."""
+        tops = len(self.param.top)
+        if len(values) not in (1, tops):
+            raise self.error(f"{len(values)} {name} where 1 or {tops} were expected")
+        return [*values] * (tops if len(values) == 1 else 1)
+
+    def forward(self, bottom: Tensors) -> Tensors:
+        try:
+            return [fill(shape, filler, self.random) for shape, filler in zip(self.shapes, self.fillers, strict=True)]
+        except PrototxtError as error:
+            raise self.error(str(error)) from None
+
+    def state(self) -> dict[str, Any]:
+        return {"generator": base64.b64encode(self.random.get_state().numpy().tobytes()).decode()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.random.set_state(torch.frombuffer(bytearray(base64.b64decode(state["generator"])), dtype=torch.uint8))
+
+
+@register("MemoryData")
+class MemoryData(Layer):
+    """Arrays that the caller gives, over and over -> data (N, channels, height, width), label (N, 1, 1, 1).
+
+    N is batch_size. set_arrays gives them; like Caffe's Reset it leaves transform_param aside.
+    """
+
+    bottoms = (0, 0)
+    tops = (2, 2)
+
+    def setup(self, bottom: list[Shape]) -> list[Shape]:
+        param = self.param.memory_data_param
+        self.shape = (param.batch_size, param.channels, param.height, param.width)
+        if min(self.shape) < 1:
+            raise self.error(f"batch_size, channels, height, width {self.shape} where at least 1 was expected")
+        self.arrays: tuple[np.ndarray, np.ndarray] | None = None
+        self.position = 0
+        return [self.shape, (param.batch_size, 1, 1, 1)]
+
+    def set_arrays(self, data: np.ndarray, labels: np.ndarray) -> None:
+        """Read from the first of `data` (n, channels, height, width) and `labels` (n,) on; n is full batches."""
+        batch, *image = self.shape
+        if data.shape[1:] != tuple(image) or len(data) % batch or not len(data) or labels.size != len(data):
+            raise self.error(f"data of shape {data.shape} and labels of shape {labels.shape} where (n, "
+                             f"{', '.join(map(str, image))}) and (n,) were expected, n a multiple of {batch}")
+        self.arrays = np.asarray(data, np.float32), np.asarray(labels, np.float32).reshape(-1, 1, 1, 1)
+        self.position = 0
+
+    def forward(self, bottom: Tensors) -> Tensors:
+        if self.arrays is None:
+            raise self.error("no arrays were given; set_arrays gives them")
+        batch = slice(self.position, self.position + self.shape[0])
+        self.position = batch.stop % len(self.arrays[0])
+        return [torch.tensor(array[batch]) for array in self.arrays]
+
+    def state(self) -> dict[str, Any]:
+        return {"position": self.position}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.position = state["position"]

@@ -46,6 +46,25 @@ class Graph(Protocol):
     def node(self, operator: str, inputs: list[str], **attributes: Any) -> str:
         """Add a node with one output; return the output's name."""
 
+    def node_outputs(self, operator: str, inputs: list[str], outputs: int, **attributes: Any) -> list[str]:
+        """Add a node with several outputs; return their names."""
+
+    def cast(self, value: str, dtype: type[np.generic]) -> str:
+        """Add a node that turns a value's numbers, float32, into another type; return the output's name."""
+
+
+class _EndOfGradient(torch.autograd.Function):
+    """Hands a layer's top on; a gradient that comes back to it is an error."""
+
+    @staticmethod
+    def forward(context: Any, top: torch.Tensor, layer: "Layer", *bottom: torch.Tensor) -> torch.Tensor:
+        context.layer = layer
+        return top.view_as(top)
+
+    @staticmethod
+    def backward(context: Any, *gradient: torch.Tensor) -> None:
+        raise context.layer.error(f"a loss depends on a top through which {context.layer.type} passes no gradient")
+
 
 class Layer:
     """One layer: `setup` once with the bottoms' shapes, then `forward` for every batch; torch differentiates it.
@@ -89,6 +108,11 @@ class Layer:
     def onnx(self, graph: Graph, bottom: list[str]) -> list[str]:
         """Add what forward does in TEST to an ONNX graph, the bottoms being values of it, and name the tops' values."""
         raise self.error(f"{self.type} has no ONNX form here")
+
+    def without_gradient(self, top: torch.Tensor, *bottom: torch.Tensor) -> torch.Tensor:
+        """A top made from `bottom` without derivative: as in Caffe, it is an error when a loss needs one."""
+        ended: torch.Tensor = _EndOfGradient.apply(top.detach(), self, *bottom)
+        return ended
 
     def state(self) -> dict[str, Any]:
         """What a resumed run must have back beside the blobs, fit for JSON: a reader's position, a generator."""

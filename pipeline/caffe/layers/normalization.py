@@ -1,8 +1,10 @@
-"""Batch normalisation."""
+"""Layers that set values in proportion to those around them."""
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 
-from pipeline.caffe.caffe_pb2 import FillerParameter
+from pipeline.caffe.caffe_pb2 import FillerParameter, LRNParameter
 from pipeline.caffe.layers.layer import Graph, Layer, Shape, Tensors, register
 
 
@@ -56,3 +58,78 @@ class BatchNorm(Layer):
         scale = 0.0 if factor.item() == 0 else 1 / factor.item()
         constants = [torch.ones_like(mean), torch.zeros_like(mean), mean * scale, variance * scale]
         return [graph.node("BatchNormalization", [*bottom, *map(graph.constant, constants)], epsilon=param.eps)]
+
+
+@register("LRN")
+class LRN(Layer):
+    """Local response normalisation: x / (k + alpha/n * sum of squares over a window)^beta. Shape unchanged.
+
+    ACROSS_CHANNELS: n = local_size channels around each. WITHIN_CHANNEL: n = local_size^2 pixels, k fixed at 1, the
+    window's average counting padding (caffe/layers/lrn_layer.cpp).
+    """
+
+    def setup(self, bottom: list[Shape]) -> list[Shape]:
+        if self.param.lrn_param.local_size % 2 == 0:
+            raise self.error(f"local_size {self.param.lrn_param.local_size} where an odd number was expected")
+        if len(bottom[0]) != 4:
+            raise self.error(f"bottom of shape {bottom[0]} where (N, C, H, W) was expected")
+        return bottom
+
+    def forward(self, bottom: Tensors) -> Tensors:
+        param = self.param.lrn_param
+        x, size = bottom[0], param.local_size
+        half = size // 2
+        if param.norm_region == LRNParameter.ACROSS_CHANNELS:
+            squares = F.pad(x.square().unsqueeze(1), (0, 0, 0, 0, half, half))
+            averages = F.avg_pool3d(squares, (size, 1, 1), stride=1).squeeze(1)
+            return [x * (param.k + param.alpha * averages).pow(-param.beta)]
+        averages = F.avg_pool2d(x.square(), size, stride=1, padding=half)
+        return [x * (1 + param.alpha * averages).pow(-param.beta)]
+
+    def onnx(self, graph: Graph, bottom: list[str]) -> list[str]:
+        param = self.param.lrn_param
+        size, half = param.local_size, param.local_size // 2
+        if param.norm_region == LRNParameter.ACROSS_CHANNELS:
+            return [graph.node("LRN", bottom, size=size, alpha=param.alpha, beta=param.beta, bias=param.k)]
+        averages = graph.node("AveragePool", [graph.node("Mul", bottom * 2)], kernel_shape=[size] * 2,
+                              pads=[half] * 4, count_include_pad=1)
+        scaled = graph.node("Mul", [averages, graph.constant(np.array(param.alpha))])
+        base = graph.node("Add", [scaled, graph.constant(np.array(1))])
+        return [graph.node("Div", [*bottom, graph.node("Pow", [base, graph.constant(np.array(param.beta))])])]
+
+
+@register("MVN")
+class MVN(Layer):
+    """(x - mean) / (standard deviation + eps) of every channel, or of every item with across_channels. Shape unchanged.
+
+    bottom (N, C, ...). normalize_variance: false leaves the division out. The deviation is the biased one.
+    """
+
+    def setup(self, bottom: list[Shape]) -> list[Shape]:
+        if len(bottom[0]) < 2:
+            raise self.error(f"bottom of shape {bottom[0]} where at least two axes were expected")
+        self.first = 1 if self.param.mvn_param.across_channels else 2
+        return bottom
+
+    def forward(self, bottom: Tensors) -> Tensors:
+        param = self.param.mvn_param
+        vectors = bottom[0].reshape(*bottom[0].shape[: self.first], -1)
+        centred = vectors - vectors.mean(-1, keepdim=True)
+        if param.normalize_variance:
+            variance = centred.square().mean(-1, keepdim=True)
+            # Caffe's gradient has eps beside the deviation wherever it divides by it, also in that of the root.
+            scale = variance.detach().sqrt() + param.eps
+            centred = centred / (scale + (variance - variance.detach()) / (2 * scale))
+        return [centred.reshape(bottom[0].shape)]
+
+    def onnx(self, graph: Graph, bottom: list[str]) -> list[str]:
+        param = self.param.mvn_param
+        axes = list(range(self.first, len(graph.shapes[bottom[0]])))
+        if not axes:  # a mean of one value is the value
+            return [graph.node("Sub", bottom * 2)]
+        centred = graph.node("Sub", [*bottom, graph.node("ReduceMean", bottom, axes=axes)])
+        if not param.normalize_variance:
+            return [centred]
+        variance = graph.node("ReduceMean", [graph.node("Mul", [centred] * 2)], axes=axes)
+        scale = graph.node("Add", [graph.node("Sqrt", [variance]), graph.constant(np.array(param.eps))])
+        return [graph.node("Div", [centred, scale])]

@@ -1,6 +1,7 @@
-"""Layers that copy, join and reshape without arithmetic."""
+"""Layers that copy, cut, join and reshape without arithmetic."""
 
 import math
+from itertools import pairwise
 
 import torch
 
@@ -128,3 +129,92 @@ class Reshape(Layer):
         if -1 in kept:
             raise self.error("axes that move and whose size is only known at run time have no ONNX form here")
         return [graph.node("Reshape", [*bottom, graph.constant([0] * self.first + [*dims, *kept])])]
+
+
+@register("Slice")
+class Slice(Layer):
+    """The bottom cut along `axis` (or the older slice_dim) before every slice_point, or into equal parts."""
+
+    tops = (1, None)
+
+    def setup(self, bottom: list[Shape]) -> list[Shape]:
+        param = self.param.slice_param
+        if param.HasField("axis") and param.HasField("slice_dim"):
+            raise self.error("both axis and slice_dim are given")
+        self.along = self.axis(param.slice_dim if param.HasField("slice_dim") else param.axis, bottom[0])
+        size, parts = bottom[0][self.along], len(self.param.top)
+        points = [0, *param.slice_point, size]
+        if not param.slice_point:
+            if size % parts:
+                raise self.error(f"{parts} tops do not divide the {size} of axis {self.along} of a bottom of shape "
+                                 f"{bottom[0]}; give slice_point")
+            points = list(range(0, size + 1, size // parts))
+        if len(points) != parts + 1 or any(end <= start for start, end in pairwise(points)):
+            raise self.error(f"slice_point {list(param.slice_point)} where {parts - 1} rising numbers between 0 and "
+                             f"{size} were expected")
+        self.parts = list(pairwise(points))
+        return [(*bottom[0][: self.along], end - start, *bottom[0][self.along + 1 :]) for start, end in self.parts]
+
+    def forward(self, bottom: Tensors) -> Tensors:
+        return [bottom[0].narrow(self.along, start, end - start) for start, end in self.parts]
+
+    def onnx(self, graph: Graph, bottom: list[str]) -> list[str]:
+        return [graph.node("Slice", [*bottom, *(graph.constant([number]) for number in (start, end, self.along))])
+                for start, end in self.parts]
+
+
+@register("Crop")
+class Crop(Layer):
+    """The first bottom cut to the second's size on every axis from `axis` on, starting at `offset`.
+
+    One offset is for all those axes, none is 0. The second bottom gives no more than its shape.
+    """
+
+    bottoms = (2, 2)
+
+    def setup(self, bottom: list[Shape]) -> list[Shape]:
+        param = self.param.crop_param
+        whole, wanted = bottom
+        self.first = self.axis(param.axis, whole)
+        axes = len(whole) - self.first
+        offset = list(param.offset) or [0]
+        if len(offset) not in (1, axes) or len(wanted) != len(whole):
+            raise self.error(f"{len(param.offset)} offsets and bottoms of shapes {whole} and {wanted} where 0, 1 or "
+                             f"{axes} offsets and as many axes in both were expected")
+        self.offset = offset * (axes if len(offset) == 1 else 1)
+        for axis, start in enumerate(self.offset, self.first):
+            if start + wanted[axis] > whole[axis]:
+                raise self.error(f"{wanted[axis]} from offset {start} do not lie within axis {axis} of a bottom of "
+                                 f"shape {whole}")
+        return [(*whole[: self.first], *wanted[self.first :])]
+
+    def forward(self, bottom: Tensors) -> Tensors:
+        top = bottom[0]
+        for axis, start in enumerate(self.offset, self.first):
+            top = top.narrow(axis, start, bottom[1].shape[axis])
+        return [top]
+
+    def onnx(self, graph: Graph, bottom: list[str]) -> list[str]:
+        size = graph.node("Shape", [bottom[1]], start=self.first)
+        starts = graph.constant(self.offset)
+        axes = graph.constant(list(range(self.first, self.first + len(self.offset))))
+        return [graph.node("Slice", [bottom[0], starts, graph.node("Add", [size, starts]), axes])]
+
+
+@register("Tile")
+class Tile(Layer):
+    """The bottom `tiles` times over along `axis`."""
+
+    def setup(self, bottom: list[Shape]) -> list[Shape]:
+        param = self.param.tile_param
+        if param.tiles < 1:
+            raise self.error(f"tiles {param.tiles} where at least 1 was expected")
+        axis = self.axis(param.axis, bottom[0])
+        self.repeats = [param.tiles if index == axis else 1 for index in range(len(bottom[0]))]
+        return [tuple(size * count for size, count in zip(bottom[0], self.repeats, strict=True))]
+
+    def forward(self, bottom: Tensors) -> Tensors:
+        return [bottom[0].repeat(self.repeats)]
+
+    def onnx(self, graph: Graph, bottom: list[str]) -> list[str]:
+        return [graph.node("Tile", [*bottom, graph.constant(self.repeats)])]
