@@ -409,3 +409,13 @@ def test_landmarks_do_not_show_a_hidden_face() -> None:
 
 def test_own_labels_have_colours_that_differ() -> None:
     assert len(set(colours(("calm", "bored", "happy")).values())) == 3
+
+
+@pytest.mark.parametrize("parts", [Parts(), Parts(faces="single")])
+def test_labels_are_drawn_under_other_names(parts: Parts) -> None:
+    """FER+ calls happy happiness, in the same colour."""
+    ours, theirs = (tuple(label.replace("happy", name) for label in LABELS) for name in ("happy", "happiness"))
+    image = grey()
+    renamed = Overlay(parts, {"happy": "happiness"}).draw(image, reading(image, face(BOX, "happy", ours)))
+    assert np.array_equal(renamed, Overlay(parts).draw(image, reading(image, face(BOX, "happiness", theirs))))
+    assert not np.array_equal(renamed, Overlay(parts).draw(image, reading(image, face(BOX, "happy", ours))))

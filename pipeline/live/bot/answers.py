@@ -12,7 +12,7 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from pipeline.live.bot.texts import label_in, say
+from pipeline.live.bot.texts import LABELS, label_in, say
 from pipeline.live.frames import Frame, SourceError
 from pipeline.live.overlay import Overlay, Parts
 from pipeline.live.readings import FaceReading, Reading
@@ -87,7 +87,7 @@ def answer_image(reader: Reader, data: bytes, language: str) -> Answer:
     if not reading.faces:
         return Answer(say(language, "no_face"))
     ordered = numbered(reading)
-    drawn = Overlay(PARTS).draw(image, ordered)
+    drawn = Overlay(PARTS, LABELS.get(language, {})).draw(image, ordered)
     lines = [_face_line(language, face) for face in sorted(ordered.faces, key=lambda face: face.track or 0)]
     return _picture_answer(drawn, "\n".join(lines))
 
@@ -103,11 +103,11 @@ def answer_video(reader: Reader, data: bytes, language: str, seconds: int, stop:
     with TemporaryDirectory(prefix="bot-") as folder:  # FFmpeg finds its way about a file only, not about bytes
         given, drawn = Path(folder, "given"), Path(folder, "drawn.mp4")
         given.write_bytes(data)
-        session = reader.session()
+        session, overlay = reader.session(), Overlay(PARTS, LABELS.get(language, {}))
         times: dict[int, Counter[str]] = defaultdict(Counter)
         end = 0.0
         try:
-            with VideoFile(given) as source, AnnotatedVideo(drawn, Overlay(PARTS), given) as sink:
+            with VideoFile(given) as source, AnnotatedVideo(drawn, overlay, given) as sink:
                 if source.stream.width * source.stream.height > VIDEO_SIZE[0] * VIDEO_SIZE[1]:
                     raise Refusal("video_too_large", width=VIDEO_SIZE[0], height=VIDEO_SIZE[1])
                 for frame in source:

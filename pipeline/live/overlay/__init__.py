@@ -1,6 +1,8 @@
 """Draws readings over frames: boxes, landmarks, labels, probability bars and emoji, legible on any frame."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
@@ -41,8 +43,10 @@ class Parts:
 class Overlay:
     """Draws the readings of one source. Of a video the frames come in order: bars stay where they were before."""
 
-    def __init__(self, parts: Parts = Parts()) -> None:
+    def __init__(self, parts: Parts = Parts(), names: Mapping[str, str] = MappingProxyType({})) -> None:
+        """names: of labels that are not to be drawn as the model calls them, as in another language."""
         self.parts = parts
+        self.names = names
         self._places: dict[int, tuple[int, int]] = {}  # of bars, by the face's track
         self._single: int | None = None  # track
 
@@ -56,7 +60,7 @@ class Overlay:
         layout = Layout.of(image.shape[1], image.shape[0], side=parts.side)
         canvas = layout.canvas(hide(image, [face.box for face in reading.faces]) if parts.blur else image)
         shown = reading.faces if parts.faces == "all" else self._largest(reading)
-        faces = [Face.of(face, layout) for face in shown]
+        faces = [Face.of(face, layout, self.names) for face in shown]
         for face in reversed(faces):
             if parts.boxes:
                 canvas.outline(face.box, layout.line, face.colour, dashed=face.reading.uncertain)

@@ -14,7 +14,6 @@ from pipeline.live.overlay.layout import (
     Layout,
     overlap,
     panel_size,
-    printable,
 )
 
 BRIEF_ROWS = 3  # in a panel that has little room
@@ -112,7 +111,7 @@ def draw_rows(canvas: Canvas, face: Face, area: Rectangle, text: int, most: int)
         strong = label == face.reading.label
         colour = WHITE if strong else MUTED
         half = round(text * (0.42 if strong else 0.3))
-        name = shorten(printable(label), text, begin - left - text // 3)
+        name = shorten(face.name(label), text, begin - left - text // 3)
         length = round(min(max(0.0, probability), 1.0) * (end - begin))
         canvas.text(name, text, colour, left, middle)
         canvas.fill((begin, middle - half, end, middle + half), TRACK)

@@ -1,5 +1,6 @@
 """Where things lie on the canvas and how large they are, from the frame's size alone, so that no picture jumps."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import cv2
@@ -106,17 +107,18 @@ class Layout:
 
 @dataclass(frozen=True)
 class Face:
-    """A reading with its box on the canvas and the colours of its labels."""
+    """A reading with its box on the canvas, and its labels' colours and names, where these are others than they."""
 
     reading: FaceReading
     box: tuple[float, float, float, float]
     palette: dict[str, str]
+    names: Mapping[str, str]
 
     @classmethod
-    def of(cls, reading: FaceReading, layout: Layout) -> "Face":
+    def of(cls, reading: FaceReading, layout: Layout, names: Mapping[str, str]) -> "Face":
         left, top, right, bottom = reading.box
         box = (*layout.place(left, top), *layout.place(right, bottom))
-        return cls(reading, box, colours(tuple(reading.probabilities)))
+        return cls(reading, box, colours(tuple(reading.probabilities)), names)
 
     @property
     def area(self) -> Rectangle:
@@ -145,7 +147,11 @@ class Face:
         """ "#2 happy 93%", the label cut so that all of it, at this size of text, fits into `width` pixels."""
         track = "" if self.reading.track is None else f"#{self.reading.track} "
         sure = f"{'?' if self.reading.uncertain else ''} {self.reading.probabilities[self.reading.label]:.0%}"
-        return track + shorten(printable(self.reading.label), size, width - text_width(track + sure, size)) + sure
+        return track + shorten(self.name(self.reading.label), size, width - text_width(track + sure, size)) + sure
+
+    def name(self, label: str) -> str:
+        """What a label is called."""
+        return printable(self.names.get(label, label))
 
     def rows(self, most: int) -> dict[str, float]:
         """Probabilities by label, at most so many and those the greatest, in the model's order."""
