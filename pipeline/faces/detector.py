@@ -3,9 +3,12 @@
 import pkgutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+
+from pipeline.errors import InputError
 
 LANDMARKS = ("left_eye", "right_eye", "nose", "mouth_left", "mouth_right")  # left is the picture's left
 
@@ -59,13 +62,36 @@ class Detector(Protocol):
 
 # Classes by the name that commands and settings know; each is imported, with what it needs, when it is asked for.
 DETECTORS = {
+    "haar": "pipeline.faces.haar:Haar",
     "mtcnn": "pipeline.faces.mtcnn:Mtcnn",
     "none": "pipeline.faces.detector:WholeImage",
+    "yolo": "pipeline.faces.yolo:Yolo",
+    "yunet": "pipeline.faces.yunet:YuNet",
+}
+# Those that come without a model, and where the user finds one.
+MODEL_SOURCES = {
+    "yolo": "a YOLO face model, v5 to v11, exported to ONNX, as deepcam-cn/yolov5-face, derronqi/yolov7-face, "
+            "derronqi/yolov8-face and akanametov/yolo-face on GitHub publish them",
+    "yunet": "face_detection_yunet_2023mar.onnx, as OpenCV's model zoo on GitHub, opencv/opencv_zoo, publishes it",
 }
 
 
-def build_detector(name: str, **options: Any) -> Detector:
-    """The detector called `name` in DETECTORS. All take the options min_face, in pixels, and threads."""
+def build_detector(name: str, *, model: Path | None = None, **options: Any) -> Detector:
+    """The detector called `name` in DETECTORS. All take the options min_face, in pixels, and threads.
+
+    model: the file of a detector that comes without one, which are those in MODEL_SOURCES. Raises InputError when it is
+    missing or not wanted, and when there is no such detector.
+    """
+    if name not in DETECTORS:
+        raise InputError(f"detector {name!r} where one of {', '.join(DETECTORS)} was expected")
+    if name in MODEL_SOURCES:
+        if model is None:
+            raise InputError(f"detector {name} needs the file of a model: {MODEL_SOURCES[name]}")
+        if not model.is_file():
+            raise InputError(f"{model}: no such file where {name}'s model was expected: {MODEL_SOURCES[name]}")
+        options["model"] = model
+    elif model is not None:
+        raise InputError(f"{model}: {name} takes no model file, only {' and '.join(MODEL_SOURCES)} do")
     detector: Detector = pkgutil.resolve_name(DETECTORS[name])(**options)
     return detector
 

@@ -1,9 +1,14 @@
 """What detectors give, and the detectors by name."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+from test_yolo import bright_cells
+from test_yunet import white_cells
 
-from pipeline.faces.detector import DETECTORS, Detections, build_detector
+from pipeline.errors import InputError
+from pipeline.faces.detector import DETECTORS, MODEL_SOURCES, Detections, build_detector
 
 
 def detections(**changed: np.ndarray) -> Detections:
@@ -39,8 +44,10 @@ def test_refuses_what_does_not_fit(name: str, array: np.ndarray, message: str) -
 
 
 @pytest.mark.parametrize("name", DETECTORS)
-def test_every_detector_is_built_by_name_with_the_same_options(name: str) -> None:
-    detector = build_detector(name, min_face=24, threads=1)
+def test_every_detector_is_built_by_name_with_the_same_options(name: str, tmp_path: Path) -> None:
+    make = {"yolo": bright_cells, "yunet": white_cells}.get(name)
+    model = make(tmp_path / "model.onnx") if make else None
+    detector = build_detector(name, min_face=24, threads=1, model=model)
     images = [np.zeros((50, 40, 3), np.uint8), np.zeros((30, 30, 3), np.uint8)]
     found = detector.detect(images)
     assert [type(each) for each in found] == [Detections] * 2
@@ -52,3 +59,11 @@ def test_none_takes_the_whole_image_for_the_face() -> None:
     found, = build_detector("none").detect([np.zeros((50, 40, 3), np.uint8)])
     assert found.boxes.tolist() == [[0, 0, 39, 49]]
     assert np.isnan(found.landmarks).all()
+
+
+def test_detectors_that_are_unknown_and_models_that_nobody_takes_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="detector 'dlib' where one of haar, mtcnn, none, yolo, yunet was expected"):
+        build_detector("dlib")
+    for name in sorted(set(DETECTORS) - set(MODEL_SOURCES)):
+        with pytest.raises(InputError, match=f"model.onnx: {name} takes no model file, only yolo and yunet do"):
+            build_detector(name, model=tmp_path / "model.onnx")

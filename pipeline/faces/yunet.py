@@ -1,0 +1,69 @@
+"""YuNet by OpenCV's FaceDetectorYN (Wu, Peng, Yu: YuNet: A Tiny Millisecond-level Face Detector, 2023)."""
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from pipeline.errors import InputError
+from pipeline.faces.detector import MODEL_SOURCES, Detections, check_images
+
+SCORE = 0.6  # of a face
+OVERLAP = 0.3  # of two boxes over which they are one face: OpenCV's own
+CANDIDATES = 5000  # before overlapping ones go: OpenCV's own
+SMALLEST = 10  # pixels: of the faces that it was trained to find, of 10x10 to 300x300
+MAX_SIDE = 640  # of the image as the net sees it, beyond which a face that fills it is larger than those
+
+
+class YuNet:
+    """OpenCV's FaceDetectorYN with the user's model file.
+
+    min_face: side in pixels of the smallest face looked for: images are made as small as it allows, and no larger than
+    MAX_SIDE. threads: taken for the sake of the other detectors; OpenCV's own setting, cv2.setNumThreads, rules.
+    Several threads may call detect at once, each with a net of its own, as OpenCV's are not to be shared. Raises
+    InputError when the file is not such a model.
+    """
+
+    def __init__(self, *, model: Path, min_face: int = 20, threads: int = 1) -> None:
+        self.min_face = min_face
+        self._model = model
+        self._own = threading.local()
+        self.detect([np.zeros((64, 64, 3), np.uint8)])  # what is no model is told now and not at the first image
+
+    def detect(self, images: Sequence[np.ndarray]) -> list[Detections]:
+        """Find the faces in each of the images, (H, W, 3) uint8 RGB, the best score first."""
+        check_images(images)
+        return [self._detect(image) for image in images]
+
+    def _detect(self, image: np.ndarray) -> Detections:
+        height, width = image.shape[:2]
+        scale = min(1, SMALLEST / self.min_face, MAX_SIDE / max(height, width))
+        size = max(1, round(width * scale)), max(1, round(height * scale))
+        small = cv2.resize(image, size, interpolation=cv2.INTER_AREA) if scale < 1 else image
+        try:
+            if not hasattr(self._own, "net"):
+                self._own.net = cv2.FaceDetectorYN.create(str(self._model), "", size, SCORE, OVERLAP, CANDIDATES)
+            self._own.net.setInputSize(size)
+            faces = self._own.net.detect(cv2.cvtColor(small, cv2.COLOR_RGB2BGR))[1]
+        except (cv2.error, SystemError) as error:
+            reason = " ".join(str(error).split())
+            raise InputError(
+                f"{self._model}: not a model that OpenCV's FaceDetectorYN runs; {MODEL_SOURCES['yunet']} was expected "
+                f"({reason})"
+            ) from None
+        if faces is None:
+            return Detections.none()
+        # A row is left, top, width, height, the landmarks in LANDMARKS' order, and the score.
+        faces = faces[np.argsort(-faces[:, 14], kind="stable")].astype(np.float64)
+        steps = np.array([width, height]) / size
+        corner = faces[:, :2] * steps
+        opposite = (faces[:, :2] + faces[:, 2:4]) * steps - 1
+        boxes = np.concatenate([corner, np.maximum(corner, opposite)], axis=1).clip(0, [width - 1, height - 1] * 2)
+        landmarks = (faces[:, 4:14].reshape(-1, 5, 2) + 0.5) * steps - 0.5
+        large = (boxes[:, 2:] - boxes[:, :2] + 1).max(axis=1) >= self.min_face
+        return Detections(
+            boxes[large].astype(np.float32), faces[large, 14].clip(0, 1).astype(np.float32),
+            landmarks[large].astype(np.float32),
+        )  # fmt: skip
