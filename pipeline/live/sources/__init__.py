@@ -3,7 +3,6 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
-from urllib.parse import urlsplit
 
 from pipeline.live.fetch import StatusError, look, without_credentials
 from pipeline.live.frames import FrameSource, SourceError
@@ -76,7 +75,7 @@ def is_live(word: str) -> bool:
     scheme = ADDRESS.match(word)
     if not scheme:
         return bool(CAMERA.fullmatch(word))
-    return PurePosixPath(urlsplit(word).path).suffix.lower() not in IMAGES + VIDEOS
+    return scheme["scheme"].lower() in STREAMS or _suffix(word) not in IMAGES + VIDEOS
 
 
 def _camera(word: str) -> Camera:
@@ -98,7 +97,7 @@ def _address(url: str, scheme: str) -> ImageAddress | VideoAddress | Stream:
         if error.status == 401 and "@" in url:  # a camera that wants a digest of the password, as FFmpeg can make it
             return Stream(url)
         raise
-    suffix = PurePosixPath(urlsplit(url).path).suffix.lower()
+    suffix = _suffix(url)
     kind = content.media_type
     if kind in PLAYLISTS or suffix == ".m3u8":
         return VideoAddress(url) if has_an_end(url) else Stream(url)
@@ -110,3 +109,7 @@ def _address(url: str, scheme: str) -> ImageAddress | VideoAddress | Stream:
             "has another address than the thing itself"
         )
     return VideoAddress(url) if content.length is not None else Stream(url)
+
+
+def _suffix(url: str) -> str:
+    return PurePosixPath(re.split(r"[?#]", url, maxsplit=1)[0]).suffix.lower()

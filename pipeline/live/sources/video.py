@@ -100,14 +100,14 @@ class Video:
         self.failed = damage.count
         damage.summarise()
         if index == 0:
-            raise SourceError(f"{self.name}: a video without a single frame that can be read; is the file whole?")
+            raise SourceError(f"{self.name}: a video without a single frame that can be read; is it whole?")
         self._tell_early_end(index, at + 1 / rate)
 
     def _tell_early_end(self, frames: int, end: float) -> None:
         duration = float((self.stream.duration or 0) * (self.stream.time_base or 0))
         if self.total and duration and frames + self.failed < self.total and end < 0.98 * duration - 0.5:
             self.failed += self.total - frames - self.failed
-            log.error("error: %s: ends after %d of %d frames, %.1f of %.1f s; is the file whole?",
+            log.error("error: %s: ends after %d of %d frames, %.1f of %.1f s; is it whole?",
                       self.name, frames, self.total, end, duration)  # fmt: skip
 
 
@@ -149,17 +149,18 @@ def open_container(location: str, options: dict[str, str], name: str) -> "InputC
     import av
 
     av.logging.set_level(None)  # FFmpeg's own lines name addresses with their passwords
+    remote = not location.startswith("file:")
     start = time.monotonic()
     try:
         return av.open(
             location,
-            options=options,
-            timeout=(OPEN_SECONDS, READ_SECONDS),
+            options={**options, "max_pixels": str(MAX_PIXELS)},  # for the frames that FFmpeg looks at here
+            timeout=(OPEN_SECONDS, READ_SECONDS) if remote else None,
             metadata_errors="replace",  # titles are in any encoding, and are not needed
         )
     except (av.error.FFmpegError, OSError, ValueError) as error:
         # A time-out comes out as an error of whatever was being read then.
-        late = time.monotonic() - start >= OPEN_SECONDS or isinstance(error, av.error.TimeoutError)
+        late = remote and (time.monotonic() - start >= OPEN_SECONDS or isinstance(error, av.error.TimeoutError))
         reason = f"no answer within {OPEN_SECONDS:g} s; is it up, and the address right?" if late else _reason(error)
         raise SourceError(f"{name}: {reason}") from None
 
