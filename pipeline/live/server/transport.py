@@ -154,8 +154,9 @@ def bind(listen: Listen) -> socket.socket:
 
 def server(app: ASGIApp, listen: Listen, limits: Limits) -> uvicorn.Server:
     """A server that is run with `run(sockets=[bind(listen)])`."""
-    # Access logs hold addresses; requests that are no HTTP are not worth a line each.
-    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
+    logger = logging.getLogger("uvicorn.error")
+    logger.setLevel(logging.ERROR)  # requests that are no HTTP are not worth a line each
+    logger.addFilter(_is_news)
     protocol = cast("type[asyncio.Protocol]", functools.partial(TimedProtocol, limits=limits))
     return uvicorn.Server(
         uvicorn.Config(
@@ -168,7 +169,7 @@ def server(app: ASGIApp, listen: Listen, limits: Limits) -> uvicorn.Server:
             ws_ping_timeout=PING_SECONDS,
             h11_max_incomplete_event_size=HEAD_BYTES,
             log_config=None,
-            access_log=False,
+            access_log=False,  # it would hold addresses
             server_header=False,
             proxy_headers=listen.proxy is not None,
             forwarded_allow_ips=listen.proxy,
@@ -177,6 +178,11 @@ def server(app: ASGIApp, listen: Listen, limits: Limits) -> uvicorn.Server:
             ssl_keyfile=listen.key,
         )
     )
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """uvicorn takes an upgrade that was refused with an answer of its own for one that was forgotten."""
+    return record.msg != "ASGI callable returned without completing handshake."
 
 
 def run(app: ASGIApp, listen: Listen, limits: Limits) -> None:

@@ -65,7 +65,7 @@ function hint(text) {
   $("hint").hidden = !text;
 }
 
-let spokenAt = 0;
+let spokenAt = -Infinity;
 function speak(text, now = false) {
   if (!now && performance.now() - spokenAt < SPEAK_EVERY) return;
   if ($("spoken").textContent === text) return;
@@ -101,7 +101,7 @@ function begin(mode) {
   $("pause").hidden = mode === "picture";
   $("stop").textContent = mode === "camera" ? "Stop" : "Close";
   $("replace").hidden = mode === "camera";
-  $("line").hidden = mode === "picture";
+  $("line").hidden = true;
   $("timeline").classList.toggle("seekable", mode === "video");
   video.classList.toggle("mirrored", mirrored());
   timeLine.clear(null);
@@ -226,7 +226,9 @@ async function openLive(run) {
       connection("ready", "Connected");
       state.retries = 0;
       state.lastFace = performance.now();
+      $("line").hidden = false;
       noTrouble();
+      drawTimeLine();
     },
     reading(message) { if (run === state.run) took(message); },
     problem(problem) { if (run === state.run) hint(problem.detail || problem.title); },
@@ -407,7 +409,7 @@ function show(reading, now = false) {
 // Cards are kept from reading to reading, so that the focus stays and bars move.
 function showFaces(faces) {
   const list = $("faces");
-  const shown = faces.slice(0, SHOWN_FACES);
+  const shown = faces.slice(0, SHOWN_FACES).sort((a, b) => a.track - b.track); // cards that stay where they are
   list.classList.toggle("several", shown.length > 1);
   if (!shown.length) {
     if (!list.querySelector(".empty")) {
@@ -539,9 +541,10 @@ async function askToken(wrong) {
     ? "That was not this server's token. Ask whoever runs it."
     : "Ask whoever runs it. It is kept until you close this page.";
   $("token-value").value = "";
+  $("token").returnValue = "";
   $("token").showModal();
   await new Promise((resolve) => $("token").addEventListener("close", resolve, { once: true }));
-  useToken($("token-value").value.trim());
+  useToken($("token").returnValue === "use" ? $("token-value").value.trim() : "");
   return hasToken();
 }
 
