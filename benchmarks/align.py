@@ -4,47 +4,44 @@
 
 The package needs TensorFlow, so it runs in an environment of its own, made in FOLDER the first time. Both sides find
 the faces of the same images, held in memory, in a process of their own, by turns, after a warm-up; the best time of
-each counts. Printed too: how far they agree, the rate of the whole stage (files in, files out), and the rates on one
-photo. The last line is the package's time over ours.
+each counts. Printed too: how far they agree, and the rate of the whole stage (files in, files out). The last line is
+the package's time over ours. photo.py compares the two on one photo.
 """
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
 import time
-import venv
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
+from environments import CORES, keep_to_two_cores, make_environment, run_side
+from photo import REQUIREMENTS
 
-REQUIREMENTS = ("mtcnn==1.0.0", "tensorflow-cpu==2.21.0", "scikit-image==0.26.0")  # the last for its photo
-CORES = 2
 PEER_BATCH = 300  # its fastest
 OUR_BATCH = 64  # the stage's
-PHOTO_RUNS = 10
 Detect = Callable[[list[np.ndarray]], list[np.ndarray]]
 
 
-def ours() -> tuple[Detect, Detect]:
-    """Two functions from RGB images to boxes (n, 4) each: for many images, as the stage does, and for one photo."""
+def ours() -> Detect:
+    """A function from RGB images to boxes (n, 4) each, in batches as the stage's."""
     from pipeline.faces.mtcnn import Mtcnn
     from pipeline.threads import map_ahead
 
-    many, one = Mtcnn(threads=1), Mtcnn(threads=CORES)
+    detector = Mtcnn(threads=1)
 
     def detect(images: list[np.ndarray]) -> list[np.ndarray]:
         batches = (images[start:start + OUR_BATCH] for start in range(0, len(images), OUR_BATCH))
-        return [found.boxes for batch in map_ahead(many.detect, batches, CORES) for found in batch]
+        return [found.boxes for batch in map_ahead(detector.detect, batches, CORES) for found in batch]
 
-    return detect, lambda images: [found.boxes for found in one.detect(images)]
+    return detect
 
 
-def peers() -> tuple[Detect, Detect]:
+def peers() -> Detect:
     """The same of the package."""
     from mtcnn import MTCNN
 
@@ -58,25 +55,18 @@ def peers() -> tuple[Detect, Detect]:
             boxes += [rows[rows[:, 0] == index, 1:5] for index in range(len(batch))]
         return boxes
 
-    return detect, detect
+    return detect
 
 
 def measure(side: str, folder: Path) -> None:
-    """Time one side on folder/images.npy and folder/photo.npy; leave times and boxes in folder/SIDE.json."""
+    """Time one side on folder/images.npy; leave times and boxes in folder/SIDE.json."""
     images = [np.repeat(grey[:, :, None], 3, axis=2) for grey in np.load(folder / "images.npy")]
-    photo = np.load(folder / "photo.npy")
-    detect, detect_one = {"ours": ours, "peer": peers}[side]()
+    detect = {"ours": ours, "peer": peers}[side]()
     detect(images[:PEER_BATCH])
     start, processor = time.perf_counter(), time.process_time()
     boxes = detect(images)
     seconds, processor = time.perf_counter() - start, time.process_time() - processor
-    detect_one([photo])
-    start = time.perf_counter()
-    for _ in range(PHOTO_RUNS):
-        detect_one([photo])
-    photo_seconds = (time.perf_counter() - start) / PHOTO_RUNS
-    result = {"seconds": seconds, "processor": processor, "photo": photo_seconds,
-              "boxes": [box.tolist() for box in boxes]}
+    result = {"seconds": seconds, "processor": processor, "boxes": [box.tolist() for box in boxes]}
     (folder / f"{side}.json").write_text(json.dumps(result))
 
 
@@ -89,17 +79,6 @@ def largest_overlap(ours: list[list[float]], theirs: list[list[float]]) -> float
     mine, peers = max(ours, key=area), max(theirs, key=area)
     shared = area([*map(max, mine[:2], peers[:2]), *map(min, mine[2:], peers[2:])])
     return shared / (area(mine) + area(peers) - shared)
-
-
-def make_environment(folder: Path) -> Path:
-    """Its Python, the packages installed the first time."""
-    python, made = folder / "bin" / "python", folder / "made"
-    if not made.exists():
-        print(f"making {folder} with {', '.join(REQUIREMENTS)}", flush=True)
-        venv.create(folder, with_pip=True)
-        subprocess.run([python, "-I", "-m", "pip", "install", "--quiet", *REQUIREMENTS], check=True)
-        made.touch()
-    return python
 
 
 def write_images(csv: Path, count: int, folder: Path) -> None:
@@ -140,23 +119,19 @@ def main() -> None:
         return
     if args.csv is None:
         parser.error("a CSV is needed")
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
-    peer_python = make_environment(args.environment)
+    keep_to_two_cores()
+    peer_python = make_environment(args.environment, REQUIREMENTS)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_images(args.csv, args.images, folder)
-        save_photo = "import sys, numpy, skimage.data; numpy.save(sys.argv[1], skimage.data.astronaut())"
-        subprocess.run([peer_python, "-c", save_photo, folder / "photo.npy"], check=True)
         results: dict[str, list[dict]] = {"peer": [], "ours": []}
         for _ in range(args.repeats):
             for side, python in (("peer", peer_python), ("ours", Path(sys.executable))):
-                subprocess.run([python, __file__, "--measure", side, folder], check=True,
-                               env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}, stderr=subprocess.DEVNULL)
+                run_side(python, __file__, side, folder)
                 result = json.loads((folder / f"{side}.json").read_text())
                 results[side].append(result)
                 print(f"{side}: {args.images / result['seconds']:.0f} images/s, "
-                      f"{result['processor'] / args.images * 1000:.2f} ms of processor an image; "
-                      f"512x512 photo {1 / result['photo']:.1f} images/s", flush=True)
+                      f"{result['processor'] / args.images * 1000:.2f} ms of processor an image", flush=True)
         print(f"the whole stage: {stage_rate(folder)}")
     mine, theirs = results["ours"][0]["boxes"], results["peer"][0]["boxes"]
     both = [(a, b) for a, b in zip(mine, theirs, strict=True) if a and b]
@@ -164,9 +139,8 @@ def main() -> None:
     close = np.mean([largest_overlap(a, b) >= 0.9 for a, b in both])
     print(f"found or not found as the package: {same:.2%} of {len(mine)} images")
     print(f"largest box at IoU 0.9 or more: {close:.2%} of {len(both)} images in which both found a face")
-    for what, key in (("photo ratio", "photo"), ("ratio", "seconds")):
-        best = {side: min(run[key] for run in runs) for side, runs in results.items()}
-        print(f"{what} {best['peer'] / best['ours']:.2f}")
+    best = {side: min(run["seconds"] for run in runs) for side, runs in results.items()}
+    print(f"ratio {best['peer'] / best['ours']:.2f}")
 
 
 if __name__ == "__main__":

@@ -19,11 +19,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-from matplotlib.cbook import get_sample_data
-from PIL import Image
+from pictures import make_photos
 
-from pipeline.predict import SHIPPED_MODEL
+from pipeline.predictor import SHIPPED_MODEL
 
 PATIENCE = 1.5  # seconds
 PHOTOS, SMALL = 200, 2000
@@ -58,19 +56,6 @@ def predict(folder: Path, model: Path) -> Run:
     return Run(first, time.perf_counter() - start, images, faces)
 
 
-def make_images(folder: Path, size: tuple[int, int], count: int) -> Path:
-    """`count` JPEGs of `size` (width, height), each a slightly different cut of matplotlib's portrait."""
-    folder.mkdir()
-    with get_sample_data("grace_hopper.jpg") as file, Image.open(file) as image:
-        face = image.crop((150, 80, 380, 350)) if max(size) < 100 else image.copy()
-    generator = np.random.default_rng(0)
-    for number in range(count):
-        margin = generator.uniform(0, 0.06, 4) * (face.width, face.height, face.width, face.height)
-        box = (margin[0], margin[1], face.width - margin[2], face.height - margin[3])
-        face.resize(size, Image.Resampling.BICUBIC, box).save(folder / f"{number:05d}.jpg", quality=92)
-    return folder
-
-
 def measure(name: str, folder: Path, model: Path, runs: int) -> list[Run]:
     """Run so many times and print what came of it."""
     measured = [predict(folder, model) for _ in range(runs)]
@@ -95,10 +80,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             sets = {str(args.images): args.images}
         else:
             sets = {
-                "photos of 512x600": make_images(Path(temporary, "photos"), (512, 600), PHOTOS),
-                "faces of 48x48": make_images(Path(temporary, "small"), (48, 48), SMALL),
+                "photos of 512x600": make_photos(Path(temporary, "photos"), (512, 600), PHOTOS),
+                "faces of 48x48": make_photos(Path(temporary, "small"), (48, 48), SMALL),
             }
-        predict(make_images(Path(temporary, "warm-up"), (512, 600), 1), args.model)
+        predict(make_photos(Path(temporary, "warm-up"), (512, 600), 1), args.model)
         measured = [run for name, folder in sets.items() for run in measure(name, folder, args.model, args.runs)]
     print(f"ratio {PATIENCE / statistics.median(run.first for run in measured):.2f}")
 
