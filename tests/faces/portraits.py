@@ -1,6 +1,7 @@
 """Pictures for the tests of faces: photographs of one woman, whole and cut out, set before a plain background."""
 
 from collections.abc import Iterator
+from functools import cache
 
 import cv2
 import numpy as np
@@ -11,12 +12,14 @@ FACE = (162, 45, 386, 353)  # of portrait(): left, top, right, bottom, a quarter
 SIZE = (320, 480)  # height and width of scenes
 
 
+@cache
 def portrait() -> np.ndarray:
     """A photograph of one face, (600, 512, 3): it comes with matplotlib."""
     with get_sample_data("grace_hopper.jpg") as file:
         return np.asarray(Image.open(file).convert("RGB"))
 
 
+@cache
 def background(seed: int = 0) -> np.ndarray:
     """Blurred spots of colour, in which there is no face."""
     noise = np.random.default_rng(seed).uniform(0, 255, (*SIZE, 3)).astype(np.float32)
