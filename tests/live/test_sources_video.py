@@ -131,7 +131,7 @@ def test_names_of_all_kinds_are_opened(tmp_path: Path) -> None:
         source, frames = read(path)
         assert len(frames) == 2
         assert source.path == path
-        assert frames[0].name == source.name == video.printable(path)
+        assert frames[0].name == source.name == str(path)
 
 
 def no_packets(path: Path) -> None:
@@ -179,6 +179,14 @@ def test_what_gives_no_frame_is_one_clear_line(tmp_path: Path, make: Callable[[P
         read(path)
     assert str(caught.value).startswith(f"{path}: ")
     assert "\n" not in str(caught.value)
+
+
+def test_a_name_of_several_lines_is_told_on_one(tmp_path: Path) -> None:
+    path = tmp_path / "two\nlines.mp4"
+    path.write_bytes(b"no video " * 100)
+    with pytest.raises(SourceError, match="neither an image nor a video") as caught:
+        read(path)
+    assert str(caught.value).startswith(f"{tmp_path}/two\\nlines.mp4: ")
 
 
 def test_a_video_may_name_no_other_file(tmp_path: Path) -> None:

@@ -51,6 +51,7 @@ class Video:
 
     def __init__(self, name: str, location: str, options: dict[str, str]) -> None:
         self.name = name
+        self.shown = printable(name)  # in messages, which are one line
         self.location = location
         self.options = options
         self.total: int | None = None
@@ -58,9 +59,9 @@ class Video:
 
     def __enter__(self) -> Self:
         """Raises SourceError when it cannot be opened, has no video, or one that cannot be decoded."""
-        self.container = open_container(self.location, self.options, self.name)
+        self.container = open_container(self.location, self.options, self.shown)
         try:
-            self.stream = video_stream(self.container, self.name)
+            self.stream = video_stream(self.container, self.shown)
         except SourceError:
             self.container.close()
             raise
@@ -83,8 +84,8 @@ class Video:
         return frames
 
     def _frames(self) -> Iterator[Frame]:
-        convert = UprightRgb(self.name)
-        damage = Damage(self.name)
+        convert = UprightRgb(self.shown)
+        damage = Damage(self.shown)
         start = (self.container.start_time or 0) / 1_000_000  # AV_TIME_BASE: microseconds
         rate = float(self.stream.average_rate or self.stream.guessed_rate or 25)
         index, at = 0, 0.0
@@ -100,7 +101,7 @@ class Video:
         self.failed = damage.count
         damage.summarise()
         if index == 0:
-            raise SourceError(f"{self.name}: a video without a single frame that can be read; is it whole?")
+            raise SourceError(f"{self.shown}: a video without a single frame that can be read; is it whole?")
         self._tell_early_end(index, at + 1 / rate)
 
     def _tell_early_end(self, frames: int, end: float) -> None:
@@ -108,7 +109,7 @@ class Video:
         if self.total and duration and frames + self.failed < self.total and end < 0.98 * duration - 0.5:
             self.failed += self.total - frames - self.failed
             log.error("error: %s: ends after %d of %d frames, %.1f of %.1f s; is it whole?",
-                      self.name, frames, self.total, end, duration)  # fmt: skip
+                      self.shown, frames, self.total, end, duration)  # fmt: skip
 
 
 class VideoFile(Video):
@@ -116,7 +117,7 @@ class VideoFile(Video):
 
     def __init__(self, path: Path) -> None:
         super().__init__(
-            printable(path),
+            str(path),
             f"file:{path}",  # without it a colon in the name would be taken for a protocol
             {"protocol_whitelist": "file", "format_whitelist": ",".join(FILE_FORMATS)},
         )
@@ -125,7 +126,7 @@ class VideoFile(Video):
     def __enter__(self) -> Self:
         with suppress(OSError):
             if self.path.stat().st_size == 0:
-                raise SourceError(f"{self.name}: an empty file where an image or a video was expected")
+                raise SourceError(f"{self.shown}: an empty file where an image or a video was expected")
         return super().__enter__()
 
 
