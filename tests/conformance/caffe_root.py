@@ -54,18 +54,25 @@ class CaffeRoot:
         self.record("net", path, case, "answer.npz")
         return self._answer()
 
-    def solve(self, name: str, steps: int, start: str) -> dict[str, np.ndarray]:
-        """What NAME.solver.prototxt in the folder does from a .caffemodel or .solverstate; lr is from its log."""
-        log = self.record("solve", f"{name}.solver.prototxt", str(steps), "answer.npz", start)
-        return {**self._answer(), "lr": np.array([float(rate) for rate in re.findall(r"lr = (\S+)", log)])}
+    def solve(self, names: list[str], steps: int, start: str) -> dict[str, dict[str, np.ndarray]]:
+        """What each NAME.solver.prototxt in the folder does from a .caffemodel or .solverstate; lr is from the log.
+
+        "{}" in `start` stands for NAME.
+        """
+        log = self.record("solve", str(steps), start, *names)
+        answers = {}
+        for name, part in zip(names, log.split("solving ")[1:], strict=True):
+            rates = [float(rate) for rate in re.findall(r"lr = (\S+)", part)]
+            answers[name] = {**self._answer(f"{name}.npz"), "lr": np.array(rates)}
+        return answers
 
     def database(self, path: str) -> dict[str, np.ndarray]:
         """Keys, labels and images of an LMDB in the folder."""
         self.record("database", path, "answer.npz")
         return self._answer()
 
-    def _answer(self) -> dict[str, np.ndarray]:
-        with np.load(self.folder / "answer.npz", allow_pickle=False) as arrays:
+    def _answer(self, name: str = "answer.npz") -> dict[str, np.ndarray]:
+        with np.load(self.folder / name, allow_pickle=False) as arrays:
             return dict(arrays)
 
     def __enter__(self) -> "CaffeRoot":

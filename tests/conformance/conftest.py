@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from caffe_root import CaffeRoot
-from harness import make_training_folder
+from solving import make_training_folder
 
 
 @pytest.fixture(autouse=True, scope="module")

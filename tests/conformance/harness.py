@@ -1,9 +1,7 @@
 """Runs a case in the engine, and compares what came out with what real Caffe answered."""
 
 import re
-import shutil
 from collections.abc import Mapping
-from contextlib import chdir
 from pathlib import Path
 
 import cv2
@@ -12,20 +10,16 @@ import torch
 from google.protobuf import text_format
 from values import Values, forwards
 
-from pipeline.caffe import snapshot
 from pipeline.caffe.blobs import write_mean
 from pipeline.caffe.caffe_pb2 import TRAIN, Datum, LayerParameter, NetParameter
 from pipeline.caffe.database import DatabaseWriter, datum_from_image, record_key
 from pipeline.caffe.layers.data import MemoryData
 from pipeline.caffe.net import Net
-from pipeline.caffe.proto import read_net, read_solver, write_prototxt
-from pipeline.caffe.solver import get_solver
+from pipeline.caffe.proto import read_net
 
 HERE = Path(__file__).parent
 CASES = HERE / "cases"
-SOLVERS = HERE / "solvers"
 FACE_EMOTION_NET = Path(__file__).parents[2] / "prototxt/face_emotion_net/train_val.prototxt"
-NO_BIAS = "\n".join(f"# {layer}/1: choice 0" for layer in ("conv1", "conv2", "conv3", "fc1", "fc2", "fc3"))
 TOLERANCE = 1e-5
 
 Arrays = Mapping[str, np.ndarray]
@@ -91,11 +85,6 @@ def recorded(case: str) -> dict[str, np.ndarray]:
     return split_answers(CASES / layer_type / "recorded.npz", name)
 
 
-def recorded_solver(name: str) -> dict[str, np.ndarray]:
-    """Real Caffe's committed answer to a solver."""
-    return split_answers(SOLVERS / "recorded.npz", name)
-
-
 def split_answers(path: Path, name: str) -> dict[str, np.ndarray]:
     """One case's part of a recorded.npz."""
     if not path.is_file():
@@ -151,26 +140,6 @@ def make_databases(folder: Path) -> None:
     write_mean(folder / "infogain.binaryproto", random.uniform(size=(1, 5, 5)).astype(np.float32))
 
 
-def make_training_folder(folder: Path) -> None:
-    """Make what the solvers' cases read: their prototxts, faces_lmdb and its mean, and every net's first weights."""
-    for path in SOLVERS.glob("*.prototxt"):
-        shutil.copy(path, folder)
-    random = np.random.RandomState(1)
-    patterns = np.stack([cv2.resize(random.uniform(size=(6, 6)), (48, 48))[None] for _ in range(7)])  # a class each
-    labels = random.randint(0, 7, size=400)
-    images = (127 * (patterns[labels] + random.uniform(size=(400, 1, 48, 48)))).astype(np.uint8)
-    with DatabaseWriter(folder / "faces_lmdb") as database:
-        for index, (image, label) in enumerate(zip(images, labels.tolist(), strict=True)):
-            database.put(record_key(index, f"{index}.png"), datum_from_image(image, label))
-    write_mean(folder / "mean.binaryproto", images.mean(0, dtype=np.float32))
-    write_prototxt(folder / "face_emotion_net.prototxt", face_emotion_net_from_database())
-    with chdir(folder):
-        for name, rules in (("net", ""), ("face_emotion_net", NO_BIAS)):
-            net = Net(read_net(Path(f"{name}.prototxt")), TRAIN)
-            draw_parameters(net, Values(name, rules))
-            net.save(Path(f"{name}.caffemodel"))
-
-
 def face_emotion_net() -> NetParameter:
     """FaceEmotionNet in TRAIN without what is drawn at random: nothing is dropped out, no data layer."""
     param = read_net(FACE_EMOTION_NET)
@@ -214,29 +183,3 @@ def run_face_emotion_net(path: Path) -> dict[str, np.ndarray]:
             if not layer.blobs_are_learned:
                 answer[f"parameter/{layer.param.name}/{index}"] = blob.detach().numpy()
     return answer
-
-
-def face_emotion_net_from_database() -> NetParameter:
-    """FaceEmotionNet on whole images, 64 at a time."""
-    param = face_emotion_net()
-    param.layer.insert(0, read_net(SOLVERS / "net.prototxt").layer[0])
-    param.layer[0].data_param.batch_size = 64
-    return param
-
-
-def run_solver(path: Path, steps: int, start: Path) -> dict[str, np.ndarray]:
-    """Iterate from a .caffemodel or .solverstate and leave a snapshot; the answer has record.py's keys, and lr."""
-    param = read_solver(path)
-    solver = get_solver(param)
-    if start.suffix == ".solverstate":
-        snapshot.restore(solver, start)
-    else:
-        solver.net.copy_from(start)
-    losses, rates = [], []
-    for _ in range(steps):
-        rates.append(solver.step())
-        losses.append(solver.net.loss.item())
-    snapshot.save(solver, param.snapshot_prefix)
-    parameters = {f"parameter/{layer}/{index}": blob.detach().numpy()
-                  for layer, blobs in solver.net.params.items() for index, blob in enumerate(blobs)}
-    return {"loss": np.array(losses), "lr": np.array(rates), **parameters}

@@ -2,8 +2,9 @@
 
     record.py cases FOLDER                  every FOLDER/LayerType/case.prototxt -> FOLDER/LayerType/recorded.npz
     record.py net NET CASE OUT              a prototxt with the numbers of CASE -> tops and all gradients
-    record.py solve SOLVER STEPS OUT FROM   iterate from a .caffemodel or .solverstate -> losses, and parameters at the
-                                            end; a snapshot is left where the solver says
+    record.py solve STEPS FROM NAME...      iterate every NAME.solver.prototxt from a .caffemodel or .solverstate, "{}"
+                                            in FROM being NAME -> NAME.npz: losses, and the parameters at the end; a
+                                            snapshot is left where the solver says
     record.py database LMDB OUT             raw Datums, read by python3-lmdb -> keys, labels, images
 
 OUT is an .npz.
@@ -77,8 +78,9 @@ def record_cases(folder: Path) -> None:
         np.savez_compressed(str(folder / layer_type / "recorded.npz"), **arrays)
 
 
-def solve(path: Path, steps: int, start: str) -> dict:
-    solver = caffe.get_solver(str(path))
+def solve(name: str, steps: int, start: str) -> dict:
+    print("solving " + name, file=sys.stderr, flush=True)  # among the log's lines, of which the rates are read
+    solver = caffe.get_solver(name + ".solver.prototxt")
     if start.endswith(".solverstate"):
         solver.restore(start)
     else:
@@ -113,7 +115,8 @@ def main() -> None:
     elif command == "net":
         np.savez(arguments[2], **run_net(Path(arguments[0]), arguments[1], every_gradient=True))
     elif command == "solve":
-        np.savez(arguments[2], **solve(Path(arguments[0]), int(arguments[1]), arguments[3]))
+        for name in arguments[2:]:
+            np.savez(name + ".npz", **solve(name, int(arguments[0]), arguments[1].format(name)))
     elif command == "database":
         np.savez(arguments[1], **read_database(arguments[0]))
 

@@ -5,10 +5,22 @@
 
 import shutil
 import sys
+from contextlib import chdir
 
 import numpy as np
 from caffe_root import CaffeRoot
-from harness import CASES, HERE, SOLVERS, make_databases, make_training_folder, write_face_emotion_net
+from harness import CASES, HERE, make_databases, write_face_emotion_net
+from solving import (
+    EXCHANGED,
+    FACE_EMOTION_NET_CASE,
+    FACE_EMOTION_NET_STEPS,
+    NAMES,
+    SOLVERS,
+    STEPS,
+    make_training_folder,
+    packed,
+    run_solver,
+)
 from values import sample
 
 
@@ -28,22 +40,27 @@ def record_face_emotion_net(caffe: CaffeRoot) -> None:
 
 def record_solvers(caffe: CaffeRoot) -> None:
     make_training_folder(caffe.folder)
-    answers = {}
-    for path in sorted(SOLVERS.glob("*.solver.prototxt")):
-        name = path.name.removesuffix(".solver.prototxt")
-        if name == "face_emotion_net":
-            answer = caffe.solve(name, 200, "face_emotion_net.caffemodel")
-            answers[name] = {key: answer[key] for key in ("loss", "lr")}
-        else:
-            answers[name] = caffe.solve(name, 200, "net.caffemodel")
-    caffe.solve("multistep", 50, "net.caffemodel")
-    for suffix in ("caffemodel", "solverstate"):
-        shutil.copy(caffe.folder / f"multistep_iter_50.{suffix}", SOLVERS)
-    answers["resumed at 50"] = caffe.solve("multistep", 100, "net.caffemodel")
-    log = caffe.run("caffe", "train", "-solver", "log.prototxt", "-weights", "net.caffemodel")
-    (SOLVERS / "log.txt").write_text(log[log.index("Starting Optimization") :].partition("\n")[2])
+    answers = caffe.solve(NAMES, STEPS, "net.caffemodel")
+    name = FACE_EMOTION_NET_CASE
+    answer = caffe.solve([name], FACE_EMOTION_NET_STEPS, f"{name}.caffemodel")[name]
+    answers[name] = {key: answer[key] for key in ("loss", "lr")}
+    for name, answer in caffe.solve(EXCHANGED, 100, "net.caffemodel").items():
+        answers[f"{name} at 100"] = answer
+    caffe.solve(EXCHANGED, 50, "net.caffemodel")
+    for name in EXCHANGED:
+        for suffix in ("caffemodel", "solverstate"):
+            shutil.copy(caffe.folder / f"{name}_iter_50.{suffix}", SOLVERS / "snapshots")
+    with chdir(caffe.folder):
+        for name in EXCHANGED:
+            run_solver(name, 50, "net.caffemodel")
+    for name, answer in caffe.solve(EXCHANGED, 50, "{}_iter_50.solverstate").items():
+        answers[f"{name} from ours"] = answer
     np.savez_compressed(SOLVERS / "recorded.npz", **{f"{name}/{key}": value for name, answer in answers.items()
-                                                     for key, value in answer.items()})
+                                                     for key, value in packed(answer).items()})
+    for name in ("log", "debug_info"):
+        log = caffe.run("caffe", "train", "-solver", f"{name}.prototxt", "-weights", "net.caffemodel")
+        lines = log[log.index("Starting Optimization") :].splitlines(keepends=True)[1:]
+        (SOLVERS / f"{name}.txt").write_text("".join(line for line in lines if "Waiting for data" not in line))
 
 
 def main() -> None:
