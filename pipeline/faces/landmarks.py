@@ -29,7 +29,7 @@ class Landmarker:
 
         Gives as many faces, in the boxes' order: O-Net's boxes, clipped to the image, and landmarks; the score is
         O-Net's that a face is there at all. O-Net looks twice, the second time at its own box, and its surer answer
-        counts: on boxes that are off by an eighth, or half as large again, that mends half of the errors.
+        counts: of boxes that are off by an eighth, or half as large again, that mends a third of the errors.
         """
         check_images(images)
         found = []
