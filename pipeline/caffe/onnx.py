@@ -75,9 +75,10 @@ def to_onnx(net: Net, *, flexible: bool = False) -> onnx.ModelProto:
             graph.shapes.setdefault(value, _run_time_shape(net.shapes[name], flexible))
             if isinstance(layer, Input):
                 inputs.append(_value(name, graph.shapes[value]))
-    for name in net.outputs:
+    made = [name for name in net.outputs if name not in net.inputs]  # an input that no layer takes is an output as well
+    for name in made:
         graph.nodes.append(helper.make_node("Identity", [values[name]], [name], f"{name}:output"))
-    outputs = [_value(name, graph.shapes[values[name]]) for name in net.outputs]
+    outputs = [_value(name, graph.shapes[values[name]]) for name in made]
     model = helper.make_model(
         helper.make_graph(graph.nodes, net.name or "net", inputs, outputs, graph.constants),
         opset_imports=[helper.make_opsetid("", OPSET)],

@@ -11,10 +11,14 @@ from pipeline.caffe.layers.layer import Graph, Layer, Shape, Tensors, register
 
 
 class Windows(Layer):
-    """Kernel, stride, pad and dilation of a convolution_param, one number for each spatial axis."""
+    """Kernel, stride, pad and dilation of a convolution_param, one number for each axis after the channels'."""
 
-    def windows_setup(self, axes: int) -> None:
-        """Read them for `axes` spatial axes."""
+    def windows_setup(self, bottom: Shape) -> None:
+        """Read them, and where the channels stand."""
+        self.channel_axis = self.axis(self.param.convolution_param.axis, bottom)
+        axes = len(bottom) - self.channel_axis - 1
+        if not axes:
+            raise self.error(f"bottom of shape {bottom} has no spatial axes after axis {self.channel_axis}")
         self.kernel = self.per_axis("kernel_size", "kernel", axes, None)
         self.stride = self.per_axis("stride", "stride", axes, 1)
         self.pad = self.per_axis("pad", "pad", axes, 0)
@@ -43,13 +47,28 @@ class Windows(Layer):
         return tuple(dilation * (kernel - 1) + 1
                      for kernel, dilation in zip(self.kernel, self.dilation, strict=True))
 
-    def places(self, bottom: Shape, spatial: Sequence[int]) -> Shape:
+    def places(self, bottom: Shape) -> Shape:
         """How many windows fit on each of the bottom's spatial axes."""
         top = tuple((size + 2 * pad - extent) // stride + 1 for size, pad, extent, stride in
-                    zip(spatial, self.pad, self.extent, self.stride, strict=True))
+                    zip(bottom[self.channel_axis + 1 :], self.pad, self.extent, self.stride, strict=True))
         if min(top) < 1:
             raise self.error(f"kernel {self.kernel} is larger than the padded bottom of shape {bottom}")
         return top
+
+    def onnx_windows(self, graph: Graph, operator: str, inputs: list[str], group: int, image: Shape) -> str:
+        """Add a convolution; `image` is its top's shape from the channels on, `inputs` are the bottom and its blobs."""
+        value, *blobs = inputs
+        outer, inner = graph.shapes[value][: self.channel_axis], graph.shapes[value][self.channel_axis :]
+        if len(outer) != 1:
+            if not outer or -1 in (*outer[1:], *inner):
+                raise self.error(f"axis {self.channel_axis} has no ONNX form here for a bottom whose sizes are only "
+                                 "known at run time")
+            value = graph.node("Reshape", [value, graph.constant([-1, *inner])])
+        top = graph.node(operator, [value, *blobs], kernel_shape=self.kernel, strides=self.stride, pads=self.pad * 2,
+                         dilations=self.dilation, group=group)
+        if len(outer) == 1:
+            return top
+        return graph.node("Reshape", [top, graph.constant([*outer, *image])])
 
 
 class Kernels(Windows):
@@ -59,37 +78,51 @@ class Kernels(Windows):
     tops = (1, None)
     operator: ClassVar[str]  # ONNX's name
 
-    def kernels_setup(self, bottom: list[Shape]) -> None:
-        """Check the bottoms' shapes and read what is common to both directions."""
+    def kernels_setup(self, bottom: list[Shape]) -> tuple[int, int]:
+        """Check the bottoms' shapes, read what is common to both directions, and return bottom and top channels."""
         param = self.param.convolution_param
-        axes = len(bottom[0]) - 2
-        if self.axis(param.axis, bottom[0]) != 1 or axes not in (1, 2, 3):
-            raise self.error(f"bottom of shape {bottom[0]} with axis {param.axis} where (N, C, one to three spatial "
-                             "axes) with axis 1 was expected")
+        self.windows_setup(bottom[0])
+        if len(self.kernel) > 3:
+            raise self.error(f"bottom of shape {bottom[0]} where one to three axes after axis {self.channel_axis} were "
+                             "expected")
         if any(shape != bottom[0] for shape in bottom) or len(self.param.top) != len(bottom):
             raise self.error("as many tops as bottoms, all of one shape, were expected")
-        self.windows_setup(axes)
-        channels, outputs, group = bottom[0][1], param.num_output, param.group
+        channels, outputs, group = bottom[0][self.channel_axis], param.num_output, param.group
         if outputs < 1 or group < 1 or channels % group or outputs % group:
             raise self.error(f"group {group} does not divide {channels} channels and num_output {outputs}")
+        return channels, outputs
 
-    def add_blobs(self, weight: Shape) -> None:
-        """Make the weight and, unless bias_term is false, the bias."""
+    def finish_setup(self, bottom: list[Shape], weight: Shape, spatial: Shape) -> list[Shape]:
+        """Make the weight, `weight` its channels, and unless bias_term is false the bias; return the tops' shapes."""
         param = self.param.convolution_param
         self.add_blob((*weight, *self.kernel), param.weight_filler)
         if param.bias_term:
             self.add_blob((param.num_output,), param.bias_filler)
+        self.image = (param.num_output, *spatial)
+        return [(*shape[: self.channel_axis], *self.image) for shape in bottom]
+
+    def convolve(self, images: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        """(N, C, spatial...) to (N, num_output, spatial'...)."""
+        raise NotImplementedError
+
+    def forward(self, bottom: Tensors) -> Tensors:
+        weight, *bias = self.blobs
+        tops = []
+        for value in bottom:
+            images = value.reshape(-1, *value.shape[self.channel_axis :])
+            top = self.convolve(images, weight, bias[0] if bias else None)
+            tops.append(top.reshape(*value.shape[: self.channel_axis], *top.shape[1:]))
+        return tops
 
     def onnx(self, graph: Graph, bottom: list[str]) -> list[str]:
         blobs = [graph.constant(blob) for blob in self.blobs]
-        return [graph.node(self.operator, [value, *blobs], kernel_shape=self.kernel, strides=self.stride,
-                           pads=self.pad * 2, dilations=self.dilation, group=self.param.convolution_param.group)
-                for value in bottom]
+        group = self.param.convolution_param.group
+        return [self.onnx_windows(graph, self.operator, [value, *blobs], group, self.image) for value in bottom]
 
 
 @register("Convolution")
 class Convolution(Kernels):
-    """bottom (N, C, spatial...) -> top (N, num_output, spatial'...), up to three spatial axes.
+    """bottom (N..., C, spatial...), C on `axis` -> top (N..., num_output, spatial'...), up to three spatial axes.
 
     Each spatial axis: floor((size + 2 pad - (dilation (kernel - 1) + 1)) / stride) + 1. Several bottoms share the
     blobs: weight (num_output, C / group, kernel...) and, unless bias_term is false, bias (num_output,).
@@ -99,22 +132,18 @@ class Convolution(Kernels):
     functions: ClassVar[dict[int, Callable[..., torch.Tensor]]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 
     def setup(self, bottom: list[Shape]) -> list[Shape]:
-        self.kernels_setup(bottom)
-        param = self.param.convolution_param
-        self.add_blobs((param.num_output, bottom[0][1] // param.group))
-        spatial = self.places(bottom[0], bottom[0][2:])
-        return [(shape[0], param.num_output, *spatial) for shape in bottom]
+        channels, outputs = self.kernels_setup(bottom)
+        weight = (outputs, channels // self.param.convolution_param.group)
+        return self.finish_setup(bottom, weight, self.places(bottom[0]))
 
-    def forward(self, bottom: Tensors) -> Tensors:
-        weight, *bias = self.blobs
-        convolve = self.functions[len(self.kernel)]
-        return [convolve(value, weight, bias[0] if bias else None, self.stride, self.pad, self.dilation,
-                         self.param.convolution_param.group) for value in bottom]
+    def convolve(self, images: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        return self.functions[len(self.kernel)](images, weight, bias, self.stride, self.pad, self.dilation,
+                                                self.param.convolution_param.group)
 
 
 @register("Deconvolution")
 class Deconvolution(Kernels):
-    """Convolution turned round: bottom (N, C, spatial...) -> top (N, num_output, spatial'...), to enlarge.
+    """Convolution turned round, to enlarge: bottom (N..., C, spatial...) -> top (N..., num_output, spatial'...).
 
     Each spatial axis: stride (size - 1) + dilation (kernel - 1) + 1 - 2 pad. Several bottoms share the blobs: weight
     (C, num_output / group, kernel...) and, unless bias_term is false, bias (num_output,).
@@ -125,38 +154,30 @@ class Deconvolution(Kernels):
         1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
 
     def setup(self, bottom: list[Shape]) -> list[Shape]:
-        self.kernels_setup(bottom)
-        param = self.param.convolution_param
-        self.add_blobs((bottom[0][1], param.num_output // param.group))
+        channels, outputs = self.kernels_setup(bottom)
         spatial = tuple(stride * (size - 1) + extent - 2 * pad for size, stride, extent, pad in
-                        zip(bottom[0][2:], self.stride, self.extent, self.pad, strict=True))
+                        zip(bottom[0][self.channel_axis + 1 :], self.stride, self.extent, self.pad, strict=True))
         if min(spatial) < 1:
             raise self.error(f"pad {self.pad} cuts off all that kernel {self.kernel} makes of a bottom of shape "
                              f"{bottom[0]}")
-        return [(shape[0], param.num_output, *spatial) for shape in bottom]
+        return self.finish_setup(bottom, (channels, outputs // self.param.convolution_param.group), spatial)
 
-    def forward(self, bottom: Tensors) -> Tensors:
-        weight, *bias = self.blobs
-        spread = self.functions[len(self.kernel)]
-        return [spread(value, weight, bias[0] if bias else None, self.stride, self.pad, 0,
-                       self.param.convolution_param.group, self.dilation) for value in bottom]
+    def convolve(self, images: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        return self.functions[len(self.kernel)](images, weight, bias, self.stride, self.pad, 0,
+                                                self.param.convolution_param.group, self.dilation)
 
 
 @register("Im2col")
 class Im2col(Windows):
-    """Every window's values as channels: bottom (outer..., C, spatial...) -> top (outer..., C * kernel, spatial'...).
+    """Every window's values as channels: bottom (N..., C, spatial...) -> top (N..., C * kernel, spatial'...).
 
-    The channels stand on `axis`; sizes are those of a Convolution.
+    Axes and sizes are those of a Convolution.
     """
 
     def setup(self, bottom: list[Shape]) -> list[Shape]:
-        self.channel_axis = self.axis(self.param.convolution_param.axis, bottom[0])
-        spatial = bottom[0][self.channel_axis + 1 :]
-        if not spatial:
-            raise self.error(f"bottom of shape {bottom[0]} has no spatial axes after axis {self.channel_axis}")
-        self.windows_setup(len(spatial))
-        channels = bottom[0][self.channel_axis] * math.prod(self.kernel)
-        return [(*bottom[0][: self.channel_axis], channels, *self.places(bottom[0], spatial))]
+        self.windows_setup(bottom[0])
+        self.image = (bottom[0][self.channel_axis] * math.prod(self.kernel), *self.places(bottom[0]))
+        return [(*bottom[0][: self.channel_axis], *self.image)]
 
     def forward(self, bottom: Tensors) -> Tensors:
         first = self.channel_axis + 1
@@ -168,10 +189,9 @@ class Im2col(Windows):
         return [windows.flatten(self.channel_axis, self.channel_axis + axes)]
 
     def onnx(self, graph: Graph, bottom: list[str]) -> list[str]:
-        shape = graph.shapes[bottom[0]]
-        if self.channel_axis != 1 or len(self.kernel) > 3:
-            raise self.error(f"a bottom of shape {shape} with axis {self.channel_axis} has no ONNX form here")
+        if len(self.kernel) > 3:
+            raise self.error(f"{len(self.kernel)} spatial axes have no ONNX form here")
         size = math.prod(self.kernel)  # a convolution, each of whose kernels picks one place
-        picks = torch.eye(size).reshape(size, 1, *self.kernel).repeat(shape[1], *[1] * (len(self.kernel) + 1))
-        return [graph.node("Conv", [*bottom, graph.constant(picks)], kernel_shape=self.kernel, strides=self.stride,
-                           pads=self.pad * 2, dilations=self.dilation, group=shape[1])]
+        channels = graph.shapes[bottom[0]][self.channel_axis]
+        picks = torch.eye(size).reshape(size, 1, *self.kernel).repeat(channels, *[1] * (len(self.kernel) + 1))
+        return [self.onnx_windows(graph, "Conv", [*bottom, graph.constant(picks)], channels, self.image)]

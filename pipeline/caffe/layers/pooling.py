@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -103,29 +104,40 @@ class Pooling(Layer):
 
     def onnx(self, graph: Graph, bottom: list[str]) -> list[str]:
         param = self.param.pooling_param
-        if len(self.param.top) == 2:
-            raise self.error("a second top, where a value was, has no ONNX form here")
         kind = "MaxPool" if param.pool == PoolingParameter.MAX else "AveragePool"
-        if param.global_pooling:
+        masked = len(self.param.top) == 2
+        spatial = graph.shapes[bottom[0]][2:]
+        if masked and -1 in spatial:
+            raise self.error("where a value was has no ONNX form here for images of any size")
+        if param.global_pooling and not masked:
             return [graph.node(f"Global{kind}", bottom)]
         size: dict[str, Any] = {"kernel_shape": self.kernel, "strides": self.stride}
         ceil_mode = int(param.round_mode == PoolingParameter.CEIL)
-        spatial = graph.shapes[bottom[0]][2:]
         if -1 in spatial:
             if any(self.pad) or any(s > k for s, k in zip(self.stride, self.kernel, strict=True)):
                 raise self.error("pad, or a stride beyond the kernel, has no ONNX form here for images of any size")
             return [graph.node(kind, bottom, **size, ceil_mode=ceil_mode)]
+        if param.global_pooling:
+            return self.onnx_masked(graph, bottom, kernel_shape=spatial)
         # Runtimes differ in which last windows they drop, so the padding says where the last one ends.
         ends = [beyond for _, beyond in self.beyond(spatial)]
         if any(end >= kernel for end, kernel in zip(ends, self.kernel, strict=True)):
             raise self.error(f"stride {self.stride} beyond kernel {self.kernel} leaves a window outside the bottom, "
                              "which has no ONNX form")
         if kind == "MaxPool":
-            return [graph.node(kind, bottom, **size, pads=[*self.pad, *(max(end, 0) for end in ends)])]
+            size["pads"] = [*self.pad, *(max(end, 0) for end in ends)]
+            return self.onnx_masked(graph, bottom, **size) if masked else [graph.node(kind, bottom, **size)]
         if any(self.pad):  # zeros that count, up to H + pad
             ends = [min(end, pad) for end, pad in zip(ends, self.pad, strict=True)]
             bottom = [graph.node("Pad", [*bottom, graph.constant([0, 0, *self.pad, 0, 0, *ends])])]
         return [graph.node(kind, bottom, **size, ceil_mode=ceil_mode)]
+
+    @staticmethod
+    def onnx_masked(graph: Graph, bottom: list[str], **size: Any) -> list[str]:
+        """MAX pooling with both its tops."""
+        top, places = graph.node_outputs("MaxPool", bottom, 2, **size)
+        image = graph.constant([math.prod(graph.shapes[bottom[0]][2:])])  # ONNX counts on over channels and items
+        return [top, graph.cast(graph.node("Mod", [places, image]), np.float32)]
 
     def beyond(self, spatial: Sequence[int]) -> list[tuple[int, int]]:
         """By how much the windows reach beyond the bottom, before and behind, on each axis of (H, W)."""
