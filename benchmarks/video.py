@@ -3,8 +3,9 @@
     python benchmarks/video.py [--video FILE] [--seconds 40] [--repeats 3] [--every N]
 
 Without --video one is made from the portrait that comes with matplotlib. Every run is `python -m pipeline predict` on
-two cores, timed from the start of its process to its end; a frame counts as classified when every face in it, two at least in
-the video made here, has its probabilities. The last line is the best run's classified frames a second over 60.
+two cores, timed from the start of its process to its end; a frame counts as classified when every face in it, of which
+the video made here has two at least, has its probabilities. The last line is the best run's classified frames a
+second over 60.
 """
 
 import argparse

@@ -85,6 +85,8 @@ class Mtcnn:
     def _propose(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """P-Net over the pyramid. Returns the image number (n,) and the square box (n, 4) of each proposal."""
         count, height, width, _ = images.shape
+        if count * height * width <= MAX_SOURCE_PIXELS:
+            images = images.astype(np.float32)  # once for all levels
         bands = pyramid(count, height, width, self.min_face)
         found = list(self._each(lambda band: self._propose_band(images, band), bands))
         if not found:
@@ -187,14 +189,14 @@ def pyramid(count: int, height: int, width: int, min_face: int) -> Iterator[Band
 
 
 def scale_rows(images: np.ndarray, width: int, height: int, first: int, last: int) -> np.ndarray:
-    """Rows first to last (without) of images (N, H, W, 3) uint8 scaled down to width x height.
+    """Rows first to last (without) of images (N, H, W, 3), uint8 or float32, scaled down to width x height.
 
     Returns (N, last - first, width, 3) float32 of 0..255. By area: a scaled pixel is the mean of what it covers, parts
     of pixels included.
     """
     count, full_height, full_width, _ = images.shape
     if last - first == height and full_height * full_width <= MAX_SOURCE_PIXELS:
-        return np.stack([cv2.resize(image.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
+        return np.stack([cv2.resize(image.astype(np.float32, copy=False), (width, height), interpolation=cv2.INTER_AREA)
                          for image in images])
     # OpenCV has no scaling of a part of an image whose edge lies between pixels: the rows are ours, the columns its.
     step = full_height / height  # rows that a scaled one covers
@@ -205,7 +207,7 @@ def scale_rows(images: np.ndarray, width: int, height: int, first: int, last: in
         edges = np.arange(start, min(start + piece, last) + 1) * step
         upper, lower = edges[:-1], edges[1:]
         row, end = np.floor(upper).astype(np.intp), np.ceil(lower)
-        source = images[:, row[0]:int(end[-1])].astype(np.float32)
+        source = images[:, row[0]:int(end[-1])].astype(np.float32, copy=False)
         rows, part = space[:, :count * len(row) * full_width * 3].reshape(2, count, len(row), full_width, 3)
         rows[:] = 0
         for above in range(int((end - row).max())):
