@@ -3,6 +3,7 @@
     CAFFE_ROOT=DIR python tests/conformance/record_all.py
 """
 
+import re
 import shutil
 import sys
 from contextlib import chdir
@@ -14,6 +15,7 @@ from solving import (
     EXCHANGED,
     FACE_EMOTION_NET_CASE,
     FACE_EMOTION_NET_STEPS,
+    LOGS,
     NAMES,
     SOLVERS,
     STEPS,
@@ -57,10 +59,11 @@ def record_solvers(caffe: CaffeRoot) -> None:
         answers[f"{name} from ours"] = answer
     np.savez_compressed(SOLVERS / "recorded.npz", **{f"{name}/{key}": value for name, answer in answers.items()
                                                      for key, value in packed(answer).items()})
-    for name in ("log", "debug_info"):
-        log = caffe.run("caffe", "train", "-solver", f"{name}.prototxt", "-weights", "net.caffemodel")
+    for name in LOGS:
+        log = caffe.run("caffe", "train", "-solver", f"{name}.prototxt")
         lines = log[log.index("Starting Optimization") :].splitlines(keepends=True)[1:]
-        (SOLVERS / f"{name}.txt").write_text("".join(line for line in lines if "Waiting for data" not in line))
+        kept = [line for line in lines if not re.search("Waiting for data|Ignoring source layer", line)]
+        (SOLVERS / f"{name}.txt").write_text("".join(kept))
 
 
 def main() -> None:

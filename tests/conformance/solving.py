@@ -28,6 +28,7 @@ SETTINGS = sorted(path.name.removesuffix(".solver.prototxt") for path in SOLVERS
                   if not path.name.startswith(FACE_EMOTION_NET_CASE))
 NAMES = [f"{solver_type}_{setting}" for solver_type in TYPES for setting in SETTINGS]
 EXCHANGED = [f"{solver_type}_multistep" for solver_type in TYPES]
+LOGS = sorted(path.stem for path in SOLVERS.glob("*.txt"))  # of real Caffe, to SOLVERS/NAME.prototxt
 STEPS = 200
 FACE_EMOTION_NET_STEPS = 100
 NO_BIAS = "\n".join(f"# {layer}/1: choice 0" for layer in ("conv1", "conv2", "conv3", "fc1", "fc2", "fc3"))

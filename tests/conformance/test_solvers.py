@@ -15,6 +15,7 @@ from solving import (
     EXCHANGED,
     FACE_EMOTION_NET_CASE,
     FACE_EMOTION_NET_STEPS,
+    LOGS,
     NAMES,
     SETTINGS,
     SOLVERS,
@@ -160,10 +161,9 @@ def test_live_caffe_resumes_our_snapshots(folder: Path, caffe_in_training: Caffe
         assert_trained_alike(resumed[name], after(whole[name], 50), name)
 
 
-@pytest.mark.parametrize("name", ["log", "debug_info"])
+@pytest.mark.parametrize("name", LOGS)
 def test_logs_as_caffe(name: str, folder: Path) -> None:
     solver = get_solver(read_solver(Path(f"{name}.prototxt")))
-    solver.net.copy_from(Path("net.caffemodel"))
     with TrainingLog(Path("train.log"), solver) as log:
         for event in solve(solver):
             log.record(event)
