@@ -14,11 +14,12 @@ from pipeline.caffe.layers.layer import Graph, Layer, Shape, Tensors, register
 
 @register("Pooling")
 class Pooling(Layer):
-    """Max or average pooling. bottom (N, C, H, W) -> top (N, C, H', W')[, for MAX where it was: y W + x].
+    """Max, average or stochastic pooling. bottom (N, C, H, W) -> top (N, C, H', W')[, for MAX where it was: y W + x].
 
     H' = ceil((H + 2 pad - kernel) / stride) + 1 (floor with round_mode FLOOR), less one when there is padding and the
     last window would start beyond the padded input (caffe/layers/pooling_layer.cpp, Reshape). AVE divides by the
-    window clipped at H + pad, padding counted. STOCHASTIC is not known.
+    window clipped at H + pad, padding counted. STOCHASTIC, for values of at least 0 and without padding, in TRAIN draws
+    one in proportion to its size and in TEST gives the mean of that, sum x^2 / sum x (Zeiler and Fergus, 2013).
     """
 
     tops = (1, 2)
@@ -27,8 +28,6 @@ class Pooling(Layer):
         param = self.param.pooling_param
         if len(bottom[0]) != 4:
             raise self.error(f"bottom of shape {bottom[0]} where (N, C, H, W) was expected")
-        if param.pool == PoolingParameter.STOCHASTIC:
-            raise self.error("STOCHASTIC pooling is not known; MAX or AVE was expected")
         if param.pool != PoolingParameter.MAX and len(self.param.top) == 2:
             raise self.error("a second top, where a value was, comes from MAX pooling alone")
         if param.global_pooling:
@@ -43,6 +42,8 @@ class Pooling(Layer):
         if min(*self.kernel, *self.stride) < 1 or any(p >= k for p, k in zip(self.pad, self.kernel, strict=True)):
             raise self.error(f"kernel {self.kernel}, stride {self.stride}, pad {self.pad} where kernel and stride of "
                              "at least 1 and a pad smaller than the kernel were expected")
+        if any(self.pad) and param.pool == PoolingParameter.STOCHASTIC:
+            raise self.error("STOCHASTIC pooling takes no pad")
         top = self.pooled(bottom[0][2:])
         if min(top) < 1:
             raise self.error(f"kernel {self.kernel} is larger than the padded bottom of shape {bottom[0]}")
@@ -75,6 +76,8 @@ class Pooling(Layer):
         x = bottom[0]
         if param.pool == PoolingParameter.MAX:
             return self.largest(x)
+        if param.pool == PoolingParameter.STOCHASTIC:
+            return [self.drawn(x)]
         if param.global_pooling:
             return [x.mean((2, 3), keepdim=True)]
         spatial = x.shape[2:]
@@ -102,9 +105,25 @@ class Pooling(Layer):
         beyond = (rows >= x.shape[2]) | (columns >= x.shape[3])  # a window that holds no value, which has -1
         return [top, torch.where(beyond, -1, rows * x.shape[3] + columns).to(x.dtype)]
 
+    def drawn(self, x: torch.Tensor) -> torch.Tensor:
+        """STOCHASTIC pooling's top."""
+        if self.param.pooling_param.global_pooling:
+            windows = x.flatten(2)[:, :, None, None]
+        else:
+            rows = self.padded(x, 0).unfold(2, self.kernel[0], self.stride[0])
+            windows = rows.unfold(3, self.kernel[1], self.stride[1]).flatten(4)
+        sums = windows.cumsum(-1)
+        if not self.training:
+            return windows.square().sum(-1) / (sums[..., -1] + torch.finfo(x.dtype).tiny)
+        draws = torch.rand(sums.shape[:-1], generator=self.generator, device=x.device)
+        place = (sums < (draws * sums[..., -1]).unsqueeze(-1)).sum(-1, keepdim=True)
+        return windows.gather(-1, place.clamp(max=windows.shape[-1] - 1))[..., 0]
+
     def onnx(self, graph: Graph, bottom: list[str]) -> list[str]:
         param = self.param.pooling_param
         kind = "MaxPool" if param.pool == PoolingParameter.MAX else "AveragePool"
+        if param.pool == PoolingParameter.STOCHASTIC:
+            raise self.error("STOCHASTIC pooling has no ONNX form here")
         masked = len(self.param.top) == 2
         spatial = graph.shapes[bottom[0]][2:]
         if masked and -1 in spatial:

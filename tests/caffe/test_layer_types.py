@@ -1,0 +1,174 @@
+"""Layer types: what cannot be built says why; and what real Caffe cannot be asked, as what is drawn at random."""
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.caffe.caffe_pb2 import TEST, TRAIN, NetParameter
+from pipeline.caffe.layers import LayerError
+from pipeline.caffe.layers.data import MemoryData
+from pipeline.caffe.net import Net
+from pipeline.caffe.proto import parse_text
+
+
+def inputs(**shapes: tuple[int, ...]) -> str:
+    dims = {name: " ".join(f"dim: {size}" for size in shape) for name, shape in shapes.items()}
+    return "".join(f'layer {{ name: "{name}" type: "Input" top: "{name}" input_param {{ shape {{ {sizes} }} }} }}\n'
+                   for name, sizes in dims.items())  # fmt: skip
+
+
+def layer(kind: str, bottoms: str, tops: str, param: str = "") -> str:
+    names = [f'bottom: "{name}"' for name in bottoms.split()] + [f'top: "{name}"' for name in tops.split()]
+    return f'layer {{ name: "it" type: "{kind}" {" ".join(names)} {param} }}\n'
+
+
+def net(text: str, phase: int = TEST) -> Net:
+    return Net(parse_text(text, NetParameter, "net"), phase, seed=1)
+
+
+IMAGE = (2, 6, 9, 8)
+BROKEN = [
+    ("Exp", "a", "y", "exp_param { base: 0 }", "base 0 "),
+    ("Log", "a", "y", "log_param { base: -2 }", "base -2 "),
+    ("Log", "a", "y", "log_param { base: 1 }", "base 1,"),
+    ("Slice", "a", "x y z w", "", r"4 tops do not divide the 6 of axis 1 .*\(2, 6, 9, 8\)"),
+    ("Slice", "a", "x y", "slice_param { slice_point: 6 }", r"slice_point \[6\] where 1 rising numbers"),
+    ("Slice", "a", "x y z", "slice_param { slice_point: 3 slice_point: 2 }", r"slice_point \[3, 2\]"),
+    ("Slice", "a", "x y", "slice_param { axis: 1 slice_dim: 1 }", "both axis and slice_dim"),
+    ("Crop", "a b", "y", "crop_param { offset: 3 }", r"7 from offset 3 .* axis 2 .*\(2, 6, 9, 8\)"),
+    ("Crop", "a b", "y", "crop_param { offset: 1 offset: 1 offset: 1 }", "3 offsets .* 0, 1 or 2"),
+    ("Crop", "a v", "y", "", r"\(2, 6, 9, 8\) and \(2, 6\) where"),
+    ("Tile", "a", "y", "tile_param { tiles: 0 }", "tiles 0"),
+    ("Reduction", "a", "y", "reduction_param { axis: 4 }", r"axis 4 where the bottom has shape \(2, 6, 9, 8\)"),
+    ("ArgMax", "a", "y", "argmax_param { axis: 1 top_k: 7 }", "top_k 7 where there are 6"),
+    ("ArgMax", "v", "y", "argmax_param { top_k: 0 }", "top_k 0 where there are 6"),
+    ("BatchReindex", "a v", "y", "", r"\(2, 6, 9, 8\) and \(2, 6\) where"),
+    ("Filter", "a v", "y", "", r"\(2, 6, 9, 8\), \(2, 6\) where"),
+    ("Filter", "a b s", "y", "", "1 tops where one for each bottom but the last"),
+    ("Embed", "s", "y", "embed_param { num_output: 3 }", "input_dim 0"),
+    ("Im2col", "a", "y", "convolution_param { kernel_size: 10 }", r"kernel \(10, 10\) is larger"),
+    ("Im2col", "a", "y", "convolution_param { kernel_size: 3 axis: 3 }", "no spatial axes after axis 3"),
+    ("Deconvolution", "a", "y", "convolution_param { num_output: 4 kernel_size: 3 group: 4 }", "group 4 does not"),
+    ("Deconvolution", "a", "y", "convolution_param { num_output: 4 kernel_size: 1 pad: 5 }", r"pad \(5, 5\) cuts off"),
+    ("SPP", "v", "y", "spp_param { pyramid_height: 2 }", r"shape \(2, 6\) .* where \(N, C, H, W\)"),
+    ("SPP", "a", "y", "", "pyramid_height 0"),
+    ("MVN", "s", "y", "", "at least two axes"),
+    ("Pooling", "a", "y m", "pooling_param { pool: AVE kernel_size: 2 }", "second top"),
+    ("Pooling", "a", "y", "pooling_param { pool: STOCHASTIC kernel_size: 3 pad: 1 }", "takes no pad"),
+    ("HingeLoss", "v a", "y", "", "864 labels"),
+    ("MultinomialLogisticLoss", "v v", "y", "", "12 labels"),
+    ("SigmoidCrossEntropyLoss", "v s", "y", "", "as many targets as scores"),
+    ("InfogainLoss", "v s", "y", "", "neither a third bottom nor a source"),
+    ("InfogainLoss", "v s v", "y", "", r"matrix of shape \(2, 6\) where 6x6"),
+    ("InfogainLoss", "b t", "y", "infogain_loss_param { axis: 2 }", "axis 1 is not infogain_loss_param's 2"),
+    ("ContrastiveLoss", "a a s", "y", "", r"where \(N, C\) twice"),
+    ("ContrastiveLoss", "v v v", "y", "", "12 labels where 2 pairs"),
+    ("LSTMUnit", "a v s", "c h", "", r"where \(1, N, H\), \(1, N, 4 H\), \(1, N\)"),
+    ("LSTM", "a v", "y", "", "num_output 0"),
+    ("LSTM", "a v", "y h c", "recurrent_param { num_output: 3 expose_hidden: true }", "2 bottoms and 3 tops"),
+    ("RNN", "a s", "y", "recurrent_param { num_output: 3 }", r"\(T, N, ...\), \(T, N\)"),
+    ("DummyData", "", "x y z", "dummy_data_param { shape { dim: 1 } shape { dim: 2 } }", "2 shape where 1 or 3"),
+    ("DummyData", "", "x", "dummy_data_param { num: 2 shape { dim: 1 } }", "both shape and num"),
+    ("DummyData", "", "x", 'dummy_data_param { shape { dim: 1 } data_filler { type: "odd" } }', "filler 'odd'"),
+    ("MemoryData", "", "x y", "memory_data_param { batch_size: 2 channels: 3 height: 4 }", r"\(2, 3, 4, 0\)"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "bottoms", "tops", "param", "said"), BROKEN)
+def test_a_layer_that_cannot_be_built_says_why(kind: str, bottoms: str, tops: str, param: str, said: str) -> None:
+    given = inputs(a=IMAGE, b=(2, 6, 7, 5), t=(2, 6, 5), v=(2, 6), s=(2,))
+    with pytest.raises(LayerError, match=f"layer 'it': .*{said}"):
+        net(given + layer(kind, bottoms, tops, param))
+
+
+@pytest.mark.parametrize(
+    ("kind", "param"),
+    [("Embed", "embed_param { num_output: 3 input_dim: 5 }"), ("BatchReindex", "")],
+)
+def test_an_index_beyond_its_table_is_named(kind: str, param: str) -> None:
+    bottoms = {"Embed": "s", "BatchReindex": "v s"}[kind]
+    built = net(inputs(v=(5, 4), s=(3,)) + layer(kind, bottoms, "y", param))
+    given = {"v": np.zeros((5, 4), "f"), "s": np.array([0, 5, 1], "f")}
+    with pytest.raises(LayerError, match="layer 'it': index 5 where 0 to 4 were expected"):
+        built.forward(**given)
+
+
+@pytest.mark.parametrize(
+    ("kind", "tops", "param"),
+    [("Threshold", "y", ""), ("ArgMax", "y", ""), ("SoftmaxWithLoss", "loss y", "loss_weight: 1 loss_weight: 0")],
+)
+def test_a_loss_behind_a_layer_without_gradient_is_an_error(kind: str, tops: str, param: str) -> None:
+    built = net(
+        inputs(v=(2, 6), s=(2,))
+        + 'layer { name: "fc" type: "InnerProduct" bottom: "v" top: "x" inner_product_param { num_output: 4 } }\n'
+        + layer(kind, "x s" if tops != "y" else "x", tops, param)
+        + 'layer { name: "sum" type: "Reduction" bottom: "y" top: "sum" loss_weight: 1 }'
+    )
+    built.forward(v=np.ones((2, 6), "f"), s=np.zeros(2, "f"))
+    with pytest.raises(LayerError, match=f"layer 'it': .*{kind} passes no gradient"):
+        built.loss.backward()
+
+
+def test_the_softmax_beside_its_loss_is_the_softmax() -> None:
+    built = net(inputs(v=(2, 6), s=(2,)) + layer("SoftmaxWithLoss", "v s", "loss y", "loss_weight: 1 loss_weight: 0"))
+    scores = np.random.default_rng(0).standard_normal((2, 6)).astype("f")
+    tops = built.forward(v=scores, s=np.array([1, 4], "f"))
+    probabilities = np.exp(scores) / np.exp(scores).sum(1, keepdims=True)
+    np.testing.assert_allclose(tops["y"].numpy(), probabilities, rtol=1e-5)
+    assert tops["loss"].item() == pytest.approx(-np.log(probabilities[[0, 1], [1, 4]]).mean(), rel=1e-5)
+
+
+def test_stochastic_pooling_draws_in_proportion_and_averages_in_test() -> None:
+    text = inputs(x=(20_000, 1, 2, 3)) + layer(
+        "Pooling", "x", "y", "pooling_param { pool: STOCHASTIC kernel_size: 2 stride: 2 }"
+    )
+    image = np.array([[1, 0, 5], [3, 4, 0]], "f")
+    x = torch.from_numpy(np.broadcast_to(image, (20_000, 1, 2, 3)).copy()).requires_grad_()
+    tested = net(text).forward(x=x[:1])["y"].detach().flatten()
+    np.testing.assert_allclose(tested, [(1 + 9 + 16) / 8, 5], rtol=1e-6)  # the second window is clipped
+    trained = net(text, TRAIN).forward(x=x)["y"]
+    drawn, counts = trained[:, 0, 0, 0].unique(return_counts=True)
+    assert drawn.tolist() == [1, 3, 4]
+    np.testing.assert_allclose(counts / 20_000, [1 / 8, 3 / 8, 4 / 8], atol=0.02)
+    trained.sum().backward()
+    assert x.grad is not None
+    assert x.grad[:, 0, :, :2].sum().item() == 20_000
+    assert bool((x.grad[:, 0, 0, 1] == 0).all())
+
+
+def test_dummy_data_is_drawn_anew_and_goes_on_where_a_run_was_stopped() -> None:
+    text = layer("DummyData", "", "x", 'dummy_data_param { shape { dim: 2 dim: 3 } data_filler { type: "gaussian" } }')
+    first = net(text)
+    before = first.forward()["x"].clone()
+    state = first.state()
+    after = first.forward()["x"].clone()
+    assert not torch.equal(before, after)
+    other = Net(parse_text(text, NetParameter, "net"), TEST, seed=2)
+    other.restore(state)
+    assert torch.equal(other.forward()["x"], after)
+
+
+def test_what_an_lstm_remembers_goes_on_where_a_run_was_stopped() -> None:
+    text = inputs(x=(3, 2, 4), cont=(3, 2)) + layer(
+        "LSTM", "x cont", "y", 'recurrent_param { num_output: 5 weight_filler { type: "xavier" } }'
+    )
+    first, other = net(text), net(text)
+    x = np.random.default_rng(0).standard_normal((3, 2, 4)).astype("f")
+    cont = np.ones((3, 2), "f")
+    first.forward(x=x, cont=cont)
+    state = first.state()
+    after = first.forward(x=x, cont=cont)["y"]
+    assert not torch.equal(other.forward(x=x, cont=cont)["y"], after)
+    other.restore(state)
+    assert torch.equal(other.forward(x=x, cont=cont)["y"], after)
+
+
+def test_memory_data_refuses_what_is_no_whole_batches() -> None:
+    built = net(layer("MemoryData", "", "x y", "memory_data_param { batch_size: 2 channels: 3 height: 4 width: 5 }"))
+    memory = built.layers[0]
+    assert isinstance(memory, MemoryData)
+    with pytest.raises(LayerError, match="no arrays were given"):
+        built.forward()
+    for shape, labels in (((3, 3, 4, 5), 3), ((4, 3, 4, 6), 4), ((4, 3, 4, 5), 3), ((0, 3, 4, 5), 0)):
+        with pytest.raises(LayerError, match="n a multiple of 2"):
+            memory.set_arrays(np.zeros(shape, "f"), np.zeros(labels, "f"))
