@@ -1,0 +1,77 @@
+"""Snapshots: gone on from to the bit by every solver, and refused when they are another's."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.caffe import snapshot
+from pipeline.caffe.caffe_pb2 import NetParameter, SolverParameter
+from pipeline.caffe.net import WeightsError
+from pipeline.caffe.proto import parse_text, read_binary
+from pipeline.caffe.solver import SOLVERS, Solver, get_solver
+
+NET = """
+layer { name: "x" type: "DummyData" top: "x" top: "y" dummy_data_param { shape { dim: 4 dim: 2 dim: 3 dim: 5 }
+  shape { dim: 4 dim: 3 } data_filler { type: "gaussian" } data_filler { type: "uniform" } } }
+layer { name: "conv" type: "Convolution" bottom: "x" top: "conv" convolution_param { num_output: 3 kernel_size: 2
+  weight_filler { type: "xavier" } } }
+layer { name: "bn" type: "BatchNorm" bottom: "conv" top: "conv" }
+layer { name: "fc" type: "InnerProduct" bottom: "conv" top: "fc" inner_product_param { num_output: 3
+  weight_filler { type: "xavier" } } }
+layer { name: "loss" type: "EuclideanLoss" bottom: "fc" bottom: "y" top: "loss" }
+"""
+
+
+def solver(name: str, fields: str = "") -> Solver:
+    momentum = "" if name in ("AdaGrad", "RMSProp") else "momentum: 0.9"
+    text = (f'type: "{name}" lr_policy: "multistep" gamma: 0.5 stepvalue: 2 base_lr: 0.01 weight_decay: 0.01 '
+            f"average_loss: 2 random_seed: 3 {momentum} {fields} net_param {{ {NET} }}")
+    return get_solver(parse_text(text, SolverParameter, "solver"))
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_a_run_goes_on_to_the_bit(name: str, tmp_path: Path) -> None:
+    whole = solver(name)
+    for _ in range(3):
+        whole.step()
+    saved = snapshot.save(whole, str(tmp_path / "run"))
+    resumed = solver(name)
+    assert snapshot.restore(resumed, saved.state)
+    for made in (whole, resumed):
+        for _ in range(3):
+            made.step()
+    assert resumed.smoothed_loss() == whole.smoothed_loss()
+    assert (resumed.iteration, resumed.current_step) == (6, 1)
+    for ours, theirs in zip(resumed.history, whole.history, strict=True):
+        assert torch.equal(ours, theirs)
+    for ours, theirs in zip(resumed.net.learnable, whole.net.learnable, strict=True):
+        assert torch.equal(ours.blob, theirs.blob)
+
+
+def test_the_state_of_a_solver_with_other_history_is_refused(tmp_path: Path) -> None:
+    saved = snapshot.save(solver("Adam"), str(tmp_path / "run"))
+    with pytest.raises(WeightsError, match="14 history blobs where the solver has 7"):
+        snapshot.restore(solver("SGD"), saved.state)
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_snapshot_diff_keeps_what_the_weights_lost(name: str, tmp_path: Path) -> None:
+    made = solver(name, "snapshot_diff: true")
+    before = [blob.detach().clone() for blob in made.net.params["conv"]]
+    made.step()
+    saved = snapshot.save(made, str(tmp_path / "run"))
+    layers = {layer.name: layer for layer in read_binary(saved.weights, NetParameter).layer}
+    for old, new, blob in zip(before, made.net.params["conv"], layers["conv"].blobs, strict=True):
+        lost = (old - new.detach()).numpy().ravel()
+        np.testing.assert_allclose(blob.diff, lost, rtol=1e-4, atol=1e-7)
+        assert np.abs(lost).max() > 0
+    assert not any(any(blob.diff) for blob in layers["bn"].blobs)
+
+
+def test_gradients_are_left_out_of_a_snapshot_otherwise(tmp_path: Path) -> None:
+    made = solver("Adam")
+    made.step()
+    weights = read_binary(snapshot.save(made, str(tmp_path / "run")).weights, NetParameter)
+    assert not any(blob.diff for layer in weights.layer for blob in layer.blobs)
