@@ -14,6 +14,11 @@ CASCADE = "haarcascade_frontalface_alt2.xml"
 WINDOW = 20  # the cascade's, in pixels
 SCALE_FACTOR = 1.1  # between two sizes that are looked for: 1.2 halves the work and loses one face in 25
 NEIGHBOURS = 3  # windows that must agree on a face
+# Side that the smallest face is shrunk to, in pixels: of windows up to 40 pixels OpenCV looks at every other one each
+# way. That saves a third of the work from faces of 50 pixels; as there are fewer windows, fewer need agree. Of 360
+# FER2013 faces of 56 to 150 pixels 271 were found so, and 283 without, with 11 and 8 false ones.
+SHRUNK = 30
+SHRUNK_NEIGHBOURS = 2
 HALF = 10  # windows that give a score of a half: a face mostly has 30 and seldom under 7, what is none about 4
 
 
@@ -40,17 +45,25 @@ class Haar:
     def _detect(self, image: np.ndarray) -> Detections:
         if not hasattr(self._own, "cascade"):
             self._own.cascade = cv2.CascadeClassifier(cv2.data.haarcascades + CASCADE)  # type: ignore[attr-defined]
+        grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+        height, width = grey.shape
+        factor = max(1.0, self.min_face / SHRUNK)
+        if factor > 1:
+            size = max(1, round(width / factor)), max(1, round(height / factor))
+            grey = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
+        least = round(self.min_face / factor)
         boxes, windows = self._own.cascade.detectMultiScale2(
-            cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), scaleFactor=SCALE_FACTOR, minNeighbors=NEIGHBOURS,
-            minSize=(self.min_face, self.min_face),
+            grey, scaleFactor=SCALE_FACTOR, minNeighbors=SHRUNK_NEIGHBOURS if factor > 1 else NEIGHBOURS,
+            minSize=(least, least),
         )  # fmt: skip
         if not len(boxes):
             return Detections.none()
         order = np.argsort(-windows, kind="stable")
-        left, top, width, height = boxes[order].T
+        left, top, wide, high = np.rint(boxes[order].T * factor)
+        corners = np.stack([left, top, left + wide - 1, top + high - 1], axis=1)
         counts = windows[order].astype(np.float32)
         return Detections(
-            np.stack([left, top, left + width - 1, top + height - 1], axis=1).astype(np.float32),
+            corners.clip(0, [width - 1, height - 1] * 2).astype(np.float32),
             counts / (counts + HALF),
             np.full((len(boxes), len(LANDMARKS), 2), np.nan, np.float32),
         )
