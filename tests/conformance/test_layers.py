@@ -1,11 +1,14 @@
 """Every layer type of the registry against real Caffe: tops, bottom gradients, parameter gradients."""
 
+import re
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import pytest
 from caffe_root import CaffeRoot
 from harness import CASES, assert_agrees, make_databases, recorded, run_case, split_answers, tolerance
+from layer_table import PAGE
 from values import all_cases
 
 from pipeline.caffe.layers import LAYERS
@@ -21,6 +24,12 @@ def databases(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("layer_type", sorted(LAYERS))
 def test_type_has_cases(layer_type: str) -> None:
     assert any((CASES / layer_type).glob("*.prototxt")), f"add cases/{layer_type}/*.prototxt and record them"
+
+
+def test_the_documented_table_has_every_type_and_case() -> None:
+    rows = re.findall(r"^\| (\w+) \| (\d+) \| [\de-]+ \| (?:no|[\de-]+) \|$", PAGE.read_text(), re.MULTILINE)
+    counts = Counter(case.split("/")[0] for case in all_cases(CASES))
+    assert {name: int(count) for name, count in rows} == counts, "run tests/conformance/layer_table.py"
 
 
 @pytest.mark.parametrize("case", all_cases(CASES))

@@ -1,17 +1,10 @@
 """Every case of an inference layer through ONNX Runtime, against what real Caffe answered."""
 
-from pathlib import Path
-
-import onnxruntime
 import pytest
-from harness import CASES, deviation, draw_parameters, recorded
-from values import Values, all_cases
+from harness import deviation, recorded
+from onnx_runtime import inference_cases, run_onnx
 
-from pipeline.caffe.caffe_pb2 import TRAIN, NetParameter
-from pipeline.caffe.layers import LAYERS, Layer, LayerError
-from pipeline.caffe.net import Net
-from pipeline.caffe.onnx import to_onnx
-from pipeline.caffe.proto import read_net
+from pipeline.caffe.layers import LayerError
 
 TOLERANCE = 1e-4
 REFUSED = {
@@ -21,40 +14,16 @@ REFUSED = {
 }
 
 
-def deploy_net(path: Path) -> NetParameter:
-    """A case's net without losses, and without the inputs that only they take."""
-    param = read_net(path)
-    layers = [layer for layer in param.layer if not LAYERS[layer.type].default_loss_weight]
-    taken = {bottom for layer in layers for bottom in layer.bottom}
-    del param.layer[:]
-    param.layer.extend(layer for layer in layers if layer.type != "Input" or taken.intersection(layer.top))
-    return param
-
-
-def inference_cases() -> list[str]:
-    """The cases in TEST phase that make something and whose layers all have an ONNX form."""
-    nets = {case: deploy_net(CASES / f"{case}.prototxt") for case in all_cases(CASES)}
-    return [case for case, net in nets.items()
-            if net.state.phase != TRAIN and case != "Silence/several"  # of which nothing is left
-            and any(layer.type != "Input" for layer in net.layer)
-            and all(layer.type == "Input" or LAYERS[layer.type].onnx is not Layer.onnx for layer in net.layer)]
-
-
-@pytest.mark.parametrize("case", inference_cases())
+@pytest.mark.parametrize("case", [case for case in inference_cases() if case not in REFUSED])
 def test_onnx_runtime_agrees_with_caffe(case: str) -> None:
-    path = CASES / f"{case}.prototxt"
-    values = Values(case, path.read_text())
-    param = deploy_net(path)
-    net = Net(param, param.state.phase)
-    draw_parameters(net, values)
-    if case in REFUSED:
-        with pytest.raises(LayerError, match=REFUSED[case]):
-            to_onnx(net)
-        return
-    runtime = onnxruntime.InferenceSession(to_onnx(net).SerializeToString(), providers=["CPUExecutionProvider"])
-    answer = recorded(case)
-    names = [top.name for top in runtime.get_outputs() if f"top/{top.name}" in answer]  # not what a loss took
-    assert names
-    tops = runtime.run(names, {name: values.input(name, net.shapes[name]) for name in net.inputs})
-    deviations = {name: deviation(top, answer[f"top/{name}"]) for name, top in zip(names, tops, strict=True)}
+    caffe = recorded(case)
+    deviations = {name: deviation(top, caffe[name]) for name, top in run_onnx(case).items()
+                  if name in caffe}  # not what a loss took, which has a Split's name here
+    assert deviations
     assert max(deviations.values()) <= TOLERANCE, deviations
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_onnx_cannot_say_is_named(case: str) -> None:
+    with pytest.raises(LayerError, match=REFUSED[case]):
+        run_onnx(case)

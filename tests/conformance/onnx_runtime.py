@@ -1,0 +1,50 @@
+"""Runs the cases of inference layers in ONNX Runtime."""
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from harness import CASES, draw_parameters
+from values import Values, all_cases
+
+from pipeline.caffe.caffe_pb2 import TRAIN, NetParameter
+from pipeline.caffe.layers import LAYERS, Layer
+from pipeline.caffe.net import Net
+from pipeline.caffe.onnx import to_onnx
+from pipeline.caffe.proto import read_net
+
+
+def has_onnx_form(layer_type: str) -> bool:
+    """Whether a net with such a layer can be an ONNX file; an Input is its inputs."""
+    return layer_type == "Input" or LAYERS[layer_type].onnx is not Layer.onnx
+
+
+def deploy_net(path: Path) -> NetParameter:
+    """A case's net without losses, and without the inputs that only they take."""
+    param = read_net(path)
+    layers = [layer for layer in param.layer if not LAYERS[layer.type].default_loss_weight]
+    taken = {bottom for layer in layers for bottom in layer.bottom}
+    del param.layer[:]
+    param.layer.extend(layer for layer in layers if layer.type != "Input" or taken.intersection(layer.top))
+    return param
+
+
+def inference_cases() -> list[str]:
+    """The cases in TEST phase that make something and whose layers all have an ONNX form."""
+    nets = {case: deploy_net(CASES / f"{case}.prototxt") for case in all_cases(CASES)}
+    return [case for case, net in nets.items()
+            if net.state.phase != TRAIN and case != "Silence/several"  # of which nothing is left
+            and any(layer.type != "Input" for layer in net.layer)
+            and all(has_onnx_form(layer.type) for layer in net.layer)]
+
+
+def run_onnx(case: str) -> dict[str, np.ndarray]:
+    """A case's tops, by the keys of record.py. Raises LayerError where it has no ONNX form."""
+    path = CASES / f"{case}.prototxt"
+    values = Values(case, path.read_text())
+    param = deploy_net(path)
+    net = Net(param, param.state.phase)
+    draw_parameters(net, values)
+    runtime = onnxruntime.InferenceSession(to_onnx(net).SerializeToString(), providers=["CPUExecutionProvider"])
+    tops = runtime.run(None, {name: values.input(name, net.shapes[name]) for name in net.inputs})
+    return {f"top/{made.name}": top for made, top in zip(runtime.get_outputs(), tops, strict=True)}
