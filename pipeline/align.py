@@ -17,7 +17,8 @@ from pipeline.console import log, progress_bar
 from pipeline.errors import InputError
 from pipeline.faces.alignment import align_face, whole_image
 from pipeline.faces.contact_sheet import Tile, draw_sheet
-from pipeline.faces.detector import DETECTORS, LANDMARKS, Detections, Detector, build_detector
+from pipeline.faces.detector import DETECTORS, LANDMARKS, Detections, Detector, WholeImage, build_detector
+from pipeline.faces.landmarks import Landmarker
 from pipeline.manifest import USAGES, ManifestRow
 from pipeline.pictures import decode, encode_png
 from pipeline.threads import map_ahead
@@ -32,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("output", type=Path, help="folder to write the aligned faces, manifest.csv and the sheet to")
     parser.add_argument("--detector", choices=sorted(DETECTORS), default="mtcnn",
                         help="none: the whole image is the face (default: mtcnn)")
+    parser.add_argument("--detector-model", type=Path, metavar="FILE", help="of a detector without one: yolo, yunet")
     parser.add_argument("--missing", choices=MISSING, default="keep",
                         help="images without a face: keep them whole, scaled to 48x48, or drop them (default: keep)")
     parser.add_argument("--min-face", type=int, default=20, help="side of the smallest face, in pixels (default: 20)")
@@ -44,7 +46,7 @@ def run(args: argparse.Namespace) -> None:
         if getattr(args, name) < 1:
             raise InputError(f"--{name} {getattr(args, name)} where at least 1 was expected")
     # Each of align's threads takes a batch of its own: that keeps the cores busier than sharing each product does.
-    detector = build_detector(args.detector, min_face=args.min_face, threads=1)
+    detector = build_detector(args.detector, model=args.detector_model, min_face=args.min_face, threads=1)
     align(args.manifest, args.output, detector, missing=args.missing, batch=args.batch, threads=args.threads)
 
 
@@ -63,6 +65,8 @@ def align(manifest_path: Path, output: Path, detector: Detector, *, missing: str
     labels = manifest.read_labels(root / "labels.txt")
     rows = manifest.read(manifest_path)
     _check(rows, labels, manifest_path)
+    # Boxes without landmarks get them, so that any detector's faces are straightened; whole images stay as they are.
+    landmarker = None if isinstance(detector, WholeImage) else Landmarker()
     with atomic_folder(output, own=(*USAGES, manifest.NAME, "labels.txt", "summary.json", SHEET_NAME)) as folder:
         for parent in {Path(row.path).parent for row in rows}:
             (folder / parent).mkdir(parents=True, exist_ok=True)
@@ -70,6 +74,8 @@ def align(manifest_path: Path, output: Path, detector: Detector, *, missing: str
         def align_batch(part: list[ManifestRow]) -> list[ManifestRow]:
             images = [read_image(root / row.path) for row in part]
             found = detector.detect(images)
+            if landmarker:
+                found = landmarker.complete(images, found)
             return [_write(row, image, faces, folder, missing)
                     for row, image, faces in zip(part, images, found, strict=True)]
 

@@ -105,7 +105,7 @@ class Predictor:
         self.no_face = no_face
         self.uncertain = uncertain
         self._straighten = self.folder.preprocessing.faces == "aligned"
-        self._options: dict[str, Any] = {"threads": threads} | ({"model": detector_model} if detector_model else {})
+        self._options: dict[str, Any] = {"model": detector_model, "threads": threads}
         self._named = detector
         self._min_face = min_face
         self.detector = self._build(MIN_FACE)

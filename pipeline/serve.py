@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 from pipeline import model_folder
 from pipeline.errors import InputError
-from pipeline.faces.detector import DETECTORS
-from pipeline.predictor import MIN_FACE, MIN_MOVING_FACE, SHIPPED_MODEL, UNCERTAIN, Predictor
+from pipeline.predictor import add_predictor_arguments, build_predictor
 
 if TYPE_CHECKING:
     from pipeline.live.server.guard import Access
@@ -21,22 +20,7 @@ MIN_TOKEN = 16  # characters
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", type=Path, default=SHIPPED_MODEL, help="model folder (default: the one that ships)")
-    parser.add_argument("--detector", choices=sorted(DETECTORS), default="mtcnn", help="of faces (default mtcnn)")
-    parser.add_argument("--detector-model", type=Path, metavar="FILE", help="of a detector that comes without one")
-    parser.add_argument(
-        "--min-face",
-        type=_positive,
-        metavar="PIXELS",
-        help=f"side of the smallest face looked for (default {MIN_FACE} in images, {MIN_MOVING_FACE} in frames)",
-    )
-    parser.add_argument(
-        "--uncertain",
-        type=float,
-        default=UNCERTAIN,
-        metavar="PROBABILITY",
-        help=f"a face whose top probability is below is marked uncertain (default {UNCERTAIN})",
-    )
+    add_predictor_arguments(parser)
     where = parser.add_argument_group("where it listens; any address but this machine's own takes a token and TLS")
     where.add_argument("--host", default="127.0.0.1", help="address to listen at (default 127.0.0.1)")
     where.add_argument("--port", type=int, default=8000, help="0 for any that is free (default 8000)")
@@ -80,13 +64,7 @@ def run(args: argparse.Namespace) -> None:
         rate=args.rate,
         sessions=args.sessions,
     )
-    predictor = Predictor(
-        args.model,
-        detector=args.detector,
-        detector_model=args.detector_model,
-        min_face=args.min_face,
-        uncertain=args.uncertain,
-    )
+    predictor = build_predictor(args)
     folder = predictor.folder
     card = (folder.path / model_folder.CARD).read_text(encoding="utf-8")
     model = reader.Model(folder.name, folder.version, model_folder.sha256(folder.onnx), folder.labels, card)

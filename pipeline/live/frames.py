@@ -14,6 +14,10 @@ class SourceError(InputError):
     """An input that gives no frame."""
 
 
+class TooManyPixelsError(SourceError):
+    """An image of more pixels than are read."""
+
+
 @dataclass(frozen=True, eq=False)
 class Frame:
     """name: as results call it. image: (H, W, 3) uint8, RGB, upright. index: its number in its source, from 0.

@@ -122,7 +122,7 @@ def _add_reading(app: FastAPI, service: Service) -> None:
 
     refusals = _problems(
         "not_understood", "no_token", "other_origin", "urls_off", "too_slow", "too_large", "wrong_type",
-        "unreadable_image", "wrong_number", "not_fetched", "too_often", "our_fault", "busy",
+        "unreadable_image", "too_many_pixels", "wrong_number", "not_fetched", "too_often", "our_fault", "busy",
     )  # fmt: skip
 
     @app.post(

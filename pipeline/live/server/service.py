@@ -6,7 +6,7 @@ import numpy as np
 from starlette.requests import Request
 
 from pipeline.live.fetch import FetchError, fetch
-from pipeline.live.frames import Frame, SourceError
+from pipeline.live.frames import Frame, SourceError, TooManyPixelsError
 from pipeline.live.readings import Reading
 from pipeline.live.server.guard import Access
 from pipeline.live.server.limits import Limits, Memory, RateLimit, Workers, client_of
@@ -24,6 +24,8 @@ def decode(data: bytes, name: str, pixels: int) -> np.ndarray:
     """An image's pixels, (H, W, 3) uint8 RGB. Raises Problem when it is none, or has more of them than `pixels`."""
     try:
         return decode_image(data, name, max_pixels=pixels)
+    except TooManyPixelsError as error:
+        raise Problem("too_many_pixels", str(error)) from None
     except SourceError as error:
         raise Problem("unreadable_image", str(error)) from None
 

@@ -19,7 +19,7 @@ from PIL import Image, ImageOps
 
 from pipeline.console import log
 from pipeline.live.fetch import FetchError, fetch, without_credentials
-from pipeline.live.frames import Frame, SourceError
+from pipeline.live.frames import Frame, SourceError, TooManyPixelsError
 from pipeline.live.sources.concatenated import split_images
 from pipeline.live.sources.paths import printable
 
@@ -195,13 +195,13 @@ def _decode(file: BinaryIO, name: str, max_pixels: int) -> np.ndarray:
         # Pillow warns of metadata that does not matter here.
         with warnings.catch_warnings(action="ignore"), Image.open(file, formats=FORMATS) as image:
             if image.width * image.height > max_pixels:
-                raise SourceError(
+                raise TooManyPixelsError(
                     f"{name}: {image.width}x{image.height} pixels where at most {max_pixels} are read; "
                     "scale the image down"
                 )
             return to_rgb(image)
     except Image.DecompressionBombError:
-        raise SourceError(f"{name}: more than {max_pixels} pixels; scale the image down") from None
+        raise TooManyPixelsError(f"{name}: more than {max_pixels} pixels; scale the image down") from None
     except Image.UnidentifiedImageError:
         raise SourceError(f"{name}: {_unidentified(file)} where an image was expected") from None
     except MemoryError:

@@ -152,7 +152,7 @@ def test_wrong_methods_types_and_bodies_are_told_apart(start: Start, painted: Pa
     problem(running.post("/v1/read", content=picture(), headers=packed), 415, "wrong_type")
     problem(running.post("/v1/read", content=b"{", headers={"Content-Type": "application/json"}), 400, "not_understood")
     problem(running.post("/v1/read", files={"image": b"x" * 20_001}), 413, "too_large")
-    wide = problem(running.post("/v1/read", files={"image": ("w.png", picture(101, 100))}), 422, "unreadable_image")
+    wide = problem(running.post("/v1/read", files={"image": ("w.png", picture(101, 100))}), 422, "too_many_pixels")
     assert "w.png: 101x100 pixels where at most 10000" in wide["detail"]
     problem(running.post("/v1/read", files={"image": b""}), 422, "unreadable_image")
     problem(running.post("/v1/read", files={"image": picture()[:60]}), 422, "unreadable_image")

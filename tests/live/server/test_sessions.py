@@ -94,10 +94,11 @@ def test_a_frame_that_cannot_be_read_is_told_and_the_next_one_read(start: Start,
     running = start(painted, Limits(frame_pixels=1000))
     with join(running) as live:
         receive(live)
-        for data in (b"no image", b"", picture(40, 30)):
+        codes = {b"no image": "unreadable_image", b"": "unreadable_image", picture(40, 30): "too_many_pixels"}
+        for data, code in codes.items():
             live.send(data)
             message = receive(live)
-            assert (message["type"], message["problem"]["code"]) == ("problem", "unreadable_image")
+            assert (message["type"], message["problem"]["code"]) == ("problem", code)
         assert "40x30 pixels" in message["problem"]["detail"]
         live.send(picture(20, 20))
         assert receive(live)["frame"] == 3
