@@ -10,6 +10,7 @@ _FACE_96x112 = np.array([(30.2946, 51.6963), (65.5318, 51.5014), (48.0252, 71.73
                          (62.7299, 92.2041)])
 _SQUARE, _PADDING = 112, 0.001
 TEMPLATE = (_FACE_96x112 + [8, 0] + _PADDING * _SQUARE) * SIZE / _SQUARE
+MARGIN = 2  # pixels around what an aligned face covers that its samples may touch
 
 
 def similarity(landmarks: np.ndarray, template: np.ndarray = TEMPLATE) -> np.ndarray:
@@ -49,7 +50,16 @@ def align_face(image: np.ndarray, box: np.ndarray, landmarks: np.ndarray) -> np.
     samples = max(1, int(1 / scale))
     matrix *= samples
     matrix[:, 2] += (samples - 1) / 2  # pixel centres: (x + 1/2) samples - 1/2
-    aligned = cv2.warpAffine(_grey(image), matrix, (samples * SIZE, samples * SIZE), borderMode=cv2.BORDER_REPLICATE)
+    side = samples * SIZE
+    # Only what the face is made of becomes grey: of a large image that is little.
+    square = np.array([[0.0, 0], [side, 0], [0, side], [side, side]])
+    corners = cv2.transform(square[None], cv2.invertAffineTransform(matrix))[0]
+    limit = [image.shape[1] - 1, image.shape[0] - 1]
+    left, top = (np.floor(corners.min(axis=0)) - MARGIN).clip(0, limit).astype(int)
+    right, bottom = (np.ceil(corners.max(axis=0)) + MARGIN).clip(0, limit).astype(int) + 1
+    matrix[:, 2] += matrix[:, :2] @ [left, top]
+    part = _grey(image[top:bottom, left:right])
+    aligned = cv2.warpAffine(part, matrix, (side, side), borderMode=cv2.BORDER_REPLICATE)
     return aligned if samples == 1 else cv2.resize(aligned, (SIZE, SIZE), interpolation=cv2.INTER_AREA)
 
 
