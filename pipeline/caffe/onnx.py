@@ -10,6 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 from pipeline import __version__
 from pipeline.caffe.layers import Shape
 from pipeline.caffe.layers.data import Input
+from pipeline.caffe.layers.layer import Step
 from pipeline.caffe.net import Net
 
 OPSET = 17  # of the operators used here; older runtimes read it too
@@ -52,6 +53,23 @@ class Graph:
     def cast(self, value: str, dtype: type[np.generic]) -> str:
         """Add a node that turns a value's numbers into another type and return the output's name."""
         return self.node("Cast", [value], to=helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
+
+    def scan(self, states: list[str], sequences: list[str], step: Step) -> list[str]:
+        """Add a loop over the sequences' axis 0; return the names of the last states and of the stacked tops."""
+        name = f"{self.layer}:Scan{len(self.nodes)}"
+        body = Graph()
+        body.layer, body.constants = name, self.constants  # a body sees the values around it
+        before = [f"{name}:state{index}" for index in range(len(states))]
+        items = [f"{name}:item{index}" for index in range(len(sequences))]
+        after, top = step(body, before, items)
+        made = [body.node("Identity", [value]) for value in (*after, top)]  # a top may be a state too
+        inputs, outputs = ([helper.make_tensor_value_info(value, TensorProto.FLOAT, None) for value in values]
+                           for values in ((*before, *items), made))
+        loop = helper.make_graph(body.nodes, name, inputs, outputs)
+        names = [f"{name}:{index}" for index in range(len(made))]
+        node = helper.make_node("Scan", [*states, *sequences], names, name, body=loop, num_scan_inputs=len(sequences))
+        self.nodes.append(node)
+        return names
 
 
 def to_onnx(net: Net, *, flexible: bool = False) -> onnx.ModelProto:

@@ -143,6 +143,8 @@ CHOOSING = {
     "filter": ({"a": ((4, 3, 5), 0), "b": ((4,), 2)}, 'type: "Filter"'),
     "embed": ({"b": ((4, 3), 7)}, 'type: "Embed" embed_param { num_output: 5 input_dim: 7 }'),
     "crop": ({"a": (IMAGE, 0), "b": ((2, 3, 5, 4), 0)}, 'type: "Crop" crop_param { offset: 2 offset: 1 }'),
+    "lstm": ({"a": ((5, 3, 4), 0), "b": ((5, 3), 2)}, 'type: "LSTM" recurrent_param { num_output: 6 }'),
+    "rnn": ({"a": ((5, 3, 2, 2), 0), "b": ((5, 3), 2)}, 'type: "RNN" recurrent_param { num_output: 6 }'),
     "crop channels": ({"a": (IMAGE, 0), "b": ((2, 3, 5, 4), 0)}, 'type: "Crop" crop_param { axis: 1 offset: 2 }'),
 }
 
@@ -216,6 +218,35 @@ def test_choosing_layer_answers_as_the_engine(name: str) -> None:
     assert_agrees(net, session(to_onnx(net)), **{bottom: value.astype("f") for bottom, value in drawn.items()})
 
 
+def test_sequences_of_any_length_are_read() -> None:
+    net = net_of(
+        input_layer("x", (5, 3, 4))
+        + input_layer("cont", (5, 3))
+        + input_layer("h", (1, 3, 6))
+        + input_layer("c", (1, 3, 6))
+        + """
+        layer { name: "it" type: "LSTM" bottom: "x" bottom: "cont" bottom: "h" bottom: "c" top: "y" top: "hT" top: "cT"
+                recurrent_param { num_output: 6 expose_hidden: true } }"""
+    )
+    random = np.random.default_rng(0)
+    h, c = random.standard_normal((2, 1, 3, 6)).astype("f")
+    for steps in (5, 1, 8):
+        x, cont = random.standard_normal((steps, 3, 4)).astype("f"), random.integers(2, size=(steps, 3)).astype("f")
+        assert_agrees(net, session(to_onnx(net)), x=x, cont=cont, h=h, c=c)
+
+
+def test_one_step_of_an_lstm() -> None:
+    net = net_of(
+        input_layer("c", (1, 3, 4))
+        + input_layer("x", (1, 3, 16))
+        + input_layer("cont", (1, 3))
+        + 'layer { name: "it" type: "LSTMUnit" bottom: "c" bottom: "x" bottom: "cont" top: "cT" top: "hT" }'
+    )
+    random = np.random.default_rng(0)
+    c, x = random.standard_normal((1, 3, 4)).astype("f"), random.standard_normal((1, 3, 16)).astype("f")
+    assert_agrees(net, session(to_onnx(net)), c=c, x=x, cont=np.array([[0, 1, 1]], "f"))
+
+
 def test_equal_values_keep_their_order() -> None:
     net = net_of(
         input_layer("x", (2, 3, 5))
@@ -284,7 +315,7 @@ def test_every_other_layer_type_says_its_name() -> None:
     told = {"Input"} | {name for name, kind in LAYERS.items() if kind.onnx is not Layer.onnx}
     cases = [*(text for _, text in CASES.values()), *JOINED.values(), *(text for _, text in CHOOSING.values())]
     tested = {case.split('type: "')[1].split('"')[0] for case in cases}
-    assert told == tested | {"Input", "Parameter", "Split", "Silence"}
+    assert told == tested | {"Input", "LSTMUnit", "Parameter", "Split", "Silence"}
     net = net_of(
         input_layer("x", (2, 4))
         + input_layer("t", (2, 4))

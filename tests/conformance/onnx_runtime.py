@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 from harness import CASES, draw_parameters
-from values import Values, all_cases
+from values import Values, all_cases, forwards
 
 from pipeline.caffe.caffe_pb2 import TRAIN, NetParameter
 from pipeline.caffe.layers import LAYERS, Layer
@@ -30,8 +30,9 @@ def deploy_net(path: Path) -> NetParameter:
 
 
 def inference_cases() -> list[str]:
-    """The cases in TEST phase that make something and whose layers all have an ONNX form."""
-    nets = {case: deploy_net(CASES / f"{case}.prototxt") for case in all_cases(CASES)}
+    """The cases of one forward pass in TEST that make something and whose layers all have an ONNX form."""
+    paths = {case: CASES / f"{case}.prototxt" for case in all_cases(CASES)}
+    nets = {case: deploy_net(path) for case, path in paths.items() if forwards(path.read_text()) == 1}
     return [case for case, net in nets.items()
             if net.state.phase != TRAIN and case != "Silence/several"  # of which nothing is left
             and any(layer.type != "Input" for layer in net.layer)

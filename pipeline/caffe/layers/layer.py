@@ -52,6 +52,12 @@ class Graph(Protocol):
     def cast(self, value: str, dtype: type[np.generic]) -> str:
         """Add a node that turns a value's numbers, float32, into another type; return the output's name."""
 
+    def scan(self, states: list[str], sequences: list[str], step: "Step") -> list[str]:
+        """Add a loop over the sequences' axis 0; return the names of the last states and of the stacked tops."""
+
+
+Step = Callable[[Graph, list[str], list[str]], tuple[list[str], str]]  # of states and items: next states, and a top
+
 
 class _EndOfGradient(torch.autograd.Function):
     """Hands a layer's top on; a gradient that comes back to it is an error."""

@@ -190,7 +190,8 @@ class SPP(Layer):
         """The Pooling layers for a bottom of that shape."""
         poolings = []
         for level in range(self.param.spp_param.pyramid_height):
-            param = LayerParameter(name=self.param.name, bottom=self.param.bottom, top=self.param.top)
+            param = LayerParameter(name=self.param.name, phase=self.param.phase,
+                                   bottom=self.param.bottom, top=self.param.top)
             pooling = PoolingParameter(pool=SPPParameter.PoolMethod.Name(self.param.spp_param.pool))
             for axis, size in zip("hw", bottom[2:], strict=True):
                 kernel = -(-size // 2**level)

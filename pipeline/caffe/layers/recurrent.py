@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from pipeline.caffe.layers.layer import Layer, Shape, Tensors, register
+from pipeline.caffe.layers.layer import Graph, Layer, Shape, Tensors, register
 
 
 def lstm_unit(cell: torch.Tensor, gates: torch.Tensor, cont: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -17,6 +17,15 @@ def lstm_unit(cell: torch.Tensor, gates: torch.Tensor, cont: torch.Tensor) -> tu
     kept = torch.where(cont.unsqueeze(-1) == 0, 0, cont.unsqueeze(-1) * torch.sigmoid(forget) * cell)
     cell = kept + torch.sigmoid(inputs) * torch.tanh(new)
     return cell, torch.sigmoid(outputs) * torch.tanh(cell)
+
+
+def onnx_lstm_unit(graph: Graph, cell: str, gates: str, cont: str) -> list[str]:
+    """What lstm_unit does, for values of the graph."""
+    inputs, forget, outputs, new = graph.node_outputs("Split", [gates], 4, axis=-1)
+    keep = graph.node("Mul", [graph.node("Unsqueeze", [cont, graph.constant([-1])]), graph.node("Sigmoid", [forget])])
+    added = graph.node("Mul", [graph.node("Sigmoid", [inputs]), graph.node("Tanh", [new])])
+    cell = graph.node("Add", [graph.node("Mul", [keep, cell]), added])
+    return [cell, graph.node("Mul", [graph.node("Sigmoid", [outputs]), graph.node("Tanh", [cell])])]
 
 
 @register("LSTMUnit")
@@ -40,6 +49,9 @@ class LSTMUnit(Layer):
     def forward(self, bottom: Tensors) -> Tensors:
         cell, gates, cont = bottom
         return list(lstm_unit(cell, gates, cont.detach()))
+
+    def onnx(self, graph: Graph, bottom: list[str]) -> list[str]:
+        return onnx_lstm_unit(graph, *bottom)
 
 
 class Recurrent(Layer):
@@ -90,18 +102,45 @@ class Recurrent(Layer):
         outputs = self.param.recurrent_param.num_output
         exposed = self.param.recurrent_param.expose_hidden
         weight, bias, *blobs = self.blobs
-        inputs = x.flatten(2) @ weight.t() + bias if x.ndim > 2 else x.unsqueeze(2) @ weight.t() + bias
+        inputs = x.reshape(*x.shape[:2], -1) @ weight.t() + bias
         if self.has_static:
             inputs = inputs + others.pop(0).flatten(1) @ blobs.pop(0).t()
         hidden = [value.detach()[0] for value in others] if exposed else self.hidden
         if not exposed and (not hidden or len(hidden[0]) != x.shape[1]):
-            hidden = [inputs.new_zeros(x.shape[1], outputs) for _ in range(self.hidden_count)]
+            hidden = [x.new_zeros(x.shape[1], outputs) for _ in range(self.hidden_count)]
         steps = []
         for step_inputs, step_cont in zip(inputs, cont.detach(), strict=True):
             top, hidden = self.step(step_inputs, step_cont, hidden)
             steps.append(top)
-        self.hidden = [value.detach() for value in hidden]
+        self.hidden = [value.detach().float() for value in hidden]
         return [torch.stack(steps), *([value.unsqueeze(0) for value in self.hidden] if exposed else [])]
+
+    def onnx_step(self, graph: Graph, hidden: list[str], items: list[str]) -> tuple[list[str], str]:
+        """What step does, for values of the graph; `items` are its inputs and cont."""
+        raise NotImplementedError
+
+    def onnx(self, graph: Graph, bottom: list[str]) -> list[str]:
+        # What a run leaves hidden is gone with it, unless it is exposed: each begins as the net's first batch does.
+        x, cont, *others = bottom
+        outputs = self.param.recurrent_param.num_output
+        weight, bias, *blobs = self.blobs
+        sequences = graph.shapes[x][1]
+        vectors = graph.node("Reshape", [x, graph.constant([0, 0, weight.shape[1]])])
+        inputs = graph.node("Add", [graph.node("MatMul", [vectors, graph.constant(weight.t())]), graph.constant(bias)])
+        if self.has_static:
+            static = graph.node("Reshape", [others.pop(0), graph.constant([sequences, blobs[0].shape[1]])])
+            inputs = graph.node("Add", [inputs, graph.node("MatMul", [static, graph.constant(blobs[0].t())])])
+        if others:
+            hidden = [graph.node("Reshape", [value, graph.constant([sequences, outputs])]) for value in others]
+        else:
+            hidden = [graph.constant(torch.zeros(sequences, outputs))] * self.hidden_count
+        *last, top = graph.scan(hidden, [inputs, cont], self.onnx_step)
+        return [top, *(graph.node("Unsqueeze", [value, graph.constant([0])]) for value in last if others)]
+
+    @staticmethod
+    def onnx_kept(graph: Graph, hidden: str, cont: str) -> str:
+        """What is hidden, where a sequence goes on."""
+        return graph.node("Mul", [hidden, graph.node("Unsqueeze", [cont, graph.constant([-1])])])
 
     def state(self) -> dict[str, Any]:
         return {"hidden": [value.tolist() for value in self.hidden]}
@@ -127,6 +166,13 @@ class LSTM(Recurrent):
         cell, top = lstm_unit(cell, gates, cont)
         return top, [top, cell]
 
+    def onnx_step(self, graph: Graph, hidden: list[str], items: list[str]) -> tuple[list[str], str]:
+        (inputs, cont), (previous, cell) = items, hidden
+        recurring = [self.onnx_kept(graph, previous, cont), graph.constant(self.blobs[-1].t())]
+        gates = graph.node("Add", [inputs, graph.node("MatMul", recurring)])
+        cell, top = onnx_lstm_unit(graph, cell, gates, cont)
+        return [top, cell], top
+
 
 @register("RNN")
 class RNN(Recurrent):
@@ -150,3 +196,12 @@ class RNN(Recurrent):
         from_hidden, to_output, output_bias = self.blobs[-3:]
         state = torch.tanh(inputs + (hidden[0] * cont[:, None]) @ from_hidden.t())
         return torch.tanh(state @ to_output.t() + output_bias), [state]
+
+    def onnx_step(self, graph: Graph, hidden: list[str], items: list[str]) -> tuple[list[str], str]:
+        inputs, cont = items
+        from_hidden, to_output, output_bias = self.blobs[-3:]
+        recurring = [self.onnx_kept(graph, hidden[0], cont), graph.constant(from_hidden.t())]
+        state = graph.node("Tanh", [graph.node("Add", [inputs, graph.node("MatMul", recurring)])])
+        output = graph.node("MatMul", [state, graph.constant(to_output.t())])
+        output = graph.node("Add", [output, graph.constant(output_bias)])
+        return [state], graph.node("Tanh", [output])
