@@ -110,17 +110,23 @@ def recorded_solver(name: str) -> dict[str, np.ndarray]:
 def assert_trained_alike(ours: Arrays, caffe: Arrays, what: str) -> None:
     """Losses and parameters within 1e-4 of real Caffe's, every rate as its log has it; `caffe` may be packed."""
     assert caffe, f"{what}: nothing recorded; run tests/conformance/record_all.py where real Caffe is"
-    assert_agrees({"loss": ours["loss"]}, {"loss": caffe["loss"]}, 1e-4, what)
     np.testing.assert_allclose(ours["lr"], caffe["lr"], rtol=1e-5, err_msg=f"{what}: lr")  # six digits in Caffe's log
-    if set(caffe) == {"loss", "lr"}:
-        return
-    parameters = {key: value for key, value in ours.items() if key.startswith("parameter/")}
+    ours, caffe = comparable(ours, caffe)
+    assert_agrees(ours, caffe, 1e-4, what)
+
+
+def comparable(ours: Arrays, caffe: Arrays) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """The losses and, as far as real Caffe's answer has them, the parameters of both, blob by blob."""
+    kept = {key: value for key, value in ours.items() if key.startswith("parameter/")}
+    theirs = {key: value for key, value in caffe.items() if key.startswith("parameter/")}
     if "parameters" in caffe:
-        parameters = {key: _kept(value) for key, value in parameters.items()}
-        ends = np.cumsum([len(parameters[key]) for key in sorted(parameters)])
-        assert len(caffe["parameters"]) == ends[-1], f"{what}: the net has changed; run tests/conformance/record_all.py"
-        caffe = dict(zip(sorted(parameters), np.split(caffe["parameters"], ends[:-1]), strict=True))
-    assert_agrees(parameters, {key: caffe[key] for key in caffe if key.startswith("parameter/")}, 1e-4, what)
+        kept = {key: _kept(value) for key, value in kept.items()}
+        ends = np.cumsum([len(kept[key]) for key in sorted(kept)])
+        assert len(caffe["parameters"]) == ends[-1], "the net has changed; run tests/conformance/record_all.py"
+        theirs = dict(zip(sorted(kept), np.split(caffe["parameters"], ends[:-1]), strict=True))
+    elif not theirs:
+        kept = {}
+    return {"loss": ours["loss"], **kept}, {"loss": caffe["loss"], **theirs}
 
 
 def _kept(blob: np.ndarray) -> np.ndarray:
