@@ -5,7 +5,10 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from matplotlib.cbook import get_sample_data
+from PIL import Image
 from record_databases import make_databases
 from small_set import noise, write_csv
 
@@ -42,3 +45,20 @@ def recorded_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("recorded_set")
     make_databases(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder of the small net with random weights."""
+    from trained_net import make_trained_net  # imports torch, which most tests do without
+
+    folder = tmp_path_factory.mktemp("model")
+    make_trained_net(noise(40), folder).export(folder / "model")
+    return folder / "model"
+
+
+@pytest.fixture(scope="session")
+def portrait() -> np.ndarray:
+    """A photograph of one face, (600, 512, 3): it comes with matplotlib."""
+    with get_sample_data("grace_hopper.jpg") as file:
+        return np.asarray(Image.open(file).convert("RGB"))

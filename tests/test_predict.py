@@ -13,10 +13,8 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from matplotlib.cbook import get_sample_data
 from PIL import Image
 from small_set import noise
-from trained_net import make_trained_net
 
 from pipeline import model_folder
 from pipeline.errors import InputError
@@ -27,20 +25,6 @@ from pipeline.predict import Outputs, _batches, predict
 from pipeline.predictor import SHIPPED_MODEL, Predictor
 
 ROOT = Path(__file__).parents[1]
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("model")
-    make_trained_net(noise(40), folder).export(folder / "model")
-    return folder / "model"
-
-
-@pytest.fixture(scope="module")
-def portrait() -> np.ndarray:
-    """A photograph of one face, (600, 512, 3): it comes with matplotlib."""
-    with get_sample_data("grace_hopper.jpg") as file:
-        return np.asarray(Image.open(file).convert("RGB"))
 
 
 @pytest.fixture(scope="module")

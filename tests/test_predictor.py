@@ -10,10 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from matplotlib.cbook import get_sample_data
 from PIL import Image
-from small_set import noise
-from trained_net import make_trained_net
 
 from pipeline import model_folder
 from pipeline.errors import InputError
@@ -24,20 +21,6 @@ from pipeline.live.frames import Frame
 from pipeline.live.readings import Reading, columns, to_dataframe
 from pipeline.model_folder import Classifier, ModelError
 from pipeline.predictor import SMOOTHING, Predictor
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("model")
-    make_trained_net(noise(40), folder).export(folder / "model")
-    return folder / "model"
-
-
-@pytest.fixture(scope="module")
-def portrait() -> np.ndarray:
-    """A photograph of one face, (600, 512, 3): it comes with matplotlib."""
-    with get_sample_data("grace_hopper.jpg") as file:
-        return np.asarray(Image.open(file).convert("RGB"))
 
 
 @pytest.fixture(scope="module")
