@@ -107,11 +107,12 @@ class Kernels(Windows):
 
     def forward(self, bottom: Tensors) -> Tensors:
         weight, *bias = self.blobs
-        tops = []
-        for value in bottom:
-            images = value.reshape(-1, *value.shape[self.channel_axis :])
-            top = self.convolve(images, weight, bias[0] if bias else None)
-            tops.append(top.reshape(*value.shape[: self.channel_axis], *top.shape[1:]))
+        images, axis = bottom, self.channel_axis
+        if axis != 1:  # not always, since reshape loses the strides that put an only channel innermost
+            images = [value.reshape(-1, *value.shape[axis:]) for value in bottom]
+        tops = [self.convolve(value, weight, bias[0] if bias else None) for value in images]
+        if axis != 1:
+            tops = [top.reshape(*value.shape[:axis], *top.shape[1:]) for value, top in zip(bottom, tops, strict=True)]
         return tops
 
     def onnx(self, graph: Graph, bottom: list[str]) -> list[str]:
