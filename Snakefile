@@ -11,6 +11,7 @@ from pipeline.workflow import (
     command_options,
     find_dataset,
     print_closing_words,
+    read_words,
     what_to_read,
 )
 
@@ -26,6 +27,7 @@ if dataset.is_sample:
     configfile: "config/sample.yaml"
 
 
+read_words(config)
 check_settings(config)
 
 IMAGES = f"data/{dataset.name}/images"

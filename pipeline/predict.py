@@ -19,9 +19,9 @@ from pipeline.live.frames import Frame, FrameSource, SourceError
 from pipeline.live.overlay import Overlay, Parts
 from pipeline.live.readings import Reading
 from pipeline.live.sinks import AnnotatedImages, AnnotatedVideo, Csv, JsonLines, Sink, Window, display_fault
-from pipeline.live.sources import ImageFiles, VideoFile, open_sources
+from pipeline.live.sources import ImageFiles, VideoFile, open_sources, printable
 from pipeline.live.summary import Summary
-from pipeline.predictor import EVERY, NO_FACE, Predictor, add_predictor_arguments, build_predictor
+from pipeline.predictor import EVERY, NO_FACE, Predictor, add_predictor_arguments, build_predictor, positive
 from pipeline.threads import attended, map_ahead
 
 # Frames read at once: many small ones, or a single large photo, so that memory stays small.
@@ -40,10 +40,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-face", choices=NO_FACE, default=NO_FACE[0],
                         help="an image without a face: has no reading (none), or is read as a whole (whole; default "
                         "none)")  # fmt: skip
-    parser.add_argument("--every", type=int, default=EVERY, metavar="FRAMES",
+    parser.add_argument("--every", type=positive, default=EVERY, metavar="FRAMES",
                         help="from one search for faces to the next; in between they are followed "
                         f"(default {EVERY})")  # fmt: skip
-    parser.add_argument("--threads", type=int, default=2, help="of the processor, to be used (default 2)")
+    parser.add_argument("--threads", type=positive, default=2, help="of the processor, to be used (default 2)")
     out = parser.add_argument_group("outputs")
     out.add_argument("--window", action=argparse.BooleanOptionalAction, default=None,
                      help="show what is read (default: for cameras and streams)")  # fmt: skip
@@ -66,9 +66,8 @@ def run(args: argparse.Namespace) -> None:
     parts = Parts(**{part: part in args.draw for part in PARTS}, faces=args.faces, blur=args.blur)
     outputs = Outputs(args.json, args.csv, args.annotated, args.summary, args.window, args.kept, parts)
     sources = open_sources(args.inputs)
-    if any(source.live for source in sources):
-        # However a camera's run is ended, its files are.
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # However a run is ended, its files are: a camera's whole, the others gone.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     # Images are read by several threads at once, frames one after the other by all of them.
     threads = args.threads if any(source.moving for source in sources) else 1
     predictor = build_predictor(args, no_face=args.no_face, threads=threads)
@@ -150,7 +149,13 @@ def predict(
 
 
 def _check(outputs: Outputs, sources: Sequence[FrameSource]) -> None:
-    """Raise InputError when one file would hold what several sources gave."""
+    """Raise InputError when one file would hold two things, or would take the place of one that is read."""
+    files = [path for path in (outputs.json, outputs.csv, outputs.summary) if path]
+    for number, path in enumerate(files):
+        if path.resolve() in [other.resolve() for other in files[:number]]:
+            raise InputError(f"{printable(path)}: two outputs would be written here; give each a file of its own")
+        if path.is_file() and any(path.samefile(read) for read in _files(sources) if read.exists()):
+            raise InputError(f"{printable(path)}: is read, and would be lost; give the output another name")
     if outputs.summary and len(sources) > 1:
         inputs = ", ".join(source.name for source in sources)
         raise InputError(f"{outputs.summary}: a plot is of one input, and these are {len(sources)} ({inputs})")
@@ -187,6 +192,14 @@ def _own_sinks(source: FrameSource, outputs: Outputs) -> list[Sink]:
 def _file(source: FrameSource) -> Path | None:
     """The file of a source whose sound is kept."""
     return source.path if isinstance(source, VideoFile) else None
+
+
+def _files(sources: Sequence[FrameSource]) -> Iterator[Path]:
+    for source in sources:
+        if isinstance(source, ImageFiles):
+            yield from source.paths
+        elif isinstance(source, VideoFile):
+            yield source.path
 
 
 def _video_name(source: FrameSource) -> str:

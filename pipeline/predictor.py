@@ -48,11 +48,26 @@ def add_predictor_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--detector", choices=sorted(DETECTORS), default="mtcnn",
                         help="what finds faces; none takes every image for one (default mtcnn)")  # fmt: skip
     parser.add_argument("--detector-model", type=Path, metavar="FILE", help="of a detector without one: yolo, yunet")
-    parser.add_argument("--min-face", type=int, metavar="PIXELS",
+    parser.add_argument("--min-face", type=positive, metavar="PIXELS",
                         help=f"side of the smallest face looked for (default {MIN_FACE} in images, {MIN_MOVING_FACE} "
                         "where faces are followed)")  # fmt: skip
-    parser.add_argument("--uncertain", type=float, default=UNCERTAIN, metavar="PROBABILITY",
+    parser.add_argument("--uncertain", type=_probability, default=UNCERTAIN, metavar="PROBABILITY",
                         help=f"a face whose greatest one is below is uncertain (default {UNCERTAIN})")  # fmt: skip
+
+
+def positive(text: str) -> int:
+    """An argument that is a whole number of at least 1."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} where at least 1 was expected")
+    return value
+
+
+def _probability(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} where 0 to 1 was expected")
+    return value
 
 
 def build_predictor(args: argparse.Namespace, **options: Any) -> "Predictor":

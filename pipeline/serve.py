@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pipeline import model_folder
 from pipeline.errors import InputError
-from pipeline.predictor import add_predictor_arguments, build_predictor
+from pipeline.predictor import add_predictor_arguments, build_predictor, positive
 
 if TYPE_CHECKING:
     from pipeline.live.server.guard import Access
@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_predictor_arguments(parser)
     where = parser.add_argument_group("where it listens; any address but this machine's own takes a token and TLS")
     where.add_argument("--host", default="127.0.0.1", help="address to listen at (default 127.0.0.1)")
-    where.add_argument("--port", type=int, default=8000, help="0 for any that is free (default 8000)")
+    where.add_argument("--port", type=_port, default=8000, help="0 for any that is free (default 8000)")
     where.add_argument("--token-file", type=Path, metavar="FILE",
                        help=f"holds the token that clients must send (or set {TOKEN} in the environment)")  # fmt: skip
     where.add_argument("--tls-cert", type=Path, metavar="PEM", help="certificate, with those it was signed by")
@@ -33,18 +33,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     where.add_argument("--name", action="append", default=[], metavar="HOST",
                        help="a name that clients call it by; others are refused (may be repeated)")  # fmt: skip
     limits = parser.add_argument_group("limits")
-    limits.add_argument("--workers", type=_positive, default=2, help="threads that read images (default 2)")
-    limits.add_argument("--sessions", type=_positive, default=16, help="WebSockets open at once (default 16)")
-    limits.add_argument("--rate", type=_positive, default=20, help="images a second from one client (default 20)")
-    limits.add_argument("--max-megabytes", type=_positive, default=16, help="of one request (default 16)")
-    limits.add_argument("--max-megapixels", type=_positive, default=40, help="of one image (default 40)")
+    limits.add_argument("--workers", type=positive, default=2, help="threads that read images (default 2)")
+    limits.add_argument("--sessions", type=positive, default=16, help="WebSockets open at once (default 16)")
+    limits.add_argument("--rate", type=positive, default=20, help="images a second from one client (default 20)")
+    limits.add_argument("--max-megabytes", type=positive, default=16, help="of one request (default 16)")
+    limits.add_argument("--max-megapixels", type=positive, default=40, help="of one image (default 40)")
     limits.add_argument("--allow-urls", action="store_true", help="fetch images by their public addresses")
 
 
-def _positive(text: str) -> int:
+def _port(text: str) -> int:
     value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value} where at least 1 was expected")
+    if not 0 <= value <= 65535:
+        raise argparse.ArgumentTypeError(f"{value} where 0 to 65535 was expected")
     return value
 
 

@@ -16,6 +16,7 @@ from pipeline.errors import InputError
 from pipeline.live.sources import is_live
 
 SCHEMA = Path("config/schema.yaml")
+YAML_WORDS = {"true": True, "false": False, "null": None}
 RAW = Path("data/raw")
 RAW_NAMES = ("fer2013.csv", "fer2013.csv.xz", "fer2013.csv.gz", "fer2013.csv.zip", "fer2013.zip", "icml_face_data.csv",
              "icml_face_data.csv.xz", "icml_face_data.csv.gz", "icml_face_data.csv.zip", "train")  # fmt: skip
@@ -57,6 +58,13 @@ def find_dataset(csv: str | None) -> Dataset:
     if name == SAMPLE:
         raise InputError(f"csv: {path}: the name {SAMPLE} is the drawn sample's; rename the file")
     return Dataset(name, path)
+
+
+def read_words(config: dict[str, Any]) -> None:
+    """Read true, false and null in place, as config.yaml writes them; Snakemake takes a command line's for text."""
+    for name, value in config.items():
+        if isinstance(value, str):
+            config[name] = YAML_WORDS.get(value, value)
 
 
 def check_settings(config: Mapping[str, Any]) -> None:

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,11 @@ from PIL import Image
 from small_set import noise
 
 from pipeline import model_folder
+from pipeline.__main__ import main
 from pipeline.errors import InputError
 from pipeline.fer.labels import LABELS
 from pipeline.live.frames import Frame, SourceError
-from pipeline.live.sources import read_image
+from pipeline.live.sources import open_sources, read_image
 from pipeline.predict import Outputs, _batches, predict
 from pipeline.predictor import SHIPPED_MODEL, Predictor
 
@@ -124,6 +126,47 @@ def test_a_summary_is_of_one_input(model: Path, film: Path, portrait: np.ndarray
     assert done.returncode == 1
     assert "plot.png: a plot is of one input, and these are 2" in done.stderr
     assert not (tmp_path / "plot.png").exists()
+
+
+def test_no_output_takes_the_place_of_an_input_or_another_output(
+    model: Path, portrait: np.ndarray, tmp_path: Path
+) -> None:
+    Image.fromarray(portrait).save(tmp_path / "face.png")
+    before = (tmp_path / "face.png").read_bytes()
+    (tmp_path / "other.csv").hardlink_to(tmp_path / "face.png")
+    for outputs in (Outputs(json=tmp_path / "face.png"), Outputs(csv=tmp_path / "other.csv")):
+        with pytest.raises(InputError, match="is read, and would be lost"):
+            predict(open_sources([str(tmp_path)]), Predictor(model), outputs)
+    assert (tmp_path / "face.png").read_bytes() == before
+    twice = Outputs(json=tmp_path / "out", csv=tmp_path / "." / "out")
+    with pytest.raises(InputError, match="out: two outputs would be written here"):
+        predict(open_sources([str(tmp_path)]), Predictor(model), twice)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("option", ["--threads=0", "--every=0", "--min-face=0", "--uncertain=2", "--uncertain=nan"])
+def test_impossible_numbers_are_refused(
+    option: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["pipeline", "predict", "photo.jpg", option])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert f"argument {option.partition('=')[0]}" in capsys.readouterr().err
+
+
+def test_a_run_that_is_told_to_end_leaves_nothing_half_written(model: Path, tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pipeline", "predict", "-", "--model", str(model), "--json", str(tmp_path / "o.jsonl")],
+        stdin=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    deadline = time.monotonic() + 30
+    while not list(tmp_path.iterdir()) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert [path.suffix for path in tmp_path.iterdir()] == [".tmp"]
+    process.terminate()
+    process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_two_films_of_one_name_are_not_written_over_each_other(model: Path, film: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import yaml
 
 from pipeline.__main__ import STAGES
 from pipeline.errors import InputError
-from pipeline.workflow import check_settings, command_options, find_dataset, what_to_read
+from pipeline.workflow import check_settings, command_options, find_dataset, read_words, what_to_read
 
 ROOT = Path(__file__).parents[1]
 SNAKEFILE = (ROOT / "Snakefile").read_text()
@@ -77,6 +77,12 @@ def test_the_settings_fit_their_schema(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     check_settings(CONFIG)
     check_settings(CONFIG | yaml.safe_load((ROOT / "config/sample.yaml").read_text()))
+
+
+def test_a_command_line_may_say_true_false_and_null_as_the_file_does() -> None:
+    config = CONFIG | {"blur": "true", "window": "false", "mirror": "null", "run": "truly"}
+    read_words(config)
+    assert config == CONFIG | {"blur": True, "window": False, "mirror": None, "run": "truly"}
 
 
 @pytest.mark.parametrize(

@@ -259,6 +259,19 @@ def test_an_end_before_the_stated_one_is_told(tmp_path: Path, caplog: pytest.Log
     assert f"ends after {len(frames)} of 100 frames" in caplog.text
 
 
+def test_an_early_end_is_told_of_matroska_which_states_no_number_of_frames(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write_video(tmp_path / "a.mkv", drawn(100), options={"g": "10"})
+    assert read(path)[0].failed == 0
+    assert caplog.text == ""
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    source, frames = read(path)
+    assert 20 < len(frames) < 80
+    assert source.failed == pytest.approx(100 - len(frames), abs=5)
+    assert f"ends after {len(frames)} of about " in caplog.text
+
+
 def test_reading_may_be_left_in_the_middle(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", drawn(100))
     before = threading.active_count()

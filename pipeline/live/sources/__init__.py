@@ -31,6 +31,7 @@ __all__ = [
     "decode_image",
     "is_live",
     "open_sources",
+    "printable",
     "read_image",
     "to_rgb",
 ]

@@ -122,6 +122,11 @@ class ImageFiles:
         self.failed = 0
 
     @property
+    def paths(self) -> list[Path]:
+        """Those of the images that are files."""
+        return [entry.path for entry in self.entries if isinstance(entry, ImageFile)]
+
+    @property
     def root(self) -> Path:
         paths = [entry.path if isinstance(entry, ImageFile) else Path("image") for entry in self.entries]
         return Path(os.path.commonpath([path.absolute().parent for path in paths]))

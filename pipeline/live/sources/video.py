@@ -1,5 +1,6 @@
 """Videos: files and addresses, of any codec that FFmpeg reads."""
 
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -33,6 +34,7 @@ FILE_FORMATS = (
     "matroska", "mjpeg", "mov", "mp4", "mpeg", "mpegts", "mpegvideo", "mpjpeg", "mxf", "nut", "obu", "ogg", "rm", "wtv",
     "yuv4mpegpipe",
 )  # fmt: skip
+DURATION = re.compile(r"(?P<hours>[0-9]{1,4}):(?P<minutes>[0-9]{2}):(?P<seconds>[0-9]{2}(?:\.[0-9]{1,9})?)")
 NETWORK_PROTOCOLS = "http,https,tls,tcp,udp,rtp,srtp,rtsp,crypto,data,httpproxy"
 
 T = TypeVar("T")
@@ -105,11 +107,18 @@ class Video:
         self._tell_early_end(index, at + 1 / rate)
 
     def _tell_early_end(self, frames: int, end: float) -> None:
-        duration = float((self.stream.duration or 0) * (self.stream.time_base or 0))
-        if self.total and duration and frames + self.failed < self.total and end < 0.98 * duration - 0.5:
-            self.failed += self.total - frames - self.failed
-            log.error("error: %s: ends after %d of %d frames, %.1f of %.1f s; is it whole?",
-                      self.shown, frames, self.total, end, duration)  # fmt: skip
+        duration = float((self.stream.duration or 0) * (self.stream.time_base or 0)) or self._tagged_duration()
+        # Matroska and WebM state a time, but no number of frames: that of the frames read so far is gone on with.
+        total = self.total or (round(frames * duration / end) if end else 0)
+        if duration and frames + self.failed < total and end < 0.98 * duration - 0.5:
+            self.failed = total - frames
+            log.error("error: %s: ends after %d of %s%d frames, %.1f of %.1f s; is it whole?",
+                      self.shown, frames, "" if self.total else "about ", total, end, duration)  # fmt: skip
+
+    def _tagged_duration(self) -> float:
+        """Seconds, as FFmpeg and mkvmerge write them for each stream of Matroska ("00:01:02.345000000"); else 0."""
+        tag = DURATION.fullmatch(self.stream.metadata.get("DURATION", ""))
+        return int(tag["hours"]) * 3600 + int(tag["minutes"]) * 60 + float(tag["seconds"]) if tag else 0.0
 
 
 class VideoFile(Video):
