@@ -1,6 +1,5 @@
 """What Caffe does to a net's message before it builds a layer: choose by phase, and split shared tops."""
 
-import re
 from collections.abc import Collection
 
 from pipeline.caffe.caffe_pb2 import LayerParameter, NetParameter, NetStateRule, Phase
@@ -109,9 +108,3 @@ def layer_class(layer: LayerParameter) -> type:
     if layer.type not in LAYERS:
         raise LayerError(layer.name, f"type '{layer.type}' is unknown; the engine has {', '.join(sorted(LAYERS))}")
     return LAYERS[layer.type]
-
-
-def line_of_layer(text: str, name: str) -> int | None:
-    """The line, counted from 1, on which a prototxt names the layer `name`; None when it does not."""
-    found = re.search(rf"""\bname\s*:\s*["']{re.escape(name)}["']""", text)
-    return text.count("\n", 0, found.start()) + 1 if found else None

@@ -11,10 +11,10 @@ import torch
 
 from pipeline.caffe.blobs import from_blobproto, to_blobproto
 from pipeline.caffe.caffe_pb2 import LayerParameter, NetParameter, ParamSpec, Phase
-from pipeline.caffe.graph import filter_layers, insert_splits, layer_class, line_of_layer
+from pipeline.caffe.graph import filter_layers, insert_splits, layer_class
 from pipeline.caffe.layers import Layer, LayerError, Shape
 from pipeline.caffe.layers.data import Input
-from pipeline.caffe.proto import PrototxtError, read_binary, read_net, write_binary
+from pipeline.caffe.proto import PrototxtError, line_of_layer, read_net, read_weights, write_binary
 from pipeline.errors import InputError
 
 
@@ -202,7 +202,7 @@ class Net:
         Raises WeightsError when a layer's blobs differ in number or shape, or no layer of the net is in the source.
         """
         name = str(source) if isinstance(source, Path) else "the given weights"
-        message = read_binary(source, NetParameter) if isinstance(source, Path) else source
+        message = read_weights(source) if isinstance(source, Path) else source
         params = self.params
         copied = 0
         for layer in message.layer:

@@ -1,5 +1,6 @@
 """Reads and writes Caffe's messages: prototxts by protobuf's own text parser, binary files with a size limit."""
 
+import re
 from pathlib import Path
 from typing import TypeVar
 
@@ -8,6 +9,7 @@ from google.protobuf.message import DecodeError, Message
 
 from pipeline.atomic import atomic_file
 from pipeline.caffe import caffe_pb2
+from pipeline.caffe.upgrade import UpgradeError, upgrade_net
 from pipeline.errors import InputError
 
 M = TypeVar("M", bound=Message)
@@ -51,23 +53,42 @@ def _read_text(path: Path, message_type: type[M]) -> M:
 
 
 def read_net(path: Path) -> caffe_pb2.NetParameter:
-    """Read a net's prototxt. Raises PrototxtError naming line and column, OSError when it cannot be read."""
+    """Read a net's prototxt, upgraded where it is in an older form.
+
+    Raises PrototxtError naming line and column, or the line of the layer that cannot be upgraded, OSError when it
+    cannot be read.
+    """
     net = _read_text(path, caffe_pb2.NetParameter)
-    if net.layers:
-        raise PrototxtError(f"{path}: 'layers' is the form of 2014 where 'layer' was expected; upgrade it with "
-                            "Caffe's upgrade_net_proto_text")
-    if net.input:
-        raise PrototxtError(f"{path}: 'input' is the form of before 2016 where a layer of type Input was expected; "
-                            "upgrade it with Caffe's upgrade_net_proto_text")
+    _upgrade(net, path)
     return net
+
+
+def _upgrade(net: caffe_pb2.NetParameter, path: Path) -> None:
+    try:
+        upgrade_net(net, str(path))
+    except UpgradeError as error:
+        line = line_of_layer(path.read_text(encoding="utf-8"), error.layer) if error.layer else None
+        raise PrototxtError(f"{path}:{line}: {error}" if line else f"{path}: {error}") from None
+
+
+def line_of_layer(text: str, name: str) -> int | None:
+    """The line, counted from 1, on which a prototxt names the layer `name`; None when it does not."""
+    found = re.search(rf"""\bname\s*:\s*["']{re.escape(name)}["']""", text)
+    return text.count("\n", 0, found.start()) + 1 if found else None
 
 
 def read_solver(path: Path) -> caffe_pb2.SolverParameter:
     """Read a solver's prototxt. Raises PrototxtError naming line and column, OSError when it cannot be read.
 
     Snapshots are named after the prototxt where it has no snapshot_prefix, or a folder's, as Caffe names them.
+    Nets in it are upgraded where they are in an older form, of which Caffe sees no layers.
     """
     solver = _read_text(path, caffe_pb2.SolverParameter)
+    for field in ("net_param", "train_net_param"):
+        if solver.HasField(field):
+            _upgrade(getattr(solver, field), path)
+    for net in solver.test_net_param:
+        _upgrade(net, path)
     if not solver.HasField("snapshot_prefix"):
         solver.snapshot_prefix = str(path.with_suffix(""))
     elif solver.snapshot_prefix and Path(solver.snapshot_prefix).is_dir():
@@ -94,6 +115,16 @@ def read_binary(path: Path, message_type: type[M]) -> M:
     if not message.IsInitialized() or not message.ListFields():
         raise BinaryError(f"{path}: an empty {kind}; is the file truncated, or of another kind?")
     return message
+
+
+def read_weights(path: Path) -> caffe_pb2.NetParameter:
+    """Read a .caffemodel, upgraded where it is in an older form. Raises BinaryError when it is none, OSError."""
+    net = read_binary(path, caffe_pb2.NetParameter)
+    try:
+        upgrade_net(net, str(path))
+    except UpgradeError as error:
+        raise BinaryError(f"{path}: {error}") from None
+    return net
 
 
 def write_binary(path: Path, message: Message) -> None:

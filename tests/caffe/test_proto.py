@@ -23,8 +23,9 @@ FLOATS = st.floats(width=32, allow_nan=False)
         ('layer {\n  name: "x"\n  kernel: 3\n}', "net.prototxt:3:3"),
         ('layer { name: "x" phase: DEPLOY }', "DEPLOY"),
         ("layer { loss_weight: many }", "net.prototxt:1:"),
-        ('layers { name: "x" type: CONVOLUTION }', "upgrade_net_proto_text"),
-        ('input: "data" input_dim: 1', "upgrade_net_proto_text"),
+        ('layer { name: "x" }\nlayers { name: "y" type: RELU }', "net.prototxt:2: layer 'y': 'layers'"),
+        ('\nlayers { layer { name: "y" type: "relu" pad: 1 } }', "net.prototxt:2: layer 'y': 'pad'"),
+        ('input: "data" input_dim: 1', "net.prototxt: 1 input_dim for 1 input"),
     ],
 )
 def test_a_prototxt_that_does_not_parse_is_named_with_its_line(tmp_path: Path, text: str, said: str) -> None:

@@ -23,6 +23,7 @@ from solving import (
     packed,
     run_solver,
 )
+from upgrading import record_upgrades
 from values import sample
 
 
@@ -67,7 +68,7 @@ def record_solvers(caffe: CaffeRoot) -> None:
 
 
 def main() -> None:
-    for record in (record_cases, record_face_emotion_net, record_solvers):
+    for record in (record_cases, record_face_emotion_net, record_solvers, record_upgrades):
         caffe = CaffeRoot.from_environment()
         if caffe is None:
             sys.exit("CAFFE_ROOT is not set; docker/caffe-root.sh makes a root with real Caffe")
