@@ -106,9 +106,13 @@ class Counts:
 
     def log(self, unit: str, dropped: int) -> None:
         seconds = time.perf_counter() - self.start
-        log.info("%d %s, %d faces, %d %s without a face, %.2f s, %.1f %s/s%s", self.frames, unit, self.faces,
-                 self.without, unit, seconds, self.frames / seconds, unit,
+        log.info("%s, %s, %s without a face, %.2f s, %.1f %ss/s%s", _counted(self.frames, unit),
+                 _counted(self.faces, "face"), _counted(self.without, unit), seconds, self.frames / seconds, unit,
                  f", {dropped} older frames dropped to keep up" if dropped else "")  # fmt: skip
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def predict(
@@ -138,14 +142,15 @@ def predict(
                 ended = _run(source, predictor, sinks, counts, every=every, threads=threads)
             if window and window.done:
                 break
-    unit = "frames" if any(source.moving for source in sources) else "images"
+    unit = "frame" if any(source.moving for source in sources) else "image"
     if counts.frames:
         counts.log(unit, sum(source.dropped for source in sources))
     if ended:
         raise ended
     failed = sum(source.failed for source in sources)
     if failed:
-        raise InputError(f"{failed} of {counts.frames + failed} {unit} could not be read; they are named above")
+        of = _counted(counts.frames + failed, unit)
+        raise InputError(f"{failed} of {of} could not be read; each is named above")
 
 
 def _check(outputs: Outputs, sources: Sequence[FrameSource]) -> None:
@@ -289,4 +294,4 @@ def _bar(source: FrameSource, sinks: Sequence[Sink]) -> AbstractContextManager[A
     """Progress, where the end is known and neither a window nor lines on the same terminal show it anyway."""
     shown = any(isinstance(sink, Window) or (isinstance(sink, JsonLines) and not sink.path) for sink in sinks)
     total, unit = None if source.live else source.total, "frames" if source.moving else "images"
-    return progress_bar(total, unit, source.name, hidden=shown or not total)
+    return progress_bar(total, unit, printable(source.name), hidden=shown or not total)

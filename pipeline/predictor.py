@@ -51,7 +51,7 @@ def add_predictor_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--min-face", type=positive, metavar="PIXELS",
                         help=f"side of the smallest face looked for (default {MIN_FACE} in images, {MIN_MOVING_FACE} "
                         "where faces are followed)")  # fmt: skip
-    parser.add_argument("--uncertain", type=_probability, default=UNCERTAIN, metavar="PROBABILITY",
+    parser.add_argument("--uncertain", type=probability, default=UNCERTAIN, metavar="PROBABILITY",
                         help=f"a face whose greatest one is below is uncertain (default {UNCERTAIN})")  # fmt: skip
 
 
@@ -63,7 +63,7 @@ def positive(text: str) -> int:
     return value
 
 
-def _probability(text: str) -> float:
+def probability(text: str) -> float:
     value = float(text)
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"{text} where 0 to 1 was expected")
@@ -97,7 +97,7 @@ class Predictor:
 
     def __init__(
         self,
-        model: Path | ModelFolder = SHIPPED_MODEL,
+        model: str | Path | ModelFolder = SHIPPED_MODEL,
         *,
         detector: str | Detector = "mtcnn",
         min_face: int | None = None,
@@ -108,7 +108,9 @@ class Predictor:
     ) -> None:
         if no_face not in NO_FACE:
             raise ValueError(f"no_face {no_face!r} where {' or '.join(NO_FACE)} was expected")
-        self.folder = model if isinstance(model, ModelFolder) else model_folder.read(model)
+        if not 0 <= uncertain <= 1:
+            raise ValueError(f"uncertain {uncertain} where 0 to 1 was expected")
+        self.folder = model if isinstance(model, ModelFolder) else model_folder.read(Path(model))
         wanted = (self.folder.preprocessing.channels, self.folder.preprocessing.height, self.folder.preprocessing.width)
         if wanted != (1, SIZE, SIZE):
             raise ModelError(

@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_predictor_arguments(parser)
     where = parser.add_argument_group("where it listens; any address but this machine's own takes a token and TLS")
     where.add_argument("--host", default="127.0.0.1", help="address to listen at (default 127.0.0.1)")
-    where.add_argument("--port", type=_port, default=8000, help="0 for any that is free (default 8000)")
+    where.add_argument("--port", type=port_number, default=8000, help="0 for any that is free (default 8000)")
     where.add_argument("--token-file", type=Path, metavar="FILE",
                        help=f"holds the token that clients must send (or set {TOKEN} in the environment)")  # fmt: skip
     where.add_argument("--tls-cert", type=Path, metavar="PEM", help="certificate, with those it was signed by")
@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     limits.add_argument("--allow-urls", action="store_true", help="fetch images by their public addresses")
 
 
-def _port(text: str) -> int:
+def port_number(text: str) -> int:
     value = int(text)
     if not 0 <= value <= 65535:
         raise argparse.ArgumentTypeError(f"{value} where 0 to 65535 was expected")

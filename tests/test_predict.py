@@ -75,7 +75,7 @@ def test_the_command_writes_lines_table_and_pictures(model: Path, portrait: np.n
     assert first["file"].endswith("a portrait é.png")
     assert len(first["faces"]) == 1
     assert second["faces"] == []
-    assert "2 images, 1 faces, 1 images without a face" in done.stderr
+    assert "2 images, 1 face, 1 image without a face" in done.stderr
     with open(tmp_path / "out.csv", newline="") as file:
         assert [row["status"] for row in csv.DictReader(file)] == ["found", "none"]
     assert sorted(path.name for path in (tmp_path / "drawn").iterdir()) == ["a portrait é.png", "noise.png"]

@@ -171,6 +171,8 @@ def test_an_image_without_a_face_has_none_or_is_read_whole(predictor: Predictor,
     assert (face.status, face.score, face.box, face.landmarks) == ("whole", None, (0, 0, 69, 89), {})
     with pytest.raises(ValueError, match="no_face 'all' where none or whole"):
         Predictor(model, no_face="all")
+    with pytest.raises(ValueError, match="uncertain 50 where 0 to 1 was expected"):
+        Predictor(str(model), uncertain=50)
 
 
 def test_boxes_known_beforehand_are_straightened_and_read(predictor: Predictor, portrait: np.ndarray) -> None:

@@ -31,6 +31,7 @@ DROP = """async ([name, type, bytes]) => {
   for (const kind of ["dragenter", "dragover", "drop"])
     document.dispatchEvent(new DragEvent(kind, { dataTransfer: files, bubbles: true, cancelable: true }));
 }"""
+DRAWN = "canvas => canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data.some(Boolean)"
 
 
 @pytest.fixture(scope="module")
@@ -133,9 +134,8 @@ def test_the_camera_finds_the_face_and_bars_move(
             break
         page.wait_for_timeout(50)
     assert len(widths) > 3, "the bars stand still"
-    drawn = "canvas => canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data.some(Boolean)"
-    assert page.locator("#overlay").evaluate(drawn), "no box is drawn"
-    assert page.locator("#timeline").evaluate(drawn)
+    assert page.locator("#overlay").evaluate(DRAWN), "no box is drawn"
+    assert page.locator("#timeline").evaluate(DRAWN)
     expect(page.locator("#overlay")).to_have_attribute("aria-label", re.compile(r"Person \d+: .*\d%"))
     expect(page.get_by_role("status")).to_have_text(re.compile(r"Person \d+: "))
 
@@ -234,6 +234,19 @@ def test_no_face_and_no_picture_are_told_apart(real: Running, browser: "Browser"
     expect(page.get_by_role("alert")).to_contain_text("Neither a picture nor a video")
     page.evaluate(DROP, ["torn.webm", "video/webm", [1, 2, 3]])
     expect(page.get_by_role("alert")).to_contain_text("cannot be played")
+
+
+def test_the_reading_of_the_picture_before_goes_with_it(
+    real: Running, browser: "Browser", visit: Callable[..., "Page"], portrait: bytes
+) -> None:
+    page = visit(browser, real)
+    page.evaluate(DROP, ["face", "", list(portrait)])
+    expect(page.locator(".who")).to_be_visible()
+    assert page.locator("#overlay").evaluate(DRAWN)
+    page.evaluate(DROP, ["torn.png", "image/png", list(picture(300, 200)[:40])])
+    expect(page.get_by_role("alert")).to_contain_text("no picture that the browser can show")
+    expect(page.locator(".who")).to_have_count(0)
+    assert not page.locator("#overlay").evaluate(DRAWN)
 
 
 def test_an_uncertain_reading_looks_uncertain(

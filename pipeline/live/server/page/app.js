@@ -123,6 +123,9 @@ function leave() {
   Object.assign(state, { live: null, stream: null, reading: null, followed: null, retries: 0, recent: [], mode: "idle" });
   state.times.clear();
   $("rate").textContent = "";
+  painter.clear();
+  overlay.setAttribute("aria-label", "No reading");
+  showFaces([]);
 }
 
 function stop() {
@@ -135,7 +138,6 @@ function stop() {
   $("line").hidden = true;
   $("timeline").classList.remove("seekable");
   timeLine.clear(null);
-  showFaces([]);
   drawTimeLine();
   $("start").focus();
 }
