@@ -331,9 +331,20 @@ rule predict:
         again=lambda wildcards: what_to_read(config["input"]).again,
         model=subpath(input.model, parent=True),
         annotated=lambda wildcards: what_to_read(config["input"]).annotated(READINGS),
+        summary=["--summary", f"{READINGS}/summary.png"] if config["summary"] else [],
         options=command_options(
-            config, "detector", "detector_model", "min_face", "uncertain", "faces", "draw", "blur", "window"
+            config,
+            "detector",
+            "detector_model",
+            "min_face",
+            "uncertain",
+            "no_face",
+            "every",
+            "faces",
+            "draw",
+            "blur",
+            "window",
         ),
     shell:
         "python -m pipeline --log {log} predict --model {params.model:q} --threads {threads} --json {output.lines:q}"
-        " --csv {output.table:q} {params.annotated:q} {params.options:q} -- {params.word:q}"
+        " --csv {output.table:q} {params.annotated:q} {params.summary:q} {params.options:q} -- {params.word:q}"

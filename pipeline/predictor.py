@@ -110,6 +110,9 @@ class Predictor:
             raise ValueError(f"no_face {no_face!r} where {' or '.join(NO_FACE)} was expected")
         if not 0 <= uncertain <= 1:
             raise ValueError(f"uncertain {uncertain} where 0 to 1 was expected")
+        for name, value in (("min_face", min_face), ("threads", threads)):
+            if value is not None and value < 1:
+                raise ValueError(f"{name} {value} where at least 1 was expected")
         self.folder = model if isinstance(model, ModelFolder) else model_folder.read(Path(model))
         wanted = (self.folder.preprocessing.channels, self.folder.preprocessing.height, self.folder.preprocessing.width)
         if wanted != (1, SIZE, SIZE):
@@ -197,7 +200,7 @@ class Predictor:
                 faces[number].append(
                     _face(box, landmarks, score=score, status=status, track=track, reasons=reasons[index])
                 )
-            if not faces[number] and self.no_face == "whole":
+            if not faces[number] and self.no_face == "whole" and status == "found":
                 height, width = frame.image.shape[:2]
                 crops.append(whole_image(frame.image))
                 box = np.array([0, 0, width - 1, height - 1], np.float32)
@@ -236,7 +239,7 @@ class Session:
         self._smooth: dict[int, tuple[float, np.ndarray]] = {}  # of each track its last time and probabilities
 
     def read(self, frame: Frame) -> Reading:
-        """Read the next frame; its time, or else its index, must not be less than the last one's."""
+        """Read the next frame."""
         tracked = self._tracker.update(frame.image, frame.time)
         (reading,) = self._predictor.read_detections([frame], [tracked.detections], "found", [tracked.ids])
         now = frame.index * FRAME_TIME if frame.time is None else frame.time
@@ -249,7 +252,7 @@ class Session:
         probabilities = np.array(list(face.probabilities.values()))
         if track in self._smooth:
             before, smooth = self._smooth[track]
-            probabilities += (smooth - probabilities) * np.exp(-(now - before) / SMOOTHING)
+            probabilities += (smooth - probabilities) * np.exp(-max(0, now - before) / SMOOTHING)
         self._smooth[track] = now, probabilities
         return self._predictor.judged(face, probabilities)
 
@@ -266,7 +269,9 @@ def _face(
 
 def _given(frame: Frame, boxes: np.ndarray) -> Detections:
     """The caller's boxes, clipped to the frame."""
-    boxes = np.asarray(boxes, np.float32).reshape(-1, 4)
+    boxes = np.asarray(boxes, np.float32)
+    if boxes.ndim != 2 or boxes.shape[1] != 4:
+        raise ValueError(f"{frame.name}: boxes of shape {boxes.shape} where (n, 4) was expected")
     height, width = frame.image.shape[:2]
     inside = boxes.clip(0, [width - 1, height - 1] * 2).astype(np.float32)
     if not np.isfinite(boxes).all() or (inside[:, 2:] <= inside[:, :2]).any():

@@ -107,13 +107,13 @@ class ToRead:
         return [] if self.live else ["--annotated", f"{folder}/annotated"]
 
 
-def what_to_read(word: str | int | None) -> ToRead:
+def what_to_read(word: str | int | list[Any] | None) -> ToRead:
     """Raises InputError when the setting is not set, or asks for what a rule has not."""
     if word is None:
         raise InputError("input: nothing to read; say snakemake predict --config input=FOLDER (or cam, a video)")
-    word = str(word)
-    if word == "-":
-        raise InputError("input: a rule has no standard input; say python -m pipeline predict -")
+    if word == "-" or isinstance(word, list):  # YAML takes a lone - for a list of nothing
+        raise InputError("input: one word is read, and not standard input; say python -m pipeline predict -")
+    word = str(word)  # a folder may be called 5
     if Path(word).is_file() or Path(word).is_dir():
         return ToRead(word, [word], None, live=False)
     return ToRead(word, [], str(time.time()), live=is_live(word))

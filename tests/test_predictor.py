@@ -169,8 +169,10 @@ def test_an_image_without_a_face_has_none_or_is_read_whole(predictor: Predictor,
     assert predictor.read([plain]) == [Reading("plain", 70, 90, ())]
     (face,) = Predictor(model, no_face="whole").read([plain])[0].faces
     assert (face.status, face.score, face.box, face.landmarks) == ("whole", None, (0, 0, 69, 89), {})
-    with pytest.raises(ValueError, match="no_face 'all' where none or whole"):
-        Predictor(model, no_face="all")
+    assert Predictor(model, no_face="whole")(plain.image, boxes=np.empty((0, 4))).faces == ()
+    for option, value in (("no_face", "all"), ("uncertain", 2), ("min_face", 0), ("threads", 0)):
+        with pytest.raises(ValueError, match=f"{option} .* where"):
+            Predictor(model, **{option: value})
     with pytest.raises(ValueError, match="uncertain 50 where 0 to 1 was expected"):
         Predictor(str(model), uncertain=50)
 
@@ -194,6 +196,8 @@ def test_a_box_at_the_edge_is_clipped_and_one_outside_is_refused(predictor: Pred
     for boxes in ([[600, 10, 700, 90]], [[10, 10, 5, 90]], [[np.nan, 0, 1, 1]]):
         with pytest.raises(ValueError, match=r"picture 0: boxes .* 512x600"):
             predictor(portrait, boxes=np.array(boxes))
+    with pytest.raises(ValueError, match=r"picture 0: boxes of shape \(1, 3\) where \(n, 4\)"):
+        predictor(portrait, boxes=np.array([[1, 2, 3]]))
     with pytest.raises(ValueError, match="boxes of 1 pictures where 2"):
         predictor([portrait, portrait], boxes=[np.empty((0, 4))])
 

@@ -23,8 +23,8 @@ RULES = {match[1]: match[2] for match in re.finditer(r"^rule (\w+):\n(.*?)(?=^ru
 
 NO_RULES = {"doctor", "serve", "bot"}  # they make nothing
 # What the rule predict is told: its readings are no part of the way that DVC keeps.
-PREDICT = {"model", "input", "output", "detector", "detector_model", "min_face", "uncertain", "faces", "draw", "blur",
-           "window"}  # fmt: skip
+PREDICT = {"model", "input", "output", "detector", "detector_model", "min_face", "uncertain", "no_face", "every",
+           "summary", "faces", "draw", "blur", "window"}  # fmt: skip
 # What train writes as it goes is no declared output: Snakemake would delete it before a run that is to go on.
 UNDECLARED = {"results/sample/run.json", "results/sample/metrics.csv"}
 
@@ -145,8 +145,9 @@ def test_finds_the_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_predict_without_input_says_how() -> None:
     with pytest.raises(InputError, match="snakemake predict --config input=FOLDER"):
         what_to_read(None)
-    with pytest.raises(InputError, match="python -m pipeline predict -"):
-        what_to_read("-")
+    for word in ("-", [""]):
+        with pytest.raises(InputError, match="python -m pipeline predict -"):
+            what_to_read(word)
 
 
 def test_files_are_compared_with_the_last_run_and_what_is_live_is_read_again(tmp_path: Path) -> None:
