@@ -139,7 +139,7 @@ def predict(
         for source in sources:
             with ExitStack() as inner:
                 sinks = shared + [inner.enter_context(sink) for sink in _own_sinks(source, outputs)]
-                ended = _run(source, predictor, sinks, counts, every=every, threads=threads)
+                ended = _run(source, predictor, sinks, counts, every=every, threads=threads) or ended
             if window and window.done:
                 break
     unit = "frame" if any(source.moving for source in sources) else "image"

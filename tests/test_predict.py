@@ -229,6 +229,13 @@ def test_what_a_camera_showed_is_kept_however_it_ends(
     assert (tmp_path / "plot.png").exists()
 
 
+def test_a_lost_camera_is_told_after_the_next_one_was_read(model: Path, portrait: np.ndarray, tmp_path: Path) -> None:
+    cameras = [Camera(portrait, SourceError("cam:0: lost")), Camera(portrait, None)]
+    with pytest.raises(SourceError, match="cam:0: lost"):
+        predict(cameras, Predictor(model), Outputs(json=tmp_path / "out.jsonl", window=False))
+    assert len(lines((tmp_path / "out.jsonl").read_text())) == 10
+
+
 def test_without_a_display_a_camera_is_read_all_the_same(
     model: Path, portrait: np.ndarray, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
