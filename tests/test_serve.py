@@ -4,7 +4,6 @@ import argparse
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import ssl
@@ -27,21 +26,6 @@ from pipeline.serve import TOKEN, add_arguments, choose_access, read_token, run
 
 ROOT = Path(__file__).parents[1]
 SECRET = "f1d2c3b4a5968778695a4b3c2d1e0f00"
-
-
-@pytest.fixture(scope="module")
-def pems(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A certificate for 127.0.0.1 and its key."""
-    if shutil.which("openssl") is None:
-        pytest.skip("no openssl on this machine")
-    folder = tmp_path_factory.mktemp("pems")
-    certificate, key = folder / "certificate.pem", folder / "key.pem"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
-         "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", certificate],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    return certificate, key
 
 
 @contextmanager

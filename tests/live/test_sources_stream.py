@@ -2,6 +2,7 @@
 
 import io
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable
@@ -267,6 +268,21 @@ def test_a_playlist_without_an_end_is_a_stream(tmp_path: Path) -> None:
         assert isinstance(source, Stream)
         with source:
             assert next(iter(source)).image.shape == drawn(1)[0].shape
+
+
+def test_ffmpeg_trusts_no_certificate_that_nobody_vouches_for(
+    pems: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_video(tmp_path / "0.mp4", drawn(5))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*pems)
+    with serve(body((tmp_path / "0.mp4").read_bytes(), "video/mp4"), context) as port:
+        url = f"https://localhost:{port}/0.mp4"
+        with pytest.raises(SourceError), VideoAddress(url):
+            pass
+        monkeypatch.setenv("SSL_CERT_FILE", str(pems[0]))
+        with VideoAddress(url) as source:
+            assert len(list(source)) == 5
 
 
 def test_a_stream_that_is_left_is_let_go() -> None:

@@ -1,6 +1,7 @@
 """Videos: files and addresses, of any codec that FFmpeg reads."""
 
 import re
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -160,6 +161,10 @@ def open_container(location: str, options: dict[str, str], name: str) -> "InputC
 
     av.logging.set_level(None)  # FFmpeg's own lines name addresses with their passwords
     remote = not location.startswith("file:")
+    if location.lower().startswith("https:"):
+        # FFmpeg trusts every server unless it is told not to; whom it may trust is what Python trusts (SSL_CERT_FILE).
+        trusted = ssl.get_default_verify_paths().cafile
+        options = {**options, "tls_verify": "1", **({"ca_file": trusted} if trusted else {})}
     start = time.monotonic()
     try:
         return av.open(
