@@ -30,6 +30,7 @@ from pipeline.caffe.log import TrainingLog
 from pipeline.caffe.net import PRECISIONS
 from pipeline.caffe.proto import read_solver
 from pipeline.caffe.solver import Solver, get_solver
+from pipeline.caffe.solver.nets import weights
 from pipeline.caffe.training import Iterated, Snapshotted, Tested, solve
 from pipeline.console import log, progress_bar
 from pipeline.errors import InputError
@@ -94,6 +95,7 @@ def _settings(solver_path: Path, solver: Solver, device: str, precision: str, th
     files = {str(solver_path): solver_path}
     for path in filter(None, (solver.param.net, solver.param.train_net, *solver.param.test_net)):
         files[path] = Path(path)
+    files |= {str(path): path for path in weights(solver.param)}
     for net in (solver.net, *solver.test_nets):
         for layer in net.layers:
             if isinstance(layer, Data):

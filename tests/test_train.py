@@ -1,6 +1,7 @@
 """Training: what it writes, that it goes on where it was stopped, to the bit, and what it refuses."""
 
 import csv
+import hashlib
 import json
 import re
 import signal
@@ -97,6 +98,15 @@ def test_a_run_leaves_weights_log_metrics_and_plots(uninterrupted: Path) -> None
         image = cv2.imread(str(uninterrupted / name))
         assert image is not None
         assert len(np.unique(image.reshape(-1, 3), axis=0)) > 10  # curves and words, no blank sheet
+
+
+def test_weights_that_a_run_starts_from_are_recorded(uninterrupted: Path, data: Path, tmp_path: Path) -> None:
+    solver = write_run(tmp_path / "tuned", data, max_iter=5)
+    start = uninterrupted / "final.caffemodel"
+    solver.write_text(f'{solver.read_text()}weights: "{start}"\n')
+    train(solver, "cpu", threads=1)
+    recorded = json.loads((solver.parent / "run.json").read_text())["sha256"]
+    assert recorded[str(start)] == hashlib.sha256(start.read_bytes()).hexdigest()
 
 
 def test_the_log_has_the_lines_that_caffes_parsers_look_for(uninterrupted: Path) -> None:
