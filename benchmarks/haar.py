@@ -9,26 +9,20 @@ process of its own and so many times after a warm-up; the best process of each c
 the same place. The last line is the package's time over ours.
 """
 
-import argparse
-import json
-import subprocess
 import sys
-import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from environments import CORES, keep_to_two_cores, make_environment, run_side
-from photo import overlap
+from environments import CORES, keep_to_two_cores, make_environment
+from side_by_side import measure, overlap, photo_parser, take_turns
 
 PACKAGES = (
     "tensorflow-cpu==2.21.0", "opencv-contrib-python-headless<5", "setuptools<81", "pandas", "requests", "tqdm",
     "scikit-image==0.26.0",
 )  # fmt: skip
 WITHOUT_TORCH = ("--no-deps", "fer==25.10.3")  # which it asks for, and needs for another detector only
-WARM_UP = 3
 MIN_FACE = 50
 SAME = 0.8  # of two cascades that count on other windows
 Read = Callable[[np.ndarray], list[tuple[list[float], dict[str, float]]]]
@@ -60,47 +54,15 @@ def peers() -> Read:
     return read
 
 
-def measure(side: str, folder: Path) -> None:
-    """Time one side on folder/photo.npy as often as folder/runs.json says; leave seconds and faces in SIDE.json."""
-    photo = np.load(folder / "photo.npy")
-    runs = json.loads((folder / "runs.json").read_text())
-    read = {"ours": ours, "peer": peers}[side]()
-    for _ in range(WARM_UP):
-        faces = read(photo)
-    start = time.perf_counter()
-    for _ in range(runs):
-        read(photo)
-    seconds = (time.perf_counter() - start) / runs
-    (folder / f"{side}.json").write_text(json.dumps({"seconds": seconds, "faces": faces}))
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--runs", type=int, default=20)
-    parser.add_argument("--environment", type=Path, default=Path(tempfile.gettempdir()) / "benchmark-fer-25.10.3")
-    parser.add_argument("--measure", nargs=2, metavar=("SIDE", "FOLDER"), help="only run one side")
-    args = parser.parse_args()
+    args = photo_parser(__doc__, "benchmark-fer-25.10.3").parse_args()
     if args.measure:
-        measure(args.measure[0], Path(args.measure[1]))
+        side, folder = args.measure
+        measure({"ours": ours, "peer": peers}[side](), side, Path(folder))
         return
     keep_to_two_cores()
-    sides = {"peer": make_environment(args.environment, PACKAGES, WITHOUT_TORCH), "ours": Path(sys.executable)}
-    seconds: dict[str, list[float]] = {side: [] for side in sides}
-    faces: dict[str, list] = {}
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        save = "import sys, numpy, skimage.data; numpy.save(sys.argv[1], skimage.data.astronaut())"
-        subprocess.run([sides["peer"], "-c", save, folder / "photo.npy"], check=True)
-        (folder / "runs.json").write_text(json.dumps(args.runs))
-        for _ in range(args.repeats):
-            for side, python in sides.items():
-                run_side(python, __file__, side, folder)
-                result = json.loads((folder / f"{side}.json").read_text())
-                seconds[side].append(result["seconds"])
-                faces[side] = result["faces"]
-                print(f"{side}: {1 / result['seconds']:.1f} photos/s, {result['seconds'] * 1000:.1f} ms each",
-                      flush=True)
+    pythons = {"peer": make_environment(args.environment, PACKAGES, WITHOUT_TORCH), "ours": Path(sys.executable)}
+    seconds, faces = take_turns(__file__, pythons, args.repeats, args.runs)
     for side, found in faces.items():
         print(f"{side}:", "; ".join(f"{max(p, key=p.get)} at {[round(value) for value in box]}" for box, p in found))
     if [len(found) for found in faces.values()] != [1, 1]:
