@@ -6,10 +6,10 @@ import logging
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from pipeline.arguments import add_predictor_arguments, build_predictor
 from pipeline.console import log
 from pipeline.errors import InputError
 from pipeline.live.bot.credentials import SECRET_VARIABLE, TOKEN_VARIABLE, read_token, webhook_secret
-from pipeline.predictor import add_predictor_arguments, build_predictor
 
 USERS = Path("data/bot/users.sqlite3")
 

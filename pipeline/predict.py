@@ -13,6 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from pipeline.arguments import add_predictor_arguments, build_predictor, positive
 from pipeline.console import log, progress_bar
 from pipeline.errors import InputError
 from pipeline.live.frames import Frame, FrameSource, SourceError
@@ -21,7 +22,7 @@ from pipeline.live.readings import Reading
 from pipeline.live.sinks import AnnotatedImages, AnnotatedVideo, Csv, JsonLines, Sink, Window, display_fault
 from pipeline.live.sources import ImageFiles, VideoFile, open_sources, printable
 from pipeline.live.summary import Summary
-from pipeline.predictor import EVERY, NO_FACE, Predictor, add_predictor_arguments, build_predictor, positive
+from pipeline.predictor import EVERY, NO_FACE, Predictor
 from pipeline.threads import attended, map_ahead
 
 # Frames read at once: many small ones, or a single large photo, so that memory stays small.

@@ -7,7 +7,6 @@
     print([(face.label, face.probabilities) for face in reading.faces])
 """
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -21,7 +20,7 @@ from pipeline import model_folder
 from pipeline.calibration import UNCERTAIN
 from pipeline.faces.alignment import SIZE, align_face, whole_image
 from pipeline.faces.conditions import conditions
-from pipeline.faces.detector import DETECTORS, LANDMARKS, Detections, Detector, build_detector
+from pipeline.faces.detector import LANDMARKS, Detections, Detector, build_detector
 from pipeline.faces.landmarks import Landmarker
 from pipeline.faces.tracking import EVERY, FRAME_TIME, Tracker
 from pipeline.live.frames import Frame
@@ -39,49 +38,6 @@ DOWNLOAD_BYTES, DOWNLOAD_SECONDS = 32 << 20, 20
 Picture = str | Path | np.ndarray | Image.Image
 ORDERS = {"RGB": 1, "BGR": -1}  # step through an array's channels
 NOWHERE = np.full((len(LANDMARKS), 2), np.nan, np.float32)
-
-
-
-def add_predictor_arguments(parser: argparse.ArgumentParser) -> None:
-    """What a command lets a person say of a Predictor."""
-    parser.add_argument("--model", type=Path, default=SHIPPED_MODEL, help="model folder (default: the one that ships)")
-    parser.add_argument("--detector", choices=sorted(DETECTORS), default="mtcnn",
-                        help="what finds faces; none takes every image for one (default mtcnn)")  # fmt: skip
-    parser.add_argument("--detector-model", type=Path, metavar="FILE", help="of a detector without one: yolo, yunet")
-    parser.add_argument("--min-face", type=positive, metavar="PIXELS",
-                        help=f"side of the smallest face looked for (default {MIN_FACE} in images, {MIN_MOVING_FACE} "
-                        "where faces are followed)")  # fmt: skip
-    parser.add_argument("--uncertain", type=probability, default=UNCERTAIN, metavar="PROBABILITY",
-                        help=f"a face whose greatest one is below is uncertain (default {UNCERTAIN})")  # fmt: skip
-
-
-def positive(text: str) -> int:
-    """An argument that is a whole number of at least 1."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value} where at least 1 was expected")
-    return value
-
-
-def probability(text: str) -> float:
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text} where 0 to 1 was expected")
-    return value
-
-
-def build_predictor(args: argparse.Namespace, **options: Any) -> "Predictor":
-    """The Predictor that the arguments ask for, with more options of its own."""
-    return Predictor(
-        args.model,
-        detector=args.detector,
-        detector_model=args.detector_model,
-        min_face=args.min_face,
-        uncertain=args.uncertain,
-        **options,
-    )
-
-
 
 
 class Predictor:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline import model_folder
+from pipeline.arguments import add_predictor_arguments, build_predictor, positive
 from pipeline.errors import InputError
-from pipeline.predictor import add_predictor_arguments, build_predictor, positive
 
 if TYPE_CHECKING:
     from pipeline.live.server.guard import Access

@@ -1,0 +1,50 @@
+"""What predict, serve and bot alike let a person say on the command line."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from pipeline.calibration import UNCERTAIN
+from pipeline.faces.detector import DETECTORS
+from pipeline.predictor import MIN_FACE, MIN_MOVING_FACE, SHIPPED_MODEL, Predictor
+
+
+def add_predictor_arguments(parser: argparse.ArgumentParser) -> None:
+    """What there is to be said of a Predictor."""
+    parser.add_argument("--model", type=Path, default=SHIPPED_MODEL, help="model folder (default: the one that ships)")
+    parser.add_argument("--detector", choices=sorted(DETECTORS), default="mtcnn",
+                        help="what finds faces; none takes every image for one (default mtcnn)")  # fmt: skip
+    parser.add_argument("--detector-model", type=Path, metavar="FILE", help="of a detector without one: yolo, yunet")
+    parser.add_argument("--min-face", type=positive, metavar="PIXELS",
+                        help=f"side of the smallest face looked for (default {MIN_FACE} in images, {MIN_MOVING_FACE} "
+                        "where faces are followed)")  # fmt: skip
+    parser.add_argument("--uncertain", type=probability, default=UNCERTAIN, metavar="PROBABILITY",
+                        help=f"a face whose greatest one is below is uncertain (default {UNCERTAIN})")  # fmt: skip
+
+
+def build_predictor(args: argparse.Namespace, **options: Any) -> Predictor:
+    """The Predictor that the arguments ask for, with more options of its own."""
+    return Predictor(
+        args.model,
+        detector=args.detector,
+        detector_model=args.detector_model,
+        min_face=args.min_face,
+        uncertain=args.uncertain,
+        **options,
+    )
+
+
+def positive(text: str) -> int:
+    """An argument that is a whole number of at least 1."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} where at least 1 was expected")
+    return value
+
+
+def probability(text: str) -> float:
+    """An argument from 0 to 1."""
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} where 0 to 1 was expected")
+    return value
