@@ -40,7 +40,11 @@ class Learnable:
 
 def build_net(path: Path, phase: Phase, **options: Any) -> "Net":
     """Build the net of a prototxt; `options` are Net's. Errors name the layer's line."""
-    param = read_net(path)
+    return build_read_net(path, read_net(path), phase, **options)
+
+
+def build_read_net(path: Path, param: NetParameter, phase: Phase, **options: Any) -> "Net":
+    """build_net() of what was read from the prototxt `path` before."""
     try:
         return Net(param, phase, **options)
     except LayerError as error:

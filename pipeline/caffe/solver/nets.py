@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.caffe.caffe_pb2 import TEST, TRAIN, NetParameter, NetState, Phase, SolverParameter
-from pipeline.caffe.net import Net, build_net
+from pipeline.caffe.net import Net, build_read_net
 from pipeline.caffe.proto import read_net
 from pipeline.caffe.solver.errors import SolverError
 
@@ -29,7 +29,7 @@ class NamedNet:
         state.MergeFrom(self.state)
         options |= {"level": state.level, "stages": tuple(state.stage)}
         if isinstance(self.source, str):
-            return build_net(Path(self.source), state.phase, **options)
+            return build_read_net(Path(self.source), message, state.phase, **options)
         return Net(message, state.phase, **options)
 
 
