@@ -6,7 +6,30 @@ from pathlib import Path
 import pytest
 import torch
 from caffe_root import CaffeRoot
+from parity import Parity
 from solving import make_training_folder
+
+PARITY = pytest.StashKey[Parity]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--parity", type=Path, metavar="FILE", help="write docs/parity.md from what was measured")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[PARITY] = Parity()
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    path = session.config.getoption("--parity", default=None)
+    if path and exitstatus == 0:
+        session.config.stash[PARITY].write(path)
+
+
+@pytest.fixture(scope="session")
+def parity(request: pytest.FixtureRequest) -> Parity:
+    """parity(table, row, column, deviation) enters a measurement into docs/parity.md."""
+    return request.config.stash.setdefault(PARITY, Parity())
 
 
 @pytest.fixture(autouse=True, scope="module")
