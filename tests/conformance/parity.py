@@ -13,8 +13,8 @@ from pipeline.atomic import atomic_file
 INTRODUCTION = """\
 # Parity with real Caffe
 
-The largest difference between a blob here and in Caffe 1.0, divided by the largest value in Caffe's. 0 is equality, to the byte
-where files are compared; an empty cell was not compared. One command makes this page where real Caffe is:
+The largest difference between a blob here and in Caffe 1.0, divided by the largest value in Caffe's. 0 is equality, to
+the byte where files are compared; an empty cell was not compared. One command makes this page where real Caffe is:
 
 ```sh
 CAFFE_ROOT=DIR pytest tests/conformance --parity docs/parity.md
