@@ -1,0 +1,62 @@
+"""Log lines in glog's form, which Caffe's log parsers read: "I1121 12:01:49.071857 13070 solver.cpp:60] Solving"."""
+
+import logging
+import os
+import sys
+from argparse import Namespace
+from datetime import datetime
+from pathlib import Path
+
+from pipeline.console import log
+
+_LETTERS = {logging.DEBUG: "I", logging.INFO: "I", logging.WARNING: "W", logging.ERROR: "E", logging.CRITICAL: "F"}
+_LEVELS = (logging.INFO, logging.WARNING, logging.ERROR, logging.CRITICAL)  # by glog's number
+
+# glog's, each of which has its default in the environment as GLOG_name; -v sets how much of VLOG is logged, which
+# Caffe does not use.
+FLAGS: dict[str, tuple[str | int | bool, str]] = {
+    "logtostderr": (False, "log to standard error alone, whatever -log_dir says"),
+    "alsologtostderr": (True, "log to standard error, whatever -log_dir says"),
+    "log_dir": ("", "folder to write a log file to as well"),
+    "minloglevel": (0, "leave out lines below: 0 INFO, 1 WARNING, 2 ERROR, 3 FATAL"),
+    "stderrthreshold": (2, "with -noalsologtostderr, lines from which on go to standard error all the same"),
+    "v": (0, "accepted; no command here logs more"),
+}
+
+
+class Formatter(logging.Formatter):
+    """glog's prefix before a message: severity, month, day, time, process, file and line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        time = datetime.fromtimestamp(record.created)
+        return (f"{_LETTERS[record.levelno]}{time:%m%d %H:%M:%S.%f} {os.getpid():5d} "
+                f"{record.filename}:{record.lineno}] {record.getMessage()}")
+
+
+def defaults() -> dict[str, tuple[str | int | bool, str]]:
+    """FLAGS with the defaults that the environment sets, as in GLOG_minloglevel=2."""
+    return {name: (_from_environment(name, default), about) for name, (default, about) in FLAGS.items()}
+
+
+def _from_environment(name: str, default: str | int | bool) -> str | int | bool:
+    text = os.environ.get(f"GLOG_{name}", "")
+    if not text or isinstance(default, str):
+        return text or default
+    if isinstance(default, bool):
+        return text[0] in "tTyY1"
+    return int(text) if text.lstrip("-").isdigit() else default
+
+
+def set_up(args: Namespace, program: str) -> None:
+    """Send messages where the flags say. Raises OSError when there can be no log file in -log_dir."""
+    log.setLevel(_LEVELS[min(max(args.minloglevel, 0), 3)])
+    console = logging.StreamHandler(sys.stderr)
+    if not args.logtostderr and not args.alsologtostderr:
+        console.setLevel(_LEVELS[min(max(args.stderrthreshold, 0), 3)])
+    handlers: list[logging.Handler] = [console]
+    if args.log_dir and not args.logtostderr:
+        name = f"{program}.INFO.{datetime.now():%Y%m%d-%H%M%S}.{os.getpid()}"
+        handlers.append(logging.FileHandler(Path(args.log_dir) / name, encoding="utf-8", errors="backslashreplace"))
+    for handler in handlers:
+        handler.setFormatter(Formatter())
+        log.addHandler(handler)
