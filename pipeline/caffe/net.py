@@ -4,7 +4,7 @@ import base64
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ class WeightsError(InputError):
     """Weights that are not this net's."""
 
 
+N = TypeVar("N", bound="Net")
 Watch = Callable[[Layer, list[torch.Tensor], list[torch.Tensor]], None]  # a layer, its bottoms, its tops
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -40,13 +41,13 @@ class Learnable:
 
 def build_net(path: Path, phase: Phase, **options: Any) -> "Net":
     """Build the net of a prototxt; `options` are Net's. Errors name the layer's line."""
-    return build_read_net(path, read_net(path), phase, **options)
+    return build_read_net(path, read_net(path), phase, Net, **options)
 
 
-def build_read_net(path: Path, param: NetParameter, phase: Phase, **options: Any) -> "Net":
-    """build_net() of what was read from the prototxt `path` before."""
+def build_read_net(path: Path, param: NetParameter, phase: Phase, net_type: type[N], **options: Any) -> N:
+    """build_net(), as Net or a class made from it, of what was read from the prototxt `path` before."""
     try:
-        return Net(param, phase, **options)
+        return net_type(param, phase, **options)
     except LayerError as error:
         line = line_of_layer(path.read_text(encoding="utf-8"), error.layer)
         raise PrototxtError(f"{path}:{line}: {error}" if line else f"{path}: {error}") from None
@@ -176,6 +177,16 @@ class Net:
                 if self.watch is not None:
                     self.watch(layer, bottoms, tops)
         return {name: self.blobs[name] for name in self.outputs}
+
+    def clear_gradients(self) -> None:
+        """Forget what backward has left in the gradients of learnable blobs."""
+        for learnable in self.learnable:
+            learnable.blob.grad = None
+
+    def backward(self) -> None:
+        """Add the gradient of the last forward's loss to those of the learnable blobs."""
+        if self.loss.requires_grad:
+            self.loss.backward()
 
     def _bottoms(self, layer: Layer) -> list[torch.Tensor]:
         bottoms = [self.blobs[name] for name in layer.param.bottom]

@@ -67,7 +67,24 @@ def solve(solver: Solver, should_stop: Callable[[], bool] = lambda: False) -> It
     """
     param = solver.param
     saved = -1
-    while solver.iteration < param.max_iter:
+    for event in steps(solver, param.max_iter - solver.iteration, should_stop):
+        if isinstance(event, Snapshotted):
+            saved = event.snapshot.iteration
+        yield event
+    if saved != solver.iteration and (param.snapshot_after_train or solver.iteration < param.max_iter):
+        yield Snapshotted(save(solver, param.snapshot_prefix))
+    if solver.iteration < param.max_iter:
+        return
+    if solver.displays:
+        yield Finished(solver.iteration, solver.forward())
+    if param.test_interval and solver.iteration % param.test_interval == 0:
+        yield from _tests(solver)
+
+
+def steps(solver: Solver, count: int, should_stop: Callable[[], bool] = lambda: False) -> Iterator[Event]:
+    """Make `count` updates, or as many as until `should_stop` says so, with the tests and snapshots among them."""
+    param = solver.param
+    for _ in range(count):
         if param.test_interval and solver.iteration % param.test_interval == 0 and (
                 solver.iteration > 0 or param.test_initialization):
             yield from _tests(solver)
@@ -77,18 +94,9 @@ def solve(solver: Solver, should_stop: Callable[[], bool] = lambda: False) -> It
         yield Iterated(solver.iteration - 1, solver.smoothed_loss(), rate, displayed,
                        solver.current_step if moved_on else None, solver.gradient_norm, _debug_lines(solver))
         if param.snapshot and solver.iteration % param.snapshot == 0:
-            saved = solver.iteration
             yield Snapshotted(save(solver, param.snapshot_prefix))
         if should_stop():
             break
-    if saved != solver.iteration and (param.snapshot_after_train or solver.iteration < param.max_iter):
-        yield Snapshotted(save(solver, param.snapshot_prefix))
-    if solver.iteration < param.max_iter:
-        return
-    if solver.displays:
-        yield Finished(solver.iteration, solver.forward())
-    if param.test_interval and solver.iteration % param.test_interval == 0:
-        yield from _tests(solver)
 
 
 def _tests(solver: Solver) -> Iterator[Tested]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.caffe.caffe_pb2 import TEST, TRAIN, NetParameter, NetState, Phase, SolverParameter
-from pipeline.caffe.net import Net, build_read_net
+from pipeline.caffe.net import N, build_read_net
 from pipeline.caffe.proto import read_net
 from pipeline.caffe.solver.errors import SolverError
 
@@ -21,16 +21,19 @@ class NamedNet:
     phase: Phase
     state: NetState
 
-    def build(self, **options: Any) -> Net:
-        """Build the net; `options` are Net's. Its own state goes over the phase, the solver's over its own."""
+    def build(self, net_type: type[N], **options: Any) -> N:
+        """Build the net, as Net or a class made from it; `options` are Net's.
+
+        Its own state goes over the phase, the solver's over its own.
+        """
         message = read_net(Path(self.source)) if isinstance(self.source, str) else self.source
         state = NetState(phase=self.phase)
         state.MergeFrom(message.state)
         state.MergeFrom(self.state)
         options |= {"level": state.level, "stages": tuple(state.stage)}
         if isinstance(self.source, str):
-            return build_read_net(Path(self.source), message, state.phase, **options)
-        return Net(message, state.phase, **options)
+            return build_read_net(Path(self.source), message, state.phase, net_type, **options)
+        return net_type(message, state.phase, **options)
 
 
 def train_net(param: SolverParameter) -> NamedNet:

@@ -55,7 +55,7 @@ class _WholeGradientSolver(Solver):
         rates = [rate * learnable.lr_mult for learnable in self.net.learnable]
         updates = self.rule(gradients, rates)
         torch._foreach_sub_(blobs, updates)
-        self.updates = list(updates) if self.param.snapshot_diff else []
+        self.updates = list(updates) if self.keeps_updates else []
 
     def rule(self, gradients: Tensors, rates: list[float]) -> Tensors:
         """Move the history by the gradients, one a learnable blob, and return what the weights lose."""

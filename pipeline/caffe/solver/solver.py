@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from pipeline.caffe.caffe_pb2 import SolverParameter
+from pipeline.caffe.net import Net
 from pipeline.caffe.solver import nets
 from pipeline.caffe.solver.debug_info import DebugInfo
 from pipeline.caffe.solver.errors import SolverError
@@ -53,14 +54,15 @@ def upgrade_solver(param: SolverParameter) -> SolverParameter:
     return upgraded
 
 
-def get_solver(param: SolverParameter, device: str = "cpu", precision: str = "float32") -> "Solver":
+def get_solver(param: SolverParameter, device: str = "cpu", precision: str = "float32", net_type: type[Net] = Net
+               ) -> "Solver":
     """Make the solver of param.type. Raises SolverError when it is unknown, and as Solver does."""
     param = upgrade_solver(param)
     if param.type not in SOLVERS:
         raise SolverError(f"solver type '{param.type}' is unknown; the engine has {', '.join(sorted(SOLVERS))}")
     if param.HasField("layer_wise_reduce"):
         log.info("layer_wise_reduce says how several GPUs exchange gradients; the engine trains on one and ignores it")
-    return SOLVERS[param.type](param, device, precision)
+    return SOLVERS[param.type](param, device, precision, net_type)
 
 
 class Solver:
@@ -69,26 +71,31 @@ class Solver:
     param: the solver's message. net: the train net; test_nets share its blobs. iteration: updates made so far.
     history: one tensor a learnable blob and slot, in the order of a .solverstate. losses: the last average_loss losses.
     gradient_norm: what clip_gradients found too long in the last update, else None. updates: what each learnable blob
-    lost in the last update; empty before the first and, for all but SGD, without snapshot_diff. debug_lines: what
-    debug_info logs of the batches since they were last taken away.
+    lost in the last update; empty before the first and, for all but SGD, unless keeps_updates, which snapshot_diff
+    sets. debug_lines: what debug_info logs of the batches since they were last taken away. on_start and
+    on_gradients_ready: called in every iteration before its batches and before its update.
     """
 
     slots = 1  # history blobs a learnable blob
 
-    def __init__(self, param: SolverParameter, device: str = "cpu", precision: str = "float32") -> None:
+    def __init__(self, param: SolverParameter, device: str = "cpu", precision: str = "float32",
+                 net_type: type[Net] = Net) -> None:
         self.param = param
         self.iteration = 0
         self.current_step = 0
         self.losses: deque[float] = deque(maxlen=max(1, param.average_loss))
         self.gradient_norm: float | None = None
         self.updates: list[torch.Tensor] = []
+        self.keeps_updates = param.snapshot_diff
         self.debug_lines: list[str] = []
+        self.on_start: list[Callable[[], None]] = []
+        self.on_gradients_ready: list[Callable[[], None]] = []
         self.check()
         options = {"device": device, "precision": precision,
                    "seed": param.random_seed if param.random_seed >= 0 else None}
         test_nets, train_net = nets.test_nets(param), nets.train_net(param)
-        self.net = train_net.build(**options)
-        self.test_nets = [test_net.build(**options) for test_net in test_nets]
+        self.net = train_net.build(net_type, **options)
+        self.test_nets = [test_net.build(net_type, **options) for test_net in test_nets]
         for net in (self.net, *self.test_nets):
             for weights in nets.weights(param):
                 net.copy_from(weights)
@@ -129,21 +136,28 @@ class Solver:
 
     def step(self) -> float:
         """Run one iteration: iter_size batches forward and backward, then one update. Returns its rate."""
-        for learnable in self.net.learnable:
-            learnable.blob.grad = None
+        self.net.clear_gradients()
+        for start in self.on_start:
+            start()
         loss = 0.0
         for _ in range(self.param.iter_size):
             with DebugInfo(self.net, self.debug_lines, self.param.debug_info and self.displays):
                 self.net.forward()
-                if self.net.loss.requires_grad:
-                    self.net.loss.backward()
+                self.net.backward()
             loss += self.net.loss.item()
         self.losses.append(loss / self.param.iter_size)
+        for ready in self.on_gradients_ready:
+            ready()
+        rate = self.apply_update()
+        self.iteration += 1
+        return rate
+
+    def apply_update(self) -> float:
+        """Move the weights by the gradients that the net has. Returns the rate."""
         rate = self.learning_rate()
         with torch.no_grad():
             self._prepare_gradients()
             self.update(rate)
-        self.iteration += 1
         return rate
 
     def _prepare_gradients(self) -> None:
