@@ -4,21 +4,29 @@ from collections.abc import Collection
 
 from pipeline.caffe.caffe_pb2 import LayerParameter, NetParameter, NetStateRule, Phase
 from pipeline.caffe.layers import LAYERS, LayerError
+from pipeline.console import log
 
 
-def rule_matches(rule: NetStateRule, phase: Phase, level: int, stages: Collection[str]) -> bool:
-    """Whether every condition of a rule holds (caffe/net.cpp, StateMeetsRule)."""
-    return (
-        (not rule.HasField("phase") or rule.phase == phase)
-        and (not rule.HasField("min_level") or level >= rule.min_level)
-        and (not rule.HasField("max_level") or level <= rule.max_level)
-        and all(stage in stages for stage in rule.stage)
-        and not any(stage in stages for stage in rule.not_stage)
-    )
+def rule_matches(rule: NetStateRule, phase: Phase, level: int, stages: Collection[str], layer: str) -> bool:
+    """Whether every condition of a layer's rule holds (caffe/net.cpp, StateMeetsRule); if not, the log says which."""
+    if rule.HasField("phase") and rule.phase != phase:
+        reason = f"phase ({phase}) differed from the phase ({rule.phase})"
+    elif rule.HasField("min_level") and level < rule.min_level:
+        reason = f"level ({level}) is below the min_level ({rule.min_level})"
+    elif rule.HasField("max_level") and level > rule.max_level:
+        reason = f"level ({level}) is above the max_level ({rule.max_level})"
+    elif absent := [stage for stage in rule.stage if stage not in stages]:
+        reason = f"did not contain stage '{absent[0]}'"
+    elif present := [stage for stage in rule.not_stage if stage in stages]:
+        reason = f"contained a not_stage '{present[0]}'"
+    else:
+        return True
+    log.debug("The NetState %s specified by a rule in layer %s", reason, layer)
+    return False
 
 
 def filter_layers(net: NetParameter, phase: Phase, level: int, stages: Collection[str]) -> NetParameter:
-    """Keep the layers that an include rule lets in or no exclude rule keeps out, their phase filled in."""
+    """Keep the layers that an include rule lets in or no exclude rule keeps out."""
     kept = NetParameter()
     kept.CopyFrom(net)
     del kept.layer[:]
@@ -26,12 +34,9 @@ def filter_layers(net: NetParameter, phase: Phase, level: int, stages: Collectio
         if layer.include and layer.exclude:
             raise LayerError(layer.name, "include and exclude rules exclude one another")
         rules = layer.include or layer.exclude
-        matches = any(rule_matches(rule, phase, level, stages) for rule in rules)
+        matches = any(rule_matches(rule, phase, level, stages, layer.name) for rule in rules)
         if not rules or matches == bool(layer.include):
-            added = kept.layer.add()
-            added.CopyFrom(layer)
-            if not added.HasField("phase"):
-                added.phase = phase
+            kept.layer.add().CopyFrom(layer)
     return kept
 
 

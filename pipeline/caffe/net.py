@@ -14,7 +14,9 @@ from pipeline.caffe.caffe_pb2 import LayerParameter, NetParameter, ParamSpec, Ph
 from pipeline.caffe.graph import filter_layers, insert_splits, layer_class
 from pipeline.caffe.layers import Layer, LayerError, Shape
 from pipeline.caffe.layers.data import Input
+from pipeline.caffe.net_log import NetLog
 from pipeline.caffe.proto import PrototxtError, line_of_layer, read_net, read_weights, write_binary
+from pipeline.console import log
 from pipeline.errors import InputError
 
 
@@ -93,13 +95,19 @@ class Net:
         self.shapes: dict[str, Shape] = {}
         unused: set[str] = set()
         owners: dict[str, Learnable] = {}
-        for layer_param in insert_splits(filter_layers(param, phase, level, stages)).layer:
-            layer_param.phase = phase  # Split layers have none yet
+        kept = filter_layers(param, phase, level, stages)
+        net_log = NetLog(kept)
+        for layer_param in insert_splits(kept).layer:
+            if not layer_param.HasField("phase"):
+                layer_param.phase = phase
+            net_log.creating(layer_param)
             layer = self._build(layer_param)
-            self._share(layer, owners)
+            net_log.set_up(layer_param, [self.shapes[top] for top in layer_param.top])
+            self._share(layer, owners, net_log)
             unused.difference_update(layer_param.bottom)
             unused.update(layer_param.top)
         self.outputs = tuple(sorted(unused))
+        net_log.built(self.layers, self.outputs)
         self.inputs = tuple(top for layer in self.layers if isinstance(layer, Input) for top in layer.param.top)
         if self.device.type != "cpu":
             # Fillers draw on the CPU, so that a seed means the same weights everywhere; dropout draws where it runs.
@@ -122,7 +130,7 @@ class Net:
         self.layers.append(layer)
         return layer
 
-    def _share(self, layer: Layer, owners: dict[str, Learnable]) -> None:
+    def _share(self, layer: Layer, owners: dict[str, Learnable], net_log: NetLog) -> None:
         """Enter a layer's blobs among the learnable ones, or put the owner's in where a param is shared by name."""
         for index, blob in enumerate(layer.blobs):
             spec = layer.param.param[index] if index < len(layer.param.param) else ParamSpec()
@@ -143,6 +151,7 @@ class Net:
                 if spec.HasField(field) and getattr(spec, field) != getattr(owner, field):
                     raise layer.error(f"param '{spec.name}' has {field} {getattr(spec, field)} where layer "
                                       f"'{owner.layer}', which owns it, has {getattr(owner, field)}")
+            net_log.shares(spec.name, owner.layer, owner.index)
             if shape == wanted:
                 layer.blobs[index] = owner.blob
             else:  # only values in Caffe's own order can be seen in another shape
@@ -219,8 +228,11 @@ class Net:
         name = str(source) if isinstance(source, Path) else "the given weights"
         message = read_weights(source) if isinstance(source, Path) else source
         params = self.params
+        names = {layer.param.name for layer in self.layers}
         copied = 0
         for layer in message.layer:
+            if layer.name not in names:
+                log.debug("Ignoring source layer %s", layer.name)
             if not layer.blobs or layer.name not in params:
                 continue
             targets = params[layer.name]

@@ -15,21 +15,27 @@ _TRAIN_FIELDS = ("net", "net_param", "train_net", "train_net_param")
 
 @dataclass(frozen=True)
 class NamedNet:
-    """A net that a solver names, by its file or by its message, and the state that the solver wants it in."""
+    """A net that a field of a solver names, by its file or by its message, and the state that the solver wants it in."""
 
+    field: str
     source: str | NetParameter
     phase: Phase
     state: NetState
+
+    def __str__(self) -> str:
+        return f"{self.field} file: {self.source}" if isinstance(self.source, str) else self.field
 
     def build(self, net_type: type[N], **options: Any) -> N:
         """Build the net, as Net or a class made from it; `options` are Net's.
 
         Its own state goes over the phase, the solver's over its own.
         """
-        message = read_net(Path(self.source)) if isinstance(self.source, str) else self.source
+        message = NetParameter()
+        message.CopyFrom(read_net(Path(self.source)) if isinstance(self.source, str) else self.source)
         state = NetState(phase=self.phase)
         state.MergeFrom(message.state)
         state.MergeFrom(self.state)
+        message.state.CopyFrom(state)
         options |= {"level": state.level, "stages": tuple(state.stage)}
         if isinstance(self.source, str):
             return build_read_net(Path(self.source), message, state.phase, net_type, **options)
@@ -42,7 +48,7 @@ def train_net(param: SolverParameter) -> NamedNet:
     if len(named) != 1:
         raise SolverError(f"{' and '.join(named)} are given where one net was expected" if named else
                           "no net is named; set net, or train_net and test_net")
-    return NamedNet(getattr(param, named[0]), TRAIN, param.train_state)
+    return NamedNet(named[0], getattr(param, named[0]), TRAIN, param.train_state)
 
 
 def test_nets(param: SolverParameter) -> list[NamedNet]:
@@ -50,19 +56,19 @@ def test_nets(param: SolverParameter) -> list[NamedNet]:
 
     Raises SolverError when test_iter, test_interval or test_state do not go with them.
     """
-    sources: list[str | NetParameter] = [*param.test_net_param, *param.test_net]
+    named: list[tuple[str, str | NetParameter]] = [(field, source) for field in ("test_net_param", "test_net")
+                                                   for source in getattr(param, field)]
     if param.test_iter and param.test_interval < 1:
         raise SolverError("test_iter needs a test_interval of at least 1")
-    left = len(param.test_iter) - len(sources)
-    generic: list[str | NetParameter] = [getattr(param, field) for field in ("net", "net_param")
-                                         if param.HasField(field)]
+    left = len(param.test_iter) - len(named)
+    generic = [(field, getattr(param, field)) for field in ("net", "net_param") if param.HasField(field)]
     if left < 0 or (left > 0 and not generic):
-        raise SolverError(f"{len(param.test_iter)} test_iter for {len(sources)} test nets; one for each was expected")
-    sources += generic[:1] * left
-    if param.test_state and len(param.test_state) != len(sources):
-        raise SolverError(f"{len(sources)} test_iter for {len(param.test_state)} test_state; one for each was expected")
-    states = param.test_state or [NetState()] * len(sources)
-    return [NamedNet(source, TEST, state) for source, state in zip(sources, states, strict=True)]
+        raise SolverError(f"{len(param.test_iter)} test_iter for {len(named)} test nets; one for each was expected")
+    named += generic[:1] * left
+    if param.test_state and len(param.test_state) != len(named):
+        raise SolverError(f"{len(named)} test_iter for {len(param.test_state)} test_state; one for each was expected")
+    states = param.test_state or [NetState()] * len(named)
+    return [NamedNet(field, source, TEST, state) for (field, source), state in zip(named, states, strict=True)]
 
 
 def weights(param: SolverParameter) -> Iterator[Path]:

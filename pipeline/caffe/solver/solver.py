@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
+from google.protobuf import text_format
 
 from pipeline.caffe.caffe_pb2 import SolverParameter
 from pipeline.caffe.net import Net
@@ -91,18 +92,26 @@ class Solver:
         self.on_start: list[Callable[[], None]] = []
         self.on_gradients_ready: list[Callable[[], None]] = []
         self.check()
+        log.debug("Initializing solver from parameters: \n%s", text_format.MessageToString(param).rstrip())
         options = {"device": device, "precision": precision,
                    "seed": param.random_seed if param.random_seed >= 0 else None}
         test_nets, train_net = nets.test_nets(param), nets.train_net(param)
-        self.net = train_net.build(net_type, **options)
-        self.test_nets = [test_net.build(net_type, **options) for test_net in test_nets]
-        for net in (self.net, *self.test_nets):
+        built = []
+        for index, named in enumerate((train_net, *test_nets)):
+            log.debug("Creating %s", f"test net (#{index - 1}) specified by {named}" if index else
+                      f"training net from {named}" if isinstance(named.source, str) else
+                      f"training net specified in {named}.")
+            net = named.build(net_type, **options)
             for weights in nets.weights(param):
+                log.debug("Finetuning from %s", weights)
                 net.copy_from(weights)
+            built.append(net)
+        self.net, *self.test_nets = built
         for test_net in self.test_nets:
             test_net.share_with(self.net)
         self.history = [torch.zeros_like(learnable.blob, requires_grad=False)
                         for _ in range(self.slots) for learnable in self.net.learnable]
+        log.debug("Solver scaffolding done.")
 
     def check(self) -> None:
         """Raise SolverError for fields that no solver, or not this one, can follow."""

@@ -43,7 +43,7 @@ class FlagParser(argparse.ArgumentParser):
                           help=about + suffix)  # fmt: skip
 
     def add_caffe_flags(self, used: Collection[str]) -> None:
-        """Declare all flags of `caffe`; those that are not `used` are accepted, and named in the arguments' `unused`."""
+        """Declare all flags of `caffe`; those that are not `used` are accepted, and named in `unused`."""
         for name in used:
             self.add_flag(name, *CAFFE_FLAGS[name])
         for name in CAFFE_FLAGS.keys() - set(used):
