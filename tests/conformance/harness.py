@@ -107,15 +107,20 @@ def deviation(ours: np.ndarray, caffe: np.ndarray) -> float:
     return difference / max(float(np.abs(caffe).max(initial=0)), np.finfo(np.float32).tiny) if difference else 0.0
 
 
-def assert_agrees(ours: Arrays, caffe: Arrays, limit: float, what: str) -> None:
-    """Fail naming every blob of real Caffe's that ours lacks or that deviates by more than `limit`."""
+def assert_agrees(ours: Arrays, caffe: Arrays, limit: float, what: str) -> float:
+    """Fail naming every blob of real Caffe's that ours lacks or that deviates by more than `limit`.
+
+    Returns the largest deviation.
+    """
     assert caffe, f"{what}: nothing recorded; run tests/conformance/record_all.py where real Caffe is"
-    wrong = [f"{name}: {ours[name].shape} deviates by {deviation(ours[name], value):.1e}" if name in ours
-             else f"{name}: missing"
-             for name, value in caffe.items() if name not in ours or deviation(ours[name], value) > limit]
+    missing = float("inf")
+    deviations = {name: deviation(ours[name], value) if name in ours else missing for name, value in caffe.items()}
+    wrong = [f"{name}: {ours[name].shape} deviates by {off:.1e}" if name in ours else f"{name}: missing"
+             for name, off in deviations.items() if off > limit]
     wrong += [f"{name}: real Caffe leaves it alone" for name in ours.keys() - caffe.keys()
               if name.startswith("parameter/")]
     assert not wrong, f"{what}: beyond {limit:g} of real Caffe: " + "; ".join(wrong)
+    return max(deviations.values())
 
 
 def make_databases(folder: Path) -> None:
@@ -138,6 +143,30 @@ def make_databases(folder: Path) -> None:
                 database.put(record_key(index, f"{index}.png"), make(array, index))
     write_mean(folder / "mean.binaryproto", images.mean(0, dtype=np.float32))
     write_mean(folder / "infogain.binaryproto", random.uniform(size=(1, 5, 5)).astype(np.float32))
+    make_pictures(folder)
+
+
+def make_pictures(folder: Path) -> None:
+    """Make the pictures that lists and window files name, and these; pictures/square.binaryproto is a mean of 13x13."""
+    random = np.random.RandomState(1)
+    pictures = folder / "pictures"
+    pictures.mkdir()
+    shapes = {"a.png": (9, 11, 3), "b c.png": (9, 11, 3), "gray.png": (9, 11), "alpha.png": (9, 11, 4),
+              "deep.png": (9, 11, 3), "large.png": (19, 23, 3), "tall.png": (31, 17, 3)}
+    for name, shape in shapes.items():
+        depth = np.uint16 if name == "deep.png" else np.uint8
+        pixels = random.randint(0, np.iinfo(depth).max + 1, size=shape).astype(depth)
+        assert cv2.imwrite(str(pictures / name), pixels)
+    (folder / "list.txt").write_text("pictures/a.png 3\npictures/b c.png -2\npictures/gray.png 0\n"
+                                     "pictures/alpha.png 1000000\npictures/deep.png 5\n")
+    (folder / "sizes.txt").write_text("large.png 1\na.png 2\ntall.png 3")
+    write_mean(pictures / "square.binaryproto", random.uniform(0, 255, size=(3, 13, 13)).astype(np.float32))
+    # Of each file one window has an overlap of 1, one of 0, so that there is no choice.
+    for name, inner, outer in (("windows", "4 3 12 17", "2 5 9 6"), ("edge_windows", "0 2 6 15", "9 20 16 30"),
+                               ("corner_windows", "14 0 22 4", "0 0 16 30")):
+        (folder / f"{name}.txt").write_text(
+            f"# 0\npictures/large.png\n3\n19\n23\n2\n2 1 {inner}\n4 0.4 1 1 5 5\n"
+            f"# 1\npictures/tall.png\n3 31 17\n2\n1 0.3 2 2 3 3\n7 0 {outer}\n")
 
 
 def face_emotion_net() -> NetParameter:
@@ -171,7 +200,12 @@ def write_face_emotion_net(path: Path) -> None:
 
 def run_face_emotion_net(path: Path) -> dict[str, np.ndarray]:
     """Run what write_face_emotion_net wrote; the answer has the keys of record.py's "net"."""
-    values = Values("FaceEmotionNet", path.read_text())
+    return run_gradients(path, "FaceEmotionNet")
+
+
+def run_gradients(path: Path, case: str) -> dict[str, np.ndarray]:
+    """Every blob and gradient of a net in TRAIN; the answer has the keys of record.py's "net"."""
+    values = Values(case, path.read_text())
     net = Net(read_net(path), TRAIN)
     draw_parameters(net, values)
     gradients = net.gradients(**{name: values.input(name, net.shapes[name]) for name in net.inputs})

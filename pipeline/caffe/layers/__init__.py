@@ -7,6 +7,7 @@ from pipeline.caffe.layers import (
     convolution,
     data,
     elementwise,
+    image_data,
     inner_product,
     loss,
     normalization,
@@ -16,6 +17,7 @@ from pipeline.caffe.layers import (
     reduction,
     selection,
     shape,
+    window_data,
 )
 from pipeline.caffe.layers.layer import LAYERS, Layer, LayerError, Shape
 
@@ -30,6 +32,7 @@ __all__ = [
     "convolution",
     "data",
     "elementwise",
+    "image_data",
     "inner_product",
     "loss",
     "normalization",
@@ -39,4 +42,5 @@ __all__ = [
     "reduction",
     "selection",
     "shape",
+    "window_data",
 ]
