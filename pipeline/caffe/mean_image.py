@@ -14,7 +14,7 @@ def mean_image(reader: DatabaseReader, tell: Callable[[int], object]) -> np.ndar
 
     The sums of bytes are exact. Caffe's, in float32, are so up to 2^24 / 255 = 65,793 images: until there the mean
     equals Caffe's to the bit, beyond it ours is the true one. Floats are added in float32, one record after another,
-    as Caffe adds them. Raises DatabaseError naming the record whose shape is not the first one's, or when there is none.
+    as Caffe adds them. Raises DatabaseError naming the first record of another shape, or when there is none.
     """
     if not len(reader):
         raise DatabaseError(f"{reader.path}: no records, where images to average were expected; has the set any?")

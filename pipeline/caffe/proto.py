@@ -1,10 +1,13 @@
 """Reads and writes Caffe's messages: prototxts by protobuf's own text parser, binary files with a size limit."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from google.protobuf import text_format
+import numpy as np
+from google.protobuf import text_encoding, text_format
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError, Message
 
 from pipeline.atomic import atomic_file
@@ -40,7 +43,8 @@ def parse_text(text: str, message_type: type[M], name: str) -> M:
                             ) from None
 
 
-def _read_text(path: Path, message_type: type[M]) -> M:
+def read_text(path: Path, message_type: type[M]) -> M:
+    """Read a prototxt as it stands. Raises PrototxtError naming line and column, OSError when it cannot be read."""
     if path.stat().st_size > MAX_TEXT_BYTES:
         raise PrototxtError(f"{path}: {path.stat().st_size} bytes where a prototxt of at most {MAX_TEXT_BYTES} "
                             "was expected; is it a binary file?")
@@ -58,14 +62,18 @@ def read_net(path: Path) -> caffe_pb2.NetParameter:
     Raises PrototxtError naming line and column, or the line of the layer that cannot be upgraded, OSError when it
     cannot be read.
     """
-    net = _read_text(path, caffe_pb2.NetParameter)
-    _upgrade(net, path)
+    net = read_text(path, caffe_pb2.NetParameter)
+    upgrade_read_net(net, path)
     return net
 
 
-def _upgrade(net: caffe_pb2.NetParameter, path: Path) -> None:
+def upgrade_read_net(net: caffe_pb2.NetParameter, path: Path) -> bool:
+    """Upgrade a net that was read from the prototxt `path`; return whether there was anything to upgrade.
+
+    Raises PrototxtError naming the line of the layer that cannot be.
+    """
     try:
-        upgrade_net(net, str(path))
+        return upgrade_net(net, str(path))
     except UpgradeError as error:
         line = line_of_layer(path.read_text(encoding="utf-8"), error.layer) if error.layer else None
         raise PrototxtError(f"{path}:{line}: {error}" if line else f"{path}: {error}") from None
@@ -83,12 +91,12 @@ def read_solver(path: Path) -> caffe_pb2.SolverParameter:
     Snapshots are named after the prototxt where it has no snapshot_prefix, or a folder's, as Caffe names them.
     Nets in it are upgraded where they are in an older form, of which Caffe sees no layers.
     """
-    solver = _read_text(path, caffe_pb2.SolverParameter)
+    solver = read_text(path, caffe_pb2.SolverParameter)
     for field in ("net_param", "train_net_param"):
         if solver.HasField(field):
-            _upgrade(getattr(solver, field), path)
+            upgrade_read_net(getattr(solver, field), path)
     for net in solver.test_net_param:
-        _upgrade(net, path)
+        upgrade_read_net(net, path)
     if not solver.HasField("snapshot_prefix"):
         solver.snapshot_prefix = str(path.with_suffix(""))
     elif solver.snapshot_prefix and Path(solver.snapshot_prefix).is_dir():
@@ -99,7 +107,38 @@ def read_solver(path: Path) -> caffe_pb2.SolverParameter:
 def write_prototxt(path: Path, message: Message) -> None:
     """Write a message as text, as Caffe prints it."""
     with atomic_file(path, "w", encoding="utf-8") as file:
-        file.write(text_format.MessageToString(message))
+        file.writelines(to_text(message))
+
+
+def to_text(message: Message, indent: str = "") -> Iterator[str]:
+    """The lines of a message's text as C++'s protobuf prints them, of which Python's differs in numbers and letters."""
+    for field, value in message.ListFields():
+        for item in value if field.is_repeated else [value]:
+            if field.message_type is not None:
+                yield f"{indent}{field.name} {{\n"
+                yield from to_text(item, indent + "  ")
+                yield f"{indent}}}\n"
+            else:
+                yield f"{indent}{field.name}: {_scalar(field, item)}\n"
+
+
+def _scalar(field: FieldDescriptor, value: Any) -> str:
+    if field.enum_type is not None:
+        return str(field.enum_type.values_by_number[value].name)
+    if isinstance(value, str | bytes):
+        return f'"{text_encoding.CEscape(value, as_utf8=False)}"'
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        # The shorter form, where it is read back as the same number, which strtof() refuses of the smallest
+        # (google/protobuf/stubs/strutil.cc, FloatToBuffer).
+        if field.cpp_type == FieldDescriptor.CPPTYPE_DOUBLE:
+            short, exact, same = f"{value:.15g}", f"{value:.17g}", float(f"{value:.15g}") == value
+        else:
+            short, exact, same = f"{value:.6g}", f"{value:.9g}", np.float32(f"{value:.6g}") == np.float32(value)
+            same = same and not 0 < abs(value) < np.finfo(np.float32).tiny
+        return short if same else exact  # nan, infinities are the same in both
+    return str(value)
 
 
 def read_binary(path: Path, message_type: type[M]) -> M:

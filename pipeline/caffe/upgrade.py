@@ -99,8 +99,8 @@ _TRANSFORM_FIELDS = ("scale", "mean_file", "crop_size", "mirror")
 _INPUT_AXES = 4  # input_dim has four numbers an input
 
 
-def upgrade_net(net: NetParameter, name: str) -> None:
-    """Bring a net, with the blobs it may have, to the form of Caffe 1.0, in place; a net in that form stays as it is.
+def upgrade_net(net: NetParameter, name: str) -> bool:
+    """Bring a net, with the blobs it may have, to the form of Caffe 1.0, in place; return whether it was in another.
 
     `name` stands for the net in the log, which tells of each form that was found. Raises UpgradeError for a net that
     has both `layer` and `layers`, and for one that says what cannot be upgraded.
@@ -108,9 +108,12 @@ def upgrade_net(net: NetParameter, name: str) -> None:
     if net.layer and net.layers:
         raise UpgradeError(net.layers[0].name or net.layers[0].layer.name,
                            "'layers', the form of before 2015, stands beside 'layer'; write all layers as 'layer'")
+    upgraded = False
     for form, upgrade in _UPGRADES.items():
         if upgrade(net):
             log.info("%s: upgraded, as Caffe does, what uses deprecated %s", name, form)
+            upgraded = True
+    return upgraded
 
 
 def _upgrade_v0(net: NetParameter) -> bool:

@@ -108,8 +108,8 @@ def convert_imageset(
                 continue
             shape = shape or record.shape
             if same_size and record.shape != shape:
-                raise InputError(f"{images.name(line)}: shape {record.shape} where {shape} as of the first was expected; "
-                                 "give resize_width and resize_height")
+                raise InputError(f"{images.name(line)}: shape {record.shape} where {shape} as of the first was "
+                                 "expected; give resize_width and resize_height")
             writer.put(record_key(number, images.paths[line]), record.datum)
             written += 1
             if written % IMAGES_PER_REPORT == 0:
@@ -136,12 +136,11 @@ def read_record(path: str, label: int, form: Form) -> Record:
     encode_type = form.encode_type or own_type
     # A file that is of the type already stays as it is, even where its image is no grey one; of the types only jpeg
     # goes by two names (caffe/util/io.cpp, ReadImageToDatum and matchExt).
-    if own_type == encode_type or (own_type, encode_type) == ("jpeg", "jpg"):
-        if not form.width and not form.height:
-            return Record(Datum(data=data, label=label, encoded=True), pixels.shape)
-    _check_encoder(encode_type, name)
-    return Record(Datum(data=cv2.imencode(f".{encode_type}", image)[1].tobytes(), label=label, encoded=True),
-                  pixels.shape)
+    same_type = own_type == encode_type or (own_type, encode_type) == ("jpeg", "jpg")
+    if not same_type or form.width or form.height:
+        _check_encoder(encode_type, name)
+        data = cv2.imencode(f".{encode_type}", image)[1].tobytes()
+    return Record(Datum(data=data, label=label, encoded=True), pixels.shape)
 
 
 def _check_encoder(encode_type: str, name: str) -> None:
