@@ -60,7 +60,6 @@ BROKEN = [
     ("SigmoidCrossEntropyLoss", "v s", "y", "", "as many targets as scores"),
     ("InfogainLoss", "v s", "y", "", "neither a third bottom nor a source"),
     ("InfogainLoss", "v s v", "y", "", r"matrix of shape \(2, 6\) where 6x6"),
-    ("InfogainLoss", "b t", "y", "infogain_loss_param { axis: 2 }", "axis 1 is not infogain_loss_param's 2"),
     ("ContrastiveLoss", "a a s", "y", "", r"where \(N, C\) twice"),
     ("ContrastiveLoss", "v v v", "y", "", "12 labels where 2 pairs"),
     ("LSTMUnit", "a v s", "c h", "", r"where \(1, N, H\), \(1, N, 4 H\), \(1, N\)"),

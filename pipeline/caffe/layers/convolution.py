@@ -17,13 +17,11 @@ class Windows(Layer):
         """Read them, and where the channels stand."""
         self.channel_axis = self.axis(self.param.convolution_param.axis, bottom)
         axes = len(bottom) - self.channel_axis - 1
-        if not axes:
-            raise self.error(f"bottom of shape {bottom} has no spatial axes after axis {self.channel_axis}")
         self.kernel = self.per_axis("kernel_size", "kernel", axes, None)
         self.stride = self.per_axis("stride", "stride", axes, 1)
         self.pad = self.per_axis("pad", "pad", axes, 0)
         self.dilation = self.per_axis("dilation", None, axes, 1)
-        if min(self.kernel) < 1 or min(self.stride) < 1 or min(self.dilation) < 1:
+        if min((*self.kernel, *self.stride, *self.dilation), default=1) < 1:
             raise self.error(f"kernel {self.kernel}, stride {self.stride}, dilation {self.dilation} where at least 1 "
                              "was expected")
 
@@ -51,7 +49,7 @@ class Windows(Layer):
         """How many windows fit on each of the bottom's spatial axes."""
         top = tuple((size + 2 * pad - extent) // stride + 1 for size, pad, extent, stride in
                     zip(bottom[self.channel_axis + 1 :], self.pad, self.extent, self.stride, strict=True))
-        if min(top) < 1:
+        if min(top, default=1) < 1:
             raise self.error(f"kernel {self.kernel} is larger than the padded bottom of shape {bottom}")
         return top
 
@@ -59,32 +57,47 @@ class Windows(Layer):
         """Add a convolution; `image` is its top's shape from the channels on, `inputs` are the bottom and its blobs."""
         value, *blobs = inputs
         outer, inner = graph.shapes[value][: self.channel_axis], graph.shapes[value][self.channel_axis :]
-        if len(outer) != 1:
-            if not outer or -1 in (*outer[1:], *inner):
+        if not outer:
+            value = graph.node("Unsqueeze", [value, graph.constant([0])])
+        elif len(outer) != 1:
+            if -1 in (*outer[1:], *inner):
                 raise self.error(f"axis {self.channel_axis} has no ONNX form here for a bottom whose sizes are only "
                                  "known at run time")
             value = graph.node("Reshape", [value, graph.constant([-1, *inner])])
         top = graph.node(operator, [value, *blobs], kernel_shape=self.kernel, strides=self.stride, pads=self.pad * 2,
                          dilations=self.dilation, group=group)
+        if not outer:
+            return graph.node("Squeeze", [top, graph.constant([0])])
         if len(outer) == 1:
             return top
         return graph.node("Reshape", [top, graph.constant([*outer, *image])])
 
 
+def axis_to_items(images: torch.Tensor) -> torch.Tensor:
+    """(N, C, P, rest...) to (N P, C, rest...)."""
+    return images.movedim(2, 1).flatten(0, 1)
+
+
+def items_to_axis(items: torch.Tensor, size: int) -> torch.Tensor:
+    """(N P, C, rest...) to (N, C, P, rest...), P being `size`."""
+    return items.unflatten(0, (len(items) // size, size)).movedim(1, 2)
+
+
 class Kernels(Windows):
-    """A learned kernel for every pair of channels; several bottoms share the blobs."""
+    """A learned kernel for every pair of channels; several bottoms share the blobs.
+
+    Without spatial axes a kernel is one number, whatever kernel_size says.
+    """
 
     bottoms = (1, None)
     tops = (1, None)
     operator: ClassVar[str]  # ONNX's name
+    functions: ClassVar[dict[int, Callable[..., torch.Tensor]]]  # torch's, by the number of spatial axes
 
     def kernels_setup(self, bottom: list[Shape]) -> tuple[int, int]:
         """Check the bottoms' shapes, read what is common to both directions, and return bottom and top channels."""
         param = self.param.convolution_param
         self.windows_setup(bottom[0])
-        if len(self.kernel) > 3:
-            raise self.error(f"bottom of shape {bottom[0]} where one to three axes after axis {self.channel_axis} were "
-                             "expected")
         if any(shape != bottom[0] for shape in bottom) or len(self.param.top) != len(bottom):
             raise self.error("as many tops as bottoms, all of one shape, were expected")
         channels, outputs, group = bottom[0][self.channel_axis], param.num_output, param.group
@@ -103,6 +116,17 @@ class Kernels(Windows):
 
     def convolve(self, images: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         """(N, C, spatial...) to (N, num_output, spatial'...)."""
+        if self.kernel:
+            return self.slide(images, weight, bias, 0)
+        point = self.functions[1](images.unsqueeze(-1), weight.unsqueeze(-1), bias,
+                                  groups=self.param.convolution_param.group)
+        return point.squeeze(-1)
+
+    def slide(self, images: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, first: int) -> torch.Tensor:
+        """convolve, along the spatial axes from the one numbered `first` on, which alone `images` and `weight` have.
+
+        torch knows three at most: along more, one place of the kernel on the first of them is laid at a time.
+        """
         raise NotImplementedError
 
     def forward(self, bottom: Tensors) -> Tensors:
@@ -116,6 +140,8 @@ class Kernels(Windows):
         return tops
 
     def onnx(self, graph: Graph, bottom: list[str]) -> list[str]:
+        if not 1 <= len(self.kernel) <= 3:
+            raise self.error(f"{len(self.kernel)} spatial axes have no ONNX form here")
         blobs = [graph.constant(blob) for blob in self.blobs]
         group = self.param.convolution_param.group
         return [self.onnx_windows(graph, self.operator, [value, *blobs], group, self.image) for value in bottom]
@@ -123,7 +149,7 @@ class Kernels(Windows):
 
 @register("Convolution")
 class Convolution(Kernels):
-    """bottom (N..., C, spatial...), C on `axis` -> top (N..., num_output, spatial'...), up to three spatial axes.
+    """bottom (N..., C, spatial...), C on `axis` -> top (N..., num_output, spatial'...).
 
     Each spatial axis: floor((size + 2 pad - (dilation (kernel - 1) + 1)) / stride) + 1. Several bottoms share the
     blobs: weight (num_output, C / group, kernel...) and, unless bias_term is false, bias (num_output,).
@@ -137,9 +163,16 @@ class Convolution(Kernels):
         weight = (outputs, channels // self.param.convolution_param.group)
         return self.finish_setup(bottom, weight, self.places(bottom[0]))
 
-    def convolve(self, images: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-        return self.functions[len(self.kernel)](images, weight, bias, self.stride, self.pad, self.dilation,
-                                                self.param.convolution_param.group)
+    def slide(self, images: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, first: int) -> torch.Tensor:
+        stride, pad, dilation = self.stride[first:], self.pad[first:], self.dilation[first:]
+        if len(stride) <= 3:
+            return self.functions[len(stride)](images, weight, bias, stride, pad, dilation,
+                                               self.param.convolution_param.group)
+        images = F.pad(images, [0, 0] * (len(stride) - 1) + [pad[0]] * 2)
+        windows = images.unfold(2, self.extent[first], stride[0])[..., :: dilation[0]]
+        tops = [self.slide(axis_to_items(window), weight[:, :, place], None if place else bias, first + 1)
+                for place, window in enumerate(windows.unbind(-1))]
+        return items_to_axis(sum(tops[1:], tops[0]), windows.shape[2])
 
 
 @register("Deconvolution")
@@ -158,14 +191,25 @@ class Deconvolution(Kernels):
         channels, outputs = self.kernels_setup(bottom)
         spatial = tuple(stride * (size - 1) + extent - 2 * pad for size, stride, extent, pad in
                         zip(bottom[0][self.channel_axis + 1 :], self.stride, self.extent, self.pad, strict=True))
-        if min(spatial) < 1:
+        if min(spatial, default=1) < 1:
             raise self.error(f"pad {self.pad} cuts off all that kernel {self.kernel} makes of a bottom of shape "
                              f"{bottom[0]}")
         return self.finish_setup(bottom, (channels, outputs // self.param.convolution_param.group), spatial)
 
-    def convolve(self, images: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-        return self.functions[len(self.kernel)](images, weight, bias, self.stride, self.pad, 0,
-                                                self.param.convolution_param.group, self.dilation)
+    def slide(self, images: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, first: int) -> torch.Tensor:
+        stride, pad, dilation = self.stride[first:], self.pad[first:], self.dilation[first:]
+        if len(stride) <= 3:
+            return self.functions[len(stride)](images, weight, bias, stride, pad, 0,
+                                               self.param.convolution_param.group, dilation)
+        count = images.shape[2]
+        items = axis_to_items(images)
+        parts = [items_to_axis(self.slide(items, kernel, None, first + 1), count) for kernel in weight.unbind(2)]
+        reach = stride[0] * (count - 1) + 1
+        top = parts[0].new_zeros(*parts[0].shape[:2], reach + self.extent[first] - 1, *parts[0].shape[3:])
+        for place, part in enumerate(parts):
+            top[:, :, place * dilation[0] : place * dilation[0] + reach : stride[0]] += part
+        top = top.narrow(2, pad[0], top.shape[2] - 2 * pad[0])
+        return top if bias is None else top + bias.reshape(-1, *[1] * len(stride))
 
 
 @register("Im2col")
@@ -177,6 +221,8 @@ class Im2col(Windows):
 
     def setup(self, bottom: list[Shape]) -> list[Shape]:
         self.windows_setup(bottom[0])
+        if not self.kernel:
+            raise self.error(f"bottom of shape {bottom[0]} has no spatial axes after axis {self.channel_axis}")
         self.image = (bottom[0][self.channel_axis] * math.prod(self.kernel), *self.places(bottom[0]))
         return [(*bottom[0][: self.channel_axis], *self.image)]
 
@@ -194,5 +240,7 @@ class Im2col(Windows):
             raise self.error(f"{len(self.kernel)} spatial axes have no ONNX form here")
         size = math.prod(self.kernel)  # a convolution, each of whose kernels picks one place
         channels = graph.shapes[bottom[0]][self.channel_axis]
+        if channels == -1:
+            raise self.error("channels whose number is only known at run time have no ONNX form here")
         picks = torch.eye(size).reshape(size, 1, *self.kernel).repeat(channels, *[1] * (len(self.kernel) + 1))
         return [self.onnx_windows(graph, "Conv", [*bottom, graph.constant(picks)], channels, self.image)]

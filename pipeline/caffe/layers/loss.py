@@ -46,6 +46,7 @@ class LabelledScores(Layer):
     """Scores with the classes along `axis`, and one integer label for each place on the other axes."""
 
     bottoms = (2, 2)
+    labels = (1,)
 
     def scores_setup(self, bottom: list[Shape], axis: int) -> None:
         scores, label, *_ = bottom
@@ -135,9 +136,6 @@ class InfogainLoss(LabelledScores):
     def setup(self, bottom: list[Shape]) -> list[Shape]:
         param = self.param.infogain_loss_param
         self.scores_setup(bottom, param.axis)
-        if self.axis(self.param.softmax_param.axis, bottom[0]) != self.class_axis:
-            raise self.error(f"softmax_param's axis {self.param.softmax_param.axis} is not infogain_loss_param's "
-                             f"{param.axis}")
         if self.param.loss_param.HasField("normalize"):
             raise self.error("normalize is not known; set normalization")
         classes = bottom[0][self.class_axis]
