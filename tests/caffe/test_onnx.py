@@ -46,6 +46,7 @@ CASES = {
     "dropout": (IMAGE, 'type: "Dropout"'),
     "batch norm": (IMAGE, 'type: "BatchNorm"'),
     "batch norm of vectors": ((3, 6), 'type: "BatchNorm"'),
+    "batch norm by the batch": (IMAGE, 'type: "BatchNorm" batch_norm_param { use_global_stats: false }'),
     "scale": (IMAGE, 'type: "Scale" scale_param { bias_term: true }'),
     "scale of images": (IMAGE, 'type: "Scale" scale_param { axis: 1 num_axes: 3 }'),
     "bias": (IMAGE, 'type: "Bias"'),
@@ -325,34 +326,105 @@ def test_every_other_layer_type_says_its_name() -> None:
         to_onnx(net)
 
 
-def test_batch_statistics_and_windows_beyond_the_image_are_refused() -> None:
-    batch = net_of(
-        input_layer("x", (2, 4))
-        + 'layer { name: "bn" type: "BatchNorm" bottom: "x" top: "y" batch_norm_param { use_global_stats: false } }'
-    )
-    with pytest.raises(LayerError, match=r"layer 'bn': .*by the batch"):
-        to_onnx(batch)
+def test_windows_outside_the_image_have_no_average() -> None:
     gaps = net_of(
         input_layer("x", (2, 4, 6, 6))
-        + 'layer { name: "pool" type: "Pooling" bottom: "x" top: "y" pooling_param { kernel_size: 1 stride: 4 } }'
+        + 'layer { name: "pool" type: "Pooling" bottom: "x" top: "y" '
+        "pooling_param { pool: AVE kernel_size: 1 stride: 4 } }"
     )
     with pytest.raises(LayerError, match="layer 'pool': stride"):
         to_onnx(gaps)
 
 
-def test_flexible_nets_take_images_of_any_size() -> None:
+# Layers under which images may have any size, and sizes to try: odd, even, and where the last window is clipped.
+ANY_SIZE = {
+    **{
+        f"{pool} {kernel}/{stride} pad {pad} {mode}": f'type: "Pooling" pooling_param {{ pool: {pool} '
+        f"kernel_size: {kernel} stride: {stride} pad: {pad} round_mode: {mode} }}"
+        for pool in ("MAX", "AVE")
+        for mode in ("CEIL", "FLOOR")
+        for kernel, stride, pad in ((2, 2, 0), (3, 2, 0), (3, 2, 1), (3, 2, 2), (3, 1, 1), (2, 2, 1), (2, 3, 1))
+    },
+    "max, stride beyond kernel": 'type: "Pooling" pooling_param { kernel_size: 1 stride: 4 }',
+    "stochastic": 'type: "Pooling" pooling_param { pool: STOCHASTIC kernel_size: 3 stride: 2 }',
+    "global ave": 'type: "Pooling" pooling_param { pool: AVE global_pooling: true }',
+    "convolution": 'type: "Convolution" convolution_param { num_output: 4 kernel_size: 3 pad: 1 stride: 2 }',
+    "deconvolution": 'type: "Deconvolution" convolution_param { num_output: 2 kernel_size: 4 stride: 2 pad: 1 }',
+    "lrn": 'type: "LRN" lrn_param { local_size: 3 alpha: 0.5 }',
+    "lrn within": 'type: "LRN" lrn_param { local_size: 3 alpha: 0.5 norm_region: WITHIN_CHANNEL }',
+    "mvn": 'type: "MVN"',
+    "flatten": 'type: "Flatten"',
+    "reshape": 'type: "Reshape" reshape_param { shape { dim: 0 dim: 2 dim: -1 } }',
+    "reduction": 'type: "Reduction" reduction_param { axis: 1 }',
+    "batch norm": 'type: "BatchNorm"',
+    "scale": 'type: "Scale" scale_param { bias_term: true }',
+    "prelu": 'type: "PReLU"',
+    "softmax": 'type: "Softmax"',
+    "tile": 'type: "Tile" tile_param { axis: 2 tiles: 2 }',
+    "im2col": 'type: "Im2col" convolution_param { kernel_size: 3 stride: 2 pad: 1 }',
+}
+
+
+def axes_of(model: onnx.ModelProto) -> list[bool]:
+    """Which axes of the first input take any size."""
+    return [bool(dimension.dim_param) for dimension in model.graph.input[0].type.tensor_type.shape.dim]
+
+
+@pytest.mark.parametrize("name", ANY_SIZE)
+def test_images_of_any_size_where_the_layer_allows_them(name: str) -> None:
+    net = net_of(input_layer("x", (1, 6, 9, 8)) + f'layer {{ name: "it" bottom: "x" top: "y" {ANY_SIZE[name]} }}')
+    model = to_onnx(net)
+    assert axes_of(model)[2:] == [True, True]
+    runtime = session(model)
+    for height, width in ((9, 8), (5, 6), (7, 12), (10, 11), (13, 21)):
+        shape = (2, 6, height, width)
+        assert_agrees(net, runtime, x=np.random.default_rng(0).uniform(size=shape).astype("f"))
+
+
+def test_crop_follows_the_second_bottom_at_any_size() -> None:
     net = net_of(
-        input_layer("x", (1, 3, 12, 12))
+        input_layer("x", (1, 2, 12, 12))
         + """
-        layer { name: "conv" type: "Convolution" bottom: "x" top: "a"
-                convolution_param { num_output: 4 kernel_size: 3 } }
-        layer { name: "prelu" type: "PReLU" bottom: "a" top: "a" }
-        layer { name: "pool" type: "Pooling" bottom: "a" top: "b" pooling_param { kernel_size: 2 stride: 2 } }
-        layer { name: "prob" type: "Softmax" bottom: "b" top: "prob" }"""
+        layer { name: "down" type: "Convolution" bottom: "x" top: "d"
+                convolution_param { num_output: 3 kernel_size: 3 stride: 2 pad: 4 } }
+        layer { name: "up" type: "Deconvolution" bottom: "d" top: "u"
+                convolution_param { num_output: 2 kernel_size: 4 stride: 2 } }
+        layer { name: "crop" type: "Crop" bottom: "u" bottom: "x" top: "y" crop_param { offset: 3 } }"""
     )
-    runtime = session(to_onnx(net, flexible=True))
-    for shape in ((1, 3, 12, 12), (4, 3, 31, 18), (2, 3, 17, 40)):
+    runtime = session(to_onnx(net))
+    for shape in ((1, 2, 12, 12), (3, 2, 31, 18), (2, 2, 17, 40)):
         assert_agrees(net, runtime, x=np.random.default_rng(0).standard_normal(shape).astype("f"))
+
+
+@pytest.mark.parametrize(
+    ("layer", "axes"),
+    [
+        ('type: "InnerProduct" inner_product_param { num_output: 3 }', [True, False, False, False]),
+        ('type: "SPP" spp_param { pyramid_height: 2 }', [True, False, False, False]),
+        ('type: "Scale" scale_param { axis: 3 }', [True, False, True, False]),
+        ('type: "Convolution" convolution_param { num_output: 3 kernel_size: 3 }', [True, False, True, True]),
+        ('type: "Reshape" reshape_param { shape { dim: 1 dim: 6 dim: 72 } }', [False, False, False, False]),
+        ('type: "Slice" slice_param { axis: 3 slice_point: 3 } top: "z"', [True, False, False, False]),
+    ],
+)
+def test_the_net_itself_says_which_sizes_may_change(layer: str, axes: list[bool]) -> None:
+    net = net_of(input_layer("x", (1, 6, 9, 8)) + f'layer {{ name: "it" bottom: "x" top: "y" {layer} }}')
+    model = to_onnx(net)
+    found = axes_of(model)
+    assert (found[0], *found[2:]) == (axes[0], *axes[2:])
+    shape = tuple(size + 4 if symbolic else size for size, symbolic in zip((1, 6, 9, 8), found, strict=True))
+    if not found[1]:
+        assert_agrees(net, session(model), x=np.random.default_rng(0).standard_normal(shape).astype("f"))
+    assert axes_of(to_onnx(net, flexible=False))[2:] == [False, False]
+
+
+def test_a_layer_that_fixes_the_size_is_named() -> None:
+    net = net_of(
+        input_layer("x", (1, 6, 9, 8))
+        + 'layer { name: "fc" type: "InnerProduct" bottom: "x" top: "y" inner_product_param { num_output: 3 } }'
+    )
+    with pytest.raises(LayerError, match="layer 'fc': InnerProduct has blobs that depend on the size"):
+        to_onnx(net, flexible=True)
 
 
 @pytest.mark.parametrize(

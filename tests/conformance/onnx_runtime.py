@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 from harness import CASES, draw_parameters
 from values import Values, all_cases, forwards
@@ -39,13 +40,41 @@ def inference_cases() -> list[str]:
             and all(has_onnx_form(layer.type) for layer in net.layer)]
 
 
-def run_onnx(case: str) -> dict[str, np.ndarray]:
-    """A case's tops, by the keys of record.py. Raises LayerError where it has no ONNX form."""
+def case_net(case: str) -> tuple[Net, Values]:
+    """A case's net with its parameters, and what draws its inputs."""
     path = CASES / f"{case}.prototxt"
     values = Values(case, path.read_text())
     param = deploy_net(path)
     net = Net(param, param.state.phase)
     draw_parameters(net, values)
-    runtime = onnxruntime.InferenceSession(to_onnx(net).SerializeToString(), providers=["CPUExecutionProvider"])
-    tops = runtime.run(None, {name: values.input(name, net.shapes[name]) for name in net.inputs})
-    return {f"top/{made.name}": top for made, top in zip(runtime.get_outputs(), tops, strict=True)}
+    return net, values
+
+
+def net_at(net: Net, shapes: dict[str, tuple[int, ...]]) -> Net:
+    """The same net built for inputs of other shapes. Raises LayerError where they do not suit a layer."""
+    param = NetParameter(layer=[layer.param for layer in net.layers])
+    for layer in param.layer:
+        if layer.type == "Input":
+            del layer.input_param.shape[:]
+            for name in layer.top:
+                layer.input_param.shape.add().dim.extend(shapes[name])
+    other = Net(param, net.phase)
+    other.share_with(net)
+    return other
+
+
+def run_onnx(case: str) -> dict[str, np.ndarray]:
+    """A case's tops, by the keys of record.py. Raises LayerError where it has no ONNX form."""
+    net, values = case_net(case)
+    tops = run_model(to_onnx(net), {name: values.input(name, net.shapes[name]) for name in net.inputs})
+    return {f"top/{name}": top for name, top in tops.items()}
+
+
+def run_model(model: onnx.ModelProto, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """A model's outputs, by name."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # not what it thinks of constants
+    options.intra_op_num_threads = 1
+    runtime = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    names = [made.name for made in runtime.get_outputs()]
+    return dict(zip(names, runtime.run(names, inputs), strict=True))

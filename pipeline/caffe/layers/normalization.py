@@ -52,8 +52,12 @@ class BatchNorm(Layer):
 
     def onnx(self, graph: Graph, bottom: list[str]) -> list[str]:
         param = self.param.batch_norm_param
-        if param.HasField("use_global_stats") and not param.use_global_stats:
-            raise self.error("use_global_stats: false normalises by the batch, which has no ONNX form here")
+        if param.HasField("use_global_stats") and not param.use_global_stats:  # by the batch's own, in TEST too
+            axes = [axis for axis in range(len(graph.shapes[bottom[0]])) if axis != 1]
+            centred = graph.node("Sub", [*bottom, graph.node("ReduceMean", bottom, axes=axes)])
+            squares = graph.node("ReduceMean", [graph.node("Mul", [centred] * 2)], axes=axes)
+            shifted = graph.node("Add", [squares, graph.constant(np.array(param.eps))])
+            return [graph.node("Div", [centred, graph.node("Sqrt", [shifted])])]
         mean, variance, factor = self.blobs
         scale = 0.0 if factor.item() == 0 else 1 / factor.item()
         constants = [torch.ones_like(mean), torch.zeros_like(mean), mean * scale, variance * scale]

@@ -61,11 +61,10 @@ class Pooling(Layer):
 
     def pooled(self, spatial: Sequence[int]) -> tuple[int, ...]:
         """(H', W') for (H, W)."""
-        up = self.param.pooling_param.round_mode == PoolingParameter.CEIL
         sizes = []
         for size, kernel, stride, pad in zip(spatial, self.kernel, self.stride, self.pad, strict=True):
             span = size + 2 * pad - kernel
-            windows = (-(-span // stride) if up else span // stride) + 1
+            windows = (-(-span // stride) if self.up else span // stride) + 1
             if any(self.pad) and (windows - 1) * stride >= size + pad:
                 windows -= 1
             sizes.append(windows)
@@ -97,7 +96,7 @@ class Pooling(Layer):
         elif any(self.pad) or any(step > size for step, size in zip(self.stride, self.kernel, strict=True)):
             whole = self.padded(x, torch.finfo(x.dtype).min)
         else:  # torch clips the last window as Caffe does here, without a padded copy
-            up = self.param.pooling_param.round_mode == PoolingParameter.CEIL
+            up = self.up
         if len(self.param.top) == 1:
             return [F.max_pool2d(whole, kernel, stride, ceil_mode=up)]
         top, places = F.max_pool2d_with_indices(whole, kernel, stride, ceil_mode=up)
@@ -121,42 +120,107 @@ class Pooling(Layer):
 
     def onnx(self, graph: Graph, bottom: list[str]) -> list[str]:
         param = self.param.pooling_param
-        kind = "MaxPool" if param.pool == PoolingParameter.MAX else "AveragePool"
+        (value,) = bottom
+        if len(self.param.top) == 2:
+            return self.onnx_masked(graph, value)
         if param.pool == PoolingParameter.STOCHASTIC:
-            raise self.error("STOCHASTIC pooling has no ONNX form here")
-        masked = len(self.param.top) == 2
-        spatial = graph.shapes[bottom[0]][2:]
-        if masked and -1 in spatial:
-            raise self.error("where a value was has no ONNX form here for images of any size")
-        if param.global_pooling and not masked:
-            return [graph.node(f"Global{kind}", bottom)]
-        size: dict[str, Any] = {"kernel_shape": self.kernel, "strides": self.stride}
-        ceil_mode = int(param.round_mode == PoolingParameter.CEIL)
-        if -1 in spatial:
-            if any(self.pad) or any(s > k for s, k in zip(self.stride, self.kernel, strict=True)):
-                raise self.error("pad, or a stride beyond the kernel, has no ONNX form here for images of any size")
-            return [graph.node(kind, bottom, **size, ceil_mode=ceil_mode)]
+            ends = [] if param.global_pooling else self.ends(graph.shapes[value][2:])
+            squares = self.onnx_means(graph, graph.node("Mul", [value, value]), ends)
+            least = graph.constant(np.array(torch.finfo(torch.float32).tiny))
+            return [graph.node("Div", [squares, graph.node("Add", [self.onnx_means(graph, value, ends), least])])]
+        kind = "MaxPool" if param.pool == PoolingParameter.MAX else "AveragePool"
         if param.global_pooling:
-            return self.onnx_masked(graph, bottom, kernel_shape=spatial)
-        # Runtimes differ in which last windows they drop, so the padding says where the last one ends.
-        ends = [beyond for _, beyond in self.beyond(spatial)]
-        if any(end >= kernel for end, kernel in zip(ends, self.kernel, strict=True)):
-            raise self.error(f"stride {self.stride} beyond kernel {self.kernel} leaves a window outside the bottom, "
-                             "which has no ONNX form")
-        if kind == "MaxPool":
-            size["pads"] = [*self.pad, *(max(end, 0) for end in ends)]
-            return self.onnx_masked(graph, bottom, **size) if masked else [graph.node(kind, bottom, **size)]
-        if any(self.pad):  # zeros that count, up to H + pad
-            ends = [min(end, pad) for end, pad in zip(ends, self.pad, strict=True)]
-            bottom = [graph.node("Pad", [*bottom, graph.constant([0, 0, *self.pad, 0, 0, *ends])])]
-        return [graph.node(kind, bottom, **size, ceil_mode=ceil_mode)]
+            return [graph.node(f"Global{kind}", bottom)]
+        return [self.onnx_largest(graph, value) if kind == "MaxPool" else self.onnx_average(graph, value)]
+
+    def onnx_largest(self, graph: Graph, value: str) -> str:
+        """MAX pooling's top."""
+        ends = self.ends(graph.shapes[value][2:])
+        size: dict[str, Any] = {"kernel_shape": self.kernel, "strides": self.stride}
+        if self.windows_outside(ends):
+            least = graph.constant(np.array(torch.finfo(torch.float32).min))
+            whole = graph.node("Pad", [value, graph.constant([0, 0, *self.pad, 0, 0, *ends]), least])
+            return graph.node("MaxPool", [whole], **size)
+        if -1 in graph.shapes[value][2:] and not any(self.pad):  # runtimes agree about the last window then
+            return graph.node("MaxPool", [value], **size, ceil_mode=int(self.up))
+        # Otherwise they differ in which last windows they drop, so the padding says where the last one ends.
+        return graph.node("MaxPool", [value], **size, pads=[*self.pad, *ends])
+
+    def onnx_average(self, graph: Graph, value: str) -> str:
+        """AVE pooling's top: what is padded is 0 and counts, up to H + pad; what windows reach beyond does not."""
+        ends = self.ends(graph.shapes[value][2:])
+        size: dict[str, Any] = {"kernel_shape": self.kernel, "strides": self.stride}
+        if self.windows_outside(ends):
+            raise self.error(f"stride {self.stride} beyond kernel {self.kernel} leaves a window outside the bottom, of "
+                             "which Caffe makes no number; such AVE pooling has no ONNX form")
+        if any(self.pad):
+            counted = [min(end, pad) for end, pad in zip(ends, self.pad, strict=True)]
+            value = graph.node("Pad", [value, graph.constant([0, 0, *self.pad, 0, 0, *counted])])
+            ends = [end - count for end, count in zip(ends, counted, strict=True)]
+        if any(ends):
+            size["pads"] = [0, 0, *ends]
+        return graph.node("AveragePool", [value], **size)
+
+    def onnx_means(self, graph: Graph, value: str, ends: list[int]) -> str:
+        """Every window's mean, zeros beyond the bottom counted."""
+        if self.param.pooling_param.global_pooling:
+            return graph.node("GlobalAveragePool", [value])
+        if any(ends):
+            value = graph.node("Pad", [value, graph.constant([0, 0, 0, 0, 0, 0, *ends])])
+        return graph.node("AveragePool", [value], kernel_shape=self.kernel, strides=self.stride)
+
+    def onnx_masked(self, graph: Graph, value: str) -> list[str]:
+        """MAX pooling with both its tops."""
+        spatial = graph.shapes[value][2:]
+        if -1 in spatial:
+            raise self.error("where a value was has no ONNX form here for images of any size")
+        if self.param.pooling_param.global_pooling:
+            top, places = graph.node_outputs("MaxPool", [value], 2, kernel_shape=spatial)
+            return [top, graph.cast(self.onnx_within(graph, places, spatial), np.float32)]
+        ends = self.ends(spatial)
+        size: dict[str, Any] = {"kernel_shape": self.kernel, "strides": self.stride}
+        if not self.windows_outside(ends):
+            top, places = graph.node_outputs("MaxPool", [value], 2, **size, pads=[*self.pad, *ends])
+            return [top, graph.cast(self.onnx_within(graph, places, spatial), np.float32)]
+        # A window that holds no value has the place -1. There is no padding before the bottom then.
+        least = graph.constant(np.array(torch.finfo(torch.float32).min))
+        whole = graph.node("Pad", [value, graph.constant([0] * 6 + ends), least])
+        top, places = graph.node_outputs("MaxPool", [whole], 2, **size)
+        height, width = (length + end for length, end in zip(spatial, ends, strict=True))
+        places = self.onnx_within(graph, places, (height, width))
+        row = graph.node("Div", [places, graph.constant([width])])
+        column = graph.node("Mod", [places, graph.constant([width])])
+        beyond = graph.node("Or", [graph.node("GreaterOrEqual", [place, graph.constant([length])])
+                                   for place, length in zip((row, column), spatial, strict=True)])
+        own = graph.node("Add", [graph.node("Mul", [row, graph.constant([spatial[1]])]), column])
+        return [top, graph.cast(graph.node("Where", [beyond, graph.constant([-1]), own]), np.float32)]
 
     @staticmethod
-    def onnx_masked(graph: Graph, bottom: list[str], **size: Any) -> list[str]:
-        """MAX pooling with both its tops."""
-        top, places = graph.node_outputs("MaxPool", bottom, 2, **size)
-        image = graph.constant([math.prod(graph.shapes[bottom[0]][2:])])  # ONNX counts on over channels and items
-        return [top, graph.cast(graph.node("Mod", [places, image]), np.float32)]
+    def onnx_within(graph: Graph, places: str, spatial: Sequence[int]) -> str:
+        """Places in an image of MaxPool's, which counts on over channels and items."""
+        return graph.node("Mod", [places, graph.constant([math.prod(spatial)])])
+
+    @property
+    def up(self) -> bool:
+        """Whether the number of windows is rounded up."""
+        return self.param.pooling_param.round_mode == PoolingParameter.CEIL
+
+    def ends(self, spatial: Sequence[int]) -> list[int]:
+        """How much padding behind (H, W) gives as many windows as there are, when their number is rounded down.
+
+        Where a size is -1, what does for every size: stride - 1 more than `pad` is rounding up, and with kernel - 1 at
+        most no window begins beyond the bottom and its padding.
+        """
+        if -1 not in spatial:
+            return [max(behind, 0) for _, behind in self.beyond(spatial)]
+        if not self.up:
+            return list(self.pad)
+        return [min(pad + stride - 1, kernel - 1) if any(self.pad) else stride - 1
+                for pad, stride, kernel in zip(self.pad, self.stride, self.kernel, strict=True)]
+
+    def windows_outside(self, ends: list[int]) -> bool:
+        """Whether a window may lie beyond the bottom, as without padding the last one of a wide stride can."""
+        return any(end >= kernel for end, kernel in zip(ends, self.kernel, strict=True))
 
     def beyond(self, spatial: Sequence[int]) -> list[tuple[int, int]]:
         """By how much the windows reach beyond the bottom, before and behind, on each axis of (H, W)."""

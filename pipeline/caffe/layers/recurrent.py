@@ -37,6 +37,7 @@ class LSTMUnit(Layer):
     """
 
     bottoms = (3, 3)
+    labels = (2,)
     tops = (2, 2)
 
     def setup(self, bottom: list[Shape]) -> list[Shape]:
@@ -63,6 +64,7 @@ class Recurrent(Layer):
     """
 
     bottoms = (2, 5)
+    labels = (1,)
     tops = (1, 3)
     hidden_count: ClassVar[int]
     input_gates: ClassVar[int]  # how many numbers each hidden unit takes from the input
@@ -125,6 +127,8 @@ class Recurrent(Layer):
         outputs = self.param.recurrent_param.num_output
         weight, bias, *blobs = self.blobs
         sequences = graph.shapes[x][1]
+        if sequences == -1 and self.has_static:
+            raise self.error("x_static has no ONNX form here for sequences whose number is only known at run time")
         vectors = graph.node("Reshape", [x, graph.constant([0, 0, weight.shape[1]])])
         inputs = graph.node("Add", [graph.node("MatMul", [vectors, graph.constant(weight.t())]), graph.constant(bias)])
         if self.has_static:
@@ -132,6 +136,10 @@ class Recurrent(Layer):
             inputs = graph.node("Add", [inputs, graph.node("MatMul", [static, graph.constant(blobs[0].t())])])
         if others:
             hidden = [graph.node("Reshape", [value, graph.constant([sequences, outputs])]) for value in others]
+        elif sequences == -1:
+            count = graph.node("Shape", [x], start=1, end=2)
+            size = graph.node("Concat", [count, graph.constant([outputs])], axis=0)
+            hidden = [graph.node("Expand", [graph.constant(torch.zeros(1, 1)), size])] * self.hidden_count
         else:
             hidden = [graph.constant(torch.zeros(sequences, outputs))] * self.hidden_count
         *last, top = graph.scan(hidden, [inputs, cont], self.onnx_step)

@@ -142,12 +142,11 @@ class ArgMax(Layer):
     def onnx(self, graph: Graph, bottom: list[str]) -> list[str]:
         param = self.param.argmax_param
         shape = graph.shapes[bottom[0]]
-        if self.whole:
-            shape = (shape[0], math.prod(shape[1:]))
-            bottom = [graph.node("Reshape", [*bottom, graph.constant([0, -1])])]
-        size = shape[self.along]
-        if size < 0 or -1 in shape[1:]:
+        if -1 in (shape[1:] if self.whole else shape[self.along : self.along + 1]):
             raise self.error("places on an axis whose size is only known at run time have no ONNX form here")
+        size = math.prod(shape[1:]) if self.whole else shape[self.along]
+        if self.whole:
+            bottom = [graph.node("Reshape", [*bottom, graph.constant([0, size])])]
         # Backwards, since of equal values TopK puts the earlier first.
         flipped = graph.node("Slice", [*bottom, *(graph.constant([number]) for number in
                                                   (-1, -size - 1, self.along, -1))])

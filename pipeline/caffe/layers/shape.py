@@ -13,6 +13,7 @@ class Split(Layer):
     """The bottom again under every top's name; gradients add up."""
 
     tops = (1, None)
+    tops_are_bottom = True
 
     def setup(self, bottom: list[Shape]) -> list[Shape]:
         return bottom * len(self.param.top)
@@ -68,6 +69,8 @@ class Concat(Layer):
 class Flatten(Layer):
     """Axes `axis` to `end_axis`, both counted in, become one."""
 
+    tops_are_bottom = True
+
     def setup(self, bottom: list[Shape]) -> list[Shape]:
         param = self.param.flatten_param
         self.first = self.axis(param.axis, bottom[0])
@@ -92,6 +95,8 @@ class Flatten(Layer):
 @register("Reshape")
 class Reshape(Layer):
     """num_axes axes from `axis` take the dimensions of `shape`: 0 copies the bottom's, -1 is worked out."""
+
+    tops_are_bottom = True
 
     def setup(self, bottom: list[Shape]) -> list[Shape]:
         param = self.param.reshape_param
@@ -159,6 +164,10 @@ class Slice(Layer):
         return [bottom[0].narrow(self.along, start, end - start) for start, end in self.parts]
 
     def onnx(self, graph: Graph, bottom: list[str]) -> list[str]:
+        if graph.shapes[bottom[0]][self.along] == -1:
+            if not self.param.slice_param.slice_point:
+                return graph.node_outputs("Split", bottom, len(self.parts), axis=self.along)
+            raise self.error("slice_point on an axis whose size is only known at run time has no ONNX form here")
         return [graph.node("Slice", [*bottom, *(graph.constant([number]) for number in (start, end, self.along))])
                 for start, end in self.parts]
 

@@ -1,6 +1,7 @@
-"""Nets as ONNX files, for runtimes that need no torch. Each layer class tells its own ONNX form (Layer.onnx)."""
+"""A net's layers as an ONNX graph."""
 
-from typing import Any
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
@@ -8,20 +9,23 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from pipeline import __version__
-from pipeline.caffe.layers import Shape
+from pipeline.caffe.layers import Layer, LayerError, Shape
 from pipeline.caffe.layers.data import Input
 from pipeline.caffe.layers.layer import Step
 from pipeline.caffe.net import Net
+from pipeline.caffe.onnx.sizes import MAX_AXES, insist_on_any_size, run_time_shapes
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 OPSET = 17  # of the operators used here; older runtimes read it too
 IR_VERSION = 8  # the file format that came with that opset
-MIN_QUANTISED_SIZE = 1 << 16  # values; below, int8 saves nothing worth its rounding
 
 
 class Graph:
     """An ONNX graph as the layers add to it. Values go by name; `shapes` has those of the net's blobs.
 
-    A dimension of -1 is only known when the net runs: the batch, and height and width of a `flexible` net.
+    A dimension of -1 is only known when the net runs: the batch, and where the net allows it height and width.
     """
 
     def __init__(self) -> None:
@@ -72,13 +76,31 @@ class Graph:
         return names
 
 
-def to_onnx(net: Net, *, flexible: bool = False) -> onnx.ModelProto:
+def to_onnx(net: Net, *, flexible: bool | None = None) -> onnx.ModelProto:
     """The TEST-phase `net` with its weights as an ONNX model; inputs and outputs keep their blobs' names.
 
-    The first axis of every input is the batch and takes any size; with `flexible` the height and width of images
-    (N, C, H, W) do as well, for nets without InnerProduct. Raises LayerError naming the first layer that has no ONNX
-    form.
+    Sizes of inputs that the net lets change (run_time_shapes) are symbolic: the batch, and height and width where no
+    layer's blobs depend on them, as in fully convolutional nets. flexible: False keeps height and width as in the
+    prototxt, True insists that they are symbolic. Raises LayerError naming the first layer that has no ONNX form, or
+    with flexible=True the first that fixes the size.
     """
+    for layer in net.layers:
+        if not isinstance(layer, Input) and type(layer).onnx is Layer.onnx:
+            layer.onnx(Graph(), [])
+    # Where a layer has no form for sizes that may change, it may have one for those of the prototxt.
+    any_size: list[Collection[int] | None] = [None, (0, *range(2, MAX_AXES))]
+    own_size: list[Collection[int] | None] = [(0, 1), (0,), ()]
+    attempts = [*any_size, *own_size] if flexible is None else any_size if flexible else own_size
+    if flexible:
+        insist_on_any_size(net)
+    for axes in attempts[:-1]:
+        with suppress(LayerError):
+            return _model(net, run_time_shapes(net, axes))
+    return _model(net, run_time_shapes(net, attempts[-1]))
+
+
+def _model(net: Net, shapes: dict[str, Shape]) -> onnx.ModelProto:
+    """The model whose blobs have `shapes`."""
     graph = Graph()
     values: dict[str, str] = {}  # the value that stands for a blob after the layers so far
     inputs = []
@@ -90,13 +112,13 @@ def to_onnx(net: Net, *, flexible: bool = False) -> onnx.ModelProto:
             tops = layer.onnx(graph, [values[name] for name in layer.param.bottom])
         for name, value in zip(layer.param.top, tops, strict=True):
             values[name] = value
-            graph.shapes.setdefault(value, _run_time_shape(net.shapes[name], flexible))
+            graph.shapes.setdefault(value, shapes[name])
             if isinstance(layer, Input):
                 inputs.append(_value(name, graph.shapes[value]))
     made = [name for name in net.outputs if name not in net.inputs]  # an input that no layer takes is an output as well
     for name in made:
         graph.nodes.append(helper.make_node("Identity", [values[name]], [name], f"{name}:output"))
-    outputs = [_value(name, graph.shapes[values[name]]) for name in made]
+    outputs = [_value(name, shapes[name]) for name in made]
     model = helper.make_model(
         helper.make_graph(graph.nodes, net.name or "net", inputs, outputs, graph.constants),
         opset_imports=[helper.make_opsetid("", OPSET)],
@@ -108,40 +130,6 @@ def to_onnx(net: Net, *, flexible: bool = False) -> onnx.ModelProto:
     return model
 
 
-def _run_time_shape(shape: Shape, flexible: bool) -> Shape:
-    unknown = (0, 2, 3) if flexible and len(shape) == 4 else (0,)
-    return tuple(-1 if axis in unknown else size for axis, size in enumerate(shape))
-
-
 def _value(name: str, shape: Shape) -> onnx.ValueInfoProto:
     sizes = [f"{name}:axis{axis}" if size == -1 else size for axis, size in enumerate(shape)]
     return helper.make_tensor_value_info(name, TensorProto.FLOAT, sizes)
-
-
-def quantise_weights(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Store the weights of the large matrix products as int8, each output with a scale of its own.
-
-    Symmetric: scale = max |w| / 127 over the output's weights, w = scale * q. Activations stay float32, so what one
-    image gives does not depend on the others in its batch, and no calibration images are needed.
-    """
-    quantised = onnx.ModelProto()
-    quantised.CopyFrom(model)
-    graph = quantised.graph
-    weights = {node.input[1] for node in graph.node if node.op_type == "MatMul"}
-    for tensor in [tensor for tensor in graph.initializer if tensor.name in weights]:
-        array = numpy_helper.to_array(tensor)  # (inputs, outputs)
-        if array.size < MIN_QUANTISED_SIZE:
-            continue
-        scale = np.abs(array).max(axis=0) / np.float32(127)
-        scale[scale == 0] = 1
-        name = tensor.name
-        tensor.CopyFrom(numpy_helper.from_array(np.rint(array / scale).astype(np.int8), f"{name}:int8"))
-        graph.initializer.append(numpy_helper.from_array(scale, f"{name}:scale"))
-        graph.node.insert(
-            0,
-            helper.make_node(
-                "DequantizeLinear", [f"{name}:int8", f"{name}:scale"], [name], f"{name}:dequantise", axis=1
-            ),
-        )
-    onnx.checker.check_model(quantised, full_check=True)
-    return quantised
