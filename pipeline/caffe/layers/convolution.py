@@ -116,11 +116,11 @@ class Kernels(Windows):
 
     def convolve(self, images: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         """(N, C, spatial...) to (N, num_output, spatial'...)."""
-        if self.kernel:
-            return self.slide(images, weight, bias, 0)
-        point = self.functions[1](images.unsqueeze(-1), weight.unsqueeze(-1), bias,
-                                  groups=self.param.convolution_param.group)
-        return point.squeeze(-1)
+        return self.slide(images, weight, bias, 0) if self.kernel else F.linear(images, self.matrix(weight).t(), bias)
+
+    def matrix(self, weight: torch.Tensor) -> torch.Tensor:
+        """(C, num_output): without spatial axes all that the layer is, a product for each group."""
+        raise NotImplementedError
 
     def slide(self, images: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, first: int) -> torch.Tensor:
         """convolve, along the spatial axes from the one numbered `first` on, which alone `images` and `weight` have.
@@ -140,8 +140,10 @@ class Kernels(Windows):
         return tops
 
     def onnx(self, graph: Graph, bottom: list[str]) -> list[str]:
-        if not 1 <= len(self.kernel) <= 3:
-            raise self.error(f"{len(self.kernel)} spatial axes have no ONNX form here")
+        weight, *bias = self.blobs
+        if not self.kernel:
+            points = [graph.node("MatMul", [value, graph.constant(self.matrix(weight))]) for value in bottom]
+            return [graph.node("Add", [point, graph.constant(bias[0])]) if bias else point for point in points]
         blobs = [graph.constant(blob) for blob in self.blobs]
         group = self.param.convolution_param.group
         return [self.onnx_windows(graph, self.operator, [value, *blobs], group, self.image) for value in bottom]
@@ -162,6 +164,9 @@ class Convolution(Kernels):
         channels, outputs = self.kernels_setup(bottom)
         weight = (outputs, channels // self.param.convolution_param.group)
         return self.finish_setup(bottom, weight, self.places(bottom[0]))
+
+    def matrix(self, weight: torch.Tensor) -> torch.Tensor:
+        return torch.block_diag(*(kernels.t() for kernels in weight.chunk(self.param.convolution_param.group)))
 
     def slide(self, images: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, first: int) -> torch.Tensor:
         stride, pad, dilation = self.stride[first:], self.pad[first:], self.dilation[first:]
@@ -195,6 +200,9 @@ class Deconvolution(Kernels):
             raise self.error(f"pad {self.pad} cuts off all that kernel {self.kernel} makes of a bottom of shape "
                              f"{bottom[0]}")
         return self.finish_setup(bottom, (channels, outputs // self.param.convolution_param.group), spatial)
+
+    def matrix(self, weight: torch.Tensor) -> torch.Tensor:
+        return torch.block_diag(*weight.chunk(self.param.convolution_param.group))
 
     def slide(self, images: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, first: int) -> torch.Tensor:
         stride, pad, dilation = self.stride[first:], self.pad[first:], self.dilation[first:]
@@ -236,8 +244,6 @@ class Im2col(Windows):
         return [windows.flatten(self.channel_axis, self.channel_axis + axes)]
 
     def onnx(self, graph: Graph, bottom: list[str]) -> list[str]:
-        if len(self.kernel) > 3:
-            raise self.error(f"{len(self.kernel)} spatial axes have no ONNX form here")
         size = math.prod(self.kernel)  # a convolution, each of whose kernels picks one place
         channels = graph.shapes[bottom[0]][self.channel_axis]
         if channels == -1:
