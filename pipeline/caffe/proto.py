@@ -126,7 +126,8 @@ def _scalar(field: FieldDescriptor, value: Any) -> str:
     if field.enum_type is not None:
         return str(field.enum_type.values_by_number[value].name)
     if isinstance(value, str | bytes):
-        return f'"{text_encoding.CEscape(value, as_utf8=False)}"'
+        data = value.encode() if isinstance(value, str) else value
+        return f'"{text_encoding.CEscape(data, as_utf8=False)}"'
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float):
