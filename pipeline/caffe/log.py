@@ -42,8 +42,9 @@ class TrainingLog:
                 self.write(f"Test loss: {event.loss:.6g}")
             self._outputs("Test", self.solver.test_nets[event.net], event.outputs.items())
         elif isinstance(event, Snapshotted):
-            self.write(f"Snapshotting to binary proto file {event.snapshot.weights}")
-            self.write(f"Snapshotting solver state to binary proto file {event.snapshot.state}")
+            kind = "HDF5" if event.snapshot.hdf5 else "binary proto"
+            self.write(f"Snapshotting to {kind} file {event.snapshot.weights}")
+            self.write(f"Snapshotting solver state to {kind} file {event.snapshot.state}")
         elif isinstance(event, Finished):
             self.write(f"Iteration {event.iteration}, loss = {event.loss:.6g}")
         else:

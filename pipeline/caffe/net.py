@@ -12,6 +12,7 @@ import torch
 from pipeline.caffe.blobs import from_blobproto, to_blobproto
 from pipeline.caffe.caffe_pb2 import LayerParameter, NetParameter, ParamSpec, Phase
 from pipeline.caffe.graph import filter_layers, insert_splits, layer_class
+from pipeline.caffe.hdf5 import HDF5Reader, is_hdf5, write_hdf5
 from pipeline.caffe.layers import Layer, LayerError, Shape
 from pipeline.caffe.layers.data import Input
 from pipeline.caffe.net_log import NetLog
@@ -223,8 +224,13 @@ class Net:
     def copy_from(self, source: NetParameter | Path) -> None:
         """Take the blobs of the layers that have the same name, as Caffe's CopyTrainedLayersFrom does.
 
-        Raises WeightsError when a layer's blobs differ in number or shape, or no layer of the net is in the source.
+        source: a message, a .caffemodel, or an HDF5 file, which its first bytes tell.
+        Raises WeightsError when a layer's blobs differ in number or shape, or no layer of the net is in the source,
+        BinaryError when the file is damaged.
         """
+        if isinstance(source, Path) and is_hdf5(source):
+            self._copy_from_hdf5(source)
+            return
         name = str(source) if isinstance(source, Path) else "the given weights"
         message = read_weights(source) if isinstance(source, Path) else source
         params = self.params
@@ -247,9 +253,35 @@ class Net:
                 with torch.no_grad():
                     target.copy_(torch.from_numpy(array.reshape(tuple(target.shape))))
             copied += 1
-        if params and not copied:
-            raise WeightsError(f"{name}: none of its layers is one of net '{self.name}' ({', '.join(params)}); are "
-                               "these the weights of another net?")
+        self._check_any_copied(name, copied)
+
+    def _copy_from_hdf5(self, path: Path) -> None:
+        """Stricter than copy_from is with a message, as Caffe is: shapes are equal, and only shared blobs may miss."""
+        layers = {layer.param.name: layer.blobs for layer in self.layers}
+        owned = {(learnable.layer, learnable.index) for learnable in self.learnable}
+        copied = 0
+        with HDF5Reader(path) as file:
+            for name in file.names("data"):
+                if name not in layers:
+                    log.debug("Ignoring source layer %s", name)
+                    continue
+                stored, targets = file.names("data", name), layers[name]
+                needed = [str(index) for index in range(len(targets)) if (name, index) in owned]
+                if len(stored) > len(targets) or not set(needed) <= set(stored):
+                    raise WeightsError(f"{path}: layer '{name}' has the blobs {', '.join(stored) or 'none'} where the "
+                                       f"net has {len(targets)}; are these the weights of another net?")
+                for index, target in enumerate(targets):
+                    if str(index) in stored:
+                        array = file.array("data", name, str(index), shape=tuple(target.shape))
+                        with torch.no_grad():
+                            target.copy_(torch.from_numpy(array))
+                copied += bool(stored)
+        self._check_any_copied(str(path), copied)
+
+    def _check_any_copied(self, source: str, copied: int) -> None:
+        if self.params and not copied:
+            raise WeightsError(f"{source}: none of its layers is one of net '{self.name}' ({', '.join(self.params)}); "
+                               "are these the weights of another net?")
 
     def to_proto(self) -> NetParameter:
         """The net with its blobs, as a .caffemodel holds it."""
@@ -264,6 +296,30 @@ class Net:
     def save(self, path: Path) -> None:
         """Write the .caffemodel."""
         write_binary(path, self.to_proto())
+
+    def check_hdf5_names(self) -> None:
+        """Raise LayerError for a layer's name that no group in an HDF5 file can have; Caffe aborts as it saves it."""
+        names: set[str] = set()
+        for layer in self.layers:
+            name = layer.param.name
+            if "/" in name or name in ("", ".") or name in names:
+                raise layer.error("HDF5 takes no '/' in a layer's name and every name once; rename the layer, or save "
+                                  "as BINARYPROTO")
+            names.add(name)
+
+    def to_hdf5(self) -> dict[str, dict[str, np.ndarray]]:
+        """What /data of a .caffemodel.h5 holds: each layer's blobs by index, but for those that another layer owns.
+
+        Raises LayerError as check_hdf5_names() does.
+        """
+        self.check_hdf5_names()
+        owned = {(learnable.layer, learnable.index) for learnable in self.learnable}
+        return {layer.param.name: {str(index): blob.detach().cpu().numpy() for index, blob in enumerate(layer.blobs)
+                                   if (layer.param.name, index) in owned} for layer in self.layers}
+
+    def save_hdf5(self, path: Path) -> None:
+        """Write the .caffemodel.h5."""
+        write_hdf5(path, {"data": self.to_hdf5()})
 
     def share_with(self, other: "Net") -> None:
         """Use the blobs of the other net's layers of the same name, as Caffe's ShareTrainedLayersWith does."""

@@ -1,5 +1,7 @@
 """Snapshots: {prefix}_iter_{N}.caffemodel and .solverstate as Caffe writes them, .resume.json for what Caffe forgets.
 
+By snapshot_format HDF5 the first two are .caffemodel.h5 and .solverstate.h5.
+
 Caffe keeps neither where the databases stand nor the generators; with the sidecar a resumed run goes on as if it had
 never stopped. A snapshot of Caffe's own has none: then the databases are read from their beginning, as Caffe does.
 """
@@ -10,16 +12,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from pipeline.atomic import atomic_file
 from pipeline.caffe.blobs import from_blobproto, set_diff, to_blobproto
-from pipeline.caffe.caffe_pb2 import NetParameter, SolverState
+from pipeline.caffe.caffe_pb2 import NetParameter, SolverParameter, SolverState
+from pipeline.caffe.hdf5 import HDF5Reader, Tree, write_hdf5
 from pipeline.caffe.net import WeightsError
 from pipeline.caffe.proto import BinaryError, read_binary, write_binary
 from pipeline.caffe.solver import Solver
 
 SIDECAR_FORM = 1
+HDF5_SUFFIX = ".h5"  # by which Caffe tells a .solverstate.h5
 
 
 @dataclass(frozen=True)
@@ -28,14 +33,15 @@ class Snapshot:
 
     prefix: str
     iteration: int
+    hdf5: bool = False
 
     @property
     def weights(self) -> Path:
-        return Path(f"{self.prefix}_iter_{self.iteration}.caffemodel")
+        return Path(f"{self.prefix}_iter_{self.iteration}.caffemodel{HDF5_SUFFIX * self.hdf5}")
 
     @property
     def state(self) -> Path:
-        return Path(f"{self.prefix}_iter_{self.iteration}.solverstate")
+        return Path(f"{self.prefix}_iter_{self.iteration}.solverstate{HDF5_SUFFIX * self.hdf5}")
 
     @property
     def sidecar(self) -> Path:
@@ -48,17 +54,22 @@ class Snapshot:
 
 
 def find_snapshots(prefix: str) -> list[Snapshot]:
-    """The whole snapshots under a prefix, oldest first."""
+    """The whole snapshots under a prefix, of both formats, oldest first."""
     folder, name = Path(prefix).parent, Path(prefix).name
-    states = (re.fullmatch(rf"{re.escape(name)}_iter_(\d+)\.solverstate", path.name) for path in folder.glob("*"))
-    snapshots = sorted((Snapshot(prefix, int(match[1])) for match in states if match), key=lambda s: s.iteration)
+    pattern = re.compile(rf"{re.escape(name)}_iter_(\d+)\.solverstate({re.escape(HDF5_SUFFIX)})?")
+    states = (pattern.fullmatch(path.name) for path in folder.glob("*"))
+    snapshots = sorted((Snapshot(prefix, int(match[1]), bool(match[2])) for match in states if match),
+                       key=lambda s: s.iteration)
     return [snapshot for snapshot in snapshots if snapshot.weights.exists()]
 
 
 def save(solver: Solver, prefix: str) -> Snapshot:
     """Write a snapshot of the solver as it stands. The .solverstate comes last: with it the snapshot is whole."""
-    snapshot = Snapshot(prefix, solver.iteration)
-    write_binary(snapshot.weights, _weights(solver))
+    snapshot = Snapshot(prefix, solver.iteration, solver.param.snapshot_format == SolverParameter.HDF5)
+    if snapshot.hdf5:
+        write_hdf5(snapshot.weights, _hdf5_weights(solver))
+    else:
+        write_binary(snapshot.weights, _weights(solver))
     sidecar = {
         "form": SIDECAR_FORM,
         "losses": list(solver.losses),
@@ -66,9 +77,18 @@ def save(solver: Solver, prefix: str) -> Snapshot:
     }
     with atomic_file(snapshot.sidecar, "w", encoding="utf-8") as file:
         json.dump(sidecar, file)
-    state = SolverState(iter=solver.iteration, learned_net=str(snapshot.weights), current_step=solver.current_step)
-    state.history.extend(to_blobproto(history.cpu().numpy()) for history in solver.history)
-    write_binary(snapshot.state, state)
+    histories = [history.cpu().numpy() for history in solver.history]
+    if snapshot.hdf5:
+        write_hdf5(snapshot.state, {
+            "iter": np.array([solver.iteration]),
+            "learned_net": str(snapshot.weights),
+            "current_step": np.array([solver.current_step]),
+            "history": {str(index): history for index, history in enumerate(histories)},
+        })
+    else:
+        state = SolverState(iter=solver.iteration, learned_net=str(snapshot.weights), current_step=solver.current_step)
+        state.history.extend(map(to_blobproto, histories))
+        write_binary(snapshot.state, state)
     return snapshot
 
 
@@ -76,36 +96,46 @@ def _weights(solver: Solver) -> NetParameter:
     """The net with its blobs, and by snapshot_diff with what each lost in the last update as its gradient."""
     message = solver.net.to_proto()
     if solver.param.snapshot_diff:
-        updates = solver.updates or [torch.zeros_like(learnable.blob) for learnable in solver.net.learnable]
-        by_blob = {learnable.blob.data_ptr(): update
-                   for learnable, update in zip(solver.net.learnable, updates, strict=True)}
-        for layer, layer_message in zip(solver.net.layers, message.layer, strict=True):
-            for blob, blob_message in zip(layer.blobs, layer_message.blobs, strict=True):
-                set_diff(blob_message, by_blob[blob.data_ptr()].cpu().numpy())
+        for layer_message, updates in zip(message.layer, _updates(solver), strict=True):
+            for blob_message, update in zip(layer_message.blobs, updates, strict=True):
+                set_diff(blob_message, update)
     return message
+
+
+def _hdf5_weights(solver: Solver) -> Tree:
+    """The same for a .caffemodel.h5, where a shared blob stands once in /data but for every layer in /diff."""
+    data = solver.net.to_hdf5()
+    if not solver.param.snapshot_diff:
+        return {"data": data}
+    diff = {name: {str(index): update for index, update in enumerate(updates)}
+            for name, updates in zip(data, _updates(solver), strict=True)}
+    return {"data": data, "diff": diff}
+
+
+def _updates(solver: Solver) -> list[list[np.ndarray]]:
+    """What each blob of each layer lost in the last update; 0 before the first."""
+    updates = solver.updates or [torch.zeros_like(learnable.blob) for learnable in solver.net.learnable]
+    by_blob = {learnable.blob.data_ptr(): update
+               for learnable, update in zip(solver.net.learnable, updates, strict=True)}
+    return [[by_blob[blob.data_ptr()].cpu().numpy().reshape(blob.shape) for blob in layer.blobs]
+            for layer in solver.net.layers]
 
 
 def restore(solver: Solver, path: Path) -> bool:
     """Put a solver where a .solverstate, ours or Caffe's, left off; return whether its sidecar was there as well.
 
-    Raises BinaryError or WeightsError when the state or the weights it names are damaged or another net's, OSError
-    when they cannot be read.
+    An HDF5 one is told by its suffix .h5, as Caffe tells it. Raises BinaryError or WeightsError when the state or the
+    weights it names are damaged or another net's, OSError when they cannot be read.
     """
-    state = read_binary(path, SolverState)
-    if len(state.history) != len(solver.history):
-        raise WeightsError(f"{path}: {len(state.history)} history blobs where the solver has {len(solver.history)}; is "
-                           "it the state of another net or solver?")
-    histories = [from_blobproto(blob, f"{path}: history {index}") for index, blob in enumerate(state.history)]
-    for index, (array, history) in enumerate(zip(histories, solver.history, strict=True)):
-        if array.shape != tuple(history.shape):
-            raise WeightsError(f"{path}: history {index} has shape {array.shape} where the solver has "
-                               f"{tuple(history.shape)}; is it the state of another net?")
-    weights = path.with_suffix(".caffemodel")
+    hdf5 = path.suffix == HDF5_SUFFIX
+    state = _read_hdf5_state(path, solver) if hdf5 else _read_state(path, solver)
+    base = path.with_suffix("") if hdf5 else path
+    weights = base.with_suffix(".caffemodel" + HDF5_SUFFIX * hdf5)
     solver.net.copy_from(weights if weights.exists() else Path(state.learned_net))
-    for array, history in zip(histories, solver.history, strict=True):
+    for array, history in zip(state.history, solver.history, strict=True):
         history.copy_(torch.from_numpy(array))
-    solver.iteration, solver.current_step = state.iter, state.current_step
-    sidecar_path = path.with_suffix(".resume.json")
+    solver.iteration, solver.current_step = state.iteration, state.current_step
+    sidecar_path = base.with_suffix(".resume.json")
     if not sidecar_path.exists():
         return False
     sidecar = _read_sidecar(sidecar_path)
@@ -113,6 +143,41 @@ def restore(solver: Solver, path: Path) -> bool:
     for net, net_state in zip((solver.net, *solver.test_nets), sidecar["nets"], strict=True):
         net.restore(net_state)
     return True
+
+
+@dataclass(frozen=True)
+class _State:
+    """What a .solverstate says. history: arrays of the shapes of the solver's."""
+
+    iteration: int
+    current_step: int
+    learned_net: str
+    history: list[np.ndarray]
+
+
+def _read_state(path: Path, solver: Solver) -> _State:
+    state = read_binary(path, SolverState)
+    _check_history_length(path, len(state.history), solver)
+    arrays = [from_blobproto(blob, f"{path}: history {index}") for index, blob in enumerate(state.history)]
+    for index, (array, history) in enumerate(zip(arrays, solver.history, strict=True)):
+        if array.shape != tuple(history.shape):
+            raise WeightsError(f"{path}: history {index} has shape {array.shape} where the solver has "
+                               f"{tuple(history.shape)}; is it the state of another net?")
+    return _State(state.iter, state.current_step, state.learned_net, arrays)
+
+
+def _read_hdf5_state(path: Path, solver: Solver) -> _State:
+    with HDF5Reader(path) as file:
+        _check_history_length(path, len(file.names("history")), solver)
+        arrays = [file.array("history", str(index), shape=tuple(history.shape))
+                  for index, history in enumerate(solver.history)]
+        return _State(file.integer("iter"), file.integer("current_step"), file.text("learned_net"), arrays)
+
+
+def _check_history_length(path: Path, length: int, solver: Solver) -> None:
+    if length != len(solver.history):
+        raise WeightsError(f"{path}: {length} history blobs where the solver has {len(solver.history)}; is it the "
+                           "state of another net or solver?")
 
 
 def _read_sidecar(path: Path) -> dict[str, Any]:

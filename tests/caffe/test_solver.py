@@ -127,7 +127,6 @@ def test_the_legacy_enum_names_a_type(number: int, name: str) -> None:
         ('type: "Adam" momentum2: 1', "momentum2 1"),
         ('type: "Adam" solver_type: ADAM', "both type 'Adam' and the solver_type"),
         ("average_loss: 0", "average_loss 0"),
-        ("snapshot_format: HDF5", "snapshot_format HDF5"),
         ("snapshot: 10", "needs a snapshot_prefix"),
         ('snapshot: 10 snapshot_prefix: "/dev/null/deep/er"', "/dev/null is no folder"),
         ('net: "a.prototxt"', "net and net_param are given where one"),

@@ -107,6 +107,8 @@ class Solver:
                 net.copy_from(weights)
             built.append(net)
         self.net, *self.test_nets = built
+        if param.snapshot_format == SolverParameter.HDF5:
+            self.net.check_hdf5_names()
         for test_net in self.test_nets:
             test_net.share_with(self.net)
         self.history = [torch.zeros_like(learnable.blob, requires_grad=False)
@@ -123,8 +125,6 @@ class Solver:
             raise SolverError(f"average_loss {param.average_loss} where at least 1 was expected")
         if param.regularization_type not in ("L1", "L2"):
             raise SolverError(f"regularization_type '{param.regularization_type}' is unknown; L1 or L2 was expected")
-        if param.snapshot_format != SolverParameter.BINARYPROTO:
-            raise SolverError("snapshot_format HDF5 is not written here; leave it out, or give BINARYPROTO")
         if param.snapshot > 0:
             _check_snapshot_prefix(param.snapshot_prefix)
 
