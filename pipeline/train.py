@@ -24,14 +24,15 @@ import torch
 
 from pipeline import __version__
 from pipeline.atomic import atomic_file
-from pipeline.caffe import snapshot
+from pipeline.caffe import glog, snapshot
+from pipeline.caffe.allocation import keep_freed_memory
 from pipeline.caffe.layers.data import Data
 from pipeline.caffe.log import TrainingLog
 from pipeline.caffe.net import PRECISIONS
 from pipeline.caffe.proto import read_solver
 from pipeline.caffe.solver import Solver, get_solver
 from pipeline.caffe.solver.nets import weights
-from pipeline.caffe.training import Iterated, Snapshotted, Tested, solve
+from pipeline.caffe.training import Action, Finished, Iterated, Snapshotted, Tested, solve
 from pipeline.console import log, progress_bar
 from pipeline.errors import InputError
 
@@ -59,7 +60,7 @@ def train(solver_path: Path, device: str = "auto", precision: str = "float32", t
     SIGINT and SIGTERM finish the iteration, write a snapshot and end with status 130 or 143.
     """
     torch.set_num_threads(threads)
-    _keep_freed_memory()
+    keep_freed_memory()
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     folder = solver_path.parent
@@ -69,25 +70,20 @@ def train(solver_path: Path, device: str = "auto", precision: str = "float32", t
     _resume(solver, folder / "run.json", settings)
     with atomic_file(folder / "run.json", "w", encoding="utf-8") as file:
         json.dump(settings, file, indent=1)
-    with _signals() as received, TrainingLog(folder / "train.log", solver) as training_log:
+    with _signals() as received, glog.log_file(folder / "train.log") as logger:
+        training_log = TrainingLog(solver, logger)
+        if solver.iteration:
+            logger.info("Resuming at iteration %d", solver.iteration)
         metrics = _Metrics(folder / "metrics.csv", solver)
-        for event in metrics.follow(solve(solver, lambda: bool(received))):
+        for event in metrics.follow(solve(solver, lambda: Action.STOP if received else Action.NONE)):
             training_log.record(event)
     if received:
+        if not snapshot.Snapshot(param.snapshot_prefix, solver.iteration).state.exists():  # snapshot_after_train: false
+            snapshot.save(solver, param.snapshot_prefix)
         log.info("stopped at iteration %d of %d; the same command goes on from there", solver.iteration, param.max_iter)
         raise SystemExit(128 + received[0])
     _keep(folder, solver, metrics)
     plot(folder / "metrics.csv", folder / "loss.png", folder / "accuracy.png")
-
-
-def _keep_freed_memory() -> None:
-    """Have glibc keep freed blobs for the next iteration: mapping them anew each time costs a third of the speed."""
-    if platform.libc_ver()[0] == "glibc":
-        import ctypes
-
-        libc = ctypes.CDLL(None)
-        libc.mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD
-        libc.mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD
 
 
 def _settings(solver_path: Path, solver: Solver, device: str, precision: str, threads: int) -> dict[str, Any]:
@@ -188,6 +184,8 @@ class _Metrics:
                         rate = (bar.format_dict["rate"] or 0) * self.batch
                         bar.set_postfix_str(f"epoch {self.epoch(event.iteration)}, loss {event.loss:.3f}, lr "
                                             f"{event.rate:.2g}, {rate:.0f} images/s")
+                elif isinstance(event, Finished):
+                    self._row(event.iteration, train_loss=f"{event.loss:.6g}")
                 elif isinstance(event, Tested):
                     values = {f"test_{name}": f"{value.item():.6g}" for name, value in event.outputs.items()
                               if f"test_{name}" in METRICS and value.numel() == 1}

@@ -4,6 +4,8 @@ import logging
 import os
 import sys
 from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
@@ -47,9 +49,24 @@ def _from_environment(name: str, default: str | int | bool) -> str | int | bool:
     return int(text) if text.lstrip("-").isdigit() else default
 
 
+@contextmanager
+def log_file(path: Path) -> Iterator[logging.Logger]:
+    """A logger of its own that appends to the file `path`, whose folder is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
+    handler.setFormatter(Formatter())
+    logger = logging.Logger(str(path), logging.INFO)
+    logger.addHandler(handler)
+    try:
+        yield logger
+    finally:
+        handler.close()
+
+
 def set_up(args: Namespace, program: str) -> None:
     """Send messages where the flags say. Raises OSError when there can be no log file in -log_dir."""
-    log.setLevel(_LEVELS[min(max(args.minloglevel, 0), 3)])
+    # glog knows no DEBUG: there are the lines that Caffe has among INFO and that the pipeline's stages do not show.
+    log.setLevel(_LEVELS[min(args.minloglevel, 3)] if args.minloglevel > 0 else logging.DEBUG)
     console = logging.StreamHandler(sys.stderr)
     if not args.logtostderr and not args.alsologtostderr:
         console.setLevel(_LEVELS[min(max(args.stderrthreshold, 0), 3)])

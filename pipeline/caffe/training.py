@@ -1,12 +1,38 @@
 """The course of a training, as Solver::Solve and Solver::Step have it (caffe/solver.cpp): a stream of events."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
+from enum import Enum
+from typing import Any
 
 import torch
 
 from pipeline.caffe.snapshot import Snapshot, save
 from pipeline.caffe.solver import Solver
+
+
+class Action(Enum):
+    """What somebody outside, a signal for one, asks of a training."""
+
+    NONE = "none"
+    SNAPSHOT = "snapshot"
+    STOP = "stop"
+
+
+@dataclass(frozen=True)
+class TestBegun:
+    """A test net is about to run."""
+
+    iteration: int
+    net: int
+
+
+@dataclass(frozen=True)
+class TestInterrupted:
+    """A test was left before its end, because the training is to stop."""
+
+    iteration: int
+    net: int
 
 
 @dataclass(frozen=True)
@@ -55,54 +81,104 @@ class Finished:
     loss: float
 
 
-Event = Tested | Iterated | Snapshotted | Finished
+@dataclass(frozen=True)
+class Ended:
+    """Nothing comes after this. early: whether the training was asked to stop."""
+
+    iteration: int
+    early: bool
 
 
-def solve(solver: Solver, should_stop: Callable[[], bool] = lambda: False) -> Iterator[Event]:
-    """Train until max_iter, or until `should_stop` says so after an update; a snapshot is written then as well.
+Event = TestBegun | TestInterrupted | Tested | Iterated | Snapshotted | Finished | Ended
+Requests = Callable[[], Action]  # what is asked now; to be asked once, it must be NONE the next time
+
+
+def nothing() -> Action:
+    """Ask for nothing."""
+    return Action.NONE
+
+
+def solve(solver: Solver, requests: Requests = nothing) -> Generator[Event, None, None]:
+    """Train until max_iter, or until a request to stop.
 
     Tests come before the update of every test_interval-th iteration, snapshots after every snapshot-th, and both once
     more at the end where Caffe has them; there a last batch of the train net runs forward where display divides
-    max_iter, and moves BatchNorm's statistics before the last test. Yields what happened as it happens.
+    max_iter, and moves BatchNorm's statistics before the last test. Requests are heard after every update and before
+    every batch of a test. Yields what happened as it happens.
     """
     param = solver.param
-    saved = -1
-    for event in steps(solver, param.max_iter - solver.iteration, should_stop):
-        if isinstance(event, Snapshotted):
-            saved = event.snapshot.iteration
-        yield event
-    if saved != solver.iteration and (param.snapshot_after_train or solver.iteration < param.max_iter):
+    stopped = yield from steps(solver, param.max_iter - solver.iteration, requests)
+    if param.snapshot_after_train and not (param.snapshot and solver.iteration % param.snapshot == 0):
         yield Snapshotted(save(solver, param.snapshot_prefix))
-    if solver.iteration < param.max_iter:
-        return
-    if solver.displays:
-        yield Finished(solver.iteration, solver.forward())
-    if param.test_interval and solver.iteration % param.test_interval == 0:
-        yield from _tests(solver)
+    if not stopped:
+        if solver.displays:
+            yield Finished(solver.iteration, solver.forward())
+        if param.test_interval and solver.iteration % param.test_interval == 0:
+            yield from _tests(solver, requests)
+    yield Ended(solver.iteration, stopped)
 
 
-def steps(solver: Solver, count: int, should_stop: Callable[[], bool] = lambda: False) -> Iterator[Event]:
-    """Make `count` updates, or as many as until `should_stop` says so, with the tests and snapshots among them."""
+def steps(solver: Solver, count: int, requests: Requests = nothing) -> Generator[Event, None, bool]:
+    """Make `count` updates, with the tests and snapshots among them; return whether a request stopped them before."""
     param = solver.param
     for _ in range(count):
         if param.test_interval and solver.iteration % param.test_interval == 0 and (
                 solver.iteration > 0 or param.test_initialization):
-            yield from _tests(solver)
+            stopped = yield from _tests(solver, requests)
+            if stopped:
+                return True
         displayed, step = solver.displays, solver.current_step
         rate = solver.step()
         moved_on = param.lr_policy == "multistep" and solver.current_step != step
         yield Iterated(solver.iteration - 1, solver.smoothed_loss(), rate, displayed,
                        solver.current_step if moved_on else None, solver.gradient_norm, _debug_lines(solver))
-        if param.snapshot and solver.iteration % param.snapshot == 0:
+        action = requests()
+        if (param.snapshot and solver.iteration % param.snapshot == 0) or action is Action.SNAPSHOT:
             yield Snapshotted(save(solver, param.snapshot_prefix))
-        if should_stop():
-            break
+        if action is Action.STOP:
+            return True
+    return False
 
 
-def _tests(solver: Solver) -> Iterator[Tested]:
+def _tests(solver: Solver, requests: Requests) -> Generator[Event, None, bool]:
+    """Run all test nets; return whether a request stopped them.
+
+    Who resumes a snapshot from amidst tests runs them all: in it the test nets stand where they stood before.
+    """
+    saved: list[Snapshot] = []
+    before = _states(solver)
+
+    def interrupted() -> bool:
+        while (action := requests()) is Action.SNAPSHOT:
+            now = _states(solver)
+            _restore(solver, before)
+            saved.append(save(solver, solver.param.snapshot_prefix))
+            _restore(solver, now)
+        return action is Action.STOP
+
     for index in range(len(solver.test_nets)):
-        outputs, loss = solver.test(index)
-        yield Tested(solver.iteration, index, outputs, loss, _debug_lines(solver))
+        yield TestBegun(solver.iteration, index)
+        means = solver.test(index, interrupted)
+        for snapshot in saved:
+            yield Snapshotted(snapshot)
+        saved.clear()
+        lines = _debug_lines(solver)
+        if means is None:
+            _restore(solver, before)
+            yield TestInterrupted(solver.iteration, index)
+            return True
+        outputs, loss = means
+        yield Tested(solver.iteration, index, outputs, loss, lines)
+    return False
+
+
+def _states(solver: Solver) -> list[dict[str, Any]]:
+    return [net.state() for net in solver.test_nets]
+
+
+def _restore(solver: Solver, states: list[dict[str, Any]]) -> None:
+    for net, state in zip(solver.test_nets, states, strict=True):
+        net.restore(state)
 
 
 def _debug_lines(solver: Solver) -> tuple[str, ...]:

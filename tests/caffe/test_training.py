@@ -1,6 +1,7 @@
 """The course of a training: which events come, and when, as in Caffe."""
 
 import itertools
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -8,8 +9,9 @@ import pytest
 from pipeline.caffe import training
 from pipeline.caffe.caffe_pb2 import SolverParameter
 from pipeline.caffe.proto import parse_text
+from pipeline.caffe.snapshot import restore
 from pipeline.caffe.solver import Solver, get_solver
-from pipeline.caffe.training import Event, Finished, Iterated, Snapshotted, solve
+from pipeline.caffe.training import Action, Ended, Event, Finished, Iterated, Requests, Snapshotted, solve
 
 # One weight, from 1, that falls to 0.5 by the first update and to 0.25 by the second: the loss is w^2 / 2.
 NET = """
@@ -21,47 +23,99 @@ layer { name: "loss" type: "EuclideanLoss" bottom: "wx" bottom: "y" top: "loss" 
 """
 
 
-def solver(folder: Path, fields: str) -> Solver:
-    text = f'lr_policy: "fixed" base_lr: 0.5 snapshot_prefix: "{folder}/w" {fields} net_param {{ {NET} }}'
+def solver(folder: Path, fields: str, net: str = NET) -> Solver:
+    text = f'lr_policy: "fixed" base_lr: 0.5 snapshot_prefix: "{folder}/w" {fields} net_param {{ {net} }}'
     return get_solver(parse_text(text, SolverParameter, "solver"))
 
 
 def told(event: Event) -> str:
-    if isinstance(event, training.Tested):
-        return f"test {event.iteration} {event.loss:g}"
-    if isinstance(event, Snapshotted):
-        return f"snapshot {event.snapshot.iteration}"
-    if isinstance(event, Finished):
-        return f"last {event.iteration} {event.loss:g}"
+    match event:
+        case training.TestInterrupted():
+            return f"interrupted {event.iteration}"
+        case training.Tested():
+            return f"test {event.iteration} {event.loss:g}"
+        case Snapshotted():
+            return f"snapshot {event.snapshot.iteration}"
+        case Finished():
+            return f"last {event.iteration} {event.loss:g}"
+        case Ended():
+            return f"{'stopped' if event.early else 'done'} {event.iteration}"
     return f"{'display' if event.displayed else 'update'} {event.iteration} {event.loss:g}"
+
+
+def course(events: Iterable[Event]) -> str:
+    """The events that are told, but for the beginnings of tests."""
+    return ", ".join(told(event) for event in events if not isinstance(event, training.TestBegun))
 
 
 @pytest.mark.parametrize(
     ("fields", "expected"),
     [
-        ("max_iter: 2", "update 0 0.5, update 1 0.125, snapshot 2"),
-        ("max_iter: 2 snapshot_after_train: false", "update 0 0.5, update 1 0.125"),
-        ("max_iter: 2 snapshot: 2", "update 0 0.5, update 1 0.125, snapshot 2"),
-        ("max_iter: 2 snapshot: 1", "update 0 0.5, snapshot 1, update 1 0.125, snapshot 2"),
-        ("max_iter: 2 display: 2", "display 0 0.5, update 1 0.125, snapshot 2, last 2 0.03125"),
-        ("max_iter: 3 display: 2", "display 0 0.5, update 1 0.125, display 2 0.03125, snapshot 3"),
-        ("max_iter: 2 display: 2 average_loss: 2", "display 0 0.5, update 1 0.3125, snapshot 2, last 2 0.078125"),
+        ("max_iter: 2", "update 0 0.5, update 1 0.125, snapshot 2, done 2"),
+        ("max_iter: 2 snapshot_after_train: false", "update 0 0.5, update 1 0.125, done 2"),
+        ("max_iter: 2 snapshot: 2", "update 0 0.5, update 1 0.125, snapshot 2, done 2"),
+        ("max_iter: 2 snapshot: 1", "update 0 0.5, snapshot 1, update 1 0.125, snapshot 2, done 2"),
+        ("max_iter: 2 display: 2", "display 0 0.5, update 1 0.125, snapshot 2, last 2 0.03125, done 2"),
+        ("max_iter: 3 display: 2", "display 0 0.5, update 1 0.125, display 2 0.03125, snapshot 3, done 3"),
+        ("max_iter: 2 display: 2 average_loss: 2",
+         "display 0 0.5, update 1 0.3125, snapshot 2, last 2 0.078125, done 2"),
         ("max_iter: 2 test_iter: 1 test_interval: 2",
-         "test 0 0.5, update 0 0.5, update 1 0.125, snapshot 2, test 2 0.03125"),
+         "test 0 0.5, update 0 0.5, update 1 0.125, snapshot 2, test 2 0.03125, done 2"),
         ("max_iter: 2 test_iter: 1 test_interval: 1 test_initialization: false",
-         "update 0 0.5, test 1 0.125, update 1 0.125, snapshot 2, test 2 0.03125"),
-        ("max_iter: 0", "snapshot 0"),
+         "update 0 0.5, test 1 0.125, update 1 0.125, snapshot 2, test 2 0.03125, done 2"),
+        ("max_iter: 0", "snapshot 0, done 0"),
+        ("max_iter: 0 snapshot: 1", "done 0"),
     ],
 )  # fmt: skip
 def test_events_come_in_caffes_order(tmp_path: Path, fields: str, expected: str) -> None:
-    assert ", ".join(map(told, solve(solver(tmp_path, fields)))) == expected
+    assert course(solve(solver(tmp_path, fields))) == expected
 
 
-def test_a_stop_ends_with_a_snapshot_and_no_last_test(tmp_path: Path) -> None:
-    stops = itertools.chain([False], itertools.repeat(True))
-    fields = "max_iter: 9 display: 2 test_iter: 1 test_interval: 2 snapshot_after_train: false"
-    events = list(solve(solver(tmp_path, fields), lambda: next(stops)))
-    assert [told(event) for event in events] == ["test 0 0.5", "display 0 0.5", "update 1 0.125", "snapshot 2"]
+def asks(*actions: Action) -> Requests:
+    """Ask for one after the other, then for nothing."""
+    return itertools.chain(actions, itertools.repeat(Action.NONE)).__next__
+
+
+NONE, SNAPSHOT, STOP = Action
+
+
+@pytest.mark.parametrize(
+    ("fields", "requests", "expected"),
+    [
+        ("", (NONE, STOP), "update 0 0.5, update 1 0.125, snapshot 2, stopped 2"),
+        ("snapshot: 2", (NONE, STOP), "update 0 0.5, update 1 0.125, snapshot 2, stopped 2"),
+        ("snapshot_after_train: false", (STOP,), "update 0 0.5, stopped 1"),
+        ("", (NONE, NONE, STOP), "update 0 0.5, update 1 0.125, update 2 0.03125, snapshot 3, stopped 3"),
+        ("", (SNAPSHOT, NONE, STOP),
+         "update 0 0.5, snapshot 1, update 1 0.125, update 2 0.03125, snapshot 3, stopped 3"),
+        ("test_iter: 3 test_interval: 2", (NONE, STOP), "interrupted 0, snapshot 0, stopped 0"),
+        ("test_iter: 1 test_interval: 2", (NONE, STOP), "test 0 0.5, update 0 0.5, snapshot 1, stopped 1"),
+        ("test_iter: 3 test_interval: 2", (SNAPSHOT, SNAPSHOT, NONE, STOP),
+         "snapshot 0, snapshot 0, interrupted 0, snapshot 0, stopped 0"),
+        ("test_iter: 1 test_iter: 1 test_interval: 2", (NONE, STOP),
+         "test 0 0.5, interrupted 0, snapshot 0, stopped 0"),
+    ],
+)  # fmt: skip
+def test_requests_are_heard_after_updates_and_amidst_tests(tmp_path: Path, fields: str, requests: tuple[Action, ...],
+                                                           expected: str) -> None:
+    assert course(solve(solver(tmp_path, f"max_iter: 3 {fields}"), asks(*requests))) == expected
+
+
+@pytest.mark.parametrize("action", [SNAPSHOT, STOP])
+def test_who_resumes_from_amidst_a_test_runs_it_from_its_beginning(tmp_path: Path, action: Action) -> None:
+    random = NET.replace('data_filler { value: 1 }', 'data_filler { type: "uniform" }')
+    fields = "max_iter: 1 test_iter: 2 test_interval: 1 random_seed: 1"
+
+    def make() -> Solver:
+        return solver(tmp_path, fields, random)
+
+    interrupted, whole, resumed = make(), make(), make()
+    list(solve(interrupted, asks(NONE, action)))
+    restore(resumed, tmp_path / "w_iter_0.solverstate")
+    losses = [[event.loss for event in solve(one) if isinstance(event, training.Tested)] for one in (whole, resumed)]
+    assert losses[0] == losses[1]
+    if action is SNAPSHOT:  # the interrupted one has gone on with its test
+        assert interrupted.test_nets[0].state() == whole.test_nets[0].state()
 
 
 def test_an_update_tells_its_step_and_what_was_clipped(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ _TRAIN_FIELDS = ("net", "net_param", "train_net", "train_net_param")
 
 @dataclass(frozen=True)
 class NamedNet:
-    """A net that a field of a solver names, by its file or by its message, and the state that the solver wants it in."""
+    """A net that a solver's field names, by its file or by its message, and the state that the solver wants it in."""
 
     field: str
     source: str | NetParameter

@@ -157,16 +157,15 @@ class Solver:
         self.losses.append(loss / self.param.iter_size)
         for ready in self.on_gradients_ready:
             ready()
-        rate = self.apply_update()
-        self.iteration += 1
-        return rate
+        return self.apply_update()
 
     def apply_update(self) -> float:
-        """Move the weights by the gradients that the net has. Returns the rate."""
+        """Move the weights by the gradients that the net has, which counts as an iteration. Returns the rate."""
         rate = self.learning_rate()
         with torch.no_grad():
             self._prepare_gradients()
             self.update(rate)
+        self.iteration += 1
         return rate
 
     def _prepare_gradients(self) -> None:
@@ -204,13 +203,19 @@ class Solver:
         self.losses.append(self.net.loss.item())
         return self.smoothed_loss()
 
-    def test(self, index: int) -> tuple[dict[str, torch.Tensor], float]:
-        """Run test net `index` for its test_iter batches; return its outputs', by name, and its loss's mean."""
+    def test(self, index: int, interrupted: Callable[[], bool] = lambda: False
+             ) -> tuple[dict[str, torch.Tensor], float] | None:
+        """Run test net `index` for its test_iter batches; return its outputs', by name, and its loss's mean.
+
+        None where `interrupted`, which is asked before every batch, said so.
+        """
         net, batches = self.test_nets[index], self.param.test_iter[index]
         sums: dict[str, torch.Tensor] = {}
         loss = torch.zeros((), device=net.device)
         with torch.no_grad():
             for _ in range(batches):
+                if interrupted():
+                    return None
                 with DebugInfo(net, self.debug_lines, self.param.debug_info):
                     outputs = net.forward()
                 for name, value in outputs.items():
