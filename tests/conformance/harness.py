@@ -22,6 +22,9 @@ CASES = HERE / "cases"
 FACE_EMOTION_NET = Path(__file__).parents[2] / "prototxt/face_emotion_net/train_val.prototxt"
 TOLERANCE = 1e-5
 
+# What a JPEG has behind its first two bytes when the camera was turned by a quarter: EXIF, orientation 6.
+TURNED = b"\xff\xe1\x00\x22Exif\0\0MM\0\x2a\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
+
 Arrays = Mapping[str, np.ndarray]
 
 
@@ -157,8 +160,12 @@ def make_pictures(folder: Path) -> None:
         depth = np.uint16 if name == "deep.png" else np.uint8
         pixels = random.randint(0, np.iinfo(depth).max + 1, size=shape).astype(depth)
         assert cv2.imwrite(str(pictures / name), pixels)
+    smooth = cv2.resize(random.randint(0, 256, size=(5, 7, 3)).astype(np.uint8), (35, 27))
+    photo = cv2.imencode(".jpg", smooth)[1].tobytes()
+    (pictures / "photo.jpg").write_bytes(photo[:2] + TURNED + photo[2:])
     (folder / "list.txt").write_text("pictures/a.png 3\npictures/b c.png -2\npictures/gray.png 0\n"
                                      "pictures/alpha.png 1000000\npictures/deep.png 5\n")
+    (folder / "photo.txt").write_text("pictures/photo.jpg 2\n")
     (folder / "sizes.txt").write_text("large.png 1\na.png 2\ntall.png 3")
     write_mean(pictures / "square.binaryproto", random.uniform(0, 255, size=(3, 13, 13)).astype(np.float32))
     # Of each file one window has an overlap of 1, one of 0, so that there is no choice.
