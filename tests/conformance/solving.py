@@ -107,12 +107,15 @@ def recorded_solver(name: str) -> dict[str, np.ndarray]:
     return split_answers(SOLVERS / "recorded.npz", name)
 
 
-def assert_trained_alike(ours: Arrays, caffe: Arrays, what: str) -> None:
-    """Losses and parameters within 1e-4 of real Caffe's, every rate as its log has it; `caffe` may be packed."""
+def assert_trained_alike(ours: Arrays, caffe: Arrays, what: str) -> float:
+    """Losses and parameters within 1e-4 of real Caffe's, every rate as its log has it; `caffe` may be packed.
+
+    Returns the largest deviation.
+    """
     assert caffe, f"{what}: nothing recorded; run tests/conformance/record_all.py where real Caffe is"
     np.testing.assert_allclose(ours["lr"], caffe["lr"], rtol=1e-5, err_msg=f"{what}: lr")  # six digits in Caffe's log
     ours, caffe = comparable(ours, caffe)
-    assert_agrees(ours, caffe, 1e-4, what)
+    return assert_agrees(ours, caffe, 1e-4, what)
 
 
 def comparable(ours: Arrays, caffe: Arrays) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:

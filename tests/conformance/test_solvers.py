@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from caffe_root import CaffeRoot
-from harness import Arrays, assert_agrees
+from harness import Arrays, assert_agrees, deviation
+from parity import Parity
 from solving import (
     EXCHANGED,
     FACE_EMOTION_NET_CASE,
@@ -30,6 +31,7 @@ from solving import (
 from pipeline.caffe import snapshot
 from pipeline.caffe.blobs import from_blobproto
 from pipeline.caffe.caffe_pb2 import SolverState
+from pipeline.caffe.glog import log_file
 from pipeline.caffe.log import TrainingLog
 from pipeline.caffe.proto import read_binary, read_solver
 from pipeline.caffe.solver import POLICIES, get_solver
@@ -85,9 +87,19 @@ def test_every_solver_and_policy_has_a_case() -> None:
     assert set(POLICIES) <= set(SETTINGS)
 
 
+def enter(parity: Parity, name: str, ours: Arrays, caffe: Arrays) -> None:
+    """Compare a case's training with real Caffe's, and enter how far it is from that."""
+    off = assert_trained_alike(ours, caffe, name)
+    solver_type, _, setting = name.partition("_")
+    parity("Solvers", solver_type, setting, off)
+    if setting in POLICIES:
+        parity("Learning rate policies", setting, "rates", deviation(ours["lr"], caffe["lr"]))
+        parity("Learning rate policies", setting, "losses and parameters", off)
+
+
 @pytest.mark.parametrize("name", NAMES)
-def test_trains_as_caffe(name: str, ours: Trainer) -> None:
-    assert_trained_alike(ours(name, STEPS), recorded_solver(name), name)
+def test_trains_as_caffe(name: str, ours: Trainer, parity: Parity) -> None:
+    enter(parity, name, ours(name, STEPS), recorded_solver(name))
 
 
 def test_face_emotion_net_trains_as_caffe(ours: Trainer) -> None:
@@ -96,8 +108,8 @@ def test_face_emotion_net_trains_as_caffe(ours: Trainer) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_trains_as_live_caffe(name: str, ours: Trainer, live: dict[str, Arrays]) -> None:
-    assert_trained_alike(ours(name, STEPS), live[name], name)
+def test_trains_as_live_caffe(name: str, ours: Trainer, live: dict[str, Arrays], parity: Parity) -> None:
+    enter(parity, name, ours(name, STEPS), live[name])
 
 
 def test_face_emotion_net_trains_as_live_caffe(ours: Trainer, caffe_in_training: CaffeRoot) -> None:
@@ -108,16 +120,21 @@ def test_face_emotion_net_trains_as_live_caffe(ours: Trainer, caffe_in_training:
 
 
 @pytest.mark.parametrize("name", EXCHANGED)
-def test_resumes_a_snapshot_of_caffe(name: str, folder: Path, ours: Trainer) -> None:
+def test_resumes_a_snapshot_of_caffe(name: str, folder: Path, ours: Trainer, parity: Parity) -> None:
     resumed = run_solver(name, 50, SOLVERS / f"snapshots/{name}_iter_50.solverstate")
     whole = recorded_solver(f"{name} at 100")
     assert_trained_alike(ours(name, 100), whole, "not interrupted")
-    assert_trained_alike(resumed, after(whole, 50), "resumed")
+    enter_exchange(parity, name, "resumes Caffe", resumed, after(whole, 50))
+
+
+def enter_exchange(parity: Parity, name: str, column: str, resumed: Arrays, whole: Arrays) -> None:
+    """Compare a resumed training with one in one go, and enter how far it is from that."""
+    parity("Solvers", name.partition("_")[0], column, assert_trained_alike(resumed, whole, f"{name} {column}"))
 
 
 @pytest.mark.parametrize("name", EXCHANGED)
-def test_caffe_resumed_our_snapshot(name: str, ours: Trainer) -> None:
-    assert_trained_alike(after(ours(name, 100), 50), recorded_solver(f"{name} from ours"), "resumed by Caffe")
+def test_caffe_resumed_our_snapshot(name: str, ours: Trainer, parity: Parity) -> None:
+    enter_exchange(parity, name, "Caffe resumes", after(ours(name, 100), 50), recorded_solver(f"{name} from ours"))
 
 
 @pytest.mark.parametrize("name", EXCHANGED)
@@ -143,14 +160,16 @@ def test_writes_a_snapshot_to_the_byte(name: str, folder: Path) -> None:
     assert written.state.read_bytes() == theirs.read_bytes()
 
 
-def test_resumes_snapshots_of_live_caffe(folder: Path, ours: Trainer, caffe_in_training: CaffeRoot) -> None:
+def test_resumes_snapshots_of_live_caffe(
+    folder: Path, ours: Trainer, caffe_in_training: CaffeRoot, parity: Parity
+) -> None:
     caffe_in_training.solve(EXCHANGED, 50, "net.caffemodel")
     for name in EXCHANGED:
         resumed = run_solver(name, 50, caffe_in_training.folder / f"{name}_iter_50.solverstate")
-        assert_trained_alike(resumed, after(ours(name, 100), 50), name)
+        enter_exchange(parity, name, "resumes Caffe", resumed, after(ours(name, 100), 50))
 
 
-def test_live_caffe_resumes_our_snapshots(folder: Path, caffe_in_training: CaffeRoot) -> None:
+def test_live_caffe_resumes_our_snapshots(folder: Path, caffe_in_training: CaffeRoot, parity: Parity) -> None:
     for name in EXCHANGED:
         run_solver(name, 50, "net.caffemodel")
         for suffix in ("caffemodel", "solverstate"):
@@ -158,13 +177,14 @@ def test_live_caffe_resumes_our_snapshots(folder: Path, caffe_in_training: Caffe
     resumed = caffe_in_training.solve(EXCHANGED, 50, "{}_iter_50.solverstate")
     whole = caffe_in_training.solve(EXCHANGED, 100, "net.caffemodel")
     for name in EXCHANGED:
-        assert_trained_alike(resumed[name], after(whole[name], 50), name)
+        enter_exchange(parity, name, "Caffe resumes", resumed[name], after(whole[name], 50))
 
 
 @pytest.mark.parametrize("name", LOGS)
 def test_logs_as_caffe(name: str, folder: Path) -> None:
     solver = get_solver(read_solver(Path(f"{name}.prototxt")))
-    with TrainingLog(Path("train.log"), solver) as log:
+    with log_file(Path("train.log")) as logger:
+        log = TrainingLog(solver, logger)
         for event in solve(solver):
             log.record(event)
     ours, caffe = messages(Path("train.log").read_text()), messages((SOLVERS / f"{name}.txt").read_text())
