@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from google.protobuf import text_format
 
 from pipeline.caffe.caffe_pb2 import LayerParameter, NetParameter
+from pipeline.caffe.needs import find_needs
 from pipeline.console import log
 
 if TYPE_CHECKING:
@@ -61,36 +62,8 @@ class NetLog:
         """All layers are built; `outputs` are the blobs that none of them takes."""
         if not self.wanted:
             return
-        for layer, runs in zip(reversed(layers), reversed(runs_backward(layers)), strict=True):
-            log.debug("%s %s backward computation.", layer.param.name, "needs" if runs else "does not need")
+        for layer, needs in zip(reversed(layers), reversed(find_needs(layers)), strict=True):
+            log.debug("%s %s backward computation.", layer.param.name, "needs" if needs.layer else "does not need")
         for name in outputs:
             log.debug("This network produces output %s", name)
         log.debug("Network initialization done.")
-
-
-def runs_backward(layers: Sequence["Layer"]) -> list[bool]:
-    """Whether each layer computes gradients: it learns, or one before it does, and a loss comes after it."""
-    needing: set[str] = set()  # blobs that depend on something learned
-    found = []
-    down: list[list[bool]] = []  # of each layer, whether each bottom takes a gradient
-    for layer in layers:
-        param = layer.param
-        down.append(list(param.propagate_down) or [bottom in needing for bottom in param.bottom])
-        learns = layer.blobs_are_learned and any(
-            index >= len(param.param) or param.param[index].lr_mult for index in range(len(layer.blobs)))
-        found.append(learns or any(bottom in needing for bottom in param.bottom))
-        if found[-1]:
-            needing.update(param.top)
-    leading: set[str] = set()  # blobs that a loss depends on
-    ended: set[str] = set()  # blobs that no gradient comes to
-    for place in reversed(range(len(layers))):
-        param = layers[place].param
-        leads = any(param.loss_weight) or any(top in leading for top in param.top)
-        if not leads or all(top in ended for top in param.top):
-            found[place] = False
-        for bottom, taken in zip(param.bottom, down[place], strict=True):
-            if leads:
-                leading.add(bottom)
-            if not (taken and found[place]):
-                ended.add(bottom)
-    return found

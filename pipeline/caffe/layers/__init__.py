@@ -7,12 +7,14 @@ from pipeline.caffe.layers import (
     convolution,
     data,
     elementwise,
+    hdf5,
     image_data,
     inner_product,
     loss,
     normalization,
     parameter,
     pooling,
+    python,
     recurrent,
     reduction,
     selection,
@@ -32,15 +34,26 @@ __all__ = [
     "convolution",
     "data",
     "elementwise",
+    "hdf5",
     "image_data",
     "inner_product",
     "loss",
     "normalization",
     "parameter",
     "pooling",
+    "python",
     "recurrent",
     "reduction",
     "selection",
     "shape",
     "window_data",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """L.Convolution(...) and so on, after `from pipeline.caffe import layers as L`: what NetSpec is made of."""
+    if name in LAYERS:
+        from pipeline.caffe.net_spec import maker
+
+        return maker(name)
+    raise AttributeError(f"module '{__name__}' has no attribute '{name}'; layer types are {', '.join(sorted(LAYERS))}")

@@ -37,6 +37,7 @@ class SigmoidCrossEntropyLoss(Layer):
     """
 
     bottoms = (2, 2)
+    labels = (1,)
     default_loss_weight = 1
 
     def setup(self, bottom: list[Shape]) -> list[Shape]:
@@ -65,6 +66,7 @@ class ContrastiveLoss(Layer):
     """
 
     bottoms = (3, 3)
+    labels = (2,)
     default_loss_weight = 1
 
     def setup(self, bottom: list[Shape]) -> list[Shape]:

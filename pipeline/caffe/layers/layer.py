@@ -9,6 +9,7 @@ import torch
 from pipeline.caffe.caffe_pb2 import TEST, TRAIN, FillerParameter, LayerParameter
 from pipeline.caffe.fillers import fill
 from pipeline.caffe.proto import PrototxtError
+from pipeline.console import log
 
 Shape = tuple[int, ...]
 Tensors = list[torch.Tensor]
@@ -72,6 +73,11 @@ class _EndOfGradient(torch.autograd.Function):
         raise context.layer.error(f"a loss depends on a top through which {context.layer.type} passes no gradient")
 
 
+def passes_no_gradient(top: torch.Tensor) -> bool:
+    """Whether a top is one of Layer.without_gradient."""
+    return isinstance(top.grad_fn, _EndOfGradient._backward_cls)
+
+
 class Layer:
     """One layer: `setup` once with the bottoms' shapes, then `forward` for every batch; torch differentiates it.
 
@@ -85,11 +91,16 @@ class Layer:
     default_loss_weight: ClassVar[float] = 0
     # BatchNorm's blobs are statistics: forward itself moves them, the solver must not.
     blobs_are_learned: ClassVar[bool] = True
+    # Bottoms that get no gradient even where a net has force_backward: labels (caffe/layer.hpp, AllowForceBackward).
+    labels: ClassVar[tuple[int, ...]] = ()
+    # Whether the tops are the bottom's own values in Caffe: who writes into one there writes into all.
+    tops_are_bottom: ClassVar[bool] = False
 
     def __init__(self, param: LayerParameter, generator: torch.Generator) -> None:
         self.param = param
         self.generator = generator
         self.blobs: Tensors = []
+        self._made: Tensors | None = None  # the blobs that reshape keeps
         for kind, names, (fewest, most) in (("bottom", param.bottom, self.bottoms), ("top", param.top, self.tops)):
             if len(names) < fewest or (most is not None and len(names) > most):
                 wanted = f"{fewest}" if fewest == most else f"{fewest} to {most or 'any number'}"
@@ -106,6 +117,18 @@ class Layer:
     def setup(self, bottom: list[Shape]) -> list[Shape]:
         """Check the bottoms' shapes, make the blobs, and return the tops' shapes."""
         raise NotImplementedError
+
+    def reshape(self, bottom: list[Shape]) -> list[Shape]:
+        """Set up again for bottoms of other shapes, and return the tops'. The blobs stay.
+
+        Raises LayerError when they are not what bottoms of those shapes need.
+        """
+        made = self.blobs
+        self._made, self.blobs = made, []
+        try:
+            return self.setup(bottom)
+        finally:
+            self._made, self.blobs = None, made
 
     def forward(self, bottom: Tensors) -> Tensors:
         """Compute the tops. No bottom is changed: tops of an in-place layer are new tensors of the same name."""
@@ -128,11 +151,25 @@ class Layer:
         """Take back what state() gave."""
 
     def add_blob(self, shape: Shape, filler: FillerParameter) -> None:
-        """Make the next blob."""
+        """Make the next blob, or where the layer is reshaped take the one that is there."""
+        if self._made is not None:
+            made = self._made[len(self.blobs)]
+            if tuple(made.shape) != shape:
+                raise self.error(f"blob {len(self.blobs)} of shape {tuple(made.shape)} where bottoms of the new shapes "
+                                 f"need {shape}")
+            self.blobs.append(made)
+            return
         try:
             self.blobs.append(fill(shape, filler, self.generator))
         except PrototxtError as error:
             raise self.error(str(error)) from None
+
+    def note_ignored(self, message: str, fields: tuple[str, ...]) -> None:
+        """Tell of fields that Caffe does not look at, though they are set."""
+        ignored = [name for name in fields if getattr(self.param, message).HasField(name)]
+        if ignored:
+            log.warning("layer '%s': %s has no use for %s's %s: ignored, as in Caffe", self.param.name, self.type,
+                        message, ", ".join(ignored))
 
     def axis(self, axis: int, bottom: Shape, name: str = "axis") -> int:
         """Turn a possibly negative axis of `bottom` into its index. Raises LayerError when there is no such axis."""

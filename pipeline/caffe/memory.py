@@ -1,0 +1,155 @@
+"""Blobs that stay where they are: values and gradients that numpy reads and writes in place, and torch as well."""
+
+import math
+from collections.abc import Iterable
+from operator import index as as_index
+from typing import Any
+
+import numpy as np
+import torch
+
+from pipeline.caffe.blobs import MAX_AXES, MAX_COUNT
+from pipeline.errors import InputError
+
+Shape = tuple[int, ...]
+
+
+class BlobError(InputError):
+    """What no blob can be: its shape, or what is asked of it."""
+
+
+class Memory:
+    """Float32 numbers, 0 at first, that the host and a device see (caffe/syncedmem.cpp).
+
+    On the CPU both see the same. Elsewhere each has its own, and whoever asks is given the newest: it counts as written
+    to from then on, until the other side asks.
+    """
+
+    def __init__(self, count: int, device: torch.device) -> None:
+        self.count = count
+        self.device = device
+        self._host: torch.Tensor | None = None
+        self._there: torch.Tensor | None = None
+        self._newest_on_host = False
+
+    @classmethod
+    def of(cls, tensor: torch.Tensor) -> "Memory":
+        """The memory that a contiguous tensor lies in."""
+        memory = cls(tensor.numel(), tensor.device)
+        memory._there = tensor.detach().view(-1)
+        return memory
+
+    def tensor(self) -> torch.Tensor:
+        """The numbers on the device, (count,), for torch. No graph keeps watch over them."""
+        if self._there is None:
+            self._there = torch.zeros(self.count, device=self.device)
+        if self._newest_on_host and self._host is not None:
+            self._there.copy_(self._host)
+            self._newest_on_host = False
+        return self._there.data
+
+    def array(self) -> "np.ndarray[Any, Any]":
+        """The numbers on the host, (count,), for numpy."""
+        if self.device.type == "cpu":
+            return self.tensor().numpy()
+        if self._host is None:
+            self._host = torch.zeros(self.count)
+        if not self._newest_on_host:
+            self._host.copy_(self.tensor())
+            self._newest_on_host = True
+        return self._host.numpy()
+
+
+class Blob:
+    """Values (`data`) and their gradients (`diff`), numpy arrays of the blob's shape that are written to in place.
+
+    Blobs may share their memory, as those of a weight that layers share do.
+    """
+
+    def __init__(self, shape: Shape, device: torch.device, *, values: Memory | None = None,
+                 gradients: Memory | None = None) -> None:
+        self._shape = shape
+        count = math.prod(shape)
+        self.values = values or Memory(count, device)
+        self.gradients = gradients or Memory(count, device)
+
+    @property
+    def shape(self) -> Shape:
+        return self._shape
+
+    @property
+    def count(self) -> int:
+        """How many values there are."""
+        return math.prod(self._shape)
+
+    @property
+    def data(self) -> np.ndarray:
+        """The values."""
+        return self.values.array()[: self.count].reshape(self._shape)
+
+    @property
+    def diff(self) -> np.ndarray:
+        """The gradients."""
+        return self.gradients.array()[: self.count].reshape(self._shape)
+
+    @property
+    def num(self) -> int:
+        """The first of four axes, 1 where there is none (so with the next three)."""
+        return self._legacy_axis(0)
+
+    @property
+    def channels(self) -> int:
+        """The second of four axes."""
+        return self._legacy_axis(1)
+
+    @property
+    def height(self) -> int:
+        """The third of four axes."""
+        return self._legacy_axis(2)
+
+    @property
+    def width(self) -> int:
+        """The fourth of four axes."""
+        return self._legacy_axis(3)
+
+    def _legacy_axis(self, axis: int) -> int:
+        if len(self._shape) > 4:
+            raise BlobError(f"a blob of shape {self._shape} has more axes than num, channels, height and width; use "
+                            "shape")
+        return self._shape[axis] if axis < len(self._shape) else 1
+
+    def reshape(self, *dims: int) -> None:
+        """Take another shape. Values and gradients stay, and begin again at 0 when there must be more of them."""
+        shape = tuple(as_index(dim) for dim in dims)
+        if len(shape) > MAX_AXES or min(shape, default=0) < 0 or math.prod(shape) > MAX_COUNT:
+            raise BlobError(f"shape {shape} where at most {MAX_AXES} axes of at least 0 and {MAX_COUNT} values were "
+                            "expected")
+        self._shape = shape
+        if self.count > self.values.count:
+            self.values = Memory(self.count, self.values.device)
+        if self.count > self.gradients.count:
+            self.gradients = Memory(self.count, self.gradients.device)
+
+    def tensor(self) -> torch.Tensor:
+        """The values for torch, in place; no graph keeps watch over them."""
+        return self.values.tensor()[: self.count].view(self._shape)
+
+    def gradient(self) -> torch.Tensor:
+        """The gradients for torch, in place."""
+        return self.gradients.tensor()[: self.count].view(self._shape)
+
+
+class Blobs(list[Blob]):
+    """The blobs of a layer, as a Python layer sees them: it adds its own to `self.blobs`."""
+
+    def __init__(self, blobs: Iterable[Blob] = (), device: torch.device | None = None) -> None:
+        super().__init__(blobs)
+        self.device = device or torch.device("cpu")
+
+    def add_blob(self, *dims: int) -> None:
+        """Add a blob of that shape, 0 at first."""
+        blob = Blob((0,), self.device)
+        blob.reshape(*dims)
+        self.append(blob)
+
+

@@ -1,0 +1,10 @@
+"""The enums of layer parameters: `from pipeline.caffe import params as P`, then P.Pooling.MAX or P.Loss.VALID."""
+
+from pipeline.caffe import caffe_pb2
+
+
+def __getattr__(name: str) -> object:
+    message = getattr(caffe_pb2, f"{name}Parameter", None)
+    if message is None:
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}': Caffe has no {name}Parameter")
+    return message

@@ -1,0 +1,227 @@
+"""A net whose layers run one at a time on blobs that stay, as Caffe's do: what the Python interface works on."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from pipeline.caffe.caffe_pb2 import NetParameter, Phase
+from pipeline.caffe.layers import Layer
+from pipeline.caffe.layers.data import Input
+from pipeline.caffe.layers.layer import Tensors, passes_no_gradient
+from pipeline.caffe.memory import Blob, Blobs, Memory
+from pipeline.caffe.needs import find_needs
+from pipeline.caffe.net import Net
+
+LayerCallback = Callable[[int], None]  # is told a layer's number
+
+
+@dataclass
+class Run:
+    """What a layer last ran on and made, all leaves and ends of a graph of its own."""
+
+    bottoms: Tensors
+    blobs: Tensors
+    tops: Tensors
+
+
+class StepwiseNet(Net):
+    """A net on blobs that stay. Layers run from any of them to any other, forward and backward, and read what stands
+    in the blobs at the time, whoever wrote it: Caffe's order of events, where Net has torch's.
+
+    stays: the blobs of the net by name, in the order in which layers make them. of_layers: each layer's own blobs,
+    their memory that of the engine's tensors. Weighted losses stand in the gradients of their blobs, where backward
+    starts. before_forward, after_forward, before_backward, after_backward: called with the number of every layer.
+
+    The net computes in float32. param, phase and the other options are Net's.
+    """
+
+    def __init__(self, param: NetParameter, phase: Phase, **options: Any) -> None:
+        super().__init__(param, phase, **options)
+        self.stays: dict[str, Blob] = {}
+        for layer in self.layers:
+            for index, name in enumerate(layer.param.top):
+                if name not in self.stays:
+                    self.stays[name] = Blob(self.shapes[name], self.device)
+                self._start_gradient(layer, index)
+        self._fitted = [[self.shapes[name] for name in layer.param.bottom] for layer in self.layers]
+        self._runs: list[Run | None] = [None] * len(self.layers)
+        self.of_layers = self._blobs_of_layers()
+        self.needs = find_needs(self.layers, param.force_backward)
+        self.before_forward: list[LayerCallback] = []
+        self.after_forward: list[LayerCallback] = []
+        self.before_backward: list[LayerCallback] = []
+        self.after_backward: list[LayerCallback] = []
+
+    def _blobs_of_layers(self) -> list[Blobs]:
+        """A Blob on the memory of every tensor; layers that share a tensor share its gradient as well."""
+        known: dict[int, Blob] = {}
+        of_layers = []
+        for layer in self.layers:
+            blobs = Blobs(device=self.device)
+            for tensor in layer.blobs:
+                tensor.data = tensor.data.contiguous()
+                shape = tuple(tensor.shape)
+                owner = known.setdefault(tensor.data_ptr(), Blob(shape, self.device, values=Memory.of(tensor)))
+                blobs.append(Blob(shape, self.device, values=owner.values, gradients=owner.gradients))
+            of_layers.append(blobs)
+        return of_layers
+
+    def forward(self, **inputs: np.ndarray | torch.Tensor) -> dict[str, torch.Tensor]:
+        """Run all layers and return the outputs. Inputs that are not given stay as they are."""
+        for name, value in inputs.items():
+            self.stays[name].reshape(*value.shape)
+            self.stays[name].tensor().copy_(torch.as_tensor(value))
+        self.loss = torch.tensor(self.run_forward(0, len(self.layers) - 1))
+        self.blobs = {name: blob.tensor() for name, blob in self.stays.items()}
+        return {name: self.blobs[name] for name in self.outputs}
+
+    def run_forward(self, first: int, last: int) -> float:
+        """Run layers `first` to `last` and return the weighted sum of their losses."""
+        loss = 0.0
+        for index in range(first, last + 1):
+            for callback in self.before_forward:
+                callback(index)
+            loss += self._run_layer(index)
+            for callback in self.after_forward:
+                callback(index)
+        return loss
+
+    def reshape(self) -> None:
+        """Fit all layers to the shapes that their bottoms have now. Raises LayerError when they cannot."""
+        for index in range(len(self.layers)):
+            self._fit(index)
+
+    def _fit(self, index: int) -> None:
+        layer = self.layers[index]
+        shapes = [self.stays[name].shape for name in layer.param.bottom]
+        if shapes == self._fitted[index]:
+            return
+        for number, shape in enumerate(layer.reshape(shapes)):
+            self._shape_top(layer, number, shape)
+        self._fitted[index] = shapes
+
+    def _shape_top(self, layer: Layer, index: int, shape: Sequence[int]) -> None:
+        blob = self.stays[layer.param.top[index]]
+        if blob.shape != tuple(shape):
+            blob.reshape(*shape)
+            self._start_gradient(layer, index)
+
+    def _start_gradient(self, layer: Layer, index: int) -> None:
+        """Put a loss's weight where its backward starts (caffe/layer.hpp, SetLossWeights)."""
+        weight = layer.param.loss_weight[index] if index < len(layer.param.loss_weight) else 0
+        if weight:
+            self.stays[layer.param.top[index]].gradient().fill_(weight)
+
+    def _run_layer(self, index: int) -> float:
+        layer, needs = self.layers[index], self.needs[index]
+        self._fit(index)
+        if isinstance(layer, Input):
+            return 0.0
+        with torch.set_grad_enabled(needs.layer and torch.is_grad_enabled()):
+            bottoms = []
+            for name, need in zip(layer.param.bottom, needs.bottoms, strict=True):
+                bottom = self.stays[name].tensor()
+                # What an in-place layer writes over is still needed for its gradient.
+                bottoms.append((bottom.clone() if name in layer.param.top else bottom).requires_grad_(need))
+            blobs = [blob.tensor().requires_grad_(need)
+                     for blob, need in zip(self.of_layers[index], needs.blobs, strict=True)]
+            engines, layer.blobs = layer.blobs, blobs
+            try:
+                tops = [top.to(self.device) for top in layer.forward(bottoms)]
+            finally:
+                layer.blobs = engines
+        if self.watch is not None:
+            self.watch(layer, bottoms, tops)
+        self._runs[index] = Run(bottoms, blobs, tops)
+        return sum(self._keep_top(layer, number, top.detach()) for number, top in enumerate(tops))
+
+    def _keep_top(self, layer: Layer, index: int, top: torch.Tensor) -> float:
+        """Put a top into its blob, and return the loss that it is."""
+        self._shape_top(layer, index, top.shape)
+        blob = self.stays[layer.param.top[index]]
+        if layer.tops_are_bottom:
+            blob.values = self.stays[layer.param.bottom[0]].values
+        else:
+            blob.tensor().copy_(top)
+        if index < len(layer.param.loss_weight) and layer.param.loss_weight[index]:
+            return float(torch.dot(top.flatten(), blob.gradient().flatten()))
+        return 0.0
+
+    def backward(self) -> None:
+        """Run all layers backward, and hand the gradients over to the engine's tensors."""
+        self.run_backward(len(self.layers) - 1, 0)
+        self.hand_over()
+
+    def run_backward(self, first: int, last: int) -> None:
+        """Run layers `first` down to `last` backward: the gradients of bottoms are written, those of blobs added to.
+
+        Raises LayerError for a layer that has not run forward.
+        """
+        for index in range(first, last - 1, -1):
+            for callback in self.before_backward:
+                callback(index)
+            if self.needs[index].layer:
+                self._run_layer_backward(index)
+            for callback in self.after_backward:
+                callback(index)
+
+    def _run_layer_backward(self, index: int) -> None:
+        layer, needs, run = self.layers[index], self.needs[index], self._runs[index]
+        if not any(needs.bottoms) and not any(needs.blobs):
+            return
+        if run is None or not any(tensor.requires_grad for tensor in (*run.bottoms, *run.blobs)):
+            raise layer.error("backward goes through a layer that has not run forward; call forward first")
+        tops, seeds = [], []
+        for name, top in zip(layer.param.top, run.tops, strict=True):
+            seed = self.stays[name].gradient()
+            if top.requires_grad and not (passes_no_gradient(top) and not seed.any()):
+                tops.append(top)
+                seeds.append(seed)
+        wanted = [tensor for tensor in (*run.bottoms, *run.blobs) if tensor.requires_grad]
+        found: Sequence[torch.Tensor | None] = [None] * len(wanted)
+        if tops:
+            found = torch.autograd.grad(tops, wanted, seeds, retain_graph=True, allow_unused=True)
+        gradients = iter(found)
+        for name, bottom in zip(layer.param.bottom, run.bottoms, strict=True):
+            if bottom.requires_grad:
+                gradient = next(gradients)
+                self.stays[name].gradient().copy_(torch.zeros_like(bottom) if gradient is None else gradient)
+        for blob, tensor in zip(self.of_layers[index], run.blobs, strict=True):
+            if tensor.requires_grad and (gradient := next(gradients)) is not None:
+                blob.gradient().add_(gradient)
+
+    def clear_gradients(self) -> None:
+        for blobs in self.of_layers:
+            for blob in blobs:
+                blob.gradient().zero_()
+
+    def hand_over(self) -> None:
+        """Let the engine's tensors, which solvers move and files are made of, be what the blobs of layers hold now."""
+        gradients: dict[int, torch.Tensor] = {}
+        for layer, blobs in zip(self.layers, self.of_layers, strict=True):
+            for tensor, blob in zip(layer.blobs, blobs, strict=True):
+                tensor.data = blob.tensor()
+                gradients.setdefault(id(tensor), blob.gradient())
+        for learnable in self.learnable:
+            learnable.blob.grad = gradients[id(learnable.blob)] if learnable.lr_mult else None
+
+    def copy_from(self, source: Any) -> None:
+        self.hand_over()
+        super().copy_from(source)
+
+    def to_proto(self) -> NetParameter:
+        self.hand_over()
+        return super().to_proto()
+
+    def share_with(self, other: Net) -> None:
+        """Use the values of the other net's layers of the same name; gradients stay each net's own."""
+        if not isinstance(other, StepwiseNet):
+            raise TypeError(f"{type(other).__name__} where a StepwiseNet was expected")
+        super().share_with(other)
+        theirs = {layer.param.name: blobs for layer, blobs in zip(other.layers, other.of_layers, strict=True)}
+        for layer, mine in zip(self.layers, self.of_layers, strict=True):
+            for blob, shared in zip(mine, theirs.get(layer.param.name, []), strict=False):
+                blob.values = shared.values
