@@ -1,16 +1,18 @@
 """Where a net's data comes from: the caller (Input, MemoryData), a database (Data) or a filler (DummyData)."""
 
 import base64
-from collections.abc import Sequence
-from itertools import islice
+import math
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from pipeline.caffe.blobs import MAX_COUNT
 from pipeline.caffe.caffe_pb2 import DataParameter, FillerParameter
 from pipeline.caffe.database import DatabaseError, DatabaseReader, datum_to_array
+from pipeline.caffe.database.datum import IMREAD_COLOR, IMREAD_GRAYSCALE, IMREAD_UNCHANGED
 from pipeline.caffe.fillers import fill
 from pipeline.caffe.layers.layer import Layer, Shape, Tensors, register
 from pipeline.caffe.proto import PrototxtError
@@ -33,57 +35,78 @@ class Input(Layer):
 
 @register("Data")
 class Data(Layer):
-    """Records of an LMDB in its order, over and over, transformed -> data (batch, C, h, w)[, label (batch,)].
+    """Records of a database in its order, over and over, transformed -> data (batch, C, h, w)[, label (batch,)].
 
-    Reads batch by batch through the database's memory map: nothing of it is kept, however large it is. As in Caffe the
-    order is the database's, a batch runs over the end to the beginning, and rand_skip has no effect.
+    A batch runs over the database's end to its beginning. Its first record gives C, h and w, which the others must have
+    once they are cropped: with a crop_size images of several sizes go together, with a batch_size of 1 without as well.
+    transform_param's force_color and force_gray say how encoded images are decoded. Nothing of the database is kept,
+    however large it is.
     """
 
     bottoms = (0, 0)
     tops = (1, 2)
 
     def setup(self, bottom: list[Shape]) -> list[Shape]:
-        param = self.param.data_param
-        if param.backend != DataParameter.LMDB:
-            raise self.error("backend LEVELDB is not known; set backend: LMDB")
+        param, transform = self.param.data_param, self.param.transform_param
         if param.batch_size < 1:
             raise self.error(f"batch_size {param.batch_size} where at least 1 was expected")
-        self.reader = DatabaseReader(Path(param.source))
-        self.seek(0)
-        key, first = next(self.records)
-        self.image_shape = datum_to_array(first, self.reader.name(key)).shape
-        self.seek(0)
+        if transform.force_color and transform.force_gray:
+            raise self.error("transform_param: force_color and force_gray exclude one another")
+        self.mode = (IMREAD_COLOR if transform.force_color else IMREAD_GRAYSCALE if transform.force_gray
+                     else IMREAD_UNCHANGED)  # fmt: skip
+        self.note_ignored("data_param", ("rand_skip", "scale", "mean_file", "crop_size", "mirror",
+                                         "force_encoded_color"))  # fmt: skip
+        self.reader = DatabaseReader(Path(param.source), DataParameter.DB.Name(param.backend).lower())
+        key, value = self.reader.cycle().take(1)[0]
+        datum = self.reader.datum(key, value)
+        if not datum.encoded:
+            self.note_ignored("transform_param", ("force_color", "force_gray"))
+        image = datum_to_array(datum, self.reader.name(key), self.mode)
         seed = int(torch.randint(2**31, (), generator=self.generator))
         try:
-            self.transformer = Transformer(self.param.transform_param, self.param.phase, seed)
-            data = self.transformer.output_shape(*self.image_shape)
+            self.transformer = Transformer(transform, self.param.phase, seed)
+            data = self.transformer.output_shape(*image.shape)
         except TransformError as error:
             raise self.error(str(error)) from None
-        return [(param.batch_size, *data), (param.batch_size,)][: len(self.param.top)]
+        if math.prod((param.batch_size, *data)) > MAX_COUNT:
+            raise self.error(f"batch_size {param.batch_size} of images of shape {data} where at most {MAX_COUNT} "
+                             "values were expected")
+        self.records = self.reader.cycle()
+        self.shapes = [(param.batch_size, *data), (param.batch_size,)][: len(self.param.top)]
+        return self.shapes
 
-    def seek(self, position: int) -> None:
-        """Go to a record by its place in the database."""
-        self.position = position
-        self.records = self.reader.cycle(position)
+    def reshape(self, bottom: list[Shape]) -> list[Shape]:
+        return self.shapes
 
     def forward(self, bottom: Tensors) -> Tensors:
-        images, labels = [], []
-        for key, record in islice(self.records, self.param.data_param.batch_size):
-            image = datum_to_array(record, self.reader.name(key))
-            if image.shape != self.image_shape:
-                raise DatabaseError(f"{self.reader.name(key)} has shape {image.shape} where {self.image_shape}, the "
-                                    "first one's, was expected; make the database again from images of one size")
-            images.append(image)
-            labels.append(record.label)
-        self.position = (self.position + len(images)) % len(self.reader)
-        data = torch.from_numpy(self.transformer(np.stack(images)))
-        return [data, torch.tensor(labels, dtype=torch.float32)][: len(self.param.top)]
+        records = self.records.take(self.param.data_param.batch_size)
+        images, labels = self.reader.unpack(records, self.mode)
+        if len({image.shape for image in images}) > 1:
+            batch = self.transform_one_by_one(records, images)
+        else:
+            batch = self.transformer(np.asarray(images))
+        return [torch.from_numpy(batch), torch.from_numpy(labels.astype(np.float32))][: len(self.param.top)]
+
+    def transform_one_by_one(self, records: Sequence[tuple[bytes, bytes]], images: Iterable[np.ndarray]) -> np.ndarray:
+        """Transform images of several sizes to one (N, C, h, w)."""
+        tops: list[np.ndarray] = []
+        for (key, _), image in zip(records, images, strict=True):
+            try:
+                top = self.transformer(image[None])[0]
+            except TransformError as error:
+                raise DatabaseError(f"{self.reader.name(key)}: {error}") from None
+            if tops and top.shape != tops[0].shape:
+                raise DatabaseError(f"{self.reader.name(key)} has shape {image.shape} where {tops[0].shape}, that of "
+                                    "the batch's first, was expected; make the database again from images of one "
+                                    "size, or set crop_size")
+            tops.append(top)
+        return np.stack(tops)
 
     def state(self) -> dict[str, Any]:
-        return {"position": self.position, "transformer": self.transformer.state()}
+        return {"position": self.records.position, "transformer": self.transformer.state()}
 
     def restore(self, state: dict[str, Any]) -> None:
-        self.seek(state["position"])
+        self.records = self.reader.cycle(state["position"])
         self.transformer.restore(state["transformer"])
 
 

@@ -11,7 +11,6 @@ from pipeline.caffe.blobs import MAX_COUNT
 from pipeline.caffe.images import ImageFileError, ImageList, read_image, read_image_file
 from pipeline.caffe.layers.layer import Layer, Shape, Tensors, register
 from pipeline.caffe.transformer import Transformer, TransformError
-from pipeline.console import log
 
 
 class ListedData(Layer):
@@ -19,13 +18,6 @@ class ListedData(Layer):
 
     bottoms = (0, 0)
     tops = (2, 2)
-
-    def note_ignored(self, message: str, fields: tuple[str, ...]) -> None:
-        """Tell of fields that Caffe does not look at, though they are set."""
-        ignored = [name for name in fields if getattr(self.param, message).HasField(name)]
-        if ignored:
-            log.warning("layer '%s': %s has no use for %s's %s: ignored, as in Caffe", self.param.name, self.type,
-                        message, ", ".join(ignored))
 
     def check_batch(self, batch: int, *image: int) -> None:
         """Raise LayerError for a batch of none, or of more values than a blob can have."""
