@@ -1,7 +1,8 @@
 """A net: layers built from a prototxt for one phase, run forward on torch tensors, its gradients torch's."""
 
 import base64
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -49,8 +50,15 @@ def build_net(path: Path, phase: Phase, **options: Any) -> "Net":
 
 def build_read_net(path: Path, param: NetParameter, phase: Phase, net_type: type[N], **options: Any) -> N:
     """build_net(), as Net or a class made from it, of what was read from the prototxt `path` before."""
-    try:
+    with naming_lines(path):
         return net_type(param, phase, **options)
+
+
+@contextmanager
+def naming_lines(path: Path) -> Iterator[None]:
+    """Give an error about a layer the line on which the prototxt `path` names it."""
+    try:
+        yield
     except LayerError as error:
         line = line_of_layer(path.read_text(encoding="utf-8"), error.layer)
         raise PrototxtError(f"{path}:{line}: {error}" if line else f"{path}: {error}") from None
