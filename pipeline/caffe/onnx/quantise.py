@@ -1,10 +1,74 @@
 """ONNX models with whole numbers of 8 bits in place of floats."""
 
+import logging
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from pipeline.caffe.onnx.pixels import PREFIX
+from pipeline.caffe.onnx.simplify import simplified
+
 MIN_QUANTISED_SIZE = 1 << 16  # values; below, int8 saves nothing worth its rounding
+
+# Products, and what is done to their tops between them, so that values stay int8 from one to the next. Not those
+# whose range a few values decide, as Softmax, LRN or Exp.
+QUANTISED_OPERATORS = (
+    "Add", "AveragePool", "Clip", "Concat", "Conv", "ConvTranspose", "Flatten", "Gemm", "GlobalAveragePool",
+    "LeakyRelu", "MatMul", "MaxPool", "Relu", "Reshape", "Squeeze", "Sum", "Transpose", "Unsqueeze",
+)  # fmt: skip
+
+
+def quantise(model: onnx.ModelProto, batches: Iterable[np.ndarray]) -> onnx.ModelProto:
+    """The model with int8 weights and activations, as QuantizeLinear and DequantizeLinear around its operators.
+
+    Weights have a scale for each output, from the largest; an activation a scale and a zero point, from its range over
+    `batches` of the only input. The same batches give the same bytes. Inputs and outputs stay as they are.
+    """
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+
+    class Batches(CalibrationDataReader):
+        """The batches, one by one."""
+
+        def __init__(self) -> None:
+            self.left = iter(batches)
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            batch = next(self.left, None)
+            return None if batch is None else {model.graph.input[0].name: batch}
+
+    simple = simplified(model)
+    own = [node.name for node in simple.graph.node if node.name.startswith(PREFIX)]
+    with tempfile.TemporaryDirectory() as folder, _own_log_handlers():
+        path = Path(folder) / "quantised.onnx"
+        quantize_static(
+            simple, path, Batches(), quant_format=QuantFormat.QDQ, per_channel=True, nodes_to_exclude=own,
+            op_types_to_quantize=list(QUANTISED_OPERATORS), activation_type=QuantType.QInt8,
+            weight_type=QuantType.QInt8)  # fmt: skip
+        quantised = onnx.load(path)
+    quantised.ir_version = model.ir_version
+    del quantised.opset_import[:]
+    quantised.opset_import.extend(model.opset_import)
+    quantised.producer_name, quantised.producer_version = model.producer_name, model.producer_version
+    onnx.checker.check_model(quantised, full_check=True)
+    return quantised
+
+
+@contextmanager
+def _own_log_handlers() -> Iterator[None]:
+    """Keep onnxruntime's advice about other ways to quantise, and the handler it installs for it, from the log."""
+    root = logging.getLogger()
+    handlers, disabled = list(root.handlers), root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        root.handlers[:] = handlers
+        logging.disable(disabled)
 
 
 def quantise_weights(model: onnx.ModelProto) -> onnx.ModelProto:
