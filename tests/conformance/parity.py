@@ -23,12 +23,12 @@ CAFFE_ROOT=DIR pytest tests/conformance --parity docs/parity.md
 
 # Of each table: what its rows are, and what stands above it.
 TABLES = {
-    "Layers": ("Type", "Tops, bottom gradients and parameter gradients; the last column is what ONNX Runtime makes of "
-                       "the exported net."),
+    "Layers": ("Type", "Tops, bottom gradients and parameter gradients; and the tops that ONNX Runtime makes of the "
+                       "exported net."),
     "Solvers": ("Type", "Losses and parameters over 200 iterations for each setting, then one engine's 50 iterations "
                         "after 50 of the other."),
-    "Learning rate policies": ("Policy", "Rates and trained parameters."),
-    "Fillers": ("Filler", "Values where they are not drawn, else the distribution's moments."),
+    "Learning rate policies": ("Policy", "Over 200 iterations with each solver."),
+    "Fillers": ("Filler", "Values; where they are drawn, the largest difference of the two cumulative distributions."),
     "Nets": ("Net", "Forward results and gradients on random weights, at reduced sizes; and through ONNX Runtime."),
     "File formats": ("Format", "Files of one engine read by the other, and bytes that differ."),
     "Tools": ("Tool", "What each command writes."),

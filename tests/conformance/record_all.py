@@ -8,6 +8,7 @@ import shutil
 import sys
 from contextlib import chdir
 
+import filling
 import numpy as np
 from caffe_root import CaffeRoot
 from harness import CASES, HERE, make_databases, write_face_emotion_net
@@ -41,6 +42,11 @@ def record_face_emotion_net(caffe: CaffeRoot) -> None:
     np.savez_compressed(HERE / "face_emotion_net.npz", **{key: sample(value) for key, value in answer.items()})
 
 
+def record_fillers(caffe: CaffeRoot) -> None:
+    shutil.copy(filling.NET, caffe.folder)
+    np.savez_compressed(filling.RECORDED, **filling.packed(caffe.outputs(filling.NET.name, "fillers")))
+
+
 def record_solvers(caffe: CaffeRoot) -> None:
     make_training_folder(caffe.folder)
     answers = caffe.solve(NAMES, STEPS, "net.caffemodel")
@@ -68,7 +74,7 @@ def record_solvers(caffe: CaffeRoot) -> None:
 
 
 def main() -> None:
-    for record in (record_cases, record_face_emotion_net, record_solvers, record_upgrades):
+    for record in (record_cases, record_face_emotion_net, record_fillers, record_solvers, record_upgrades):
         caffe = CaffeRoot.from_environment()
         if caffe is None:
             sys.exit("CAFFE_ROOT is not set; docker/caffe-root.sh makes a root with real Caffe")
