@@ -54,6 +54,11 @@ class CaffeRoot:
         self.record("net", path, case, "answer.npz")
         return self._answer()
 
+    def outputs(self, path: str, case: str) -> dict[str, np.ndarray]:
+        """What a net in the folder puts out for a case's numbers, after one forward pass."""
+        self.record("outputs", path, case, "answer.npz")
+        return self._answer()
+
     def solve(self, names: list[str], steps: int, start: str) -> dict[str, dict[str, np.ndarray]]:
         """What each NAME.solver.prototxt in the folder does from a .caffemodel or .solverstate; lr is from the log.
 

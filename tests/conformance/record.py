@@ -2,6 +2,7 @@
 
     record.py cases FOLDER                  every FOLDER/LayerType/case.prototxt -> FOLDER/LayerType/recorded.npz
     record.py net NET CASE OUT              a prototxt with the numbers of CASE -> tops and all gradients
+    record.py outputs NET CASE OUT          a prototxt with the numbers of CASE -> its outputs
     record.py solve STEPS FROM NAME...      iterate every NAME.solver.prototxt from a .caffemodel or .solverstate, "{}"
                                             in FROM being NAME -> NAME.npz: losses, and the parameters at the end; a
                                             snapshot is left where the solver says
@@ -14,6 +15,7 @@ import sys
 from pathlib import Path
 
 import caffe
+import h5py
 import numpy as np
 from caffe.proto import caffe_pb2
 from google.protobuf import text_format
@@ -34,8 +36,8 @@ def draw_parameters(net, values: Values) -> None:
 def run_net(path: Path, case: str, every_gradient: bool = False) -> dict:
     """Forward and backward of one net.
 
-    Keys: top/BLOB, gradient/INPUT (or every blob), parameter gradient/LAYER/INDEX, and parameter/LAYER/INDEX where the
-    forward pass itself changed it.
+    Keys: top/BLOB, gradient/INPUT (or every blob), parameter gradient/LAYER/INDEX, parameter/LAYER/INDEX where the
+    forward pass itself changed it, and file/FILE/DATASET of what HDF5Output writes.
     """
     text = path.read_text()
     net = caffe.Net(str(path), text_format.Parse(text, caffe_pb2.NetParameter()).state.phase)
@@ -64,7 +66,25 @@ def run_net(path: Path, case: str, every_gradient: bool = False) -> dict:
         answer[f"parameter gradient/{layer}/{index}"] = blob.diff.copy()
         if not np.array_equal(blob.data, before[layer, index]):
             answer[f"parameter/{layer}/{index}"] = blob.data.copy()
+    del net  # closes what it writes
+    for layer in text_format.Parse(text, caffe_pb2.NetParameter()).layer:
+        name = layer.hdf5_output_param.file_name
+        if layer.type != "HDF5Output":
+            continue
+        with h5py.File(name, "r") as file:
+            answer.update({f"file/{name}/{dataset}": file[dataset][()] for dataset in file})
     return answer
+
+
+def outputs(path: Path, case: str) -> dict:
+    """What one forward pass leaves in a net's outputs, as run_net has them."""
+    text = path.read_text()
+    net = caffe.Net(str(path), text_format.Parse(text, caffe_pb2.NetParameter()).state.phase)
+    values = Values(case, text)
+    draw_parameters(net, values)
+    for name in net.inputs:
+        net.blobs[name].data[...] = values.input(name, tuple(net.blobs[name].shape))
+    return {f"top/{name}": blob.copy() for name, blob in net.forward().items()}
 
 
 def record_cases(folder: Path) -> None:
@@ -114,6 +134,8 @@ def main() -> None:
         record_cases(Path(arguments[0]))
     elif command == "net":
         np.savez(arguments[2], **run_net(Path(arguments[0]), arguments[1], every_gradient=True))
+    elif command == "outputs":
+        np.savez(arguments[2], **outputs(Path(arguments[0]), arguments[1]))
     elif command == "solve":
         for name in arguments[2:]:
             np.savez(name + ".npz", **solve(name, int(arguments[0]), arguments[1].format(name)))

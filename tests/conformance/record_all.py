@@ -11,6 +11,7 @@ from contextlib import chdir
 import filling
 import numpy as np
 from caffe_root import CaffeRoot
+from classic_nets import record_classics
 from harness import CASES, HERE, make_databases, write_face_emotion_net
 from solving import (
     EXCHANGED,
@@ -74,7 +75,8 @@ def record_solvers(caffe: CaffeRoot) -> None:
 
 
 def main() -> None:
-    for record in (record_cases, record_face_emotion_net, record_fillers, record_solvers, record_upgrades):
+    for record in (record_cases, record_face_emotion_net, record_fillers, record_solvers, record_classics,
+                   record_upgrades):
         caffe = CaffeRoot.from_environment()
         if caffe is None:
             sys.exit("CAFFE_ROOT is not set; docker/caffe-root.sh makes a root with real Caffe")
