@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import cv2
+import h5py
 import numpy as np
 import torch
 from google.protobuf import text_format
@@ -13,7 +14,9 @@ from values import Values, forwards
 from pipeline.caffe.blobs import write_mean
 from pipeline.caffe.caffe_pb2 import TRAIN, Datum, LayerParameter, NetParameter
 from pipeline.caffe.database import DatabaseWriter, datum_from_image, record_key
+from pipeline.caffe.hdf5 import HDF5Reader
 from pipeline.caffe.layers.data import MemoryData
+from pipeline.caffe.layers.hdf5 import HDF5Output
 from pipeline.caffe.net import Net
 from pipeline.caffe.proto import read_net
 
@@ -65,6 +68,10 @@ def run_net(path: Path, case: str) -> dict[str, np.ndarray]:
             answer[f"parameter gradient/{layer}/{index}"] = gradient_of(blob)
             if not torch.equal(before[layer, index], blob):
                 answer[f"parameter/{layer}/{index}"] = blob.detach().numpy()
+    for layer in net.layers:
+        if isinstance(layer, HDF5Output):
+            with HDF5Reader(layer.path) as file:
+                answer |= {f"file/{layer.path}/{name}": file.array(name) for name in file.names()}
     return answer
 
 
@@ -147,6 +154,27 @@ def make_databases(folder: Path) -> None:
     write_mean(folder / "mean.binaryproto", images.mean(0, dtype=np.float32))
     write_mean(folder / "infogain.binaryproto", random.uniform(size=(1, 5, 5)).astype(np.float32))
     make_pictures(folder)
+    make_hdf5_files(folder)
+
+
+def make_hdf5_files(folder: Path) -> None:
+    """Make two HDF5 files of rows, of five and of four, and the lists that name them."""
+    random = np.random.RandomState(2)
+    for name, rows in (("rows_a.h5", 5), ("rows_b.h5", 4)):
+        with h5py.File(folder / name, "w") as file:
+            file["image"] = random.uniform(-1, 1, size=(rows, 3, 4, 2)).astype(np.float32)
+            file["label"] = random.randint(0, 5, size=rows)
+            file["vector"] = random.uniform(-1, 1, size=(rows, 6))
+            file["half"] = random.uniform(-1, 1, size=(rows, 3)).astype(np.float16)
+            file["big_endian"] = random.uniform(-1, 1, size=(rows, 2)).astype(">f4")
+            file["long"] = random.randint(-2**62, 2**62, size=(rows, 2))
+            file["byte"] = random.randint(0, 256, size=(rows, 5)).astype(np.uint8)
+            file["rounded"] = random.uniform(-1, 1, size=(rows, 2)) * [1e38, 1e-44]
+            file["deep"] = random.uniform(-1, 1, size=(rows, 2, 1, 3, 2, 1, 2)).astype(np.float32)
+            packed = random.uniform(-1, 1, size=(rows, 7, 3))
+            file.create_dataset("packed", data=packed, chunks=(2, 5, 3), compression="gzip", shuffle=True)
+    (folder / "hdf5_file.txt").write_text("rows_a.h5\n")
+    (folder / "hdf5_files.txt").write_text("rows_a.h5\nrows_b.h5\n")
 
 
 def make_pictures(folder: Path) -> None:
