@@ -29,6 +29,8 @@ class WeightsError(InputError):
 N = TypeVar("N", bound="Net")
 Watch = Callable[[Layer, list[torch.Tensor], list[torch.Tensor]], None]  # a layer, its bottoms, its tops
 
+AUTOMATIC_TOP = "(automatic)"  # of a loss without a top, as nets of 2013 have it: it counts, but is no output
+
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -109,13 +111,15 @@ class Net:
         for layer_param in insert_splits(kept).layer:
             if not layer_param.HasField("phase"):
                 layer_param.phase = phase
+            if not layer_param.top and layer_class(layer_param).default_loss_weight:
+                layer_param.top.append(AUTOMATIC_TOP)
             net_log.creating(layer_param)
             layer = self._build(layer_param)
             net_log.set_up(layer_param, [self.shapes[top] for top in layer_param.top])
             self._share(layer, owners, net_log)
             unused.difference_update(layer_param.bottom)
             unused.update(layer_param.top)
-        self.outputs = tuple(sorted(unused))
+        self.outputs = tuple(sorted(unused - {AUTOMATIC_TOP}))
         net_log.built(self.layers, self.outputs)
         self.inputs = tuple(top for layer in self.layers if isinstance(layer, Input) for top in layer.param.top)
         if self.device.type != "cpu":
@@ -297,6 +301,8 @@ class Net:
         for layer in self.layers:
             added = message.layer.add()
             added.CopyFrom(layer.param)
+            if added.top == [AUTOMATIC_TOP]:
+                del added.top[:]
             del added.blobs[:]
             added.blobs.extend(to_blobproto(blob.detach().cpu().numpy()) for blob in layer.blobs)
         return message

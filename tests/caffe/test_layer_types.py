@@ -55,6 +55,10 @@ BROKEN = [
     ("MVN", "s", "y", "", "at least two axes"),
     ("Pooling", "a", "y m", "pooling_param { pool: AVE kernel_size: 2 }", "second top"),
     ("Pooling", "a", "y", "pooling_param { pool: STOCHASTIC kernel_size: 3 pad: 1 }", "takes no pad"),
+    ("Pooling", "a", "y", "pooling_param { kernel_size: 3 pad_h: 1 }", "both pad_h and pad_w"),
+    ("Pooling", "a", "y", "pooling_param { global_pooling: true pad: 1 }", "global_pooling takes no pad"),
+    ("Pooling", "a", "y", "pooling_param { global_pooling: true stride: 2 }", "no stride but 1"),
+    ("Concat", "a a", "y", "concat_param { axis: 1 concat_dim: 1 }", "both axis and concat_dim"),
     ("HingeLoss", "v a", "y", "", "864 labels"),
     ("MultinomialLogisticLoss", "v v", "y", "", "12 labels"),
     ("SigmoidCrossEntropyLoss", "v s", "y", "", "as many targets as scores"),
@@ -106,6 +110,14 @@ def test_a_loss_behind_a_layer_without_gradient_is_an_error(kind: str, tops: str
     built.forward(v=np.ones((2, 6), "f"), s=np.zeros(2, "f"))
     with pytest.raises(LayerError, match=f"layer 'it': .*{kind} passes no gradient"):
         built.loss.backward()
+
+
+def test_a_loss_without_a_top_counts_and_is_saved_without_one() -> None:
+    built = net(inputs(v=(2, 6), s=(2,)) + layer("SoftmaxWithLoss", "v s", "", "loss_weight: 3")
+                + layer("EuclideanLoss", "v v", "").replace("it", "other"))  # fmt: skip
+    assert built.forward(v=np.zeros((2, 6), "f"), s=np.zeros(2, "f")) == {}
+    assert built.loss.item() == pytest.approx(3 * np.log(6))
+    assert not any(layer.top for layer in built.to_proto().layer if layer.name in ("it", "other"))
 
 
 def test_the_softmax_beside_its_loss_is_the_softmax() -> None:

@@ -62,7 +62,8 @@ class Broadcast(Layer):
     def broadcast_setup(self, bottom: list[Shape], param: ScaleParameter | BiasParameter, filler: FillerParameter
                         ) -> Shape:
         """Make the blob where there is no second bottom, remember how it is laid, and return its shape."""
-        start = self.axis(param.axis, bottom[0])
+        # One number for all has no place that it lies along, so Caffe does not look at the axis.
+        start = 0 if len(bottom) == 2 and not bottom[1] else self.axis(param.axis, bottom[0])
         if len(bottom) == 2:
             shape = bottom[1]
         else:

@@ -33,6 +33,8 @@ class Pooling(Layer):
         if param.global_pooling:
             if param.HasField("kernel_size") or param.HasField("kernel_h") or param.HasField("kernel_w"):
                 raise self.error("global_pooling takes no kernel")
+            if any(self.pair("pad", "pad")) or self.pair("stride", "stride") != (1, 1):
+                raise self.error("global_pooling takes no pad and no stride but 1")
             self.kernel = self.stride = (0, 0)
             self.pad = (0, 0)
             return [(*bottom[0][:2], 1, 1)] * len(self.param.top)
@@ -52,9 +54,10 @@ class Pooling(Layer):
     def pair(self, name: str, prefix: str) -> tuple[int, int]:
         """Height and width from `name`, or from prefix_h and prefix_w."""
         param = self.param.pooling_param
-        if param.HasField(f"{prefix}_h") or param.HasField(f"{prefix}_w"):
-            if param.HasField(name):
-                raise self.error(f"both {name} and {prefix}_h, {prefix}_w are given")
+        given = param.HasField(f"{prefix}_h"), param.HasField(f"{prefix}_w")
+        if any(given):
+            if param.HasField(name) or not all(given):
+                raise self.error(f"{name}, or both {prefix}_h and {prefix}_w, were expected")
             return getattr(param, f"{prefix}_h"), getattr(param, f"{prefix}_w")
         value = getattr(param, name)
         return value, value

@@ -50,6 +50,8 @@ class Concat(Layer):
 
     def setup(self, bottom: list[Shape]) -> list[Shape]:
         param = self.param.concat_param
+        if param.HasField("axis") and param.HasField("concat_dim"):
+            raise self.error("both axis and concat_dim are given")
         self.along = self.axis(param.concat_dim if param.HasField("concat_dim") else param.axis, bottom[0])
         rests = {(*shape[: self.along], *shape[self.along + 1 :]) for shape in bottom}
         if len(rests) > 1:
