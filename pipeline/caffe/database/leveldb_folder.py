@@ -29,6 +29,7 @@ BLOCK_TRAILER_BYTES = 5
 WRITE_OPTIONS = {"write_buffer_size": 1 << 28, "max_open_files": 100, "block_size": 1 << 16}
 # As writing, but with the library's own 4 MB, in which it holds what the log had in it.
 READ_OPTIONS = {"max_open_files": 100, "block_size": 1 << 16, "paranoid_checks": True}
+READ_HINT = "is the disk in order?"
 
 
 class _Opened:
@@ -57,28 +58,32 @@ class LevelDBFolder:
         if opened is None:
             refuse_locked(folder / "LOCK")  # not while it is open here: closing the file would end the lock
             _check_files(folder)
-            with _leveldb_errors(folder, "reading needs a folder that may be written to; is it a whole LevelDB?"):
+            with _leveldb_errors(folder, "a LevelDB is read only where its folder may be written to: copy it there"):
                 opened = _Opened(folder)
             _opened[identity] = opened
         self._opened = opened
 
     def __len__(self) -> int:
         """The number of records, which LevelDB does not know: reads them all."""
-        return sum(1 for _ in self._iterate(include_value=False))
+        with _leveldb_errors(self.folder, READ_HINT):
+            return sum(1 for _ in self._places())
 
     def close(self) -> None:
         del self._opened  # closed with the last reader that shares it
 
     def records(self, skip: int = 0) -> Iterator[tuple[bytes, bytes]]:
         """Keys and values in the order of the keys, the first `skip` left out."""
-        if not skip:
-            return self._iterate()
-        start = next(islice(self._iterate(include_value=False), skip, None), None)
-        return iter(()) if start is None else self._iterate(start=start)
+        with _leveldb_errors(self.folder, READ_HINT):
+            for place in islice(self._places(), skip, None):
+                yield place.item()
 
-    def _iterate(self, **options: Any) -> Iterator[Any]:
-        with _leveldb_errors(self.folder, "it is damaged, make it again"):
-            yield from self._opened.database.iterator(verify_checksums=True, fill_cache=False, **options)
+    def _places(self) -> Iterator[Any]:
+        """The library's raw iterator at each record. Its other one ends without a word at a damaged last block."""
+        place = self._opened.database.raw_iterator(verify_checksums=True, fill_cache=False)
+        place.seek_to_first()
+        while place.valid():
+            yield place
+            place.next()
 
 
 class LevelDBStore:
@@ -116,7 +121,8 @@ def _leveldb_errors(folder: Path, hint: str) -> Iterator[None]:
         yield
     except plyvel.Error as error:
         said = error.args[0].decode("utf-8", "replace") if error.args else "unknown"
-        raise DatabaseError(f"{folder}: {said}; {hint}") from None
+        damaged = isinstance(error, plyvel.CorruptionError)
+        raise DatabaseError(f"{folder}: {said}; {'make it again' if damaged else hint}") from None
 
 
 def _check_files(folder: Path) -> None:
