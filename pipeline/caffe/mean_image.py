@@ -16,9 +16,8 @@ def mean_image(reader: DatabaseReader, tell: Callable[[int], object]) -> np.ndar
     equals Caffe's to the bit, beyond it ours is the true one. Floats are added in float32, one record after another,
     as Caffe adds them. Raises DatabaseError naming the first record of another shape, or when there is none.
     """
-    if not len(reader):
-        raise DatabaseError(f"{reader.path}: no records, where images to average were expected; has the set any?")
     total: np.ndarray | float = 0.0
+    count = 0
     for images in reader.images(IMAGES_PER_SUM):
         if images.dtype == np.uint8:
             # uint16 holds the sum of 257 bytes, and adding bytes to it is twice as fast as to anything wider.
@@ -26,10 +25,13 @@ def mean_image(reader: DatabaseReader, tell: Callable[[int], object]) -> np.ndar
         else:
             for image in images:
                 total = np.add(total, image, dtype=np.float32)
+        count += len(images)
         tell(len(images))
+    if not count:
+        raise DatabaseError(f"{reader.path}: no records, where images to average were expected; has the set any?")
     # The quotient of doubles, rounded, is the float32 quotient of float32 sums that Caffe computes: rounding
     # twice is harmless when the first has 2 * 24 + 2 bits or more (Figueroa, "When is double rounding innocuous?").
-    return np.asarray(total / len(reader), np.float32)
+    return np.asarray(total / count, np.float32)
 
 
 def channel_means(image: np.ndarray) -> list[float]:

@@ -74,13 +74,13 @@ class _Reader:
     def __init__(self) -> None:
         self.history = History()
         self.solving = False
+        self.rate = math.nan
         self._start()
 
     def _start(self) -> None:
         """Begin anew, as where a training was resumed."""
         self.iteration = -1
         self.test_net = 0
-        self.rate = math.nan
         self.row: Row | None = None
 
     def read(self, seconds: float, message: str) -> None:

@@ -27,7 +27,7 @@ def run(args: Namespace) -> None:
             log.info("Processed %d files.", reports * IMAGES_PER_REPORT)
         count += more
 
-    with DatabaseReader(args.database) as reader:
+    with DatabaseReader(args.database, args.backend) as reader:
         log.info("Starting iteration")
         image = mean_image(reader, tell)
     if count % IMAGES_PER_REPORT:

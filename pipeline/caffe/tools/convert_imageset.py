@@ -71,18 +71,18 @@ def run(args: Namespace) -> None:
         log.info("encode_type specified, assuming encoded=true.")
     if bool(form.width) != bool(form.height):
         log.warning("resize_width and resize_height do nothing without each other, as in Caffe")
-    convert_imageset(args.root, images, order, args.database, form, same_size=args.check_size)
+    convert_imageset(args.root, images, order, args.database, form, backend=args.backend, same_size=args.check_size)
 
 
 def convert_imageset(
-    root: str, images: ImageList, order: np.ndarray, database: Path, form: Form, *, same_size: bool = False
+    root: str, images: ImageList, order: np.ndarray, database: Path, form: Form, *, backend: str, same_size: bool
 ) -> int:
-    """Write an LMDB of a list's images, in an order of its lines; return how many are in it. A path goes after `root`.
+    """Write a database of a list's images, in an order of its lines; return how many are in it.
 
-    As in Caffe, an image that cannot be read is told in the log and its number left out; the last line counts them.
-    Raises InputError when there is none that can, for one of another shape than the first's if all are to be of the
-    `same_size`, and for a type that cannot be encoded; DatabaseError when the folder exists or cannot be written.
-    Nothing is left of it then.
+    A path goes after `root`. As in Caffe, an image that cannot be read is told in the log and its number left out; the
+    last line counts them. Raises InputError when there is none that can, for one of another shape than the first's if
+    all are to be of the `same_size`, and for a type that cannot be encoded; DatabaseError when the folder exists or
+    cannot be written. Nothing is left of it then.
     """
     if form.width * form.height > MAX_RESIZED_PIXELS:
         raise InputError(f"resize_width {form.width}, resize_height {form.height}: at most {MAX_RESIZED_PIXELS} pixels "
@@ -90,7 +90,7 @@ def convert_imageset(
     if form.encode_type:
         _check_encoder(form.encode_type, "encode_type")
     for line, path in enumerate(images.paths):
-        if len(record_key(line, path)) > MAX_KEY_BYTES:
+        if backend == "lmdb" and len(record_key(line, path)) > MAX_KEY_BYTES:
             raise InputError(f"{images.name(line)}: {len(os.fsencode(path))} bytes, where a record's key has at most "
                              f"{MAX_KEY_BYTES}, number and all; move a part of the path into ROOTFOLDER")
 
@@ -101,7 +101,7 @@ def convert_imageset(
             return error
 
     written, shape = 0, None
-    with DatabaseWriter(database) as writer:
+    with DatabaseWriter(database, backend) as writer:
         for number, (line, record) in enumerate(zip(order, map_ahead(read, order), strict=True)):
             if isinstance(record, ImageFileError):
                 log.error("Could not open or find file %s", record)

@@ -37,7 +37,8 @@ def run(args: Namespace) -> None:
         raise InputError(f"num_mini_batches '{args.batches}' where a number of at least 1 was expected")
     net = build_net(args.net, TEST, device=_device(args.mode, args.device))
     net.copy_from(args.weights)
-    extract_features(net, args.blobs.split(","), [Path(name) for name in args.databases.split(",")], int(args.batches))
+    databases = [Path(name) for name in args.databases.split(",")]
+    extract_features(net, args.blobs.split(","), databases, int(args.batches), args.backend)
 
 
 def _device(mode: str, number: str) -> str:
@@ -50,7 +51,7 @@ def _device(mode: str, number: str) -> str:
     return f"cuda:{number}"
 
 
-def extract_features(net: Net, blobs: Sequence[str], databases: Sequence[Path], batches: int) -> None:
+def extract_features(net: Net, blobs: Sequence[str], databases: Sequence[Path], batches: int, backend: str) -> None:
     """Run `batches` batches and write each of the blobs into a database of its own, a Datum of floats a record.
 
     Keys number the records in ten digits, from 0. A blob of up to four axes gives a record for each index of the first;
@@ -74,7 +75,7 @@ def extract_features(net: Net, blobs: Sequence[str], databases: Sequence[Path], 
         raise InputError(f"net '{net.name}' has the inputs {', '.join(net.inputs)}, where a data layer in phase TEST "
                          "was expected")
     with ExitStack() as stack:
-        writers = [stack.enter_context(DatabaseWriter(path)) for path in databases]
+        writers = [stack.enter_context(DatabaseWriter(path, backend)) for path in databases]
         counts = [0] * len(blobs)
         log.info("Extracting Features")
         with torch.no_grad():
