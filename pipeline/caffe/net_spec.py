@@ -170,21 +170,20 @@ def _layer(function: Function, bottoms: list[str], names: _Names) -> LayerParame
         layer.top.extend(names.of_top(top) for top in function.tops)
     layer.name = names.of_layer(function)
     for name, value in function.params.items():
-        own = _own_parameters(function.type_name)
         try:
-            if not name.endswith("param") and own and name in LayerParameter.DESCRIPTOR.fields_by_name[own] \
-                    .message_type.fields_by_name:
-                assign(getattr(layer, own), name, value)
-            else:
-                assign(layer, name, value)
+            assign(_holder(layer, name), name, value)
         except (AttributeError, TypeError, ValueError) as error:
             raise NetSpecError(f"layer '{layer.name}' ({function.type_name}): {name}={value!r}: {error}") from None
     return layer
 
 
-def _own_parameters(type_name: str) -> str:
-    """The field of LayerParameter with a type's own parameters; "" where it has none."""
-    return _OWN.get(_simple(type_name), "")
+def _holder(layer: LayerParameter, name: str) -> Message:
+    """The message that a keyword is a field of: the type's own parameters if they have it, else the layer's."""
+    own = _OWN.get(_simple(layer.type))
+    if own is None or name.endswith("param") or name not in getattr(layer, own).DESCRIPTOR.fields_by_name:
+        return layer
+    message: Message = getattr(layer, own)
+    return message
 
 
 def _simple(name: str) -> str:
