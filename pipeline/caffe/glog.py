@@ -70,10 +70,12 @@ def set_up(args: Namespace, program: str) -> None:
     console = logging.StreamHandler(sys.stderr)
     if not args.logtostderr and not args.alsologtostderr:
         console.setLevel(_LEVELS[min(max(args.stderrthreshold, 0), 3)])
-    handlers: list[logging.Handler] = [console]
+    _add(console)
     if args.log_dir and not args.logtostderr:
         name = f"{program}.INFO.{datetime.now():%Y%m%d-%H%M%S}.{os.getpid()}"
-        handlers.append(logging.FileHandler(Path(args.log_dir) / name, encoding="utf-8", errors="backslashreplace"))
-    for handler in handlers:
-        handler.setFormatter(Formatter())
-        log.addHandler(handler)
+        _add(logging.FileHandler(Path(args.log_dir) / name, encoding="utf-8", errors="backslashreplace"))
+
+
+def _add(handler: logging.Handler) -> None:
+    handler.setFormatter(Formatter())
+    log.addHandler(handler)

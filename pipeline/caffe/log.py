@@ -1,7 +1,7 @@
 """What a training logs, in the words that Caffe's parse_log.py and plot_training_log.py read."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from time import monotonic
 
 import torch
@@ -78,11 +78,15 @@ class TrainingLog:
             self.write("%s", message)
 
     def _outputs(self, phase: str, net: Net, outputs: Iterable[tuple[str, torch.Tensor]]) -> None:
-        weights = {top: weight for layer in net.layers
-                   for top, weight in zip(layer.param.top, layer.param.loss_weight, strict=False)}
-        number = 0
-        for name, values in outputs:
-            for value in values.flatten().tolist():
-                loss = f" (* {weights[name]:g} = {weights[name] * value:.6g} loss)" if weights.get(name) else ""
-                self.write(f"    {phase} net output #{number}: {name} = {value:.6g}{loss}")
-                number += 1
+        for number, line in enumerate(described(net, outputs)):
+            self.write("    %s net output #%d: %s", phase, number, line)
+
+
+def described(net: Net, outputs: Iterable[tuple[str, torch.Tensor]]) -> Iterator[str]:
+    """A line for each value of a net's outputs: "loss = 2.2 (* 0.5 = 1.1 loss)", the weight only where it has one."""
+    weights = {top: weight for layer in net.layers
+               for top, weight in zip(layer.param.top, layer.param.loss_weight, strict=False)}
+    for name, values in outputs:
+        for value in values.flatten().tolist():
+            loss = f" (* {weights[name]:g} = {weights[name] * value:.6g} loss)" if weights.get(name) else ""
+            yield f"{name} = {value:.6g}{loss}"

@@ -5,9 +5,10 @@ import sys
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, NoReturn
 
-# Of `caffe` itself, whose four actions all take all of them (caffe/tools/caffe.cpp).
-CAFFE_FLAGS: dict[str, tuple[str | int, str]] = {
-    "gpu": ("", "train on a GPU: its number, or all; the CPU where it is not given"),
+# Of `caffe` itself, whose four actions all take all of them (caffe/tools/caffe.cpp), and one that Caffe does not need:
+# it runs whatever its nets name.
+CAFFE_FLAGS: dict[str, tuple[str | int | bool, str]] = {
+    "gpu": ("", "the GPU to run on, by its number; without it the CPU"),
     "solver": ("", "the solver's prototxt"),
     "model": ("", "the net's prototxt"),
     "phase": ("", "TRAIN or TEST: the phase that the net is timed in"),
@@ -18,6 +19,7 @@ CAFFE_FLAGS: dict[str, tuple[str | int, str]] = {
     "iterations": (50, "how many batches to run"),
     "sigint_effect": ("stop", "what SIGINT does: snapshot, stop or none"),
     "sighup_effect": ("snapshot", "what SIGHUP does: snapshot, stop or none"),
+    "allow_python_layers": (False, "run the classes that the net's Python layers name: for nets that you trust"),
 }
 
 
@@ -30,7 +32,7 @@ class FlagParser(argparse.ArgumentParser):
     def __init__(self, **options: Any) -> None:
         super().__init__(allow_abbrev=False, add_help=False, **options)
         self.flags: dict[str, bool] = {"help": True}  # whether it is boolean
-        self.add_argument("--help", action=_Help, help="show this and exit")
+        self.add_argument("--help", action="help", help="show this and exit")
         self.set_defaults(unused=[])
 
     def add_flag(self, name: str, default: str | int | float | bool, about: str) -> None:
@@ -47,7 +49,7 @@ class FlagParser(argparse.ArgumentParser):
         for name in used:
             self.add_flag(name, *CAFFE_FLAGS[name])
         for name in CAFFE_FLAGS.keys() - set(used):
-            self.flags[name] = False
+            self.flags[name] = isinstance(CAFFE_FLAGS[name][0], bool)
             self.add_argument(f"--{name}", dest="unused", action=_Unused, help=argparse.SUPPRESS)
 
     def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
@@ -80,7 +82,7 @@ class FlagParser(argparse.ArgumentParser):
                 if not left:
                     self.error(f"flag '{argument}' is missing its argument")
                 value = left.pop(0)
-            flags.append(f"--{name}={value}")
+            flags.append("--help" if name == "help" else f"--{name}={value}")
         if unknown:
             self.error("\nERROR: ".join(f"unknown command line flag '{name}'" for name in unknown))
         return flags, words
@@ -89,12 +91,6 @@ class FlagParser(argparse.ArgumentParser):
         """Say what is wrong with a command line, and exit with status 1."""
         print(f"ERROR: {message}\n{self.prog} --help tells of every flag", file=sys.stderr)
         raise SystemExit(1)
-
-
-class _Help(argparse.Action):
-    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        parser.print_help()
-        parser.exit()
 
 
 class _Unused(argparse.Action):
