@@ -1,11 +1,16 @@
 """Layers that set values in proportion to those around them."""
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 
 from pipeline.caffe.caffe_pb2 import FillerParameter, LRNParameter
 from pipeline.caffe.layers.layer import Graph, Layer, Shape, Tensors, register
+
+Average = Callable[[torch.Tensor], torch.Tensor]
 
 
 @register("BatchNorm")
@@ -64,6 +69,28 @@ class BatchNorm(Layer):
         return [graph.node("BatchNormalization", [*bottom, *map(graph.constant, constants)], epsilon=param.eps)]
 
 
+class _Proportion(torch.autograd.Function):
+    """x / (k + alpha average(x^2))^beta, with its gradient in fewer passes than torch's own takes.
+
+    `average` weighs one value for another as it weighs the other for the one.
+    """
+
+    @staticmethod
+    def forward(context: Any, x: torch.Tensor, param: LRNParameter, average: Average, k: float) -> torch.Tensor:
+        scale = average(x.square()).mul_(param.alpha).add_(k)
+        factor = scale.pow(-param.beta)
+        context.save_for_backward(x, scale, factor)
+        context.average, context.slope = average, 2 * param.alpha * param.beta
+        return x * factor
+
+    @staticmethod
+    def backward(context: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        x, scale, factor = context.saved_tensors
+        scaled = gradient * factor
+        around = context.average(scaled * x / scale)
+        return scaled.addcmul_(x, around, value=-context.slope), None, None, None
+
+
 @register("LRN")
 class LRN(Layer):
     """Local response normalisation: x / (k + alpha/n * sum of squares over a window)^beta. Shape unchanged.
@@ -81,14 +108,23 @@ class LRN(Layer):
 
     def forward(self, bottom: Tensors) -> Tensors:
         param = self.param.lrn_param
-        x, size = bottom[0], param.local_size
-        half = size // 2
         if param.norm_region == LRNParameter.ACROSS_CHANNELS:
-            squares = F.pad(x.square().unsqueeze(1), (0, 0, 0, 0, half, half))
-            averages = F.avg_pool3d(squares, (size, 1, 1), stride=1).squeeze(1)
-            return [x * (param.k + param.alpha * averages).pow(-param.beta)]
-        averages = F.avg_pool2d(x.square(), size, stride=1, padding=half)
-        return [x * (1 + param.alpha * averages).pow(-param.beta)]
+            return [_Proportion.apply(bottom[0], param, self.across, param.k)]
+        return [_Proportion.apply(bottom[0], param, self.within, 1)]
+
+    def across(self, x: torch.Tensor) -> torch.Tensor:
+        """The average over the channels around each, those beyond the first and last counted as 0."""
+        size = self.param.lrn_param.local_size
+        averages = x / size
+        for distance in range(1, min(size // 2 + 1, x.shape[1])):
+            averages[:, distance:].add_(x[:, :-distance], alpha=1 / size)
+            averages[:, :-distance].add_(x[:, distance:], alpha=1 / size)
+        return averages
+
+    def within(self, x: torch.Tensor) -> torch.Tensor:
+        """The average over the pixels around each, those beyond the edges counted as 0."""
+        size = self.param.lrn_param.local_size
+        return F.avg_pool2d(x, size, stride=1, padding=size // 2)
 
     def onnx(self, graph: Graph, bottom: list[str]) -> list[str]:
         param = self.param.lrn_param
