@@ -101,7 +101,7 @@ def record_cases(folder: Path) -> None:
 def solve(name: str, steps: int, start: str) -> dict:
     print("solving " + name, file=sys.stderr, flush=True)  # among the log's lines, of which the rates are read
     solver = caffe.get_solver(name + ".solver.prototxt")
-    if start.endswith(".solverstate"):
+    if ".solverstate" in start:
         solver.restore(start)
     else:
         solver.net.copy_from(start)

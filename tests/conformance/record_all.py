@@ -17,6 +17,7 @@ from solving import (
     EXCHANGED,
     FACE_EMOTION_NET_CASE,
     FACE_EMOTION_NET_STEPS,
+    HDF5_RECORDED,
     LOGS,
     NAMES,
     SOLVERS,
@@ -59,6 +60,10 @@ def record_solvers(caffe: CaffeRoot) -> None:
     caffe.solve(EXCHANGED, 50, "net.caffemodel")
     for name in EXCHANGED:
         for suffix in ("caffemodel", "solverstate"):
+            shutil.copy(caffe.folder / f"{name}_iter_50.{suffix}", SOLVERS / "snapshots")
+    caffe.solve(HDF5_RECORDED, 50, "net.caffemodel")
+    for name in HDF5_RECORDED:
+        for suffix in ("caffemodel.h5", "solverstate.h5"):
             shutil.copy(caffe.folder / f"{name}_iter_50.{suffix}", SOLVERS / "snapshots")
     with chdir(caffe.folder):
         for name in EXCHANGED:

@@ -15,7 +15,7 @@ from values import Values
 
 from pipeline.caffe import snapshot
 from pipeline.caffe.blobs import write_mean
-from pipeline.caffe.caffe_pb2 import TRAIN, NetParameter
+from pipeline.caffe.caffe_pb2 import TRAIN, NetParameter, SolverParameter
 from pipeline.caffe.database import DatabaseWriter, datum_from_image, record_key
 from pipeline.caffe.net import Net
 from pipeline.caffe.proto import read_net, read_solver, write_prototxt
@@ -28,6 +28,8 @@ SETTINGS = sorted(path.name.removesuffix(".solver.prototxt") for path in SOLVERS
                   if not path.name.startswith(FACE_EMOTION_NET_CASE))
 NAMES = [f"{solver_type}_{setting}" for solver_type in TYPES for setting in SETTINGS]
 EXCHANGED = [f"{solver_type}_multistep" for solver_type in TYPES]
+HDF5_EXCHANGED = {f"{name}_hdf5": name for name in EXCHANGED}  # the same, their snapshots in HDF5
+HDF5_RECORDED = [f"{solver_type}_multistep_hdf5" for solver_type in ("AdaDelta", "Adam", "SGD")]  # to be compact
 LOGS = sorted(path.stem for path in SOLVERS.glob("*.txt"))  # of real Caffe, to SOLVERS/NAME.prototxt
 STEPS = 200
 FACE_EMOTION_NET_STEPS = 100
@@ -44,6 +46,10 @@ def make_training_folder(folder: Path) -> None:
         solver = read_solver(SOLVERS / f"{setting}.solver.prototxt")
         solver.MergeFrom(read_solver(SOLVERS / "types" / f"{solver_type}.prototxt"))
         solver.snapshot_prefix = name
+        write_prototxt(folder / f"{name}.solver.prototxt", solver)
+    for name, same in HDF5_EXCHANGED.items():
+        solver = read_solver(folder / f"{same}.solver.prototxt")
+        solver.snapshot_prefix, solver.snapshot_format = name, SolverParameter.HDF5
         write_prototxt(folder / f"{name}.solver.prototxt", solver)
     random = np.random.RandomState(1)
     patterns = np.stack([cv2.resize(random.uniform(size=(6, 6)), (48, 48))[None] for _ in range(7)])  # a class each
@@ -70,13 +76,13 @@ def face_emotion_net_from_database() -> NetParameter:
 
 
 def run_solver(name: str, steps: int, start: str | Path) -> dict[str, np.ndarray]:
-    """Iterate a case of the working folder from a .caffemodel or .solverstate, and leave a snapshot there.
+    """Iterate a case of the working folder from a .caffemodel or .solverstate[.h5], and leave a snapshot there.
 
     The answer has the keys of record.py's "solve", and lr.
     """
     param = read_solver(Path(f"{name}.solver.prototxt"))
     solver = get_solver(param)
-    if Path(start).suffix == ".solverstate":
+    if ".solverstate" in Path(start).name:
         snapshot.restore(solver, Path(start))
     else:
         solver.net.copy_from(Path(start))
