@@ -8,8 +8,11 @@ from parity import Parity
 
 from pipeline.caffe.layers import LayerError
 from pipeline.caffe.onnx import to_onnx
+from pipeline.caffe.onnx.half import to_half
 
 TOLERANCE = 1e-4
+HALF_TOLERANCE = 2e-3  # float16 rounds to 2^-11, and inputs, weights and tops are rounded
+LEAST = {"Pooling/mask_stride_over_kernel"}  # a window without a value is float32's least, in float16 -infinity
 ALL = inference_cases()
 
 
@@ -45,3 +48,13 @@ def test_sizes_that_may_change_answer_as_the_engine_at_each(case: str) -> None:
         assert max(deviations.values()) <= TOLERANCE, (shapes, deviations)
         answered += 1
     assert answered >= 2 or not any(map(any, symbolic.values()))
+
+
+@pytest.mark.parametrize("case", [case for case in ALL if case not in LEAST])
+def test_half_precision_stays_near(case: str) -> None:
+    net, values = case_net(case)
+    model = to_onnx(net)
+    inputs = {name: values.input(name, net.shapes[name]) for name in net.inputs}
+    want, got = run_model(model, inputs), run_model(to_half(model), inputs)
+    deviations = {name: deviation(top, want[name]) for name, top in got.items()}
+    assert max(deviations.values()) <= HALF_TOLERANCE, deviations

@@ -43,7 +43,7 @@ def quantise(model: onnx.ModelProto, batches: Iterable[np.ndarray]) -> onnx.Mode
 
     simple = simplified(model)
     own = [node.name for node in simple.graph.node if node.name.startswith(PREFIX)]
-    with tempfile.TemporaryDirectory() as folder, _own_log_handlers():
+    with tempfile.TemporaryDirectory() as folder, _quiet_root_logger():
         path = Path(folder) / "quantised.onnx"
         quantize_static(
             simple, path, Batches(), quant_format=QuantFormat.QDQ, per_channel=True, nodes_to_exclude=own,
@@ -59,16 +59,17 @@ def quantise(model: onnx.ModelProto, batches: Iterable[np.ndarray]) -> onnx.Mode
 
 
 @contextmanager
-def _own_log_handlers() -> Iterator[None]:
-    """Keep onnxruntime's advice about other ways to quantise, and the handler it installs for it, from the log."""
+def _quiet_root_logger() -> Iterator[None]:
+    """Keep what onnxruntime says to the root logger, and the handler that this would install, from the log."""
     root = logging.getLogger()
-    handlers, disabled = list(root.handlers), root.manager.disable
-    logging.disable(logging.WARNING)
+    level, handler = root.level, logging.NullHandler()
+    root.addHandler(handler)
+    root.setLevel(logging.ERROR)
     try:
         yield
     finally:
-        root.handlers[:] = handlers
-        logging.disable(disabled)
+        root.setLevel(level)
+        root.removeHandler(handler)
 
 
 def quantise_weights(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import onnx
 import onnxruntime
+from onnx import helper
 
 
 def simplified(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -25,5 +26,11 @@ def simplified(model: onnx.ModelProto) -> onnx.ModelProto:
     simple.opset_import.extend(model.opset_import)
     simple.ir_version = model.ir_version
     simple.producer_name, simple.producer_version = model.producer_name, model.producer_version
+    outputs = {value.name for value in simple.graph.output}
+    for tensor in simple.graph.initializer:  # an output that is constant has lost the node that made it
+        if tensor.name in outputs:
+            node = helper.make_node("Identity", [f"{tensor.name}:constant"], [tensor.name], f"{tensor.name}:output")
+            tensor.name = node.input[0]
+            simple.graph.node.append(node)
     onnx.checker.check_model(simple, full_check=True)
     return simple

@@ -1,5 +1,7 @@
 """Write a net and its weights as ONNX: export_onnx [FLAGS] DEPLOY WEIGHTS OUTPUT."""
 
+import hashlib
+import logging
 from argparse import Namespace
 from collections.abc import Iterator
 from itertools import islice
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from pipeline.caffe.net import Net
     from pipeline.caffe.onnx.images import Images
     from pipeline.caffe.onnx.pixels import Pixels
+
+Batches = Iterator[tuple[np.ndarray, np.ndarray]]  # a model's inputs, and labels
 
 TOLERANCE = 1e-4  # between ONNX Runtime's outputs and the engine's, relative to the largest
 DRAWN_VALUES = 1 << 22  # at most, in the inputs that are drawn to compare them
@@ -63,6 +67,7 @@ def run(args: Namespace) -> None:
     from pipeline.caffe.onnx.quantise import quantise
 
     _check_flags(args)
+    log.setLevel(max(log.level, logging.INFO))  # not how the net is built, layer by layer
     net = _read_net(args.deploy, args.weights)
     pixels = _pixels(args, net)
     # A mean image has a size, and so then has what it is subtracted from.
@@ -72,20 +77,20 @@ def run(args: Namespace) -> None:
     model = with_pixels(plain, pixels, melt=args.precision != "float16") if pixels else plain
     _check(net, model, pixels)
     exact = model
+    databases = Databases(args, net, pixels)
     if args.precision == "float16":
         model = to_half(model)
     elif args.precision == "int8":
-        calibration = _calibration(args, net, pixels)
-        model = quantise(model, _some_batches(calibration, net, plain, args))
+        model = quantise(model, databases.calibration(model))
     if args.precision != "float32" or args.test:
-        _measure(args, net, pixels, exact, model)
+        databases.measure(exact, model)
     with atomic_file(args.output) as file:
         file.write(model.SerializeToString(deterministic=True))
     for kind, values in (("takes", model.graph.input), ("gives", model.graph.output)):
         for value in values:
-            shape = "x".join(dim.dim_param or str(dim.dim_value) for dim in value.type.tensor_type.shape.dim)
+            shape = ", ".join(dim.dim_param or str(dim.dim_value) for dim in value.type.tensor_type.shape.dim)
             number = onnx.TensorProto.DataType.Name(value.type.tensor_type.elem_type).lower()
-            log.info("%s %s: %s %s", kind, value.name, number, shape or "one number")
+            log.info("%s %s: %s (%s)", kind, value.name, number, shape)
     log.info("%s: %s, opset %d, %.2f MB", args.output, args.precision, model.opset_import[0].version,
              args.output.stat().st_size / 1e6)
 
@@ -106,23 +111,20 @@ def _check_flags(args: Namespace) -> None:
 
 def _read_net(deploy: Path, weights: Path) -> "Net":
     """The TEST net with all its weights. Raises ExportError where some are missing, or there are no inputs."""
-    from pipeline.caffe.hdf5 import HDF5Reader, is_hdf5
+    import torch
+
     from pipeline.caffe.net import Net, build_read_net
-    from pipeline.caffe.proto import read_weights
 
     param = read_net(deploy)
     if not any(layer.type == "Input" for layer in filter_layers(param, TEST, 0, ()).layer):
         raise ExportError(f"{deploy}: no Input layer, so nothing that a user of the net could give; is it a train_val? "
                           "give the deploy prototxt")
     net = build_read_net(deploy, param, TEST, Net)
+    with torch.no_grad():
+        for learnable in net.learnable:
+            learnable.blob.fill_(torch.nan)
     net.copy_from(weights)
-    if is_hdf5(weights):
-        with HDF5Reader(weights) as file:
-            there = set(file.names("data"))
-    else:
-        there = {layer.name for layer in read_weights(weights).layer if layer.blobs}
-    owners = {learnable.layer for learnable in net.learnable}
-    missing = [name for name in net.params if name in owners and name not in there]
+    missing = [learnable.layer for learnable in net.learnable if learnable.blob.isnan().all()]
     if missing:
         raise ExportError(f"{weights}: no weights of layer '{missing[0]}' of {deploy}; are these the weights of "
                           "another net?")
@@ -214,94 +216,115 @@ def _data_layer(path: Path, phase: Phase) -> LayerParameter | None:
     return None
 
 
-def _images(args: Namespace, path: str, net: "Net", pixels: "Pixels | None") -> "Images":
-    """A database's images, made what the graph takes as -train_val's transform_param says or by the flags."""
-    from pipeline.caffe.onnx.images import Images, centre
+class Databases:
+    """The images that int8's ranges are of, and those that a conversion is measured on, made what the graph takes."""
 
-    shape = net.shapes[_only_input(net, "databases")]
-    transformer = None
-    if args.train_val:
-        layer = _data_layer(Path(args.train_val), TEST)
-        if layer is None:
-            raise ExportError(f"{args.train_val}: no Data layer whose transform_param could tell what the net takes")
-        transformer = Transformer(layer.transform_param, TEST)
+    def __init__(self, args: Namespace, net: "Net", pixels: "Pixels | None") -> None:
+        self.args, self.net, self.pixels = args, net, pixels
+        self.transformer: Transformer | None = None
+        self.ranges: set[bytes] = set()  # hashes of the images that int8's ranges are of
+        if args.train_val:
+            layer = _data_layer(Path(args.train_val), TEST)
+            if layer is None:
+                raise ExportError(f"{args.train_val}: no Data layer whose transform_param tells what the net takes")
+            self.transformer = Transformer(layer.transform_param, TEST)
 
-    def prepare(images: np.ndarray) -> np.ndarray:
-        made = transformer(images) if transformer else images
-        made = centre(made, *shape[2:]) if len(shape) == 4 else made
-        if made.shape[1:] != shape[1:]:
-            raise ExportError(f"{path}: images of shape {made.shape[1:]} where net '{net.name}' takes {shape[1:]}; "
-                              "make the database from images of that size")
-        if pixels is None:
-            return made.astype(np.float32)
-        raw = pixels.raw(made)
-        if pixels.dtype == np.uint8 and raw.dtype != np.uint8:
-            raise ExportError(f"{path}: images of floats where the graph takes uint8; leave -input and -raw_scale out")
-        return raw.astype(pixels.dtype)
+    def calibration(self, model: "onnx.ModelProto") -> Iterator[np.ndarray]:
+        """The first batches of the calibration database. Raises ExportError where none is given, or the tested one."""
+        path = self.args.calibration
+        if not path and self.args.train_val:
+            layer = _data_layer(Path(self.args.train_val), TRAIN)
+            path = layer.data_param.source if layer else ""
+        if not path:
+            raise ExportError("-precision int8 needs images that show how large activations become: give -calibration, "
+                              "a database of training images, or a -train_val that names one")
+        if self.args.test and Path(path).resolve() == Path(self.args.test).resolve():
+            raise ExportError(f"{path}: calibrated and tested on the same images, which tells nothing about others; "
+                              "give training images as -calibration")
+        return self._some(self._batches(self._images(path), model), path)
 
-    return Images(Path(path), args.backend, prepare)
+    def _some(self, batches: Batches, path: str) -> Iterator[np.ndarray]:
+        count = 0
+        for batch, _ in islice(batches, self.args.batches):
+            count += len(batch)
+            self.ranges.update(map(_hash, batch))
+            yield batch
+        log.info("int8's ranges are those of the first %d images of %s", count, path)
+
+    def measure(self, exact: "onnx.ModelProto", model: "onnx.ModelProto") -> None:
+        """Tell what the conversion changes, on the test images, or where none are given on drawn inputs."""
+        from pipeline.caffe.onnx.images import class_output, compare
+
+        precision, classes = self.args.precision, class_output(exact, self.args.classes)
+        labelled = False
+        if self.args.test:
+            images = self._images(self.args.test)
+            labelled, batches = images.labelled(), self._batches(images, exact)
+            what = f"images of {images.path}"
+        elif len(self.net.inputs) == 1:
+            what, batches = "drawn inputs (give -test for images)", self._drawn()
+        else:
+            log.info("%s: not measured, which it is for nets of one input", precision)
+            return
+        again = 0
+
+        def counted() -> Batches:
+            nonlocal again
+            for batch, labels in batches:
+                again += sum(_hash(image) in self.ranges for image in batch) if self.ranges else 0
+                yield batch, labels
+
+        found = compare(exact, model, counted(), classes, labelled=labelled)
+        if again:
+            log.warning("%d %s are among those that int8's ranges are of", again, what)
+        if precision != "float32":
+            log.info("%s against float32 on %d %s: outputs deviate by at most %.2e of the largest", precision,
+                     found.images, what, found.deviation)
+            if found.agreed is not None:
+                log.info("the same class of %d of them (%.2f%%)", found.agreed, 100 * found.agreed / found.images)
+        if not np.isfinite(found.deviation):
+            raise ExportError(f"net '{self.net.name}': not all that {precision} makes of {what} are numbers; export it "
+                              "in float32")
+        if found.right is not None:
+            before, after = (right / found.images for right in found.right)
+            log.info("accuracy on %d %s: float32 %.4f%s", found.images, what, before,
+                     f", {precision} {after:.4f}" if precision != "float32" else "")
+        elif self.args.test:
+            log.info("no accuracy: %s", "the images have no labels" if classes else
+                     "not one output has a value for each class; -classes names one of several")
+
+    def _drawn(self) -> Batches:
+        drawn = np.random.default_rng(1).uniform(size=self.net.shapes[self.net.inputs[0]]) * (255 if self.pixels else 1)
+        yield drawn.astype(self.pixels.dtype if self.pixels else np.float32), np.zeros(0)
+
+    def _batches(self, images: "Images", model: "onnx.ModelProto") -> Batches:
+        """The batches of a database, of -batch_size images where the model takes any number."""
+        if model.graph.input[0].type.tensor_type.shape.dim[0].dim_param:
+            return images.batches(self.args.batch_size, whole=False)
+        return images.batches(self.net.shapes[self.net.inputs[0]][0], whole=True)
+
+    def _images(self, path: str) -> "Images":
+        """A database's images, transformed as -train_val says or made raw pixels for the graph."""
+        from pipeline.caffe.onnx.images import Images, centre
+
+        shape = self.net.shapes[_only_input(self.net, "databases")]
+
+        def prepare(images: np.ndarray) -> np.ndarray:
+            made = self.transformer(images) if self.transformer else images
+            made = centre(made, *shape[2:]) if len(shape) == 4 else made
+            if made.shape[1:] != shape[1:]:
+                raise ExportError(f"{path}: images of shape {made.shape[1:]} where net '{self.net.name}' takes "
+                                  f"{shape[1:]}; make the database from images of that size")
+            if self.pixels is None:
+                return made.astype(np.float32)
+            raw = self.pixels.raw(made)
+            if self.pixels.dtype == np.uint8 and raw.dtype != np.uint8:
+                raise ExportError(f"{path}: images of floats where the graph takes uint8; leave -input and -raw_scale "
+                                  "out")
+            return raw.astype(self.pixels.dtype)
+
+        return Images(Path(path), self.args.backend, prepare)
 
 
-def _calibration(args: Namespace, net: "Net", pixels: "Pixels | None") -> "Images":
-    path = args.calibration
-    if not path and args.train_val:
-        layer = _data_layer(Path(args.train_val), TRAIN)
-        path = layer.data_param.source if layer else ""
-    if not path:
-        raise ExportError("-precision int8 needs images that show how large activations become: give -calibration, a "
-                          "database of training images, or a -train_val that names one")
-    if args.test and Path(path).resolve() == Path(args.test).resolve():
-        raise ExportError(f"{path}: calibrated and tested on the same images, which tells nothing about others; give "
-                          "training images as -calibration")
-    return _images(args, path, net, pixels)
-
-
-def _batches(images: "Images", net: "Net", model: "onnx.ModelProto", size: int) -> Iterator[
-        tuple[np.ndarray, np.ndarray]]:
-    """The batches of a database, of `size` images where the model takes any number."""
-    if model.graph.input[0].type.tensor_type.shape.dim[0].dim_param:
-        return images.batches(size, whole=False)
-    return images.batches(net.shapes[net.inputs[0]][0], whole=True)
-
-
-def _some_batches(images: "Images", net: "Net", model: "onnx.ModelProto", args: Namespace) -> Iterator[np.ndarray]:
-    """The first batches of a database, and in the end how many images they were."""
-    count = 0
-    for batch, _ in islice(_batches(images, net, model, args.batch_size), args.batches):
-        count += len(batch)
-        yield batch
-    log.info("int8's ranges are those of the first %d images of %s", count, images.path)
-
-
-def _measure(args: Namespace, net: "Net", pixels: "Pixels | None", exact: "onnx.ModelProto", model: "onnx.ModelProto"
-             ) -> None:
-    """Tell what the conversion changes, on the test images, or where none are given on drawn inputs."""
-    from pipeline.caffe.onnx.images import class_output, compare
-
-    classes = class_output(exact, args.classes)
-    if args.test:
-        images = _images(args, args.test, net, pixels)
-        labelled = images.labelled()
-        found = compare(exact, model, _batches(images, net, exact, args.batch_size), classes, labelled=labelled)
-        what = f"{found.images} images of {args.test}"
-    elif len(net.inputs) == 1:
-        shape = net.shapes[net.inputs[0]]
-        drawn = np.random.default_rng(1).uniform(size=shape) * (255 if pixels else 1)
-        batch = drawn.astype(pixels.dtype if pixels else np.float32)
-        found = compare(exact, model, iter([(batch, np.zeros(0))]), classes, labelled=False)
-        what = f"{found.images} drawn inputs (give -test for images)"
-    else:
-        log.info("%s: not measured, which it is for nets of one input", args.precision)
-        return
-    log.info("%s against float32 on %s: outputs deviate by at most %.2e of the largest", args.precision, what,
-             found.deviation)
-    if not np.isfinite(found.deviation):
-        raise ExportError(f"net '{net.name}': not all that {args.precision} makes of {what} are numbers; export it in "
-                          "float32")
-    if found.agreed is not None:
-        log.info("the same class of %d of them (%.2f%%)", found.agreed, 100 * found.agreed / found.images)
-    if found.right is not None:
-        before, after = found.right
-        log.info("accuracy: float32 %.4f, %s %.4f", before / found.images, args.precision, after / found.images)
-
-
+def _hash(image: np.ndarray) -> bytes:
+    return hashlib.blake2b(image.tobytes(), digest_size=16).digest()
