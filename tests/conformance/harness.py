@@ -134,7 +134,7 @@ def assert_agrees(ours: Arrays, caffe: Arrays, limit: float, what: str) -> float
 
 
 def make_databases(folder: Path) -> None:
-    """Make the files that cases read: three databases of seven 3x9x11 images, their mean, an infogain matrix."""
+    """Make the files that cases read: databases of seven 3x9x11 images, their mean, an infogain matrix."""
     random = np.random.RandomState(0)
     images = random.randint(0, 256, size=(7, 3, 9, 11)).astype(np.uint8)
     floats = random.uniform(-1, 1, size=images.shape).astype(np.float32)
@@ -146,9 +146,20 @@ def make_databases(folder: Path) -> None:
     def of_floats(image: np.ndarray, label: int) -> Datum:
         return Datum(channels=3, height=9, width=11, float_data=image.ravel().tolist(), label=label)
 
+    def of_a_file(image: np.ndarray, label: int) -> Datum:
+        """As convert_imageset -encoded writes them: without a shape. Every other one is grey."""
+        picture = cv2.resize(image.transpose(1, 2, 0), (33, 27))
+        jpeg = cv2.imencode(".jpg", picture if label % 2 else picture[:, :, 0])[1].tobytes()
+        return Datum(data=jpeg, label=label, encoded=True)
+
+    def of_its_own_size(image: np.ndarray, label: int) -> Datum:
+        return datum_from_image(image[:, : 6 + label % 3, : 11 - label % 4], 1000 * label)
+
     for name, arrays, make in (("images_lmdb", images, datum_from_image), ("encoded_lmdb", images, encoded),
-                               ("floats_lmdb", floats, of_floats)):
-        with DatabaseWriter(folder / name) as database:
+                               ("floats_lmdb", floats, of_floats), ("files_lmdb", images, of_a_file),
+                               ("sizes_lmdb", images, of_its_own_size), ("images_leveldb", images, datum_from_image),
+                               ("files_leveldb", images, of_a_file)):  # fmt: skip
+        with DatabaseWriter(folder / name, name.split("_")[1]) as database:
             for index, array in enumerate(arrays):
                 database.put(record_key(index, f"{index}.png"), make(array, index))
     write_mean(folder / "mean.binaryproto", images.mean(0, dtype=np.float32))
