@@ -31,9 +31,9 @@ DISPLAY = 20
 SIDES = ("caffe", "float32", "bfloat16")
 
 
-def write_noise(database: Path, count: int) -> None:
+def write_noise(database: Path, count: int, backend: str = "lmdb") -> None:
     random = np.random.default_rng(0)
-    with DatabaseWriter(database) as writer:
+    with DatabaseWriter(database, backend) as writer:
         for number in range(count):
             image = random.integers(0, 256, (48, 48)).astype(np.uint8)
             writer.put(record_key(number, f"{number}.png"), datum_from_image(image, number % 7))
