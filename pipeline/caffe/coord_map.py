@@ -44,7 +44,7 @@ def _kernel(fn: Function, field: str) -> tuple[int, Any, Any, Any]:
     if any(f"{name}_{axis}" in param for name in ("kernel", "stride", "pad") for axis in "hw"):
         raise MappingError(f"{fn.type_name} has kernel_h and the like where kernel_size, stride and pad are read")
     kernel, stride, pad, dilation = (
-        np.array(param.get(name, default)) for name, default in
+        np.atleast_1d(param.get(name, default)) for name, default in
         (("kernel_size", 1), ("stride", 1), ("pad", 0), ("dilation", 1)))
     return param.get("axis", 1), stride, dilation * (kernel - 1) + 1, pad
 

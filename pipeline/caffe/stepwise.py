@@ -13,7 +13,7 @@ from pipeline.caffe.layers.data import Input
 from pipeline.caffe.layers.layer import Tensors, passes_no_gradient
 from pipeline.caffe.memory import Blob, Blobs, Memory
 from pipeline.caffe.needs import find_needs
-from pipeline.caffe.net import Net
+from pipeline.caffe.net import AUTOMATIC_TOP, Net
 
 LayerCallback = Callable[[int], None]  # is told a layer's number
 
@@ -41,12 +41,17 @@ class StepwiseNet(Net):
     def __init__(self, param: NetParameter, phase: Phase, **options: Any) -> None:
         super().__init__(param, phase, **options)
         self.stays: dict[str, Blob] = {}
-        for layer in self.layers:
-            for index, name in enumerate(layer.param.top):
-                if name not in self.stays:
+        self._bottoms_of: list[list[Blob]] = []
+        self._tops_of: list[list[Blob]] = []
+        for index, layer in enumerate(self.layers):
+            self._bottoms_of.append([self.stays[name] for name in layer.param.bottom])
+            for name in layer.param.top:
+                if name not in self.stays or name == AUTOMATIC_TOP:  # of that name there may be several
                     self.stays[name] = Blob(self.shapes[name], self.device)
-                self._start_gradient(layer, index)
-        self._fitted = [[self.shapes[name] for name in layer.param.bottom] for layer in self.layers]
+            self._tops_of.append([self.stays[name] for name in layer.param.top])
+            for number in range(len(layer.param.top)):
+                self._start_gradient(index, number)
+        self._fitted = [[blob.shape for blob in blobs] for blobs in self._bottoms_of]
         self._runs: list[Run | None] = [None] * len(self.layers)
         self.of_layers = self._blobs_of_layers()
         self.needs = find_needs(self.layers, param.force_backward)
@@ -95,25 +100,27 @@ class StepwiseNet(Net):
             self._fit(index)
 
     def _fit(self, index: int) -> None:
-        layer = self.layers[index]
-        shapes = [self.stays[name].shape for name in layer.param.bottom]
+        shapes = [blob.shape for blob in self._bottoms_of[index]]
         if shapes == self._fitted[index]:
             return
-        for number, shape in enumerate(layer.reshape(shapes)):
-            self._shape_top(layer, number, shape)
+        for number, shape in enumerate(self.layers[index].reshape(shapes)):
+            self._shape_top(index, number, shape)
         self._fitted[index] = shapes
 
-    def _shape_top(self, layer: Layer, index: int, shape: Sequence[int]) -> None:
-        blob = self.stays[layer.param.top[index]]
+    def _shape_top(self, index: int, number: int, shape: Sequence[int]) -> None:
+        blob = self._tops_of[index][number]
         if blob.shape != tuple(shape):
             blob.reshape(*shape)
-            self._start_gradient(layer, index)
+            self._start_gradient(index, number)
 
-    def _start_gradient(self, layer: Layer, index: int) -> None:
+    def _loss_weight(self, index: int, number: int) -> float:
+        weights = self.layers[index].param.loss_weight
+        return weights[number] if number < len(weights) else 0
+
+    def _start_gradient(self, index: int, number: int) -> None:
         """Put a loss's weight where its backward starts (caffe/layer.hpp, SetLossWeights)."""
-        weight = layer.param.loss_weight[index] if index < len(layer.param.loss_weight) else 0
-        if weight:
-            self.stays[layer.param.top[index]].gradient().fill_(weight)
+        if weight := self._loss_weight(index, number):
+            self._tops_of[index][number].gradient().fill_(weight)
 
     def _run_layer(self, index: int) -> float:
         layer, needs = self.layers[index], self.needs[index]
@@ -122,10 +129,10 @@ class StepwiseNet(Net):
             return 0.0
         with torch.set_grad_enabled(needs.layer and torch.is_grad_enabled()):
             bottoms = []
-            for name, need in zip(layer.param.bottom, needs.bottoms, strict=True):
-                bottom = self.stays[name].tensor()
+            for blob, need in zip(self._bottoms_of[index], needs.bottoms, strict=True):
+                bottom = blob.tensor()
                 # What an in-place layer writes over is still needed for its gradient.
-                bottoms.append((bottom.clone() if name in layer.param.top else bottom).requires_grad_(need))
+                bottoms.append((bottom.clone() if blob in self._tops_of[index] else bottom).requires_grad_(need))
             blobs = [blob.tensor().requires_grad_(need)
                      for blob, need in zip(self.of_layers[index], needs.blobs, strict=True)]
             engines, layer.blobs = layer.blobs, blobs
@@ -136,17 +143,17 @@ class StepwiseNet(Net):
         if self.watch is not None:
             self.watch(layer, bottoms, tops)
         self._runs[index] = Run(bottoms, blobs, tops)
-        return sum(self._keep_top(layer, number, top.detach()) for number, top in enumerate(tops))
+        return sum(self._keep_top(index, number, top.detach()) for number, top in enumerate(tops))
 
-    def _keep_top(self, layer: Layer, index: int, top: torch.Tensor) -> float:
+    def _keep_top(self, index: int, number: int, top: torch.Tensor) -> float:
         """Put a top into its blob, and return the loss that it is."""
-        self._shape_top(layer, index, top.shape)
-        blob = self.stays[layer.param.top[index]]
-        if layer.tops_are_bottom:
-            blob.values = self.stays[layer.param.bottom[0]].values
+        self._shape_top(index, number, top.shape)
+        blob = self._tops_of[index][number]
+        if self.layers[index].tops_are_bottom:
+            blob.values = self._bottoms_of[index][0].values
         else:
             blob.tensor().copy_(top)
-        if index < len(layer.param.loss_weight) and layer.param.loss_weight[index]:
+        if self._loss_weight(index, number):
             return float(torch.dot(top.flatten(), blob.gradient().flatten()))
         return 0.0
 
@@ -175,8 +182,8 @@ class StepwiseNet(Net):
         if run is None or not any(tensor.requires_grad for tensor in (*run.bottoms, *run.blobs)):
             raise layer.error("backward goes through a layer that has not run forward; call forward first")
         tops, seeds = [], []
-        for name, top in zip(layer.param.top, run.tops, strict=True):
-            seed = self.stays[name].gradient()
+        for blob, top in zip(self._tops_of[index], run.tops, strict=True):
+            seed = blob.gradient()
             if top.requires_grad and not (passes_no_gradient(top) and not seed.any()):
                 tops.append(top)
                 seeds.append(seed)
@@ -185,10 +192,13 @@ class StepwiseNet(Net):
         if tops:
             found = torch.autograd.grad(tops, wanted, seeds, retain_graph=True, allow_unused=True)
         gradients = iter(found)
-        for name, bottom in zip(layer.param.bottom, run.bottoms, strict=True):
-            if bottom.requires_grad:
-                gradient = next(gradients)
-                self.stays[name].gradient().copy_(torch.zeros_like(bottom) if gradient is None else gradient)
+        for blob, bottom in zip(self._bottoms_of[index], run.bottoms, strict=True):
+            if not bottom.requires_grad:
+                continue
+            if (gradient := next(gradients)) is not None:
+                blob.gradient().copy_(gradient)
+            elif not tops:  # Silence, for one; where none goes to the bottom alone, its diff is left alone
+                blob.gradient().zero_()
         for blob, tensor in zip(self.of_layers[index], run.blobs, strict=True):
             if tensor.requires_grad and (gradient := next(gradients)) is not None:
                 blob.gradient().add_(gradient)
