@@ -8,9 +8,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from pipeline.caffe.onnx.pixels import PREFIX
 from pipeline.caffe.onnx.simplify import simplified
-from pipeline.errors import InputError
 
 MOST = float(np.finfo(np.float16).max)  # 65504
+LEAST = float(np.finfo(np.float16).smallest_normal)  # 6.1e-5; below, ever fewer bits are left
 
 # What sums or multiplies many values, or makes large ones of small ones: beyond MOST, or too coarse, in 16 bits.
 FLOAT32_OPERATORS = frozenset({
@@ -22,15 +22,11 @@ MOVING_OPERATORS = frozenset({
 })  # fmt: skip
 
 
-class HalfError(InputError):
-    """A model whose weights half precision cannot hold."""
-
-
 def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
     """The model with float16 weights and activations; inputs and outputs, and what FLOAT32_OPERATORS do, stay float32.
 
-    So do whole numbers: places and indices, which float16 counts to 2048 only. Raises HalfError naming the weights
-    that are beyond float16.
+    So do whole numbers, places and indices, which float16 counts to 2048 only, and operators with constants the
+    largest of which is beyond float16 or all but 0 in it.
     """
     simple = simplified(model)
     graph = simple.graph
@@ -79,10 +75,7 @@ class _Halves:
 
     def add(self, node: onnx.NodeProto) -> None:
         """Add a node, half where it may be."""
-        floats = [name for name in (*node.input, *node.output) if self.types.get(name) == TensorProto.FLOAT]
-        stays = node.op_type in FLOAT32_OPERATORS or node.name.startswith(PREFIX)
-        if not floats or stays or self.whole.intersection(node.output) or (node.op_type == "Cast"
-                                                                          and node.output[0] not in floats):
+        if self._stays(node):
             for name in _taken(node):
                 self._in_full(name)
             self._append(node, [self.full.get(name, name) for name in node.input], list(node.output))
@@ -97,14 +90,21 @@ class _Halves:
                 if name in self.outputs:
                     self._in_full(name)
 
+    def _stays(self, node: onnx.NodeProto) -> bool:
+        """Whether a node's numbers are not to be half."""
+        floats = [name for name in (*node.input, *node.output) if self.types.get(name) == TensorProto.FLOAT]
+        return (not floats or node.op_type in FLOAT32_OPERATORS or node.name.startswith(PREFIX)
+                or (node.op_type == "Cast" and node.output[0] not in floats)
+                or bool(self.whole.intersection(node.output))
+                or any(not _holds(self.given[name]) for name in floats if name in self.given))
+
     def _append(self, node: onnx.NodeProto, inputs: list[str], outputs: list[str]) -> None:
-        added = self.nodes.append
         copy = onnx.NodeProto()
         copy.CopyFrom(node)
         copy.input[:], copy.output[:] = inputs, outputs
         if copy.op_type == "Cast" and outputs[0].endswith(":half"):
             copy.attribute[0].i = TensorProto.FLOAT16
-        added(copy)
+        self.nodes.append(copy)
 
     def _in_full(self, name: str) -> None:
         """Make the float32 value of one that is half."""
@@ -137,12 +137,11 @@ def _cast(value: str, result: str, kind: int) -> onnx.NodeProto:
     return helper.make_node("Cast", [value], [result], f"{result}:cast", to=kind)
 
 
+def _holds(tensor: onnx.TensorProto) -> bool:
+    """Whether float16 can tell a tensor's largest value."""
+    largest = float(np.abs(numpy_helper.to_array(tensor)).max(initial=0))
+    return largest == 0 or LEAST <= largest <= MOST
+
+
 def _halved(tensor: onnx.TensorProto, name: str) -> onnx.TensorProto:
-    array = numpy_helper.to_array(tensor)
-    least = float(np.finfo(np.float32).min)
-    largest = float(np.abs(array[array != least]).max(initial=0))  # the least float32, of Pooling, may be -infinity
-    if not largest <= MOST:
-        raise HalfError(f"{tensor.name}: values up to {largest:g} where float16 holds {MOST:g}; export this net in "
-                        "float32")
-    with np.errstate(over="ignore"):
-        return numpy_helper.from_array(array.astype(np.float16), name)
+    return numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float16), name)
