@@ -166,7 +166,7 @@ def test_raw_pixels_of_a_database_are_the_way_back() -> None:
     [
         (Pixels((0, 1)), "channel_swap 0,1 where the 3 channels"),
         (Pixels(mean=np.zeros((3, 8, 8), "f")), r"a mean of shape \(3, 8, 8\) where input 'x' takes images of"),
-        (Pixels(scale=0), "a scale of 0"),
+        (Pixels(scale=0), "raw_scale 1 and scale 0"),
     ],
 )
 def test_pixels_that_do_not_suit_the_input_are_refused(pixels: Pixels, message: str) -> None:

@@ -56,8 +56,9 @@ class Pixels:
         if self.mean is not None and self.mean.shape not in ((1, 1, 1), (shape[1], 1, 1), shape[1:]):
             raise PixelsError(f"a mean of shape {self.mean.shape} where input '{name}' takes images of {shape[1:]}; "
                               "give the mean of this net's own training images, or a value for each channel")
-        if self.raw_scale == 0 or self.scale == 0:
-            raise PixelsError("a scale of 0, which leaves nothing of an image; give another")
+        if not all(np.isfinite(scale) and scale for scale in (self.raw_scale, self.scale)):
+            raise PixelsError(f"raw_scale {self.raw_scale:g} and scale {self.scale:g}, of which nothing comes; give "
+                              "finite numbers other than 0")
 
 
 def with_pixels(model: onnx.ModelProto, pixels: Pixels, *, melt: bool = True) -> onnx.ModelProto:

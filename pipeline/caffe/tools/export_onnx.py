@@ -3,10 +3,10 @@
 import hashlib
 import logging
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pipeline.caffe.onnx.images import Images
     from pipeline.caffe.onnx.pixels import Pixels
 
+Number = TypeVar("Number", int, float)
 Batches = Iterator[tuple[np.ndarray, np.ndarray]]  # a model's inputs, and labels
 
 TOLERANCE = 1e-4  # between ONNX Runtime's outputs and the engine's, relative to the largest
@@ -153,8 +154,10 @@ def _pixels(args: Namespace, net: "Net") -> "Pixels | None":
                      *mean.shape[1:], *cut.shape[1:])
         mean = cut
     elif args.mean:
-        mean = np.array(_numbers(args.mean, "mean", "a file, or numbers"), np.float32)[:, None, None]
-    swap = tuple(int(number) for number in _numbers(args.channel_swap, "channel_swap", "whole numbers"))
+        values = _numbers(args.mean, float, f"-mean {args.mean}: no such file, and no numbers with commas between them")
+        mean = np.array(values, np.float32)[:, None, None]
+    swap = tuple(_numbers(args.channel_swap, int, f"-channel_swap {args.channel_swap}: no whole numbers with commas "
+                          "between them"))
     pixels = Pixels(swap, args.raw_scale, mean, args.scale, np.uint8 if args.input == "uint8" else np.float32)
     pixels.check(name, shape)
     if args.input == "uint8" and args.raw_scale != 1:
@@ -162,12 +165,11 @@ def _pixels(args: Namespace, net: "Net") -> "Pixels | None":
     return pixels
 
 
-def _numbers(text: str, flag: str, expected: str) -> list[float]:
+def _numbers(text: str, kind: Callable[[str], Number], error: str) -> list[Number]:
     try:
-        return [float(part) for part in text.split(",")] if text else []
+        return [kind(part) for part in text.split(",")] if text else []
     except ValueError:
-        raise ExportError(f"-{flag} {text}: neither found nor numbers, where {expected} with commas between them were "
-                          "expected") from None
+        raise ExportError(error) from None
 
 
 def _only_input(net: "Net", what: str) -> str:
