@@ -145,31 +145,34 @@ def _tests(solver: Solver, requests: Requests) -> Generator[Event, None, bool]:
 
     Who resumes a snapshot from amidst tests runs them all: in it the test nets stand where they stood before.
     """
-    saved: list[Snapshot] = []
     before = _states(solver)
-
-    def interrupted() -> bool:
-        while (action := requests()) is Action.SNAPSHOT:
-            now = _states(solver)
-            _restore(solver, before)
-            saved.append(save(solver, solver.param.snapshot_prefix))
-            _restore(solver, now)
-        return action is Action.STOP
-
-    for index in range(len(solver.test_nets)):
+    for index, batches in enumerate(solver.param.test_iter):
         yield TestBegun(solver.iteration, index)
-        means = solver.test(index, interrupted)
-        for snapshot in saved:
-            yield Snapshotted(snapshot)
-        saved.clear()
-        lines = _debug_lines(solver)
-        if means is None:
-            _restore(solver, before)
-            yield TestInterrupted(solver.iteration, index)
-            return True
-        outputs, loss = means
-        yield Tested(solver.iteration, index, outputs, loss, lines)
+        sums: dict[str, torch.Tensor] = {}
+        loss = torch.zeros((), device=solver.net.device)
+        for _ in range(batches):
+            while (action := requests()) is Action.SNAPSHOT:
+                yield Snapshotted(_save_with(solver, before))
+            if action is Action.STOP:
+                _restore(solver, before)
+                _debug_lines(solver)
+                yield TestInterrupted(solver.iteration, index)
+                return True
+            outputs, batch_loss = solver.test_batch(index)
+            sums = {name: sums[name] + value if name in sums else value.clone() for name, value in outputs.items()}
+            loss += batch_loss
+        means = {name: value / batches for name, value in sums.items()}
+        yield Tested(solver.iteration, index, means, loss.item() / max(1, batches), _debug_lines(solver))
     return False
+
+
+def _save_with(solver: Solver, states: list[dict[str, Any]]) -> Snapshot:
+    """Write a snapshot in which the test nets stand in other states than they do."""
+    now = _states(solver)
+    _restore(solver, states)
+    saved = save(solver, solver.param.snapshot_prefix)
+    _restore(solver, now)
+    return saved
 
 
 def _states(solver: Solver) -> list[dict[str, Any]]:

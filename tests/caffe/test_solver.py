@@ -5,7 +5,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 
 from pipeline.caffe.caffe_pb2 import TRAIN, NetParameter, SolverParameter
 from pipeline.caffe.proto import parse_text, read_solver
@@ -206,13 +205,6 @@ def test_snapshots_are_named_after_the_prototxt_by_default(tmp_path: Path) -> No
     assert read_solver(path).snapshot_prefix == str(tmp_path / "lenet_solver")
     path.write_text(f'snapshot_prefix: "{tmp_path}/other"')
     assert read_solver(path).snapshot_prefix == f"{tmp_path}/other"
-
-
-def test_a_test_gives_the_means_of_outputs_and_loss() -> None:
-    made = solver("test_iter: 3 test_interval: 1", NET.replace('top: "loss"', 'top: "loss" loss_weight: 2'))
-    outputs, loss = made.test(0)
-    assert outputs == {"loss": torch.tensor(4.5)}
-    assert loss == 9
 
 
 def test_layer_wise_reduce_is_noted(caplog: pytest.LogCaptureFixture) -> None:

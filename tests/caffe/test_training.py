@@ -118,6 +118,18 @@ def test_who_resumes_from_amidst_a_test_runs_it_from_its_beginning(tmp_path: Pat
         assert interrupted.test_nets[0].state() == whole.test_nets[0].state()
 
 
+def test_a_test_gives_the_means_of_outputs_and_loss(tmp_path: Path) -> None:
+    random = NET.replace("data_filler { value: 1 }", 'data_filler { type: "uniform" }').replace(
+        'top: "loss"', 'top: "loss" loss_weight: 2')
+    made = solver(tmp_path, "max_iter: 1 test_iter: 3 test_interval: 1 random_seed: 1", random)
+    again = solver(tmp_path, "test_iter: 3 test_interval: 1 random_seed: 1", random)
+    tested = next(event for event in solve(made) if isinstance(event, training.Tested))
+    losses = [again.test_batch(0)[0]["loss"].item() for _ in range(3)]
+    assert len(set(losses)) == 3
+    assert tested.outputs["loss"].item() == pytest.approx(sum(losses) / 3)
+    assert tested.loss == pytest.approx(2 * sum(losses) / 3)
+
+
 def test_an_update_tells_its_step_and_what_was_clipped(tmp_path: Path) -> None:
     made = solver(tmp_path, "max_iter: 3 stepvalue: 1 gamma: 1 clip_gradients: 0.5")
     made.param.lr_policy = "multistep"

@@ -203,25 +203,11 @@ class Solver:
         self.losses.append(self.net.loss.item())
         return self.smoothed_loss()
 
-    def test(self, index: int, interrupted: Callable[[], bool] = lambda: False
-             ) -> tuple[dict[str, torch.Tensor], float] | None:
-        """Run test net `index` for its test_iter batches; return its outputs', by name, and its loss's mean.
-
-        None where `interrupted`, which is asked before every batch, said so.
-        """
-        net, batches = self.test_nets[index], self.param.test_iter[index]
-        sums: dict[str, torch.Tensor] = {}
-        loss = torch.zeros((), device=net.device)
-        with torch.no_grad():
-            for _ in range(batches):
-                if interrupted():
-                    return None
-                with DebugInfo(net, self.debug_lines, self.param.debug_info):
-                    outputs = net.forward()
-                for name, value in outputs.items():
-                    sums[name] = sums[name] + value if name in sums else value.clone()
-                loss += net.loss
-        return {name: value / batches for name, value in sums.items()}, loss.item() / max(1, batches)
+    def test_batch(self, index: int) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        """Run a batch of test net `index`; return its outputs, by name, and its loss."""
+        net = self.test_nets[index]
+        with torch.no_grad(), DebugInfo(net, self.debug_lines, self.param.debug_info):
+            return net.forward(), net.loss
 
     def groups(self) -> Iterator[tuple[float, float, list[int]]]:
         """The learnable blobs that have a gradient, by index, grouped by (lr_mult, decay_mult)."""
