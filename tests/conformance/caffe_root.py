@@ -32,20 +32,24 @@ class CaffeRoot:
 
     def run(self, *command: str) -> str:
         """Run a command in the folder; return its output and then its log. Raises RuntimeError when it fails."""
+        process = self.start(*command)
+        output, log = process.communicate()
+        if process.returncode:
+            raise RuntimeError(f"{' '.join(command)}: status {process.returncode}\n{output[-500:]}{log[-3000:]}")
+        return output + log
+
+    def start(self, *command: str) -> "subprocess.Popen[str]":
+        """Start a command in the folder, its process being the one that is returned."""
         enter = ["chroot"] if os.geteuid() == 0 else ["unshare", "--map-root-user", "chroot"]
         inside = f"/{self.folder.relative_to(self.path)}"
-        done = subprocess.run(
-            [*enter, str(self.path), "env", "-C", inside, *command], capture_output=True, text=True, check=False,
-            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "OPENBLAS_NUM_THREADS": "2", "GLOG_logtostderr": "1",
-                 "PYTHONDONTWRITEBYTECODE": "1"})
-        if done.returncode:
-            output = done.stdout[-500:] + done.stderr[-3000:]
-            raise RuntimeError(f"{' '.join(command)}: status {done.returncode}\n{output}")
-        return done.stdout + done.stderr
+        return subprocess.Popen(
+            [*enter, str(self.path), "env", "-C", inside, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            text=True, env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "OPENBLAS_NUM_THREADS": "2",
+                            "GLOG_logtostderr": "1", "PYTHONDONTWRITEBYTECODE": "1"})
 
     def record(self, *arguments: str) -> str:
         """Run record.py in the folder."""
-        for script in ("record.py", "values.py"):
+        for script in ("record.py", "values.py", "python_layers.py"):
             shutil.copy(HERE / script, self.folder)
         return self.run("python3", "record.py", *arguments)
 
