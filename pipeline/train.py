@@ -26,9 +26,9 @@ from pipeline.caffe import glog, snapshot
 from pipeline.caffe.allocation import keep_freed_memory
 from pipeline.caffe.caffe_pb2 import SolverParameter
 from pipeline.caffe.log import TrainingLog
-from pipeline.caffe.net import PRECISIONS
+from pipeline.caffe.net import PRECISIONS, Net
 from pipeline.caffe.proto import read_solver
-from pipeline.caffe.real_caffe import RealCaffe, root_from_environment
+from pipeline.caffe.real_caffe import RealCaffe, add_engine_arguments, root_from_environment
 from pipeline.caffe.solver import get_solver
 from pipeline.caffe.solver.nets import test_nets, train_net, weights
 from pipeline.caffe.training import Action, Event, solve
@@ -36,7 +36,6 @@ from pipeline.console import log
 from pipeline.errors import InputError
 from pipeline.training_metrics import Metrics, plot
 
-ENGINES = ("torch", "caffe")
 DATABASE_FILES = ("data.mdb", "*.ldb", "*.log")  # of an LMDB and of a LevelDB
 
 
@@ -49,13 +48,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, default=2,
                         help="CPU threads; results are the same to the bit for the same number (default 2)")
     add_engine_arguments(parser)
-
-
-def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--engine", choices=ENGINES, default="torch",
-                        help="what computes: torch, or caffe, which is real Caffe (default torch)")
-    parser.add_argument("--caffe", metavar="WHERE", help="where real Caffe is: docker, podman, conda, or a root that "
-                        "docker/caffe-root.sh made (default: the root in CAFFE_ROOT)")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -233,10 +225,11 @@ def _signals(stop: Callable[[], None]) -> Iterator[list[int]]:
 def _keep(folder: Path, param: SolverParameter, metrics: Metrics) -> None:
     final = snapshot.find_snapshots(param.snapshot_prefix)[-1]
     best = metrics.best() or final
-    for source, name in ((best, "best.caffemodel"), (final, "final.caffemodel")):
-        if source.hdf5:  # all that comes after training reads .caffemodels: the one that this net would have written
-            solver.net.copy_from(source.weights)
-            solver.net.save(folder / name)
+    for source, name in ((final, "final.caffemodel"), (best, "best.caffemodel")):
+        if source.hdf5:  # all that comes after training reads .caffemodels: the one that BINARYPROTO would have left
+            net = train_net(param).build(Net)
+            net.copy_from(source.weights)
+            net.save(folder / name)
             continue
         with atomic_file(folder / name) as target, open(source.weights, "rb") as weights:
             shutil.copyfileobj(weights, target)

@@ -100,6 +100,14 @@ def test_a_run_leaves_weights_log_metrics_and_plots(uninterrupted: Path) -> None
         assert len(np.unique(image.reshape(-1, 3), axis=0)) > 10  # curves and words, no blank sheet
 
 
+def test_snapshots_in_hdf5_leave_the_same_caffemodels(uninterrupted: Path, tmp_path: Path, data: Path) -> None:
+    solver = write_run(tmp_path / "hdf5", data, snapshot_format=SolverParameter.HDF5)
+    train(solver, "cpu", threads=1)
+    assert {path.suffix for path in (solver.parent / "snapshots").iterdir()} == {".h5", ".json"}
+    for name in ("best.caffemodel", "final.caffemodel"):
+        assert (solver.parent / name).read_bytes() == (uninterrupted / name).read_bytes()
+
+
 def test_weights_that_a_run_starts_from_are_recorded(uninterrupted: Path, data: Path, tmp_path: Path) -> None:
     solver = write_run(tmp_path / "tuned", data, max_iter=5)
     start = uninterrupted / "final.caffemodel"
