@@ -127,8 +127,6 @@ class Recurrent(Layer):
         outputs = self.param.recurrent_param.num_output
         weight, bias, *blobs = self.blobs
         sequences = graph.shapes[x][1]
-        if sequences == -1 and self.has_static:
-            raise self.error("x_static has no ONNX form here for sequences whose number is only known at run time")
         vectors = graph.node("Reshape", [x, graph.constant([0, 0, weight.shape[1]])])
         inputs = graph.node("Add", [graph.node("MatMul", [vectors, graph.constant(weight.t())]), graph.constant(bias)])
         if self.has_static:

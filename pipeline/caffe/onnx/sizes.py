@@ -11,11 +11,13 @@ from pipeline.caffe.layers import LayerError, Shape
 from pipeline.caffe.layers.data import Input
 from pipeline.caffe.net import Net
 
-FACTORS = ((2, 3, 5, 7, 11), (3, 5, 7, 11, 13))  # by axis: primes, so that no axis stands in for another unseen
-MAX_AXES = len(FACTORS[0])  # beyond, sizes are those of the prototxt
-MAX_CHOSEN_INPUTS = 6  # of more inputs, an axis changes in all or in none
+FACTORS = ((2, 3, 5, 7, 11, 13), (3, 5, 7, 11, 13, 17))  # by axis: primes, so that none stands in for another unseen
+BATCH = 5  # the factor, by its place, of a batch that is not on the same axis of all inputs
+MAX_AXES = 5  # beyond, sizes are those of the prototxt
+MAX_CHOSEN = 6  # of more inputs, an axis changes in all or in none
 
-Axes = frozenset[tuple[str, int]]  # of inputs, by name
+Axis = tuple[str, int]  # of an input: its name and a number
+Changing = dict[Axis, int]  # with the factors' places
 
 
 def run_time_shapes(net: Net, axes: Collection[int] | None = None) -> dict[str, Shape]:
@@ -24,13 +26,12 @@ def run_time_shapes(net: Net, axes: Collection[int] | None = None) -> dict[str, 
     An axis of an input may change when every layer can be set up with multiples of its size and has blobs of the same
     shapes then. Of several inputs as many change together as can; of `axes`, by number, all unless it says which.
     """
-    changing: Axes = frozenset()
+    wanted = [axis for axis in range(MAX_AXES) if axes is None or axis in axes]
+    changing: Changing = {}
     shapes = [net.shapes] * len(FACTORS)
-    for axis in range(max((len(net.shapes[name]) for name in net.inputs), default=0)):
-        if axis >= MAX_AXES or (axes is not None and axis not in axes):
-            continue
-        for names in _largest_first([name for name in net.inputs if len(net.shapes[name]) > axis]):
-            wider = changing | {(name, axis) for name in names}
+    for together in (*_same_axis(net, wanted), *_batches(net, wanted)):
+        for chosen in _largest_first([axis for axis in together if axis not in changing]):
+            wider = changing | {axis: together[axis] for axis in chosen}
             try:
                 shapes = [_shapes_at(net, wider, factors) for factors in FACTORS]
             except LayerError:
@@ -42,28 +43,43 @@ def run_time_shapes(net: Net, axes: Collection[int] | None = None) -> dict[str, 
             for name, shape in net.shapes.items()}
 
 
+def _same_axis(net: Net, axes: Collection[int]) -> Iterator[Changing]:
+    """Each of the axes, in all inputs that have it."""
+    for axis in axes:
+        yield {(name, axis): axis for name in net.inputs if len(net.shapes[name]) > axis}
+
+
+def _batches(net: Net, axes: Collection[int]) -> Iterator[Changing]:
+    """Axes 0 and 1 of one size: where the batch is, of sequences (T, N, ...) and of what is for all steps (N, ...)."""
+    if not {0, 1} <= set(axes) or len(net.inputs) == 1:
+        return
+    first = [(name, axis) for name in net.inputs for axis in range(min(2, len(net.shapes[name])))]
+    for size in sorted({net.shapes[name][axis] for name, axis in first}):
+        yield {(name, axis): BATCH for name, axis in first if net.shapes[name][axis] == size}
+
+
 def insist_on_any_size(net: Net) -> None:
     """Raise LayerError naming the first layer that does not take images of another height and width."""
     images = [name for name in net.inputs if len(net.shapes[name]) == 4]
     for axis in (2, 3):
         for factors in FACTORS:
-            _shapes_at(net, frozenset((name, axis) for name in images), factors)
+            _shapes_at(net, {(name, axis): axis for name in images}, factors)
 
 
-def _largest_first(names: list[str]) -> Iterator[tuple[str, ...]]:
-    fewest = 1 if len(names) <= MAX_CHOSEN_INPUTS else len(names)
-    for count in range(len(names), fewest - 1, -1):
-        yield from combinations(names, count)
+def _largest_first(axes: list[Axis]) -> Iterator[tuple[Axis, ...]]:
+    fewest = 1 if len(axes) <= MAX_CHOSEN else max(len(axes), 1)
+    for count in range(len(axes), fewest - 1, -1):
+        yield from combinations(axes, count)
 
 
-def _shapes_at(net: Net, changing: Axes, factors: tuple[int, ...]) -> dict[str, Shape]:
+def _shapes_at(net: Net, changing: Changing, factors: tuple[int, ...]) -> dict[str, Shape]:
     """The blobs' shapes with the `changing` axes of inputs that many times as long. Raises LayerError."""
     shapes: dict[str, Shape] = {}
     with torch.device("meta"):  # blobs have shapes there, and no values
         for layer in net.layers:
             if isinstance(layer, Input):
                 for name in layer.param.top:
-                    shapes[name] = tuple(size * factors[axis] if (name, axis) in changing else size
+                    shapes[name] = tuple(size * factors[changing[name, axis]] if (name, axis) in changing else size
                                          for axis, size in enumerate(net.shapes[name]))
                 continue
             param = LayerParameter()
