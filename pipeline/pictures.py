@@ -1,6 +1,10 @@
 """Pictures: read from files nobody vouches for, and written by the thousand."""
 
+import io
+
 import numpy as np
+
+MAX_PIXELS = 1 << 26  # of a picture that is_huge lets through: 200 MB as colour
 
 
 def decode(data: bytes, mode: int) -> np.ndarray | None:
@@ -14,6 +18,20 @@ def decode(data: bytes, mode: int) -> np.ndarray | None:
         return cv2.imdecode(np.frombuffer(data, np.uint8), mode) if data else None
     except cv2.error:
         return None
+
+
+def is_huge(data: bytes) -> bool:
+    """Whether the head of a PNG, JPEG or other picture declares more than MAX_PIXELS; it is not decoded for that."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            width, height = image.size
+    except Image.DecompressionBombError:
+        return True
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError):
+        return False  # OpenCV may know better, and has a limit of its own
+    return width * height > MAX_PIXELS
 
 
 def encode_png(image: np.ndarray) -> bytes:

@@ -3,7 +3,7 @@
 from collections.abc import Collection
 
 from pipeline.caffe.caffe_pb2 import LayerParameter, NetParameter, NetStateRule, Phase
-from pipeline.caffe.layers import LAYERS, LayerError
+from pipeline.caffe.layers import LAYERS, Layer, LayerError
 from pipeline.console import log
 
 
@@ -108,7 +108,7 @@ def _splitter(layer: str, blob: str, index: int, count: int, loss_weight: float)
     return splitter
 
 
-def layer_class(layer: LayerParameter) -> type:
+def layer_class(layer: LayerParameter) -> type[Layer]:
     """The class of a layer's type. Raises LayerError when it is unknown."""
     if layer.type not in LAYERS:
         raise LayerError(layer.name, f"type '{layer.type}' is unknown; the engine has {', '.join(sorted(LAYERS))}")

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.errors import InputError
-from pipeline.pictures import decode
+from pipeline.pictures import MAX_PIXELS, decode, is_huge
 
 # cv2's flags, which is imported only where a picture is decoded. Both turn a photo upright as its EXIF says.
 IMREAD_GRAYSCALE = 0
@@ -27,6 +27,8 @@ def read_image(data: bytes, name: str, *, color: bool, height: int = 0, width: i
     """
     import cv2
 
+    if is_huge(data):
+        raise ImageFileError(f"{name}: more than the {MAX_PIXELS} pixels that are read; make it smaller")
     image = decode(data, IMREAD_COLOR if color else IMREAD_GRAYSCALE)
     if image is None:
         raise ImageFileError(f"{name}: no picture that OpenCV can read; is the file damaged?")

@@ -1,6 +1,7 @@
 """ImageData: what is drawn at random, what a resumed run sees, and lists and pictures that are none."""
 
 import logging
+import zlib
 from pathlib import Path
 
 import cv2
@@ -108,6 +109,13 @@ def test_a_photo_is_turned_upright_as_its_exif_says(tmp_path: Path) -> None:
     assert (data[:, 20:] < 50).all()
 
 
+def declaring(width: int, height: int) -> bytes:
+    """A small PNG whose head declares that size."""
+    png = cv2.imencode(".png", np.zeros((9, 9), np.uint8))[1].tobytes()
+    head = b"IHDR" + width.to_bytes(4, "big") + height.to_bytes(4, "big") + png[24:29]
+    return png[:12] + head + zlib.crc32(head).to_bytes(4, "big") + png[33:]
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -124,12 +132,14 @@ def test_a_photo_is_turned_upright_as_its_exif_says(tmp_path: Path) -> None:
         ("text.png 0\n", r"list\.txt:1: text.png: no picture that OpenCV can read"),
         ("empty.png 0\n", r"list\.txt:1: empty.png: no picture"),
         ("truncated.png 0\n", r"list\.txt:1: truncated.png: no picture"),
+        ("huge.png 0\n", r"list\.txt:1: huge.png: more than the 67108864 pixels"),
     ],
 )
 def test_a_list_or_picture_that_is_none_is_named(tmp_path: Path, text: str, said: str) -> None:
     (tmp_path / "text.png").write_text("no picture")
     (tmp_path / "empty.png").touch()
     (tmp_path / "truncated.png").write_bytes(cv2.imencode(".png", np.zeros((9, 9), np.uint8))[1].tobytes()[:30])
+    (tmp_path / "huge.png").write_bytes(declaring(30_000, 30_000))
     (tmp_path / "list.txt").write_text(text)
     with pytest.raises(ImageFileError, match=said):
         image_net(tmp_path / "list.txt", f'root_folder: "{tmp_path}/"')

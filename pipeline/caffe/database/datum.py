@@ -1,6 +1,5 @@
 """Datums: Caffe's records, an image with its label. Raw bytes, floats, or an encoded picture."""
 
-import io
 import math
 
 import numpy as np
@@ -8,13 +7,12 @@ from google.protobuf.message import DecodeError
 
 from pipeline.caffe.caffe_pb2 import Datum
 from pipeline.errors import InputError
-from pipeline.pictures import decode
+from pipeline.pictures import MAX_PIXELS, decode, is_huge
 
 # cv2's flags; it is imported only where a picture is decoded.
 IMREAD_UNCHANGED = -1
 IMREAD_GRAYSCALE = 0
 IMREAD_COLOR = 1
-MAX_PIXELS = 1 << 26  # of an encoded picture: 200 MB as colour
 
 
 class DatabaseError(InputError):
@@ -51,28 +49,14 @@ def datum_to_array(datum: Datum, name: str, mode: int = IMREAD_UNCHANGED) -> np.
 
 
 def _decode(data: bytes, name: str, mode: int) -> np.ndarray:
-    _refuse_huge(data, name)
+    if is_huge(data):
+        raise DatabaseError(f"{name}: an encoded image of more than the {MAX_PIXELS} pixels that are read; make the "
+                            "database again from smaller images")
     image = decode(data, mode)
     if image is None or image.dtype != np.uint8:
         raise DatabaseError(f"{name}: no readable image of 8 bits, where the Datum says encoded; make the database "
                             "again")
     return np.atleast_3d(image).transpose(2, 0, 1)
-
-
-def _refuse_huge(data: bytes, name: str) -> None:
-    """Raise DatabaseError for a picture whose head declares more than MAX_PIXELS, before any memory is taken for it."""
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            width, height = image.size
-    except Image.DecompressionBombError as error:
-        raise DatabaseError(f"{name}: {error}; make the database again from smaller images") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError):
-        return  # OpenCV may know better, and has a limit of its own
-    if width * height > MAX_PIXELS:
-        raise DatabaseError(f"{name}: an encoded image of {width}x{height} pixels where at most {MAX_PIXELS} are read; "
-                            "make the database again from smaller images")
 
 
 def images_of_equal_form(values: list[bytes], shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray] | None:

@@ -220,7 +220,8 @@ class WindowData(ListedData):
                                  "fg_threshold, bg_threshold and fg_fraction")
         self.cached: dict[int, bytes] = {}
         self.random = np.random.Generator(np.random.PCG64(self.draw_seed()))
-        return [(param.batch_size, CHANNELS, size, size), (param.batch_size,)]
+        self.shapes = [(param.batch_size, CHANNELS, size, size), (param.batch_size,)]
+        return self.shapes
 
     def mean_of(self, transform: TransformationParameter, size: int) -> np.ndarray:
         """What is subtracted from a crop, (3, 1, 1) or (3, size, size): of a mean file the part that Caffe takes."""
