@@ -1,5 +1,8 @@
 """HDF5: snapshots gone on from to the bit, rows of files, and files that are damaged or ask for too much."""
 
+import signal
+import subprocess
+import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -17,7 +20,6 @@ from pipeline.caffe.layers import LayerError
 from pipeline.caffe.net import Net, WeightsError, build_net
 from pipeline.caffe.proto import BinaryError, PrototxtError, parse_text, read_weights
 from pipeline.caffe.solver import SOLVERS, Solver, get_solver
-from pipeline.caffe.solver.errors import SolverError
 
 NET = """
 layer { name: "x" type: "DummyData" top: "x" top: "y" dummy_data_param { shape { dim: 4 dim: 2 dim: 3 dim: 5 }
@@ -377,7 +379,16 @@ def test_no_memory_is_taken_for_what_a_file_cannot_hold(tmp_path: Path) -> None:
     assert "compressed several times" in refused(path, "twice")
 
 
-def test_deep_groups_and_many_files_do_no_harm(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("work", "ended"), [("while True: pass", -signal.SIGPROF), ("bytearray(1 << 30)", 1), ("bytearray(1 << 20)", 0)]
+)
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux limits a process's memory")
+def test_the_reading_process_has_little_time_and_memory(work: str, ended: int) -> None:
+    code = f"from pipeline.caffe.hdf5_process import limit\nlimit(0, 0)\n{work}"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == ended
+
+
+def test_deep_groups_do_no_harm(tmp_path: Path) -> None:
     path = tmp_path / "x.h5"
     depth = 3000
     with h5py.File(path, "w") as file:
@@ -399,8 +410,3 @@ def test_large_datasets_are_read_in_slabs(tmp_path: Path) -> None:
     with HDF5Reader(tmp_path / "x.h5") as file:
         for name in ("plain", "chunked", "wide"):
             assert np.array_equal(file.array(name), values.reshape(file.array(name).shape).astype(np.float32))
-
-
-def test_a_training_with_hdf5_needs_no_prefix_unless_it_saves() -> None:
-    with pytest.raises(SolverError, match="snapshot_prefix"):
-        solver(fields="snapshot: 1")
