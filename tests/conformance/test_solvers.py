@@ -190,12 +190,7 @@ def test_logs_as_caffe(name: str, folder: Path) -> None:
     ours, caffe = messages(Path("train.log").read_text()), messages((SOLVERS / f"{name}.txt").read_text())
     assert [words for words, _ in ours] == [words for words, _ in caffe]
     for (words, numbers), (_, expected) in zip(ours, caffe, strict=True):
-        if words != SHARED_GRADIENT:
-            np.testing.assert_allclose(numbers, expected, rtol=1e-4, err_msg=words)
-
-
-# Caffe has only the gradient of the layers behind by then, torch only that of all layers that share the weight.
-SHARED_GRADIENT = "    [Backward] Layer ip3, param blob N diff: N"
+        np.testing.assert_allclose(numbers, expected, rtol=1e-4, err_msg=words)
 
 
 def messages(log: str) -> list[tuple[str, list[float]]]:

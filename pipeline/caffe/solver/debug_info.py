@@ -1,5 +1,7 @@
 """What debug_info logs: mean absolute values of all blobs and gradients (caffe/net.cpp, ForwardDebugInfo and on)."""
 
+from collections import Counter
+
 import torch
 
 from pipeline.caffe.layers import Layer
@@ -7,27 +9,53 @@ from pipeline.caffe.net import Net
 
 
 class DebugInfo:
-    """Appends Caffe's lines of what `net` does in the block to `lines`; does nothing unless `wanted`.
-
-    Of a weight that layers share, torch tells the sum of their gradients only: it stands at each of them.
-    """
+    """Appends Caffe's lines of what `net` does in the block to `lines`; does nothing unless `wanted`."""
 
     def __init__(self, net: Net, lines: list[str], wanted: bool) -> None:
         self.net = net
         self.lines = lines
         self.wanted = wanted
         self.gradients: dict[tuple[str, int], torch.Tensor] = {}  # of bottoms, by layer and index
+        self.shared: dict[tuple[str, int], torch.Tensor] = {}  # by layer and index, weights that other layers have too
+        self.parts: dict[tuple[str, int], torch.Tensor] = {}  # each layer's own part of their gradients
+        self.sums: dict[torch.Tensor, torch.Tensor] = {}  # by weight, what Caffe has of its gradient so far
 
     def __enter__(self) -> "DebugInfo":
         if self.wanted:
             self.net.watch = self._forward
+            if torch.is_grad_enabled():
+                self._part_shared()
         return self
 
     def __exit__(self, *error: object) -> None:
         if self.wanted:
             self.net.watch = None
+            for layer in self.net.layers:
+                layer.blobs = [self.shared.get((layer.param.name, index), blob)
+                               for index, blob in enumerate(layer.blobs)]  # fmt: skip
             if self.gradients:
                 self._backward()
+
+    def _part_shared(self) -> None:
+        """Lend each layer that shares a weight a view of its own: torch sums gradients only behind it."""
+        users = Counter(_leaf(blob) for layer in self.net.layers for blob in layer.blobs if blob.requires_grad)
+        for layer in self.net.layers:
+            for index, blob in enumerate(layer.blobs):
+                if users[_leaf(blob)] < 2:
+                    continue
+                place, leaf = (layer.param.name, index), _leaf(blob)
+                self.shared[place] = blob
+                before = torch.zeros_like(leaf) if leaf.grad is None else leaf.grad  # with an iter_size
+                self.sums[leaf] = before.detach().reshape(-1).clone()
+                layer.blobs[index] = view = blob.view_as(blob)
+                view.register_hook(lambda gradient, place=place: self.parts.update({place: gradient}))
+
+    def _gradient(self, place: tuple[str, int], blob: torch.Tensor) -> torch.Tensor | None:
+        """A blob's gradient as Caffe has it when it is through with the layer: without those of the layers before."""
+        leaf = _leaf(blob)
+        if place in self.parts:
+            self.sums[leaf] = self.sums[leaf] + self.parts[place].reshape(-1)
+        return self.sums.get(leaf, leaf.grad)
 
     def _forward(self, layer: Layer, bottoms: list[torch.Tensor], tops: list[torch.Tensor]) -> None:
         name = layer.param.name
@@ -43,8 +71,7 @@ class DebugInfo:
     def _backward(self) -> None:
         for layer in reversed(self.net.layers):
             name = layer.param.name
-            parameters = [(index, leaf.grad) for index, blob in enumerate(layer.blobs)
-                          if (leaf := blob if blob.is_leaf else blob._base) is not None]
+            parameters = [(index, self._gradient((name, index), blob)) for index, blob in enumerate(layer.blobs)]
             reached = [index for index in range(len(layer.param.bottom)) if (name, index) in self.gradients]
             if not reached and all(gradient is None for _, gradient in parameters):
                 continue
@@ -60,6 +87,11 @@ class DebugInfo:
         (data_1, data_2), (diff_1, diff_2) = _norms(blobs), _norms(gradients)
         self.lines.append(f"    [Backward] All net params (data, diff): L1 norm = ({data_1:.6g}, {diff_1:.6g}); "
                           f"L2 norm = ({data_2:.6g}, {diff_2:.6g})")
+
+
+def _leaf(blob: torch.Tensor) -> torch.Tensor:
+    """The blob that the solver owns: a PERMISSIVE sharer sees it in another shape."""
+    return blob if blob._base is None else blob._base
 
 
 def _mean(blob: torch.Tensor) -> str:
