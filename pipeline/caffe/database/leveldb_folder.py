@@ -57,7 +57,10 @@ class LevelDBFolder:
         opened = _opened.get(identity)
         if opened is None:
             refuse_locked(folder / "LOCK")  # not while it is open here: closing the file would end the lock
-            _check_files(folder)
+            try:
+                _check_files(folder)
+            except OSError as error:
+                raise DatabaseError(f"{error.filename}: cannot be read: {error.strerror}") from None
             with _leveldb_errors(folder, "a LevelDB is read only where its folder may be written to: copy it there"):
                 opened = _Opened(folder)
             _opened[identity] = opened

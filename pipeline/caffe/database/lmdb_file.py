@@ -12,6 +12,7 @@ form of 64-bit, little-endian machines).
 
 import os
 import struct
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
@@ -77,7 +78,11 @@ class LMDBFile:
             raise DatabaseError(f"{folder}: no data.mdb inside, where an LMDB was expected; make it with "
                                 "convert_imageset")
         refuse_locked(folder / "lock.mdb")
-        self._file = self.path.open("rb", buffering=0)
+        try:
+            self._descriptor = os.open(self.path, os.O_RDONLY)
+        except OSError as error:
+            raise DatabaseError(f"{self.path}: cannot be read: {error.strerror}") from None
+        self._closing = weakref.finalize(self, os.close, self._descriptor)
         try:
             self._meta = self._read_meta()
             self._pages = _run_heads(self._meta.page_size)
@@ -89,7 +94,7 @@ class LMDBFile:
         return self._meta.entries
 
     def close(self) -> None:
-        self._file.close()
+        self._closing()
 
     def records(self, skip: int = 0) -> Iterator[tuple[bytes, bytes]]:
         """Keys and values in the order of the keys, the first `skip` left out without reading their values."""
@@ -110,7 +115,7 @@ class LMDBFile:
                                 "again")
 
     def _read_meta(self) -> _Meta:
-        size = os.fstat(self._file.fileno()).st_size
+        size = os.fstat(self._descriptor).st_size
         first = self._read_meta_page(0)
         second = self._read_meta_page(first.page_size)
         meta = max(first, second)
@@ -125,7 +130,7 @@ class LMDBFile:
         return meta
 
     def _read_meta_page(self, offset: int) -> _Meta:
-        data = os.pread(self._file.fileno(), PAGE_HEAD.size + META.size, offset)
+        data = os.pread(self._descriptor, PAGE_HEAD.size + META.size, offset)
         if len(data) == PAGE_HEAD.size + META.size:
             _, _, kind, _, _ = PAGE_HEAD.unpack_from(data)
             magic, version, free, main, last_page, transaction = META.unpack_from(data, PAGE_HEAD.size)
@@ -146,7 +151,7 @@ class LMDBFile:
 
     def _read(self, page: int, size: int) -> bytes:
         try:
-            data = os.pread(self._file.fileno(), size, page * self._meta.page_size)
+            data = os.pread(self._descriptor, size, page * self._meta.page_size)
         except OSError as error:
             raise DatabaseError(f"{self.path}: page {page} cannot be read: {error.strerror}") from None
         self._expect(len(data) == size, page, "more of the file")
@@ -221,8 +226,10 @@ class LMDBFile:
         ends = starts + counts
         self._expect(ends.max() <= limit, page, "overflow pages in the file")
         between = starts[1:] - ends[:-1]
-        enough = counts.cumsum() * page_size // PIECE_BYTES
-        cuts = np.flatnonzero((between < 0) | (between > PAGES_BETWEEN) | (enough[1:] != enough[:-1])) + 1
+        large = counts * page_size > PIECE_BYTES
+        enough = (counts * page_size).cumsum() // PIECE_BYTES
+        apart = (between < 0) | (between > PAGES_BETWEEN) | (enough[1:] != enough[:-1]) | large[1:] | large[:-1]
+        cuts = np.flatnonzero(apart) + 1
         for cut, other in pairwise([0, *cuts.tolist(), len(starts)]):
             run = starts[cut:other]
             start = int(run[0])
