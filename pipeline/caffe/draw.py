@@ -14,9 +14,9 @@ import torch
 from google.protobuf.message import Message
 
 from pipeline.atomic import atomic_file
-from pipeline.caffe.caffe_pb2 import TEST, TRAIN, LayerParameter, NetParameter, Phase
+from pipeline.caffe.caffe_pb2 import TEST, TRAIN, FillerParameter, LayerParameter, NetParameter, Phase
 from pipeline.caffe.graph import filter_layers, layer_class
-from pipeline.caffe.layers import LAYERS, Shape
+from pipeline.caffe.layers import LAYERS, Layer, Shape
 from pipeline.console import log
 from pipeline.errors import InputError
 
@@ -96,6 +96,9 @@ def to_dot(net: NetParameter, rankdir: str, phase: Phase | None = None, *, displ
     if len(net.layer) > MAX_LAYERS:
         raise DrawError(f"net '{net.name}' has {len(net.layer)} layers; up to {MAX_LAYERS} can be drawn")
     layers = list(net.layer if phase is None else filter_layers(net, phase, 0, ()).layer)
+    if not layers:
+        where = "" if phase is None else f" in phase {Phase.Name(phase)}"
+        raise DrawError(f"net '{net.name}' has no layers{where}")
     boxes, arrows = _arrange(layers, _shapes(layers))
     yield f"digraph {graphviz.quoting.quote(net.name or 'Net')} {{\n"
     yield (f'  graph [rankdir={rankdir} nodesep=0.3 ranksep=0.35 pad=0.3 bgcolor=white dpi=110 fontname="{FONT}" '
@@ -107,7 +110,12 @@ def to_dot(net: NetParameter, rankdir: str, phase: Phase | None = None, *, displ
         label = "".join(_rows(box, phase, display_lrm=display_lrm))
         yield f'  n{number} [fillcolor="{fill}" color="{line}" label=<<TABLE BORDER="0" CELLBORDER="0" '
         yield f'CELLSPACING="2" CELLPADDING="1">{label}</TABLE>>]\n'
+    for blob in dict.fromkeys(blob for source, _, blob in arrows if source is None):
+        yield f'  "blob {_quoted(blob)}" [label="{_quoted(blob)}" shape=plaintext style=""]\n'
     for source, target, blob in arrows:
+        if source is None:
+            yield f'  "blob {_quoted(blob)}" -> n{target} [style=dashed]\n'
+            continue
         # Where a layer has one top, the arrow needs no name.
         label = f' [label=" {_quoted(blob)} "]' if len(boxes[source].layer.top) > 1 else ""
         yield f"  n{source} -> n{target}{label}\n"
@@ -116,14 +124,14 @@ def to_dot(net: NetParameter, rankdir: str, phase: Phase | None = None, *, displ
 
 def _arrange(
     layers: Sequence[LayerParameter], shapes: Sequence[Mapping[str, Shape]]
-) -> tuple[list[_Box], list[tuple[int, int, str]]]:
-    """Boxes, and arrows from box to box with their blobs.
+) -> tuple[list[_Box], list[tuple[int | None, int, str]]]:
+    """Boxes, and arrows from box to box with their blobs; from None where no layer makes the blob.
 
     In a net of all phases a blob may have several makers, one a phase. A layer that works in place joins the box of its
     bottom's maker when nothing else reads what was there before, so that the arrows still tell the order.
     """
     boxes: list[_Box] = []
-    arrows: list[tuple[int, int, str]] = []
+    arrows: list[tuple[int | None, int, str]] = []
     makers: dict[str, list[int]] = {}
     read: set[str] = set()
     for layer, known in zip(layers, shapes, strict=True):
@@ -135,8 +143,8 @@ def _arrange(
         number = len(boxes)
         boxes.append(_Box(layer, [known.get(top) for top in layer.top]))
         for bottom in layer.bottom:
-            arrows += [(source, number, bottom) for source in makers.get(bottom, [])
-                       if _phases(boxes[source].layer) & _phases(layer)]
+            sources = [source for source in makers.get(bottom, []) if _phases(boxes[source].layer) & _phases(layer)]
+            arrows += [(source, number, bottom) for source in sources] or [(None, number, bottom)]
             read.add(bottom)
         for top in layer.top:
             # A second maker is one of another phase, unless it has read the blob.
@@ -156,10 +164,10 @@ def _shapes(layers: Sequence[LayerParameter]) -> list[dict[str, Shape]]:
             try:
                 copy = LayerParameter()
                 copy.CopyFrom(param)
-                layer = layer_class(copy)(copy, torch.Generator())
-                layer.add_blob = lambda shape, _, blobs=layer.blobs: blobs.append(torch.empty(shape, device="meta"))
+                planned = type("Planned", (layer_class(copy),), {"add_blob": _plan_blob})
+                layer = planned(copy, torch.Generator())
                 tops = dict(zip(param.top, layer.setup([shapes[bottom] for bottom in param.bottom]), strict=True))
-            except (InputError, OSError) as error:
+            except (InputError, OSError, RuntimeError) as error:  # RuntimeError: sizes that torch does not take
                 if not unknown:
                     log.warning("shapes are not drawn from layer '%s' on: %s", param.name, error)
                 unknown = True
@@ -168,6 +176,11 @@ def _shapes(layers: Sequence[LayerParameter]) -> list[dict[str, Shape]]:
         shapes.update(tops)
         found.append(tops)
     return found
+
+
+def _plan_blob(layer: Layer, shape: Shape, _: FillerParameter) -> None:
+    """Stands in for Layer.add_blob: a blob of that shape, without memory."""
+    layer.blobs.append(torch.empty(shape, device="meta"))
 
 
 def _rows(box: _Box, phase: Phase | None, *, display_lrm: bool) -> Iterator[str]:

@@ -78,6 +78,19 @@ def test_all_phases_are_joined_where_both_layers_are_in_one() -> None:
     assert {source for source, target, _ in arrows if target == "conv"} == {"test", "train"}
 
 
+def test_blobs_that_no_layer_makes_are_drawn_by_name() -> None:
+    net = parse_text('layer { name: "a" type: "Nose" bottom: "x" bottom: "y" top: "z" }', NetParameter, "net")
+    text = "".join(to_dot(net, "TB"))
+    assert re.findall(r'"(.*)" -> n0 \[style=dashed\]', text) == ["blob x", "blob y"]
+
+
+@pytest.mark.parametrize(("text", "error"), [("", "net 'N' has no layers$"), (
+    'layer { name: "a" type: "ReLU" include { phase: TRAIN } }', "net 'N' has no layers in phase TEST$")])
+def test_a_net_without_layers_is_refused(text: str, error: str) -> None:
+    with pytest.raises(InputError, match=error):
+        "".join(to_dot(parse_text(f'name: "N" {text}', NetParameter, "net"), "TB", TEST if text else None))
+
+
 def test_unknown_shapes_are_told_and_left_out(caplog: pytest.LogCaptureFixture) -> None:
     boxes, _ = drawing(TRAIN)
     assert "fc" in boxes
