@@ -249,7 +249,7 @@ class LMDBFile:
 
 
 def _run_heads(size: int) -> np.dtype:
-    """Of records of `size` bytes that begin like an overflow page: its number, kind, and of how many pages the run is."""
+    """Records of `size` bytes that begin as an overflow page does: its number, its kind, and the pages of its run."""
     return np.dtype({"names": ["number", "kind", "pages"], "formats": ["<u8", "<u2", "<u4"], "offsets": [0, 10, 12],
                      "itemsize": size})  # fmt: skip
 
