@@ -8,8 +8,9 @@ import onnxruntime
 import pytest
 import torch
 
-from pipeline.caffe.caffe_pb2 import TEST, NetParameter
+from pipeline.caffe.caffe_pb2 import TEST, LayerParameter, NetParameter
 from pipeline.caffe.layers import LAYERS, Layer, LayerError
+from pipeline.caffe.layers.pooling import Pooling
 from pipeline.caffe.net import Net, build_net
 from pipeline.caffe.onnx import quantise_weights, to_onnx
 from pipeline.caffe.proto import parse_text
@@ -379,6 +380,19 @@ def test_images_of_any_size_where_the_layer_allows_them(name: str) -> None:
     for height, width in ((9, 8), (5, 6), (7, 12), (10, 11), (13, 21)):
         shape = (2, 6, height, width)
         assert_agrees(net, runtime, x=np.random.default_rng(0).uniform(size=shape).astype("f"))
+
+
+def test_pooling_of_any_size_has_as_many_windows_as_of_that_size() -> None:
+    numbers = ((kernel, stride, pad, mode) for kernel in range(1, 6) for stride in range(1, 7)
+               for pad in range(kernel) for mode in ("CEIL", "FLOOR"))  # fmt: skip
+    for kernel, stride, pad, mode in numbers:
+        param = f"kernel_size: {kernel} stride: {stride} pad: {pad} round_mode: {mode}"
+        layer = f'name: "it" type: "Pooling" bottom: "x" top: "y" pooling_param {{ {param} }}'
+        pooling = Pooling(parse_text(layer, LayerParameter, "case"), torch.Generator())
+        pooling.setup([(1, 1, 5, 5)])
+        end, _ = pooling.ends((-1, -1))
+        for size in range(max(1, kernel - 2 * pad), 25):
+            assert (size + pad + end - kernel) // stride + 1 == pooling.pooled((size, size))[0], (param, size)
 
 
 def test_crop_follows_the_second_bottom_at_any_size() -> None:

@@ -155,6 +155,16 @@ def test_the_graph_does_to_pixels_what_transformer_does(conv: str, pixels: Pixel
     np.testing.assert_allclose(got, net.forward(x=x)["prob"].detach(), atol=1e-5)
 
 
+def test_pixels_before_a_net_that_takes_any_channels() -> None:
+    net = net_of("""
+        layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 1 dim: 3 dim: 8 dim: 8 } } }
+        layer { name: "pool" type: "Pooling" bottom: "x" top: "y" pooling_param { kernel_size: 2 stride: 2 } }""")
+    raw = np.random.default_rng(0).uniform(size=(2, 3, 9, 7)).astype("f")
+    for pixels in (Pixels((2, 0, 1), 1, MEAN_VALUES), Pixels(scale=2)):
+        (got,) = run(with_pixels(to_onnx(net), pixels), x=raw)
+        np.testing.assert_allclose(got, net.forward(x=pixels(raw))["y"], atol=1e-4)
+
+
 def test_raw_pixels_of_a_database_are_the_way_back() -> None:
     images = np.random.default_rng(0).integers(0, 256, (2, 3, 4, 4), dtype=np.uint8)
     pixels = Pixels((2, 0, 1), 255, MEAN_VALUES, 0.5)
@@ -184,3 +194,18 @@ def test_another_runtime_answers_alike() -> None:
     other = cv2.dnn.readNetFromONNX(np.frombuffer(model.SerializeToString(), np.uint8))
     other.setInput(x)
     np.testing.assert_allclose(other.forward(), want, atol=1e-5)
+
+
+@pytest.mark.parametrize("level", ["DISABLE_ALL", "ENABLE_BASIC", "ENABLE_EXTENDED", "ENABLE_ALL"])
+def test_every_optimisation_level_answers_alike(level: str) -> None:
+    net = classifier("pad: 1")
+    random = np.random.default_rng(0)
+    x = random.standard_normal((4, 3, 16, 16)).astype("f")
+    want = net.forward(x=x)["prob"].detach().numpy()
+    model = to_onnx(net)
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, f"ORT_{level}")
+    options.log_severity_level = 3
+    for made, tolerance in ((model, 1e-5), (to_half(model), 2e-3), (quantise(model, [x]), 0.1)):
+        runtime = onnxruntime.InferenceSession(made.SerializeToString(), options)
+        np.testing.assert_allclose(runtime.run(None, {"x": x})[0], want, atol=tolerance)

@@ -30,7 +30,7 @@ def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
     """
     simple = simplified(model)
     graph = simple.graph
-    halves = _Halves(graph)
+    halves = _Halves(simple)
     for node in list(graph.node):
         halves.add(node)
     del graph.node[:]
@@ -47,17 +47,18 @@ def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
 class _Halves:
     """The nodes of a graph again, each in its precision, with casts where a value is needed in the other one."""
 
-    def __init__(self, graph: onnx.GraphProto) -> None:
+    def __init__(self, model: onnx.ModelProto) -> None:
+        graph = model.graph
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[onnx.TensorProto] = []
         self.given = {tensor.name: tensor for tensor in graph.initializer}
-        inferred = onnx.shape_inference.infer_shapes(helper.make_model(graph)).graph
+        inferred = onnx.shape_inference.infer_shapes(model).graph
         self.types = {value.name: value.type.tensor_type.elem_type
                       for value in (*inferred.input, *inferred.value_info, *inferred.output)}
         self.types |= {tensor.name: tensor.data_type for tensor in graph.initializer}
         self.outputs = {value.name for value in graph.output}
         self.half: dict[str, str] = {}  # of a float32 value, its half
-        self.full: dict[str, str] = {}  # of a value that is half, the float32 one
+        self.only_half: set[str] = set()
         self.whole = self._whole_numbers(graph.node)
 
     def _whole_numbers(self, nodes: Iterable[onnx.NodeProto]) -> set[str]:
@@ -78,7 +79,7 @@ class _Halves:
         if self._stays(node):
             for name in _taken(node):
                 self._in_full(name)
-            self._append(node, [self.full.get(name, name) for name in node.input], list(node.output))
+            self._append(node, list(node.input), list(node.output))
             return
         inputs = [self._in_half(name) for name in node.input]
         outputs = [f"{name}:half" if self.types.get(name) == TensorProto.FLOAT else name for name in node.output]
@@ -86,7 +87,7 @@ class _Halves:
         for name, half in zip(node.output, outputs, strict=True):
             if half != name:
                 self.half[name] = half
-                self.full[name] = ""  # not made unless it is needed
+                self.only_half.add(name)
                 if name in self.outputs:
                     self._in_full(name)
 
@@ -107,10 +108,10 @@ class _Halves:
         self.nodes.append(copy)
 
     def _in_full(self, name: str) -> None:
-        """Make the float32 value of one that is half."""
-        if self.full.get(name) == "":
+        """Make the float32 value of one that is only half so far."""
+        if name in self.only_half:
             self.nodes.append(_cast(self.half[name], name, TensorProto.FLOAT))
-            self.full[name] = name
+            self.only_half.remove(name)
 
     def _in_half(self, name: str) -> str:
         """The half of a float value; others as they are."""
@@ -125,12 +126,10 @@ class _Halves:
         return self.half[name]
 
 
-def _taken(node: onnx.NodeProto) -> set[str]:
+def _taken(node: onnx.NodeProto) -> list[str]:
     """The values that a node takes, those that its body sees around it among them."""
-    names = set(node.input)
-    for attribute in node.attribute:
-        names.update(name for inner in attribute.g.node for name in _taken(inner))
-    return names
+    bodies = [inner for attribute in node.attribute for inner in attribute.g.node]
+    return [*node.input, *(name for inner in bodies for name in _taken(inner))]
 
 
 def _cast(value: str, result: str, kind: int) -> onnx.NodeProto:

@@ -72,7 +72,8 @@ def with_pixels(model: onnx.ModelProto, pixels: Pixels, *, melt: bool = True) ->
     changed.CopyFrom(model)
     graph = changed.graph
     value = graph.input[0]
-    channels = value.type.tensor_type.shape.dim[1].dim_value
+    named = max(1, len(pixels.channel_swap), 0 if pixels.mean is None else len(pixels.mean))
+    channels = value.type.tensor_type.shape.dim[1].dim_value or named  # a net without blobs takes any number
     swap = pixels.channel_swap or tuple(range(channels))
     own = np.argsort(swap)  # of a raw channel, its place in the net's order
     factor = np.float64(pixels.raw_scale) * pixels.scale
