@@ -147,6 +147,66 @@ def test_stochastic_pooling_draws_in_proportion_and_averages_in_test() -> None:
     assert bool((x.grad[:, 0, 0, 1] == 0).all())
 
 
+def stochastic_pooling(x: np.ndarray, kernel: tuple[int, int], stride: tuple[int, int], draws: np.ndarray | None
+                       ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """In double precision: tops of (N, C, H, W), and where in each image they were drawn; means without draws."""
+    size = [-(-(whole - window) // step) + 1 for whole, window, step in zip(x.shape[2:], kernel, stride, strict=True)]
+    tops, places = np.zeros((*x.shape[:2], *size)), np.full((*x.shape[:2], *size), -1)
+    for n, c, i, j in np.ndindex(tops.shape):
+        top, left = i * stride[0], j * stride[1]
+        window = x[n, c, top : top + kernel[0], left : left + kernel[1]].astype(np.float64)
+        total = window.sum()
+        if draws is None:
+            tops[n, c, i, j] = (window**2).sum() / total if total else 0
+        if draws is None or not window.size:  # beyond the image
+            continue
+        row, column = divmod(int((window.cumsum() < draws[n, c, i, j] * total).sum()), window.shape[1])
+        tops[n, c, i, j] = window[row, column]
+        places[n, c, i, j] = (top + row) * x.shape[3] + left + column
+    return tops, places
+
+
+@pytest.mark.parametrize(
+    ("param", "kernel", "stride"),
+    [
+        ("kernel_size: 3 stride: 2", (3, 3), (2, 2)),
+        ("kernel_size: 2 stride: 3", (2, 2), (3, 3)),
+        ("kernel_h: 4 kernel_w: 3 stride_h: 1 stride_w: 2", (4, 3), (1, 2)),
+        ("global_pooling: true", (7, 9), (1, 1)),
+    ],
+)
+def test_stochastic_pooling_agrees_with_double_precision(param: str, kernel: tuple, stride: tuple) -> None:
+    # Real Caffe has it on GPUs alone.
+    text = inputs(x=(3, 2, 7, 9)) + layer("Pooling", "x", "y", f"pooling_param {{ pool: STOCHASTIC {param} }}")
+    values = np.maximum(np.random.default_rng(0).uniform(-1, 2, (3, 2, 7, 9)), 0).astype("f")
+    values[0, 0, :5, :5] = 0  # whole windows of nothing
+    means, _ = stochastic_pooling(values, kernel, stride, None)
+    np.testing.assert_allclose(net(text).forward(x=values)["y"].numpy(), means, rtol=1e-5)
+    built = net(text, TRAIN)
+    generator = torch.Generator()
+    generator.set_state(built.generator.get_state())
+    draws = torch.rand(means.shape, generator=generator).numpy()
+    drawn, places = stochastic_pooling(values, kernel, stride, draws)
+    x = torch.from_numpy(values.copy()).requires_grad_()
+    top = built.forward(x=x)["y"]
+    np.testing.assert_array_equal(top.detach().numpy(), drawn.astype("f"))
+    weights = np.random.default_rng(1).uniform(-1, 1, means.shape)
+    (top * torch.from_numpy(weights.astype("f"))).sum().backward()
+    gradient = np.zeros((3, 2, 63))
+    for n, c, i, j in np.ndindex(means.shape):
+        if places[n, c, i, j] >= 0:
+            gradient[n, c, places[n, c, i, j]] += weights[n, c, i, j]
+    assert x.grad is not None
+    np.testing.assert_allclose(x.grad.reshape(3, 2, 63).numpy(), gradient, rtol=1e-5, atol=1e-6)
+
+
+def test_a_pyramid_of_stochastic_pooling_agrees_with_double_precision() -> None:
+    text = inputs(x=(2, 3, 4, 8)) + layer("SPP", "x", "y", "spp_param { pyramid_height: 2 pool: STOCHASTIC }")
+    values = np.random.default_rng(0).uniform(0, 1, (2, 3, 4, 8)).astype("f")
+    levels = [stochastic_pooling(values, size, size, None)[0].reshape(2, -1) for size in ((4, 8), (2, 4))]
+    np.testing.assert_allclose(net(text).forward(x=values)["y"].numpy(), np.concatenate(levels, 1), rtol=1e-5)
+
+
 def test_dummy_data_is_drawn_anew_and_goes_on_where_a_run_was_stopped() -> None:
     text = layer("DummyData", "", "x", 'dummy_data_param { shape { dim: 2 dim: 3 } data_filler { type: "gaussian" } }')
     first = net(text)
