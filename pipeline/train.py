@@ -25,6 +25,7 @@ from pipeline.atomic import atomic_file
 from pipeline.caffe import glog, snapshot
 from pipeline.caffe.allocation import keep_freed_memory
 from pipeline.caffe.caffe_pb2 import SolverParameter
+from pipeline.caffe.layers.hdf5 import listed_files
 from pipeline.caffe.log import TrainingLog
 from pipeline.caffe.net import PRECISIONS, Net
 from pipeline.caffe.proto import read_solver
@@ -170,6 +171,9 @@ def _hashes(solver_path: Path, param: SolverParameter) -> dict[str, Any]:
                 files |= {str(path): path for pattern in DATABASE_FILES for path in source.glob(pattern)}
                 if layer.transform_param.mean_file:
                     files[layer.transform_param.mean_file] = Path(layer.transform_param.mean_file)
+            elif layer.type == "HDF5Data":
+                source = Path(layer.hdf5_data_param.source)
+                files |= {str(path): path for path in (source, *listed_files(source))}
     return {"sha256": {name: _sha256(path) for name, path in sorted(files.items())}}
 
 

@@ -16,6 +16,7 @@ import pytest
 
 from pipeline.caffe.blobs import write_mean
 from pipeline.caffe.caffe_pb2 import SolverParameter
+from pipeline.caffe.hdf5 import write_hdf5
 from pipeline.caffe.proto import parse_text, write_prototxt
 from pipeline.caffe.snapshot import find_snapshots
 from pipeline.caffe.solver import POLICIES, SolverError, get_solver
@@ -106,6 +107,22 @@ def test_snapshots_in_hdf5_leave_the_same_caffemodels(uninterrupted: Path, tmp_p
     assert {path.suffix for path in (solver.parent / "snapshots").iterdir()} == {".h5", ".json"}
     for name in ("best.caffemodel", "final.caffemodel"):
         assert (solver.parent / name).read_bytes() == (uninterrupted / name).read_bytes()
+
+
+def test_files_of_rows_that_decide_a_run_are_recorded(tmp_path: Path) -> None:
+    rows, listed = tmp_path / "rows.h5", tmp_path / "rows.txt"
+    write_hdf5(rows, {"data": np.ones((4, 3)), "label": np.zeros(4)})
+    listed.write_text(str(rows))
+    (tmp_path / "net.prototxt").write_text(
+        f'layer {{ name: "d" type: "HDF5Data" top: "data" top: "label" hdf5_data_param {{ source: "{listed}" '
+        'batch_size: 2 } }\nlayer { name: "fc" type: "InnerProduct" bottom: "data" top: "fc" inner_product_param { '
+        'num_output: 2 } }\nlayer { name: "loss" type: "SoftmaxWithLoss" bottom: "fc" bottom: "label" top: "loss" }')
+    (tmp_path / "solver.prototxt").write_text(
+        f'net: "{tmp_path}/net.prototxt" base_lr: 0.1 lr_policy: "fixed" max_iter: 1 snapshot_prefix: "{tmp_path}/run"')
+    train(tmp_path / "solver.prototxt", "cpu", threads=1)
+    recorded = json.loads((tmp_path / "run.json").read_text())["sha256"]
+    assert recorded[str(rows)] == hashlib.sha256(rows.read_bytes()).hexdigest()
+    assert str(listed) in recorded
 
 
 def test_weights_that_a_run_starts_from_are_recorded(uninterrupted: Path, data: Path, tmp_path: Path) -> None:

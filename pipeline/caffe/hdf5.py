@@ -109,7 +109,7 @@ class HDF5Reader:
         self._requests = cast("BinaryIO", self._process.stdin)
         self._answers = cast("BufferedReader", self._process.stdout)
         try:
-            self._answer("the file")
+            self._answer()
         except HDF5Error:
             self.close()
             raise
@@ -133,7 +133,7 @@ class HDF5Reader:
         while left:
             self._answers.readinto(bytes_left[:left])  # less only where the process has ended: no answer follows
             bytes_left = bytes_left[left:]
-            left = self._answer(f"/{'/'.join(place)}")
+            left = self._answer(*place)
         return values
 
     def integer(self, *place: str) -> int:
@@ -148,17 +148,18 @@ class HDF5Reader:
         with contextlib.suppress(BrokenPipeError):  # the missing answer says it
             self._requests.write(json.dumps([command, place]).encode() + b"\n")
             self._requests.flush()
-        return self._answer(f"/{'/'.join(place)}")
+        return self._answer(*place)
 
-    def _answer(self, what: str) -> Any:
+    def _answer(self, *place: str) -> Any:
+        name = f"{self.path}: /{'/'.join(place)}" if place else str(self.path)
         line = self._answers.readline()
         if not line.endswith(b"\n"):
             code = self._process.wait()
             reason = signal.Signals(-code).name if code < 0 else f"status {code}"
-            raise HDF5Error(f"{self.path}: {what}: reading it ended in {reason}; the file is damaged")
+            raise HDF5Error(f"{name}: the process that reads it ended with {reason}; is the file damaged?")
         answer = json.loads(line)
         if "error" in answer:
-            raise HDF5Error(f"{self.path}: {what}: {answer['error']}")
+            raise HDF5Error(f"{name}: {answer['error']}")
         return answer["value"]
 
     def close(self) -> None:

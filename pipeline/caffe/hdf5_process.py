@@ -163,11 +163,16 @@ def answer(replies: BinaryIO, work: Callable[[], Any]) -> None:
     try:
         reply = {"value": work()}
     except _RefusedError as error:
-        reply = {"error": str(error)}
+        reply = {"error": _line(error)}
     except Exception as error:
-        reply = {"error": f"not readable ({' '.join(str(error).split())[:300]}); is the file truncated or damaged?"}
+        reply = {"error": f"not readable ({_line(error)}); is the file truncated or damaged?"}
     replies.write(json.dumps(reply).encode() + b"\n")
     replies.flush()
+
+
+def _line(error: Exception) -> str:
+    """What an error says, which may quote the file, in one line that is not too long."""
+    return " ".join(str(error).split())[:300]
 
 
 def serve(path: str, requests: BinaryIO, replies: BinaryIO) -> None:

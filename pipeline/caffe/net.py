@@ -278,10 +278,12 @@ class Net:
                     log.debug("Ignoring source layer %s", name)
                     continue
                 stored, targets = file.names("data", name), layers[name]
-                needed = [str(index) for index in range(len(targets)) if (name, index) in owned]
-                if len(stored) > len(targets) or not set(needed) <= set(stored):
-                    raise WeightsError(f"{path}: layer '{name}' has the blobs {', '.join(stored) or 'none'} where the "
-                                       f"net has {len(targets)}; are these the weights of another net?")
+                missing = [str(index) for index in range(len(targets))
+                           if (name, index) in owned and str(index) not in stored]
+                if len(stored) > len(targets) or missing:
+                    raise WeightsError(f"{path}: layer '{name}' has {len(stored)} blobs where the net has "
+                                       f"{len(targets)}{', without number ' * bool(missing)}{', '.join(missing)}; are "
+                                       "these the weights of another net?")
                 for index, target in enumerate(targets):
                     if str(index) in stored:
                         array = file.array("data", name, str(index), shape=tuple(target.shape))

@@ -14,6 +14,17 @@ from pipeline.caffe.layers.layer import Layer, Shape, Tensors, register
 from pipeline.caffe.proto import MAX_TEXT_BYTES
 
 
+def listed_files(source: Path) -> list[Path]:
+    """The files that a list names, white space between them. Raises HDF5Error when it names none, OSError."""
+    if source.stat().st_size > MAX_TEXT_BYTES:
+        raise HDF5Error(f"{source}: {source.stat().st_size} bytes where a list of files of at most {MAX_TEXT_BYTES} "
+                        "was expected")
+    files = [Path(os.fsdecode(name)) for name in source.read_bytes().split()]
+    if not files:
+        raise HDF5Error(f"{source}: names no file; list HDF5 files in it")
+    return files
+
+
 @register("HDF5Data")
 class HDF5Data(Layer):
     """Rows of HDF5 files, over and over -> a top (batch, ...) of each dataset with a top's name, of any axes.
@@ -32,7 +43,7 @@ class HDF5Data(Layer):
             raise self.error("transform_param is given, but HDF5Data does not transform data; leave it out")
         if param.batch_size < 1:
             raise self.error(f"batch_size {param.batch_size} where at least 1 was expected")
-        self.files = self._list(Path(param.source))
+        self.files = listed_files(Path(param.source))
         self.row_shapes: list[Shape] = []
         self.seed = int(torch.randint(2**31, (), generator=self.generator))
         self.seek(0, 0, 0)
@@ -42,15 +53,6 @@ class HDF5Data(Layer):
                 raise self.error(f"batch_size {param.batch_size} of rows of shape {shape} where a blob has at most "
                                  f"{MAX_COUNT} values")
         return [(param.batch_size, *shape) for shape in self.row_shapes]
-
-    def _list(self, source: Path) -> list[Path]:
-        if source.stat().st_size > MAX_TEXT_BYTES:
-            raise self.error(f"{source} has {source.stat().st_size} bytes where a list of files of at most "
-                             f"{MAX_TEXT_BYTES} was expected")
-        files = [Path(os.fsdecode(name)) for name in source.read_bytes().split()]
-        if not files:
-            raise self.error(f"{source} names no file; list HDF5 files in it")
-        return files
 
     def seek(self, turn: int, file: int, row: int) -> None:
         """Go to a row of a file, both by their places in the order of one of the passes through all files."""
