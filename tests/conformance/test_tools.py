@@ -27,6 +27,7 @@ from tooling import (
 from upgrading import NAMES, UPGRADES, legacy_net
 
 from pipeline.caffe.caffe_pb2 import TEST, TRAIN, NetParameter, Phase
+from pipeline.caffe.database import DatabaseReader, datum_to_array
 from pipeline.caffe.draw import to_dot
 from pipeline.caffe.proto import read_net, write_binary
 from pipeline.caffe.tools.plot_training_log import curves_of
@@ -129,16 +130,38 @@ def test_upgrade_net_proto_binary(name: str, caffe: CaffeRoot, tmp_path: Path, p
     parity("Tools", "upgrade_net_proto_binary", "bytes", 0)
 
 
-def test_our_leveldbs_are_real_caffes(folder: Path, caffe: CaffeRoot, tmp_path: Path, parity: Parity) -> None:
-    flags, _ = SETS["check_size"]
+def test_leveldbs(folder: Path, caffe: CaffeRoot, tmp_path: Path, parity: Parity) -> None:
+    """Each writes the same log, which is all there is until a LevelDB is opened again, and reads the other's."""
+    make_folder(caffe.folder)
+    arguments = ("-backend=leveldb", *SETS["check_size"][0], "images/", "check_size.txt")
+    caffe.run("convert_imageset", *arguments, "theirs")
     with chdir(folder):
-        run_tool("convert_imageset", "-backend=leveldb", *flags, "images/", "check_size.txt", tmp_path / "leveldb")
-    shutil.copytree(tmp_path / "leveldb", caffe.folder / "leveldb")
-    caffe.run("compute_image_mean", "-backend=leveldb", "leveldb", "mean.binaryproto")
-    run_tool("compute_image_mean", "-backend", "leveldb", tmp_path / "leveldb", tmp_path / "mean.binaryproto")
+        run_tool("convert_imageset", *arguments, tmp_path / "ours")
+    assert (tmp_path / "ours/000003.log").read_bytes() == (caffe.folder / "theirs/000003.log").read_bytes()
+    parity("Tools", "convert_imageset", "bytes", 0)
+    shutil.copytree(tmp_path / "ours", caffe.folder / "ours")
+    shutil.copytree(caffe.folder / "theirs", tmp_path / "theirs")
+    caffe.run("compute_image_mean", "-backend=leveldb", "ours", "mean.binaryproto")
+    run_tool("compute_image_mean", "-backend", "leveldb", tmp_path / "theirs", tmp_path / "mean.binaryproto")
     assert (caffe.folder / "mean.binaryproto").read_bytes() == (tmp_path / "mean.binaryproto").read_bytes()
     assert sha256(tmp_path / "mean.binaryproto") == recorded_answers()["compute_image_mean/check_size"]
     parity("Tools", "compute_image_mean", "bytes", 0)
+
+
+def test_features_that_are_sums(folder: Path, caffe: CaffeRoot, parity: Parity) -> None:
+    """Sums of many products, which libraries add in orders of their own, differ in their last digits."""
+    shutil.copytree(folder, caffe.folder, dirs_exist_ok=True)
+    arguments = ("features.caffemodel", "features.prototxt", "scores")
+    caffe.run("extract_features", *arguments, "theirs", "2", "leveldb")
+    with chdir(caffe.folder):
+        run_tool("extract_features", *arguments, "ours", 2, "leveldb")
+    ours, theirs = (dict(DatabaseReader(caffe.folder / name, "leveldb")) for name in ("ours", "theirs"))
+    assert ours.keys() == theirs.keys() == {b"%010d" % number for number in range(10)}
+    for key, datum in theirs.items():
+        values, wanted = datum_to_array(ours[key], "ours"), datum_to_array(datum, "theirs")
+        deviation = float(abs(values - wanted).max() / abs(wanted).max())
+        assert deviation < 1e-5
+        parity("Tools", "extract_features", "values", deviation)
 
 
 # pycaffe draws through pydot, which is not in the root: this one only tells of the boxes and arrows.
