@@ -118,7 +118,8 @@ def test_files_of_rows_that_decide_a_run_are_recorded(tmp_path: Path) -> None:
         'batch_size: 2 } }\nlayer { name: "fc" type: "InnerProduct" bottom: "data" top: "fc" inner_product_param { '
         'num_output: 2 } }\nlayer { name: "loss" type: "SoftmaxWithLoss" bottom: "fc" bottom: "label" top: "loss" }')
     (tmp_path / "solver.prototxt").write_text(
-        f'net: "{tmp_path}/net.prototxt" base_lr: 0.1 lr_policy: "fixed" max_iter: 1 snapshot_prefix: "{tmp_path}/run"')
+        f'net: "{tmp_path}/net.prototxt" base_lr: 0.1 lr_policy: "fixed" max_iter: 1 display: 1 '
+        f'snapshot_prefix: "{tmp_path}/run"')
     train(tmp_path / "solver.prototxt", "cpu", threads=1)
     recorded = json.loads((tmp_path / "run.json").read_text())["sha256"]
     assert recorded[str(rows)] == hashlib.sha256(rows.read_bytes()).hexdigest()

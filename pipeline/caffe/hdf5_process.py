@@ -23,7 +23,7 @@ import numpy as np
 
 MAX_VALUES = 2**31 - 1  # caffe/blob.cpp, Reshape: an int counts them
 MAX_TEXT_BYTES = 1 << 16  # far above any path
-MAX_SOFT_LINKS = 16  # in a row, as HDF5 itself has it (H5L_NUM_LINKS)
+MAX_SOFT_LINKS = 16  # on the way to an object, as HDF5 itself has it (H5L_NUM_LINKS)
 DEFLATE_RATIO = 1032  # a deflated byte holds no more (zlib.net/zlib_tech.html); one packed by LZF holds less
 SLAB_BYTES = 16 << 20
 SECONDS, BYTES_PER_SECOND = 0.5, 20e6  # of CPU time: what is no circle is many times faster
@@ -114,6 +114,7 @@ class _File:
         return found
 
     def dataset(self, place: list[str], classes: tuple[int, ...]) -> Any:
+        """The dataset at a place, whose type is of one of HDF5's classes."""
         dataset = self.open(place)
         if not isinstance(dataset, h5py.Dataset) or dataset.shape is None:
             raise _RefusedError("no dataset, where one was expected")
