@@ -50,8 +50,9 @@ class LevelDBFolder:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         if not (folder / "CURRENT").is_file():
-            raise DatabaseError(f"{folder}: no CURRENT inside, where a LevelDB was expected; make it with "
-                                "convert_imageset -backend leveldb")
+            hint = ("it is an LMDB: set backend: LMDB" if (folder / "data.mdb").is_file()
+                    else "make it with convert_imageset -backend leveldb")  # fmt: skip
+            raise DatabaseError(f"{folder}: no CURRENT inside, where a LevelDB was expected; {hint}")
         status = folder.stat()
         identity = (status.st_dev, status.st_ino)
         opened = _opened.get(identity)

@@ -75,8 +75,9 @@ class LMDBFile:
     def __init__(self, folder: Path) -> None:
         self.path = folder / "data.mdb"
         if not self.path.is_file():
-            raise DatabaseError(f"{folder}: no data.mdb inside, where an LMDB was expected; make it with "
-                                "convert_imageset")
+            hint = ("it is a LevelDB: set backend: LEVELDB" if (folder / "CURRENT").is_file()
+                    else "make it with convert_imageset")  # fmt: skip
+            raise DatabaseError(f"{folder}: no data.mdb inside, where an LMDB was expected; {hint}")
         refuse_locked(folder / "lock.mdb")
         try:
             self._descriptor = os.open(self.path, os.O_RDONLY)
