@@ -228,12 +228,20 @@ class Net:
         self._net.reshape()
 
     def copy_from(self, weights: str) -> None:
-        """Take the blobs of the layers that have the same name from a .caffemodel."""
+        """Take the blobs of the layers that have the same name from a .caffemodel, or from an HDF5 file."""
         self._net.copy_from(Path(weights))
+
+    def load_hdf5(self, path: str) -> None:
+        """Take the blobs of the layers that have the same name from an HDF5 file."""
+        self._net.copy_from(Path(path))
 
     def save(self, path: str) -> None:
         """Write a .caffemodel."""
         self._net.save(Path(path))
+
+    def save_hdf5(self, path: str) -> None:
+        """Write an HDF5 file of the weights."""
+        self._net.save_hdf5(Path(path))
 
     def share_with(self, other: "Net") -> None:
         """Use the values of the other net's layers of the same name."""

@@ -226,6 +226,10 @@ class StepwiseNet(Net):
         self.hand_over()
         return super().to_proto()
 
+    def to_hdf5(self) -> dict[str, dict[str, np.ndarray]]:
+        self.hand_over()
+        return super().to_hdf5()
+
     def share_with(self, other: Net) -> None:
         """Use the values of the other net's layers of the same name; gradients stay each net's own."""
         if not isinstance(other, StepwiseNet):
