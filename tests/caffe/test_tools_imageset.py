@@ -1,6 +1,8 @@
 """convert_imageset and compute_image_mean: what is refused, skipped, shuffled and counted."""
 
 import logging
+import subprocess
+import sys
 import tracemalloc
 from pathlib import Path
 
@@ -159,3 +161,15 @@ def test_no_database_is_an_error(tmp_path: Path, backend: str) -> None:
     with pytest.raises(InputError, match="expected"):
         run_tool("compute_image_mean", "-backend", backend, tmp_path / "none", tmp_path / "mean")
     assert not list(tmp_path.iterdir())
+
+
+def test_sigterm_leaves_nothing(root: str, tmp_path: Path) -> None:
+    write_list(tmp_path, "0.png 0\n" * 10**5)  # many seconds of work
+    command = [sys.executable, "-m", "pipeline.caffe", "convert_imageset", root, f"{tmp_path}/list.txt", f"{tmp_path}/db"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert any("Processed 1000 files" in line for line in process.stderr)  # reads no further
+        process.terminate()
+        process.stderr.read()
+    assert process.returncode == 130
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["images", "list.txt"]
