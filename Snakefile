@@ -245,7 +245,7 @@ rule solve:
         "environment.yml"
     threads: config["threads"]
     params:
-        options=command_options(config, "device", "precision"),
+        options=command_options(config, "device", "precision", "engine", "caffe"),
     shell:
         "python -m pipeline --log {log} train {input.solver} {params.options:q} --threads {threads}"
 
@@ -277,9 +277,11 @@ rule evaluate:
     params:
         run=subpath(input.deploy, parent=True),
         databases=subpath(input.labels, parent=True),
+        options=command_options(config, "engine", "caffe"),
     shell:
         "python -m pipeline --log {log} evaluate {input.deploy} {input.weights} {params.run}"
-        " --databases {params.databases} --mean {input.mean} --manifest {input.manifest}"
+        " --databases {params.databases} --mean {input.mean} --manifest {input.manifest} {params.options:q}"
+        " --threads {threads}"
 
 
 rule export:

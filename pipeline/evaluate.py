@@ -2,6 +2,9 @@
 
 import argparse
 import json
+import math
+import tempfile
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,27 +12,35 @@ import numpy as np
 
 from pipeline import manifest
 from pipeline.atomic import atomic_file
+from pipeline.caffe.caffe_pb2 import DataParameter, LayerParameter
+from pipeline.caffe.database import DatabaseReader
+from pipeline.caffe.proto import read_net, write_prototxt
+from pipeline.caffe.real_caffe import RealCaffe, add_engine_arguments, root_from_environment
 from pipeline.calibration import UNCERTAIN, calibrate, calibration_error, fit_temperature, negative_log_likelihood
 from pipeline.console import log
 from pipeline.model_folder import sha256
-from pipeline.trained import PARTS, MeasureError, add_net_arguments, load, predictions, versions
+from pipeline.trained import PARTS, MeasureError, Trained, add_net_arguments, load, predictions, versions
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 BOOTSTRAP_DRAWS = 2000
 BOOTSTRAP_SEED = 1
+CAFFE_BATCH = 100
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_net_arguments(parser)
     parser.add_argument("output", type=Path, help="folder to write metrics.json and confusion.png to")
     parser.add_argument("--manifest", type=Path, required=True, help="manifest.csv that the databases were made from")
+    add_engine_arguments(parser)
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads of real Caffe (default 2)")
 
 
 def run(args: argparse.Namespace) -> None:
+    caffe = RealCaffe(args.caffe or root_from_environment(), args.threads) if args.engine == "caffe" else None
     evaluate(args.deploy, args.weights, args.output, databases=args.databases, mean=args.mean,
-             manifest_path=args.manifest, scale=args.scale)  # fmt: skip
+             manifest_path=args.manifest, scale=args.scale, caffe=caffe)  # fmt: skip
 
 
 def evaluate(
@@ -41,8 +52,11 @@ def evaluate(
     mean: Path,
     manifest_path: Path,
     scale: float = 1.0,
+    caffe: RealCaffe | None = None,
 ) -> dict[str, Any]:
     """Run every image of val_lmdb and test_lmdb through the net; write metrics.json and confusion.png under `output`.
+
+    caffe: real Caffe, to run the images in instead of the project's engine.
 
     Returns what metrics.json holds: under `val` and `test` figures() of all images, and under `unseen` those of the
     images whose source is not byte-equal to one in training; null where the database is empty. Under `temperature` the
@@ -50,11 +64,13 @@ def evaluate(
     InputError when both are, or when net, mean, labels, databases and manifest do not belong together.
     """
     trained = load(deploy, weights, mean, databases / "labels.txt", scale)
+    in_caffe = (partial(_in_caffe, caffe=caffe, trained=trained, deploy=deploy, weights=weights, output=output)
+                if caffe else None)  # fmt: skip
     sources = {row.path: row.sha256 for row in manifest.read(manifest_path)}
     seen = {_source(sources, path, manifest_path) for path in _listed(databases / "train.txt")}
     metrics: dict[str, Any] = {**dict.fromkeys(PARTS), "temperature": None}
     for part in PARTS:  # val first: its temperature is measured on both
-        paths, truth, probabilities = predictions(trained, databases / f"{part}_lmdb")
+        paths, truth, probabilities = predictions(trained, databases / f"{part}_lmdb", in_caffe)
         if paths:
             unseen = np.array([_source(sources, path, manifest_path) not in seen for path in paths])
             metrics[part] = figures(truth, probabilities, trained.labels)
@@ -74,7 +90,7 @@ def evaluate(
     files = (deploy, weights, mean, *(databases / f"{part}_lmdb" / "data.mdb" for part in PARTS if metrics[part]))
     # Lists, so that `dvc metrics show` leaves them out.
     metrics["files"] = [{"path": str(path), "sha256": sha256(path)} for path in files]
-    metrics["versions"] = versions("numpy", "torch", "scikit-learn")
+    metrics["versions"] = [*versions("numpy", "torch", "scikit-learn"), *([caffe.version] if caffe else [])]
     _draw_confusion({part: metrics[part] for part in PARTS if metrics[part]}, trained.labels, output / "confusion.png")
     with atomic_file(output / "metrics.json", "w", encoding="utf-8") as file:
         json.dump(metrics, file, indent=2)
@@ -82,6 +98,26 @@ def evaluate(
     for part in PARTS:
         _report(part, metrics[part])
     return metrics
+
+
+def _in_caffe(
+    database: Path, *, caffe: RealCaffe, trained: Trained, deploy: Path, weights: Path, output: Path
+) -> np.ndarray:
+    """Probabilities (N, classes) of a database's images, in its order, which real Caffe reads and transforms itself."""
+    net = read_net(deploy)
+    (given,) = (layer for layer in net.layer if layer.type == "Input")
+    data = LayerParameter(name=given.name, type="Data", top=given.top, transform_param=trained.transformer.param)
+    data.data_param.MergeFrom(DataParameter(source=str(database), batch_size=CAFFE_BATCH, backend=DataParameter.LMDB))
+    given.CopyFrom(data)
+    with DatabaseReader(database) as reader:
+        count = len(reader)
+    with tempfile.TemporaryDirectory(dir=output) as folder:  # where a container sees it
+        write_prototxt(Path(folder) / "net.prototxt", net)
+        batches = math.ceil(count / CAFFE_BATCH)  # the last one may run over the end to the beginning
+        caffe.run("extract_features", str(weights), f"{folder}/net.prototxt", trained.net.outputs[0], f"{folder}/lmdb",
+                  str(batches), "lmdb")  # fmt: skip
+        with DatabaseReader(Path(folder) / "lmdb") as reader:
+            return np.concatenate([rows.copy() for rows in reader.images(CAFFE_BATCH)])[:count, :, 0, 0]
 
 
 def _listed(path: Path) -> list[str]:

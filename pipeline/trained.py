@@ -126,8 +126,13 @@ def read_batches(reader: DatabaseReader, classes: int) -> Iterator[tuple[list[by
         yield keys, np.stack(images), np.array(labels)
 
 
-def predictions(trained: Trained, database: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """Run a database through the net: the images' paths in its list, labels (N,), probabilities (N, classes)."""
+def predictions(
+    trained: Trained, database: Path, in_caffe: Callable[[Path], np.ndarray] | None = None
+) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """Run a database through the net: the images' paths in its list, labels (N,), probabilities (N, classes).
+
+    in_caffe: gives a database's probabilities instead of the net as it is here.
+    """
     paths: list[str] = []
     truth = [np.empty(0, np.int64)]
     scores = [np.empty((0, len(trained.labels)), np.float32)]
@@ -136,9 +141,10 @@ def predictions(trained: Trained, database: Path) -> tuple[list[str], np.ndarray
             # A record's key is its number, "_" and its path in the list (Caffe's convert_imageset).
             paths += (key.decode("utf-8", "surrogateescape").split("_", 1)[1] for key in keys)
             truth.append(labels)
-            scores.append(trained.forward(images))
+            if in_caffe is None:
+                scores.append(trained.forward(images))
             bar.update(len(keys))
-    probabilities = np.concatenate(scores)
+    probabilities = np.concatenate(scores) if in_caffe is None or not paths else in_caffe(database)
     if not np.allclose(probabilities.sum(axis=1), 1, atol=1e-3):
         raise MeasureError(
             f"net '{trained.net.name}': output '{trained.net.outputs[0]}' does not add up to 1; end the deploy "

@@ -184,7 +184,8 @@ def test_other_settings_start_anew_and_say_so(
     assert (uninterrupted / "final.caffemodel").read_bytes() != before
     assert rows(uninterrupted)[0]["lr"] == "0.02"
     record = json.loads((uninterrupted / "run.json").read_text())
-    assert set(record["sha256"]) >= {str(solver), f"{data}/train_lmdb", f"{data}/val_lmdb", f"{data}/mean.binaryproto"}
+    assert set(record["sha256"]) >= {str(solver), f"{data}/train_lmdb/data.mdb", f"{data}/val_lmdb/data.mdb",
+                                     f"{data}/mean.binaryproto"}
 
 
 def test_a_finished_run_is_not_trained_again(uninterrupted: Path, data: Path) -> None:

@@ -18,10 +18,10 @@ MAX_LINE_BYTES = 1 << 20
 
 _LINE = re.compile(r"[IWEF](\d\d)(\d\d) (\d\d):(\d\d):(\d\d)\.(\d{6}) .*?\] (.*)")
 _ITERATION = re.compile(r"Iteration (\d+)")
-_LOSS = re.compile(r"Iteration \d+(?: \(.*\))?, loss = (\S+)")
-_RATE = re.compile(r"Iteration \d+, lr = (\S+)")
-_TEST_NET = re.compile(r"Iteration \d+, Testing net \(#(\d+)\)")
-_OUTPUT = re.compile(r"\s*(Train|Test) net output #(\d+): (\S+) = (\S+)")
+LOSS = re.compile(r"Iteration \d+(?: \(.*\))?, loss = (\S+)")
+RATE = re.compile(r"Iteration \d+, lr = (\S+)")
+TEST_NET = re.compile(r"Iteration \d+, Testing net \(#(\d+)\)")
+OUTPUT = re.compile(r"\s*(Train|Test) net output #(\d+): (\S+) = (\S+)")
 
 
 class LogError(InputError):
@@ -92,14 +92,14 @@ class _Reader:
             self.iteration = int(found[1])
         if not self.solving or self.iteration < 0:
             return
-        if found := _TEST_NET.search(message):
+        if found := TEST_NET.search(message):
             self.test_net = int(found[1])
-        elif found := _LOSS.search(message):
+        elif found := LOSS.search(message):
             self.history.losses.append(Value(self.iteration, seconds, float(found[1])))
-        elif found := _RATE.search(message):
+        elif found := RATE.search(message):
             self.rate = float(found[1])
             self.history.rates.append(Value(self.iteration, seconds, self.rate))
-        elif found := _OUTPUT.match(message):
+        elif found := OUTPUT.match(message):
             if self.row is None or found[2] == "0":
                 self.row = Row(self.iteration, seconds, self.rate)
                 tests = self.history.tests

@@ -1,11 +1,12 @@
 """Which nets a solver trains and tests, and in which state (caffe/solver.cpp, InitTrainNet and InitTestNets)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.caffe.caffe_pb2 import TEST, TRAIN, NetParameter, NetState, Phase, SolverParameter
+from pipeline.caffe.caffe_pb2 import TEST, TRAIN, LayerParameter, NetParameter, NetState, Phase, SolverParameter
+from pipeline.caffe.graph import filter_layers
 from pipeline.caffe.net import N, build_read_net
 from pipeline.caffe.proto import read_net
 from pipeline.caffe.solver.errors import SolverError
@@ -30,16 +31,27 @@ class NamedNet:
 
         Its own state goes over the phase, the solver's over its own.
         """
+        message = self.read()
+        options |= {"level": message.state.level, "stages": tuple(message.state.stage)}
+        if isinstance(self.source, str):
+            return build_read_net(Path(self.source), message, message.state.phase, net_type, **options)
+        return net_type(message, message.state.phase, **options)
+
+    def read(self) -> NetParameter:
+        """The net's message with its whole state."""
         message = NetParameter()
         message.CopyFrom(read_net(Path(self.source)) if isinstance(self.source, str) else self.source)
         state = NetState(phase=self.phase)
         state.MergeFrom(message.state)
         state.MergeFrom(self.state)
         message.state.CopyFrom(state)
-        options |= {"level": state.level, "stages": tuple(state.stage)}
-        if isinstance(self.source, str):
-            return build_read_net(Path(self.source), message, state.phase, net_type, **options)
-        return net_type(message, state.phase, **options)
+        return message
+
+    def layers(self) -> Sequence[LayerParameter]:
+        """The layers that are in the net in its state."""
+        message = self.read()
+        state = message.state
+        return filter_layers(message, state.phase, state.level, tuple(state.stage)).layer
 
 
 def train_net(param: SolverParameter) -> NamedNet:

@@ -1,0 +1,214 @@
+"""Real Caffe as the second engine: its commands, run in a container, a conda environment or a root, and what they log.
+
+All of them see the working folder under its own path, so a prototxt's relative paths mean the same in both engines.
+"""
+
+import argparse
+import os
+import re
+import shutil
+import signal
+import subprocess
+from collections import deque
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TextIO
+
+import torch
+
+from pipeline.caffe.caffe_pb2 import SolverParameter
+from pipeline.caffe.snapshot import Snapshot
+from pipeline.caffe.training import Event, Finished, Iterated, Snapshotted, Tested
+from pipeline.caffe.training_log import LOSS, OUTPUT, RATE, TEST_NET
+from pipeline.errors import InputError
+
+ENGINES = ("torch", "caffe")
+CONTAINER_ENGINES = ("docker", "podman")
+IMAGE = "caffe"  # of docker/caffe.Dockerfile
+CONDA_ENVIRONMENT = "caffe"  # of docker/caffe-environment.yml
+
+HOW_TO_GET = {
+    **{engine: f"{engine} build -f docker/caffe.Dockerfile -t {IMAGE} docker" for engine in CONTAINER_ENGINES},
+    "conda": "conda env create -f docker/caffe-environment.yml",
+    "a root": "sudo sh docker/caffe-root.sh DIR, then name DIR",
+}
+
+_SNAPSHOT = re.compile(r"Snapshotting solver state to (?:binary proto|HDF5) file (\S+)_iter_(\d+)\.solverstate(\.h5)?")
+_TEST_LOSS = re.compile(r"Test loss: (\S+)")
+_END_OF_TEST = re.compile(r"\] (?:Iteration|Snapshotting|Optimization)")  # not what the data layer says amidst it
+_LAST_LINES = 20  # of what a command said, for an error
+
+
+class CaffeError(InputError):
+    """Real Caffe that is not there, or a command of it that failed."""
+
+
+def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
+    """What says which engine computes, and where real Caffe is."""
+    parser.add_argument("--engine", choices=ENGINES, default="torch",
+                        help="what computes: torch, or caffe, which is real Caffe (default torch)")
+    parser.add_argument("--caffe", metavar="WHERE", help="where real Caffe is: docker, podman, conda, or a root that "
+                        "docker/caffe-root.sh made (default: the root in CAFFE_ROOT)")
+
+
+def root_from_environment() -> str:
+    """The root that CAFFE_ROOT names. Raises CaffeError, which lists every way to have real Caffe, without one."""
+    root = os.environ.get("CAFFE_ROOT")
+    if not root:
+        ways = "; ".join(f"{name}: {command}" for name, command in HOW_TO_GET.items())
+        raise CaffeError(f"engine caffe: nothing says where real Caffe is; get it by one of these and name it ({ways})")
+    return root
+
+
+class RealCaffe:
+    """Runs Caffe's commands.
+
+    where: docker, podman, conda, or the folder of a root that docker/caffe-root.sh made. threads: of its BLAS.
+    Raises CaffeError, saying how to get it, when it is not there.
+    """
+
+    def __init__(self, where: str, threads: int) -> None:
+        self.where = where
+        self.threads = threads
+        missing = self._missing()
+        if missing:
+            hint = HOW_TO_GET.get(where, HOW_TO_GET["a root"])
+            raise CaffeError(f"engine caffe: {missing}; get it by: {hint}")
+        self.version = self.run("caffe", "--version").strip()
+        self._process: subprocess.Popen[str] | None = None
+        self._interrupted = False
+
+    def _missing(self) -> str:
+        """What is not there of what self.where needs."""
+        if self.where not in (*CONTAINER_ENGINES, "conda"):
+            caffe = Path(self.where) / "usr/bin/caffe"
+            return "" if caffe.is_file() else f"{caffe} does not exist"
+        if shutil.which(self.where) is None:
+            return f"{self.where} is not installed"
+        if self.where == "conda":
+            probe = ["conda", "run", "-n", CONDA_ENVIRONMENT, "caffe", "--version"]
+        else:
+            probe = [self.where, "image", "inspect", IMAGE]
+        done = subprocess.run(probe, capture_output=True, text=True, check=False)
+        said = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        return f"'{' '.join(probe)}' failed ({said})" if done.returncode else ""
+
+    def command(self, tool: str, *arguments: str) -> list[str]:
+        """The command line that runs a tool of Caffe's in the working folder."""
+        settings = {"OPENBLAS_NUM_THREADS": str(self.threads), "OMP_NUM_THREADS": str(self.threads),
+                    "GLOG_logtostderr": "1"}  # fmt: skip
+        if self.where in CONTAINER_ENGINES:
+            here = os.getcwd()
+            # Podman without root maps the container's root to the user; Docker's would own what it writes.
+            owner = ["--user", f"{os.getuid()}:{os.getgid()}"] if self.where == "docker" else []
+            given = [part for name, value in settings.items() for part in ("--env", f"{name}={value}")]
+            return [self.where, "run", "--rm", *owner, "--volume", f"{here}:{here}", "--workdir", here, *given, IMAGE,
+                    tool, *arguments]  # fmt: skip
+        prefix = ["env", *(f"{name}={value}" for name, value in settings.items())]
+        if self.where == "conda":
+            return [*prefix, "conda", "run", "--no-capture-output", "-n", CONDA_ENVIRONMENT, tool, *arguments]
+        # The root's own loader and libraries: so Caffe sees this machine's folders, and it takes no rights to enter.
+        root = Path(self.where).absolute()
+        libraries = root / "usr/lib/x86_64-linux-gnu"
+        folders = (libraries / "openblas-pthread", root / "lib/x86_64-linux-gnu", libraries, root / "usr/lib")
+        loader = root / "lib/x86_64-linux-gnu/ld-linux-x86-64.so.2"
+        return [*prefix, str(loader), "--library-path", ":".join(map(str, folders)), str(root / "usr/bin" / tool),
+                *arguments]  # fmt: skip
+
+    def run(self, tool: str, *arguments: str) -> str:
+        """Run a tool to its end and return what it printed. Raises CaffeError with its last words when it fails."""
+        done = subprocess.run(self.command(tool, *arguments), capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise _failure(tool, done.returncode, done.stderr.splitlines())
+        return done.stdout
+
+    def train(self, param: SolverParameter, solver: Path, start: Snapshot | None, log: TextIO) -> Iterator[Event]:
+        """Train by `caffe train`, from a snapshot or from the beginning; yield what it does as it logs it.
+
+        Its lines are written to `log`. Of the iterations only those that are displayed are yielded. Raises CaffeError
+        when it fails.
+        """
+        snapshot = ["-snapshot", str(start.state)] if start else []
+        command = self.command("caffe", "train", "-solver", str(solver), *snapshot)
+        # In a session of its own, so that Ctrl-C reaches it once, by interrupt().
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
+                                   errors="replace", start_new_session=True)  # fmt: skip
+        self._process = process
+        last: deque[str] = deque(maxlen=_LAST_LINES)
+        assert process.stderr is not None
+        try:
+            yield from events(_noted(process.stderr, log, last), param)
+            if process.wait() and not self._interrupted:
+                raise _failure("caffe train", process.returncode, last)
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+            process.stderr.close()
+
+    def interrupt(self) -> None:
+        """Have the training that runs write a snapshot and stop."""
+        self._interrupted = True
+        if self._process is not None and self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGINT)
+
+
+def _noted(lines: Iterable[str], log: TextIO, last: deque[str]) -> Iterator[str]:
+    """The lines as they come, kept in `log` and `last`."""
+    for line in lines:
+        log.write(line)
+        log.flush()
+        last.append(line)
+        yield line
+
+
+def _failure(tool: str, status: int, lines: Iterable[str]) -> CaffeError:
+    """The error of a tool that failed: the line of glog's that was fatal, or else the last one."""
+    said = [line.strip() for line in lines if line.strip()]
+    fatal = next((line for line in said if line.startswith("F")), said[-1] if said else "it said nothing")
+    return CaffeError(f"{tool} of real Caffe ended with status {status}: {fatal}")
+
+
+def events(lines: Iterable[str], param: SolverParameter) -> Iterator[Event]:
+    """What a log of `caffe train` tells, as the events that training.solve yields.
+
+    A test's or display's lines come together; an event is yielded with the line that ends it.
+    """
+    test: tuple[int, int] | None = None  # iteration and net
+    outputs: dict[str, list[float]] = {}
+    test_loss = loss = float("nan")
+    snapshot: Snapshot | None = None
+    iteration = 0
+
+    def tested() -> Iterator[Tested]:
+        if test is not None and outputs:  # none where a signal interrupted it
+            yield Tested(*test, {name: torch.tensor(values) for name, values in outputs.items()}, test_loss)
+
+    for line in lines:
+        if snapshot is not None:  # another line: it is written
+            yield Snapshotted(snapshot)
+            snapshot = None
+        if found := re.search(r"\] Iteration (\d+)", line):
+            iteration = int(found[1])
+        if (found := OUTPUT.search(line)) and found[1] == "Test":
+            outputs.setdefault(found[3], []).append(float(found[4]))
+            continue
+        if found := _TEST_LOSS.search(line):
+            test_loss = float(found[1])
+            continue
+        if test is not None and _END_OF_TEST.search(line):
+            yield from tested()
+            test, outputs, test_loss = None, {}, float("nan")
+        if found := TEST_NET.search(line):
+            test, outputs, test_loss = (iteration, int(found[1])), {}, float("nan")
+        elif found := LOSS.search(line):
+            loss = float(found[1])
+            if iteration == param.max_iter:
+                yield Finished(iteration, loss)
+        elif found := RATE.search(line):
+            yield Iterated(iteration, loss, float(found[1]), displayed=True)
+        elif found := _SNAPSHOT.search(line):
+            snapshot = Snapshot(found[1], int(found[2]), hdf5=found[3] is not None)
+    yield from tested()
+    if snapshot is not None:
+        yield Snapshotted(snapshot)

@@ -1,0 +1,137 @@
+"""What a training leaves to look at: metrics.csv as it goes, and the plots of it."""
+
+import csv
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+from pipeline.atomic import atomic_file
+from pipeline.caffe import snapshot
+from pipeline.caffe.caffe_pb2 import DataParameter, LayerParameter, SolverParameter
+from pipeline.caffe.database import DatabaseReader
+from pipeline.caffe.solver.nets import train_net
+from pipeline.caffe.training import Event, Finished, Iterated, Snapshotted, Tested
+from pipeline.console import log, progress_bar
+from pipeline.errors import InputError
+
+METRICS = ("iteration", "epoch", "lr", "train_loss", "test_loss", "test_accuracy")
+SNAPSHOTS_KEPT = 2  # the newest, beside the best one
+
+
+class Metrics:
+    """metrics.csv, a row a display or test, and the bar that shows the same; knows which snapshot tested best."""
+
+    def __init__(self, path: Path, param: SolverParameter, start: int) -> None:
+        self.path = path
+        self.param = param
+        self.start = start
+        data = next((layer for layer in train_net(param).layers() if layer.type == "Data"), None)
+        self.batch = data.data_param.batch_size * param.iter_size if data else 0
+        self.images = _size(data) if data else 0
+        self.rows: dict[int, dict[str, str]] = {}
+        if path.exists():  # a resumed run: rows of iterations that are about to be run again are dropped
+            with open(path, encoding="utf-8", newline="") as file:
+                self.rows = {int(row["iteration"]): row for row in csv.DictReader(file)
+                             if int(row["iteration"]) <= start}
+            if start in self.rows:
+                self.rows[start] |= {"lr": "", "train_loss": ""}
+
+    def follow(self, events: Iterator[Event]) -> Iterator[Event]:
+        """Pass events on, writing rows and moving the bar."""
+        param = self.param
+        with progress_bar(param.max_iter, "it", "train") as bar:
+            bar.update(self.start)
+            bar.initial = self.start
+            for event in events:
+                if isinstance(event, Iterated):
+                    bar.update(event.iteration + 1 - bar.n)  # real Caffe tells of the displayed ones alone
+                    if not math.isfinite(event.loss):
+                        raise InputError(f"the loss is {event.loss} at iteration {event.iteration}: training diverged; "
+                                         "lower base_lr, or look at the data")
+                    if event.displayed:
+                        self._row(event.iteration, lr=f"{event.rate:.6g}", train_loss=f"{event.loss:.6g}")
+                        done, seconds = (bar.n - self.start) * self.batch, max(bar.format_dict["elapsed"], 1e-9)
+                        bar.set_postfix_str(f"epoch {self.epoch(event.iteration)}, loss {event.loss:.3f}, lr "
+                                            f"{event.rate:.2g}, {done / seconds:.0f} images/s")
+                elif isinstance(event, Finished):
+                    self._row(event.iteration, train_loss=f"{event.loss:.6g}")
+                elif isinstance(event, Tested):
+                    values = {f"test_{name}": f"{value.item():.6g}" for name, value in event.outputs.items()
+                              if f"test_{name}" in METRICS and value.numel() == 1}
+                    self._row(event.iteration, **values)
+                elif isinstance(event, Snapshotted):
+                    self._prune(event.snapshot)
+                yield event
+
+    def epoch(self, iteration: int) -> str:
+        return f"{iteration * self.batch / self.images:.2f}" if self.images else ""
+
+    def _row(self, iteration: int, **values: str) -> None:
+        row = self.rows.setdefault(iteration, dict.fromkeys(METRICS, ""))
+        row |= {"iteration": str(iteration), "epoch": self.epoch(iteration)} | values
+        with atomic_file(self.path, "w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, METRICS, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(self.rows[key] for key in sorted(self.rows))
+
+    def best(self) -> snapshot.Snapshot | None:
+        """The snapshot that tested best, the earliest on a tie; None where there was no test."""
+        snapshots = snapshot.find_snapshots(self.param.snapshot_prefix)
+        tested = [s for s in snapshots if self.rows.get(s.iteration, {}).get("test_accuracy")]
+        return max(tested, key=lambda s: float(self.rows[s.iteration]["test_accuracy"]), default=None)
+
+    def _prune(self, newest: snapshot.Snapshot) -> None:
+        found = snapshot.find_snapshots(newest.prefix)
+        keep = {*found[-SNAPSHOTS_KEPT:], self.best()}
+        for old in found:
+            if old not in keep:
+                old.remove()
+
+
+def _size(data: LayerParameter) -> int:
+    param = data.data_param
+    with DatabaseReader(Path(param.source), DataParameter.DB.Name(param.backend).lower()) as reader:
+        return len(reader)
+
+
+def plot(metrics_path: Path, loss_path: Path, accuracy_path: Path) -> None:
+    """Draw metrics.csv: training and test loss over epochs with the rate's steps, and test accuracy."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    with open(metrics_path, encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+
+    def series(name: str) -> tuple[list[float], list[float]]:
+        # The loss of the test before the first iteration, some tens high, would flatten all that follows.
+        points = [(float(row["epoch"] or row["iteration"]), float(row[name])) for row in rows
+                  if row[name] and not (name == "test_loss" and row["iteration"] == "0")]
+        return [x for x, _ in points], [y for _, y in points]
+
+    epochs, rates = series("lr")
+    steps = [epochs[i] for i in range(1, len(rates)) if rates[i] != rates[i - 1]]
+    # Okabe and Ito's colours, told apart by colour-blind readers.
+    for path, title, curves in (
+        (loss_path, "loss", (("train_loss", "training", "#0072B2"), ("test_loss", "validation", "#D55E00"))),
+        (accuracy_path, "accuracy", (("test_accuracy", "validation", "#D55E00"),)),
+    ):
+        figure, axes = pyplot.subplots(figsize=(7, 4), dpi=150, layout="constrained")
+        for step in steps if len(steps) < 10 else []:
+            axes.axvline(step, color="0.8", linewidth=1, zorder=0)
+            axes.annotate("lr step", (step, 1), xycoords=("data", "axes fraction"), xytext=(3, -3),
+                          textcoords="offset points", va="top", fontsize=7, color="0.5")
+        for name, label, colour in curves:
+            x, y = series(name)
+            if x:
+                axes.plot(x, y, label=f"{label}, last {y[-1]:.3f}", color=colour, linewidth=1.4,
+                          marker="." if len(x) < 3 else None)
+        axes.set(xlabel="epoch", ylabel=title, title=f"{path.parent.name}: {title}")
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(axis="y", color="0.92")
+        axes.legend(frameon=False)
+        with atomic_file(path) as image:
+            figure.savefig(image, format="png", metadata={"Software": None})
+        pyplot.close(figure)
+    log.info("drew %s and %s", loss_path, accuracy_path)

@@ -1,0 +1,93 @@
+"""The pipeline's stages in real Caffe: one run through both engines, and the same measures of the same net."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from caffe_root import CaffeRoot
+
+from pipeline.caffe.real_caffe import RealCaffe
+from pipeline.evaluate import evaluate
+from pipeline.lmdb import lmdb
+from pipeline.mean import mean
+from pipeline.render import render
+
+NET = Path(__file__).parents[2] / "prototxt/face_emotion_net"
+STOPPED_IN = ("torch", "caffe")  # the engines of a run that is stopped in each, and ends in the first again
+
+
+@pytest.fixture
+def root(caffe: CaffeRoot) -> str:
+    return str(caffe.path)
+
+
+@pytest.fixture
+def run(small_manifest: Path, tmp_path: Path) -> Path:
+    """A run's folder, rendered; its databases stand beside it."""
+    databases, folder = tmp_path / "databases", tmp_path / "run"
+    lmdb(small_manifest, databases, "kaggle", seed=1)
+    mean(databases / "train_lmdb", databases / "mean.binaryproto")
+    render(NET, databases, folder, epochs=30, batch_size=4, steps=[0.5], snapshot=10, seed=1, display=5,
+           test_interval=20)  # fmt: skip
+    return folder
+
+
+def train(run: Path, engine: str, root: str) -> "subprocess.Popen[bytes]":
+    command = [sys.executable, "-m", "pipeline", "train", str(run / "solver.prototxt"), "--device", "cpu", "--threads",
+               "1", "--engine", engine, "--caffe", root]  # fmt: skip
+    return subprocess.Popen(command, stderr=subprocess.PIPE)
+
+
+def snapshots(run: Path) -> set[int]:
+    return {int(path.stem.rsplit("_", 1)[1]) for path in (run / "snapshots").glob("*.solverstate")}
+
+
+def stop_after_a_snapshot(run: Path, engine: str, root: str) -> int:
+    """Train until a snapshot is written, have the run stop, and return the iteration it stopped at."""
+    before = snapshots(run)
+    process = train(run, engine, root)
+    deadline = time.monotonic() + 60
+    while snapshots(run) <= before and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM, errors.decode()
+    return max(snapshots(run))
+
+
+def test_a_run_goes_through_both_engines(run: Path, root: str) -> None:
+    stops = [stop_after_a_snapshot(run, engine, root) for engine in STOPPED_IN]
+    process = train(run, "torch", root)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors.decode()
+    record = json.loads((run / "run.json").read_text())
+    assert record["engine"] == "torch"
+    assert [(part["engine"], part["until"]) for part in record["earlier"]] == list(zip(STOPPED_IN, stops, strict=True))
+    assert 0 < stops[0] < stops[1]
+    iterations = [int(row.split(",")[0]) for row in (run / "metrics.csv").read_text().splitlines()[1:]]
+    assert iterations == sorted(set(iterations))
+    assert all((run / name).stat().st_size for name in ("final.caffemodel", "best.caffemodel", "loss.png"))
+
+
+def test_real_caffe_measures_what_the_engine_measures(
+    run: Path, root: str, small_manifest: Path, tmp_path: Path
+) -> None:
+    stop_after_a_snapshot(run, "caffe", root)
+    (weights,) = (run / "snapshots").glob(f"*_{max(snapshots(run))}.caffemodel")
+    measured = []
+    for caffe in (None, RealCaffe(root, 1)):
+        output = tmp_path / ("caffe" if caffe else "torch")
+        output.mkdir()
+        measured.append(evaluate(run / "deploy.prototxt", weights, output, databases=tmp_path / "databases",
+                                 mean=tmp_path / "databases/mean.binaryproto", manifest_path=small_manifest,
+                                 caffe=caffe))  # fmt: skip
+    ours, theirs = measured
+    for part in ("val", "test"):
+        assert ours[part]["confusion"] == theirs[part]["confusion"]
+        assert ours[part]["nll"] == pytest.approx(theirs[part]["nll"], rel=1e-4)
+    assert "caffe version 1.0.0" in theirs["versions"]
