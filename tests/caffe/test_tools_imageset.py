@@ -165,7 +165,8 @@ def test_no_database_is_an_error(tmp_path: Path, backend: str) -> None:
 
 def test_sigterm_leaves_nothing(root: str, tmp_path: Path) -> None:
     write_list(tmp_path, "0.png 0\n" * 10**5)  # many seconds of work
-    command = [sys.executable, "-m", "pipeline.caffe", "convert_imageset", root, f"{tmp_path}/list.txt", f"{tmp_path}/db"]
+    arguments = ["convert_imageset", root, tmp_path / "list.txt", tmp_path / "lmdb"]
+    command = [sys.executable, "-m", "pipeline.caffe", *arguments]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         assert any("Processed 1000 files" in line for line in process.stderr)  # reads no further
