@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import math
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from itertools import islice
@@ -23,6 +24,7 @@ from pipeline.errors import InputError
 if TYPE_CHECKING:
     import onnx
 
+    from pipeline.caffe.layers import Shape
     from pipeline.caffe.net import Net
     from pipeline.caffe.onnx.images import Images
     from pipeline.caffe.onnx.pixels import Pixels
@@ -31,7 +33,7 @@ Number = TypeVar("Number", int, float)
 Batches = Iterator[tuple[np.ndarray, np.ndarray]]  # a model's inputs, and labels
 
 TOLERANCE = 1e-4  # between ONNX Runtime's outputs and the engine's, relative to the largest
-DRAWN_VALUES = 1 << 22  # at most, in the inputs that are drawn to compare them
+DRAWN_VALUES = 1 << 18  # in an input that is drawn to compare models, where the net takes any number of images
 
 
 class ExportError(InputError):
@@ -105,9 +107,6 @@ def _check_flags(args: Namespace) -> None:
             raise ExportError(f"-{flag} {getattr(args, flag)} where at least 1 was expected")
     if args.precision != "int8" and args.calibration:
         raise ExportError(f"-calibration is for -precision int8, and this is {args.precision}; leave it out")
-    if args.calibration and args.test and Path(args.calibration).resolve() == Path(args.test).resolve():
-        raise ExportError(f"{args.test}: calibrated and tested on the same images, which tells nothing about others; "
-                          "give training images as -calibration")
 
 
 def _read_net(deploy: Path, weights: Path) -> "Net":
@@ -189,8 +188,8 @@ def _check(net: "Net", model: "onnx.ModelProto", pixels: "Pixels | None") -> Non
     inputs, taken = {}, {}
     for value in runtime.get_inputs():
         shape = net.shapes[value.name]
-        if isinstance(value.shape[0], str) and all(isinstance(each.shape[0], str) for each in runtime.get_inputs()):
-            shape = (max(1, min(shape[0], DRAWN_VALUES // int(np.prod(shape[1:])))), *shape[1:])
+        if len(net.inputs) == 1:
+            shape = _drawn_shape(shape, model)
         inputs[value.name] = random.uniform(size=shape).astype(np.float32)  # indices among them are 0
         if pixels:
             raw = random.integers(0, 256, shape).astype(pixels.dtype)
@@ -206,6 +205,13 @@ def _check(net: "Net", model: "onnx.ModelProto", pixels: "Pixels | None") -> Non
         if not difference <= TOLERANCE:  # NaN too
             raise ExportError(f"net '{net.name}': output '{name}' of the ONNX form deviates from the engine's by "
                               f"{difference:.1e} where at most {TOLERANCE:g} was expected; nothing was written")
+
+
+def _drawn_shape(shape: "Shape", model: "onnx.ModelProto") -> "Shape":
+    """Of the shape that the prototxt gives the only input, no more images than DRAWN_VALUES."""
+    if not model.graph.input[0].type.tensor_type.shape.dim[0].dim_param:
+        return shape
+    return (max(1, min(shape[0], DRAWN_VALUES // math.prod(shape[1:]))), *shape[1:])
 
 
 def _data_layer(path: Path, phase: Phase) -> LayerParameter | None:
@@ -264,7 +270,7 @@ class Databases:
             labelled, batches = images.labelled(), self._batches(images, exact)
             what = f"images of {images.path}"
         elif len(self.net.inputs) == 1:
-            what, batches = "drawn inputs (give -test for images)", self._drawn()
+            what, batches = "drawn inputs (give -test for images)", self._drawn(exact)
         else:
             log.info("%s: not measured, which it is for nets of one input", precision)
             return
@@ -295,8 +301,9 @@ class Databases:
             log.info("no accuracy: %s", "the images have no labels" if classes else
                      "not one output has a value for each class; -classes names one of several")
 
-    def _drawn(self) -> Batches:
-        drawn = np.random.default_rng(1).uniform(size=self.net.shapes[self.net.inputs[0]]) * (255 if self.pixels else 1)
+    def _drawn(self, model: "onnx.ModelProto") -> Batches:
+        shape = _drawn_shape(self.net.shapes[self.net.inputs[0]], model)
+        drawn = np.random.default_rng(1).uniform(size=shape) * (255 if self.pixels else 1)
         yield drawn.astype(self.pixels.dtype if self.pixels else np.float32), np.zeros(0)
 
     def _batches(self, images: "Images", model: "onnx.ModelProto") -> Batches:
