@@ -1,5 +1,6 @@
 """ImageData: what is drawn at random, what a resumed run sees, and lists and pictures that are none."""
 
+import json
 import logging
 import zlib
 from pathlib import Path
@@ -74,7 +75,7 @@ def test_a_resumed_run_sees_what_an_uninterrupted_one_sees(images: Path, tmp_pat
     first, other = image_net(*arguments), image_net(*arguments, seed=2)
     for _ in range(3):
         first.forward()
-    other.restore(first.state())
+    other.restore(json.loads(json.dumps(first.state())))
     for _ in range(5):
         expected, tops = first.forward(), other.forward()
         np.testing.assert_array_equal(tops["label"], expected["label"])

@@ -1,5 +1,6 @@
 """WindowData: what is drawn at random, what a resumed run sees, and window files that are none."""
 
+import json
 import logging
 from pathlib import Path
 
@@ -110,7 +111,7 @@ def test_a_resumed_run_sees_what_an_uninterrupted_one_sees(windows: Path) -> Non
     arguments = (windows, "batch_size: 5", "crop_size: 4 mirror: true")
     first, other = window_net(*arguments), window_net(*arguments, seed=2)
     first.forward()
-    other.restore(first.state())
+    other.restore(json.loads(json.dumps(first.state())))
     for _ in range(4):
         expected, tops = first.forward(), other.forward()
         np.testing.assert_array_equal(tops["label"], expected["label"])
