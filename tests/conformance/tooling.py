@@ -34,6 +34,8 @@ SETS: dict[str, tuple[tuple[str, ...], str]] = {
     "gray encoded": (("-gray", "-encoded"), READABLE),
     "png": (("-encode_type=png",), READABLE),
     "jpg": (("-encoded", "-encode_type=jpg"), READABLE),
+    "JPG": (("-encode_type=JPG",), READABLE),
+    "encoded one side": (("-encoded", "-resize_width=20"), READABLE),
     "encoded resized": ((*RESIZED, "-encoded"), READABLE),
 }
 MEANS = ("check_size", "encoded resized")  # sets of images of one size, raw and encoded
