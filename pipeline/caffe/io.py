@@ -28,7 +28,7 @@ def load_image(filename: str | PathLike[str], color: bool = True) -> Array:
     A gray image is repeated thrice for `color`. Transparency is left out for `color`, and otherwise lies on white.
     Raises ImageError when the file is no image.
     """
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     try:
         with Image.open(filename) as image:
@@ -39,8 +39,11 @@ def load_image(filename: str | PathLike[str], color: bool = True) -> Array:
             else:
                 clear = "A" in image.getbands() or "transparency" in image.info
                 pixels = np.asarray(image.convert("RGBA" if clear else "RGB"), np.float64) / 255
-    except (UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, EOFError) as error:
-        raise ImageError(f"{filename}: {error}; a picture was expected") from None
+    except Exception as error:  # Pillow's decoders let through whatever they stumble over
+        if isinstance(error, OSError) and error.errno is not None:  # the file cannot be read, whatever is in it
+            raise
+        reason = str(error) or type(error).__name__
+        raise ImageError(f"{filename}: {reason}; a picture was expected") from None
     if pixels.ndim == 2:
         return np.repeat(pixels[:, :, np.newaxis], 3 if color else 1, axis=2).astype(np.float32)
     if not color:

@@ -62,9 +62,9 @@ for name, blobs in net.params.items():
         answers["Net/gradient of %s %d" % (name, index)] = blob.diff.copy()
 
 forward, backward = [], []
-net.before_forward(lambda layer: forward.append(layer))
+net.before_forward(forward.append)
 net.after_forward(lambda layer: forward.append(-layer))
-net.before_backward(lambda layer: backward.append(layer))
+net.before_backward(backward.append)
 net.after_backward(lambda layer: backward.append(-layer))
 part = net.forward(start="norm1", end="left")
 answers["Net/part forward"] = str(sorted(part))
@@ -87,8 +87,8 @@ net.backward(start="flat", end="both")
 answers["Net/gradients from the middle"] = net.blobs["left"].diff.copy()
 
 batches = random.uniform(-1, 1, size=(3, 3, 22, 26))
-diffs = random.uniform(-1, 1, size=(3,) + net.blobs["sigmoid"].data.shape[1:])
-flats = random.uniform(-1, 1, size=(3,) + net.blobs["flat"].data.shape[1:])
+diffs = random.uniform(-1, 1, size=(3, *net.blobs["sigmoid"].data.shape[1:]))
+flats = random.uniform(-1, 1, size=(3, *net.blobs["flat"].data.shape[1:]))
 values, slopes = net.forward_backward_all(blobs=["left"], diffs=["conv1"], data=batches, sigmoid=diffs, flat=flats)
 for name, value in values.items():
     answers["Net/all values " + name] = value

@@ -55,7 +55,7 @@ for kind in TYPES:
     solver.add_callback(lambda: starts.append(solver.iter),
                         lambda: rates.append(np.abs(solver.net.params["fc1"][0].diff).sum()))
     losses = []
-    for it in range(7):
+    for _ in range(7):
         solver.step(1)
         losses.append(float(solver.net.blobs["loss"].data))
     answers[key + "losses"] = np.array(losses)
