@@ -11,6 +11,7 @@ from pipeline.caffe.blobs import MAX_COUNT
 from pipeline.caffe.images import ImageFileError, ImageList, read_image, read_image_file
 from pipeline.caffe.layers.layer import Layer, Shape, Tensors, register
 from pipeline.caffe.transformer import Transformer, TransformError
+from pipeline.threads import map_ahead
 
 
 class ListedData(Layer):
@@ -41,7 +42,7 @@ class ImageData(ListedData):
     A line is "path label", the path appended to root_folder; C is 3, blue, green, red, or 1 with is_color: false; with
     new_height and new_width pictures are resized before they are transformed. Without, the first of a batch gives its
     h and w, which the others must have unless they are cropped. With `shuffle` each pass has another order; rand_skip
-    draws where the first one begins. Pictures are turned upright as their EXIF says.
+    draws where the first begins. Pictures are turned upright as their EXIF says (caffe/layers/image_data_layer.cpp).
     """
 
     def setup(self, bottom: list[Shape]) -> list[Shape]:
@@ -90,23 +91,26 @@ class ImageData(ListedData):
         except TransformError as error:
             raise ImageFileError(f"{self.list.name(line)}: {error}") from None
 
+    def next_line(self) -> int:
+        """Whose turn it is, from 0."""
+        line = int(self.order[self.position])
+        self.position += 1
+        if self.position == len(self.list):
+            self.seek(self.turn + 1, 0)
+        return line
+
     def forward(self, bottom: Tensors) -> Tensors:
+        lines = [self.next_line() for _ in range(self.param.image_data_param.batch_size)]
         images: list[np.ndarray] = []
-        labels: list[int] = []
         shape = None
-        for _ in range(self.param.image_data_param.batch_size):
-            line = int(self.order[self.position])
-            image = self.read(line)
+        for line, image in zip(lines, map_ahead(self.read, lines), strict=True):
             shape = shape or self.top_shape(image, line)
             if self.top_shape(image, line) != shape:
                 raise ImageFileError(f"{self.list.name(line)}: {image.shape[1]}x{image.shape[2]} where "
                                      f"{shape[1]}x{shape[2]}, as of the batch's first, was expected; set new_height "
                                      "and new_width, or a crop_size, or a batch_size of 1")
             images.append(self.transformer(image[None])[0])
-            labels.append(self.list.labels[line])
-            self.position += 1
-            if self.position == len(self.list):
-                self.seek(self.turn + 1, 0)
+        labels = [self.list.labels[line] for line in lines]
         return [torch.from_numpy(np.stack(images)), torch.tensor(labels, dtype=torch.float32)]
 
     def state(self) -> dict[str, Any]:
