@@ -22,8 +22,10 @@ class Eltwise(Layer):
         param = self.param.eltwise_param
         if any(shape != bottom[0] for shape in bottom):
             raise self.error(f"bottoms of shapes {', '.join(map(str, bottom))} where one shape was expected")
-        if param.coeff and (len(param.coeff) != len(bottom) or param.operation != EltwiseParameter.SUM):
+        if param.coeff and (len(param.coeff) != len(bottom) or param.operation == EltwiseParameter.PROD):
             raise self.error(f"{len(param.coeff)} coeff where SUM takes one a bottom ({len(bottom)}), others none")
+        if param.operation == EltwiseParameter.MAX:
+            self.note_ignored("eltwise_param", ("coeff",))
         return bottom[:1]
 
     def forward(self, bottom: Tensors) -> Tensors:
@@ -43,7 +45,7 @@ class Eltwise(Layer):
 
     def onnx(self, graph: Graph, bottom: list[str]) -> list[str]:
         param = self.param.eltwise_param
-        if param.coeff:
+        if param.coeff and param.operation == EltwiseParameter.SUM:
             bottom = [graph.node("Mul", [value, graph.constant(np.array(coeff))])
                       for value, coeff in zip(bottom, param.coeff, strict=True)]
         if param.operation != EltwiseParameter.PROD:

@@ -166,7 +166,8 @@ class Layer:
 
     def note_ignored(self, message: str, fields: tuple[str, ...]) -> None:
         """Tell of fields that Caffe does not look at, though they are set."""
-        ignored = [name for name in fields if getattr(self.param, message).HasField(name)]
+        given = {descriptor.name for descriptor, _ in getattr(self.param, message).ListFields()}
+        ignored = [name for name in fields if name in given]
         if ignored:
             log.warning("layer '%s': %s has no use for %s's %s: ignored, as in Caffe", self.param.name, self.type,
                         message, ", ".join(ignored))
