@@ -101,6 +101,8 @@ class Net:
         self.blobs: dict[str, torch.Tensor] = {}
         self.keep_gradients = False
         self.watch: Watch | None = None  # is told of every layer that has run forward
+        # A net whose layers run backward one by one tells of every gradient of a layer's blob, summed so far.
+        self.watch_gradient: Callable[[Layer, int, torch.Tensor], None] | None = None
         self.layers: list[Layer] = []
         self.learnable: list[Learnable] = []
         self.shapes: dict[str, Shape] = {}

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 
 from pipeline.caffe.caffe_pb2 import NetParameter, Phase
-from pipeline.caffe.layers import Layer
 from pipeline.caffe.layers.data import Input
 from pipeline.caffe.layers.layer import Tensors, passes_no_gradient
 from pipeline.caffe.memory import Blob, Blobs, Memory
@@ -53,7 +52,11 @@ class StepwiseNet(Net):
                 self._start_gradient(index, number)
         self._fitted = [[blob.shape for blob in blobs] for blobs in self._bottoms_of]
         self._runs: list[Run | None] = [None] * len(self.layers)
+        self._tensors = [list(layer.blobs) for layer in self.layers]
         self.of_layers = self._blobs_of_layers()
+        by_tensor = {id(tensor): blob for tensors, blobs in zip(self._tensors, self.of_layers, strict=True)
+                     for tensor, blob in zip(tensors, blobs, strict=True)}
+        self._learned = [(learnable, by_tensor[id(learnable.blob)]) for learnable in self.learnable]
         self.needs = find_needs(self.layers, param.force_backward)
         self.before_forward: list[LayerCallback] = []
         self.after_forward: list[LayerCallback] = []
@@ -138,10 +141,10 @@ class StepwiseNet(Net):
             engines, layer.blobs = layer.blobs, blobs
             try:
                 tops = [top.to(self.device) for top in layer.forward(bottoms)]
+                if self.watch is not None:
+                    self.watch(layer, bottoms, tops)
             finally:
                 layer.blobs = engines
-        if self.watch is not None:
-            self.watch(layer, bottoms, tops)
         self._runs[index] = Run(bottoms, blobs, tops)
         return sum(self._keep_top(index, number, top.detach()) for number, top in enumerate(tops))
 
@@ -199,9 +202,11 @@ class StepwiseNet(Net):
                 blob.gradient().copy_(gradient)
             elif not tops:  # Silence, for one; where none goes to the bottom alone, its diff is left alone
                 blob.gradient().zero_()
-        for blob, tensor in zip(self.of_layers[index], run.blobs, strict=True):
+        for number, (blob, tensor) in enumerate(zip(self.of_layers[index], run.blobs, strict=True)):
             if tensor.requires_grad and (gradient := next(gradients)) is not None:
                 blob.gradient().add_(gradient)
+                if self.watch_gradient is not None:
+                    self.watch_gradient(layer, number, blob.gradient())
 
     def clear_gradients(self) -> None:
         for blobs in self.of_layers:
@@ -210,13 +215,11 @@ class StepwiseNet(Net):
 
     def hand_over(self) -> None:
         """Let the engine's tensors, which solvers move and files are made of, be what the blobs of layers hold now."""
-        gradients: dict[int, torch.Tensor] = {}
-        for layer, blobs in zip(self.layers, self.of_layers, strict=True):
-            for tensor, blob in zip(layer.blobs, blobs, strict=True):
+        for tensors, blobs in zip(self._tensors, self.of_layers, strict=True):
+            for tensor, blob in zip(tensors, blobs, strict=True):
                 tensor.data = blob.tensor()
-                gradients.setdefault(id(tensor), blob.gradient())
-        for learnable in self.learnable:
-            learnable.blob.grad = gradients[id(learnable.blob)] if learnable.lr_mult else None
+        for learnable, blob in self._learned:
+            learnable.blob.grad = blob.gradient() if learnable.lr_mult else None
 
     def copy_from(self, source: Any) -> None:
         self.hand_over()
@@ -234,8 +237,10 @@ class StepwiseNet(Net):
         """Use the values of the other net's layers of the same name; gradients stay each net's own."""
         if not isinstance(other, StepwiseNet):
             raise TypeError(f"{type(other).__name__} where a StepwiseNet was expected")
-        super().share_with(other)
-        theirs = {layer.param.name: blobs for layer, blobs in zip(other.layers, other.of_layers, strict=True)}
+        theirs = {layer.param.name: blobs for layer, blobs in zip(other.layers, other.of_layers, strict=True) if blobs}
         for layer, mine in zip(self.layers, self.of_layers, strict=True):
-            for blob, shared in zip(mine, theirs.get(layer.param.name, []), strict=False):
-                blob.values = shared.values
+            shared = theirs.get(layer.param.name, mine)
+            if [blob.shape for blob in shared] != [blob.shape for blob in mine]:
+                raise layer.error("its blobs have other shapes than those of the same layer in the net it shares with")
+            for blob, owner in zip(mine, shared, strict=True):
+                blob.values = owner.values

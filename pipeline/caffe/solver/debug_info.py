@@ -19,17 +19,19 @@ class DebugInfo:
         self.shared: dict[tuple[str, int], torch.Tensor] = {}  # by layer and index, weights that other layers have too
         self.parts: dict[tuple[str, int], torch.Tensor] = {}  # each layer's own part of their gradients
         self.sums: dict[torch.Tensor, torch.Tensor] = {}  # by weight, what Caffe has of its gradient so far
+        self.told: dict[tuple[str, int], torch.Tensor] = {}  # that by layer and index, where the net tells of it
 
     def __enter__(self) -> "DebugInfo":
         if self.wanted:
             self.net.watch = self._forward
+            self.net.watch_gradient = self._keep
             if torch.is_grad_enabled():
                 self._part_shared()
         return self
 
     def __exit__(self, *error: object) -> None:
         if self.wanted:
-            self.net.watch = None
+            self.net.watch = self.net.watch_gradient = None
             for layer in self.net.layers:
                 layer.blobs = [self.shared.get((layer.param.name, index), blob)
                                for index, blob in enumerate(layer.blobs)]  # fmt: skip
@@ -50,8 +52,13 @@ class DebugInfo:
                 layer.blobs[index] = view = blob.view_as(blob)
                 view.register_hook(lambda gradient, place=place: self.parts.update({place: gradient}))
 
+    def _keep(self, layer: Layer, index: int, gradient: torch.Tensor) -> None:
+        self.told[layer.param.name, index] = gradient.clone()
+
     def _gradient(self, place: tuple[str, int], blob: torch.Tensor) -> torch.Tensor | None:
         """A blob's gradient as Caffe has it when it is through with the layer: without those of the layers before."""
+        if place in self.told:
+            return self.told[place]
         leaf = _leaf(blob)
         if place in self.parts:
             self.sums[leaf] = self.sums[leaf] + self.parts[place].reshape(-1)

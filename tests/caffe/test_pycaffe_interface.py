@@ -146,6 +146,26 @@ def test_weights_that_do_not_fit_a_new_shape_are_named_and_stay(prototxt: str) -
         net.blobs["data"].reshape((2, 3))  # type: ignore[arg-type]
 
 
+def test_debug_info_tells_of_a_shared_weight_at_each_of_its_layers(tmp_path: Path, capsys: pytest.CaptureFixture[str]
+                                                                   ) -> None:
+    (tmp_path / "net.prototxt").write_text("""
+layer { name: "data" type: "DummyData" top: "data" dummy_data_param { shape { dim: 2 dim: 1 }
+        data_filler { type: "constant" value: 3 } } }
+layer { name: "one" type: "InnerProduct" bottom: "data" top: "one" param { name: "w" }
+        inner_product_param { num_output: 1 bias_term: false weight_filler { type: "constant" value: 2 } } }
+layer { name: "two" type: "InnerProduct" bottom: "one" top: "two" param { name: "w" }
+        inner_product_param { num_output: 1 bias_term: false } }
+layer { name: "sum" type: "Reduction" bottom: "two" top: "sum" loss_weight: 1 }
+""")
+    path = tmp_path / "solver.prototxt"
+    path.write_text(f'net: "{tmp_path}/net.prototxt" base_lr: 0.1 lr_policy: "fixed" display: 1 debug_info: true')
+    caffe.get_solver(str(path)).step(1)
+    said = capsys.readouterr().err
+    # The sum is that of 3 w w over two items: 6 w = 12 from the second layer, and as much from the first.
+    assert "[Backward] Layer two, param blob 0 diff: 12\n" in said
+    assert "[Backward] Layer one, param blob 0 diff: 24\n" in said
+
+
 def test_a_seed_decides_what_nets_made_after_it_draw(prototxt: str, solver_file: str) -> None:
     def draw() -> list[np.ndarray]:
         caffe.set_random_seed(5)
@@ -368,9 +388,10 @@ def test_a_transformer_leaves_what_it_is_given_alone() -> None:
 @pytest.fixture
 def deploy(tmp_path: Path) -> tuple[str, str]:
     path = tmp_path / "deploy.prototxt"
-    path.write_text('layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 2 dim: 3 dim: 8 dim: 8 } '
-                    '} } layer { name: "means" type: "Pooling" bottom: "data" top: "means" pooling_param { pool: AVE '
-                    'global_pooling: true } }')
+    path.write_text("""
+layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 2 dim: 3 dim: 8 dim: 8 } } }
+layer { name: "means" type: "Pooling" bottom: "data" top: "means" pooling_param { pool: AVE global_pooling: true } }
+""")
     caffe.Net(str(path), caffe.TEST).save(str(tmp_path / "deploy.caffemodel"))
     return str(path), str(tmp_path / "deploy.caffemodel")
 
