@@ -4,7 +4,7 @@
 
 CAFFE_ROOT is a root with real Caffe and OpenBLAS (docker/caffe-root.sh). NET is lenet (batch 64), cifar10_full (100),
 caffenet (32) or face_emotion_net (64), all four unless some are named: in TRAIN, dropout included, on a batch that both
-sides have in memory, so no data layer, and no update. The sides take turns, each in a process of its own, whose first two
+sides have in memory: no data layer, no update. The sides take turns, each in a process of its own, whose first two
 iterations are not counted. The last lines are each net's milliseconds, medians of all iterations, and Caffe's time over
 the engine's, with the lowest and the highest of the turns.
 """

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+import cv2
+import h5py
 import numpy as np
 import onnxruntime
 from caffe_root import CaffeRoot
@@ -12,7 +14,9 @@ from google.protobuf import text_format
 from harness import TOLERANCE, Arrays, draw_parameters, run_gradients, split_answers
 from values import Values
 
+from pipeline.caffe.blobs import write_mean
 from pipeline.caffe.caffe_pb2 import TEST, TRAIN, LayerParameter, NetParameter, Phase
+from pipeline.caffe.database import DatabaseWriter, datum_from_image, record_key
 from pipeline.caffe.layers import Shape
 from pipeline.caffe.net import Net
 from pipeline.caffe.onnx import to_onnx
@@ -22,6 +26,8 @@ CLASSICS = Path(__file__).parents[2] / "prototxt/classics"
 RECORDED = Path(__file__).parent / "classics"
 KEPT = 32  # values of each blob that are committed
 DATA_LAYERS = ("Data", "HDF5Data", "ImageData", "Input")
+DATUMS = {"cifar10_full": (3, 32, 32), "fcn8s": (3, 40, 48), "fcn8s label": (1, 40, 48), "lenet": (1, 28, 28),
+          "mnist_siamese": (2, 28, 28)}  # in the databases; of a net, or of one of its data layers
 
 
 class Kept(NamedTuple):
@@ -126,6 +132,37 @@ def _narrow(layer: LayerParameter, divisor: int) -> None:
             param.num_output //= divisor
     if layer.convolution_param.group > 2:
         layer.convolution_param.group //= divisor
+
+
+def on_small_databases(name: str) -> NetParameter:
+    """train_val.prototxt with its data layers, narrower, two items a batch; what they read is made where they say."""
+    param = read_net(CLASSICS / name / "train_val.prototxt")
+    for layer in param.layer:
+        _narrow(layer, NETS[name].narrower)
+        if layer.type == "Data":
+            shape = DATUMS.get(f"{name} {layer.name}", DATUMS.get(name, (3, 256, 256)))
+            layer.data_param.batch_size = 2
+            with DatabaseWriter(Path(layer.data_param.source)) as database:
+                for index in range(3):
+                    image = np.full(shape, index, np.uint8)
+                    database.put(record_key(index, "image"), datum_from_image(image, index % 2))
+            if layer.transform_param.mean_file:
+                write_mean(Path(layer.transform_param.mean_file), np.ones(shape, np.float32))
+        elif layer.type == "ImageData":
+            layer.image_data_param.batch_size = 2
+            cv2.imwrite("image.png", np.zeros((9, 11, 3), np.uint8))
+            write_list(Path(layer.image_data_param.source), "image.png 0\n" * 3)
+        elif layer.type == "HDF5Data":
+            with h5py.File("sentences.h5", "w") as file:
+                for top in layer.top:
+                    file[top] = np.ones((layer.hdf5_data_param.batch_size, 2), np.float32)
+            write_list(Path(layer.hdf5_data_param.source), "sentences.h5\n")
+    return param
+
+
+def write_list(path: Path, lines: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(lines)
 
 
 def write_case(name: str, param: NetParameter, path: Path) -> None:

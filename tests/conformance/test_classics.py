@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 from caffe_root import CaffeRoot
 from classic_nets import (
     CLASSICS,
@@ -12,6 +13,7 @@ from classic_nets import (
     deployed,
     deployed_by_caffe,
     deviations,
+    on_small_databases,
     published,
     recorded,
     trained,
@@ -46,6 +48,20 @@ def test_trained_and_deployed_net_have_the_same_layers(name: str) -> None:
     train, deploy = (Net(cut(name, phase), phase) for phase in (TRAIN, TEST))
     for layer, blobs in deploy.params.items():
         assert [blob.shape for blob in blobs] == [blob.shape for blob in train.params[layer]], layer
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_reads_its_databases_in_both_phases(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    param = on_small_databases(name)
+    train, test = (Net(param, phase, seed=1) for phase in (TRAIN, TEST))
+    test.share_with(train)  # with what BatchNorm has seen
+    for net in (train, test):
+        with torch.no_grad():
+            outputs = net.forward()
+        assert outputs
+        assert all(torch.isfinite(output).all() for output in outputs.values()), outputs
+        assert net.loss > 0
 
 
 @pytest.mark.parametrize("path", sorted(CLASSICS.glob("*/solver.prototxt")), ids=lambda path: path.parent.name)
