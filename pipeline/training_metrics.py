@@ -35,6 +35,7 @@ class Metrics:
                              if int(row["iteration"]) <= start}
             if start in self.rows:
                 self.rows[start] |= {"lr": "", "train_loss": ""}
+        self._write()
 
     def follow(self, events: Iterator[Event]) -> Iterator[Event]:
         """Pass events on, writing rows and moving the bar."""
@@ -69,6 +70,9 @@ class Metrics:
     def _row(self, iteration: int, **values: str) -> None:
         row = self.rows.setdefault(iteration, dict.fromkeys(METRICS, ""))
         row |= {"iteration": str(iteration), "epoch": self.epoch(iteration)} | values
+        self._write()
+
+    def _write(self) -> None:
         with atomic_file(self.path, "w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, METRICS, lineterminator="\n")
             writer.writeheader()

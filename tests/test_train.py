@@ -135,6 +135,14 @@ def test_weights_that_a_run_starts_from_are_recorded(uninterrupted: Path, data: 
     assert recorded[str(start)] == hashlib.sha256(start.read_bytes()).hexdigest()
 
 
+def test_a_run_that_shows_and_tests_nothing_ends_all_the_same(data: Path, tmp_path: Path) -> None:
+    solver = write_run(tmp_path / "silent", data, max_iter=3, display=0, test_interval=0)
+    solver.write_text("".join(line for line in solver.read_text().splitlines(True) if "test_i" not in line))
+    train(solver, "cpu", threads=1)
+    assert rows(solver.parent) == []
+    assert (solver.parent / "final.caffemodel").exists()
+
+
 def test_the_log_has_the_lines_that_caffes_parsers_look_for(uninterrupted: Path) -> None:
     text = (uninterrupted / "train.log").read_text()
     assert all(re.match(r"[IWEF]\d{4} \d\d:\d\d:\d\d\.\d{6} +\d+ \S+:\d+\] ", line) for line in text.splitlines())
