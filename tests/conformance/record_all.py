@@ -26,6 +26,7 @@ from solving import (
     packed,
     run_solver,
 )
+from tooling import record_tools
 from upgrading import record_upgrades
 from values import sample
 
@@ -81,7 +82,7 @@ def record_solvers(caffe: CaffeRoot) -> None:
 
 def main() -> None:
     for record in (record_cases, record_face_emotion_net, record_fillers, record_solvers, record_classics,
-                   record_upgrades):
+                   record_upgrades, record_tools):
         caffe = CaffeRoot.from_environment()
         if caffe is None:
             sys.exit("CAFFE_ROOT is not set; docker/caffe-root.sh makes a root with real Caffe")
