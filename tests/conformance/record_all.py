@@ -12,7 +12,9 @@ import filling
 import numpy as np
 from caffe_root import CaffeRoot
 from classic_nets import record_classics
+from commands import record_commands
 from harness import CASES, HERE, make_databases, write_face_emotion_net
+from scripts import record_scripts
 from solving import (
     EXCHANGED,
     FACE_EMOTION_NET_CASE,
@@ -82,7 +84,7 @@ def record_solvers(caffe: CaffeRoot) -> None:
 
 def main() -> None:
     for record in (record_cases, record_face_emotion_net, record_fillers, record_solvers, record_classics,
-                   record_upgrades, record_tools):
+                   record_upgrades, record_scripts, record_tools, record_commands):
         caffe = CaffeRoot.from_environment()
         if caffe is None:
             sys.exit("CAFFE_ROOT is not set; docker/caffe-root.sh makes a root with real Caffe")

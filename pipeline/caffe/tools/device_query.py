@@ -15,7 +15,7 @@ def add_arguments(parser: FlagParser) -> None:
 
 def run(args: Namespace) -> None:
     """Log what torch knows of each GPU."""
-    log.info("Querying GPUs %s", args.gpu or "all")
+    log.info("Querying GPUs %s", args.gpu)
     if not args.gpu and not torch.cuda.is_available():
         log.warning("torch %s finds no GPU here; nets run on the CPU", torch.__version__)
         return

@@ -49,8 +49,10 @@ class FlagParser(argparse.ArgumentParser):
         for name in used:
             self.add_flag(name, *CAFFE_FLAGS[name])
         for name in CAFFE_FLAGS.keys() - set(used):
-            self.flags[name] = isinstance(CAFFE_FLAGS[name][0], bool)
-            self.add_argument(f"--{name}", dest="unused", action=_Unused, help=argparse.SUPPRESS)
+            default, _ = CAFFE_FLAGS[name]
+            self.flags[name] = isinstance(default, bool)
+            self.add_argument(f"--{name}", dest="unused", type=_KINDS[type(default)], action=_Unused,
+                              help=argparse.SUPPRESS)  # fmt: skip
 
     def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
         """Read a command line. Ends the process with status 1, as gflags does, where it cannot be read."""

@@ -58,7 +58,7 @@ def run(args: Namespace) -> None:
 
 def _set_state(param: SolverParameter, level: int, stages: str) -> None:
     """Put -level and -stage into the state of the train net, where -level replaces the solver's, given or not."""
-    if param.train_state.level != level:
+    if param.train_state.HasField("level") and param.train_state.level != level:
         log.warning("train_state's level %d becomes %d, as in Caffe: give -level %d to keep it",
                     param.train_state.level, level, param.train_state.level)  # fmt: skip
     param.train_state.level = level
