@@ -15,7 +15,7 @@ _POINTWISE = ("PReLU", "ELU", "ReLU", "AbsVal", "BNLL", "Dropout", "Exp", "Log",
 _WINDOWS = {"Convolution": "convolution_param", "Pooling": "pooling_param", "Im2col": "convolution_param"}
 
 
-class MappingError(InputError):
+class MappingError(InputError, RuntimeError):
     """Blobs between which no place can be mapped."""
 
 

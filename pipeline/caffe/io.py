@@ -18,7 +18,7 @@ SHARES = (0.2125, 0.7154, 0.0721)  # of red, green and blue in intensity, those 
 CROPS = 10  # that oversample makes of an image
 
 
-class ImageError(InputError):
+class ImageError(InputError, ValueError):
     """An image, or an array, that is not what was expected."""
 
 
@@ -222,13 +222,20 @@ def array_to_blobproto(arr: Array, diff: Array | None = None) -> caffe_pb2.BlobP
 
 
 def blobproto_to_array(blob: caffe_pb2.BlobProto, return_diff: bool = False) -> Array:
-    """A BlobProto's values, or with `return_diff` its gradient. Raises BinaryError when they do not fill its shape."""
+    """A BlobProto's values, or with `return_diff` its gradient. Raises BinaryError when they do not fill its shape.
+
+    Without a shape of any form it holds one number.
+    """
     if return_diff:
         gradient = caffe_pb2.BlobProto()
         gradient.CopyFrom(blob)
         del gradient.data[:], gradient.double_data[:]
         gradient.data.extend(blob.diff)
         blob = gradient
+    if not blob.HasField("shape") and not any(map(blob.HasField, ("num", "channels", "height", "width"))):
+        scalar = caffe_pb2.BlobProto(shape=caffe_pb2.BlobShape())
+        scalar.MergeFrom(blob)
+        blob = scalar
     return from_blobproto(blob, "the BlobProto").astype(np.float64)
 
 

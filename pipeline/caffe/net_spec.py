@@ -18,7 +18,7 @@ from pipeline.caffe.caffe_pb2 import LayerParameter, NetParameter
 from pipeline.errors import InputError
 
 
-class NetSpecError(InputError):
+class NetSpecError(InputError, TypeError):
     """A layer that cannot be made so."""
 
 

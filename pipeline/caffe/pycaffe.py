@@ -51,8 +51,11 @@ class Net:
     def _wrap(self, net: StepwiseNet) -> None:
         self._net = net
         self._blobs = OrderedDict(net.stays)
-        self._layers = [layer.instance if isinstance(layer, Python) else Layer.of(layer.type, blobs)
-                        for layer, blobs in zip(net.layers, net.of_layers, strict=True)]
+        self._layers = []
+        for layer, blobs in zip(net.layers, net.of_layers, strict=True):
+            if isinstance(layer, Python):
+                layer.instance.blobs = blobs  # its own blobs are the net's
+            self._layers.append(layer.instance if isinstance(layer, Python) else Layer.of(layer.type, blobs))
 
     @classmethod
     def of(cls, net: StepwiseNet) -> "Net":

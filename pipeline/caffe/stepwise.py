@@ -126,17 +126,23 @@ class StepwiseNet(Net):
             self._tops_of[index][number].gradient().fill_(weight)
 
     def _run_layer(self, index: int) -> float:
-        layer, needs = self.layers[index], self.needs[index]
         self._fit(index)
-        if isinstance(layer, Input):
+        if isinstance(self.layers[index], Input):
             return 0.0
-        with torch.set_grad_enabled(needs.layer and torch.is_grad_enabled()):
+        self._runs[index] = run = self._compute(index, with_graph=self.needs[index].layer and torch.is_grad_enabled())
+        return sum(self._keep_top(index, number, top.detach()) for number, top in enumerate(run.tops))
+
+    def _compute(self, index: int, *, with_graph: bool) -> Run:
+        """Run a layer on what stands in its bottoms, and leave the tops' blobs alone."""
+        layer, needs = self.layers[index], self.needs[index]
+        with torch.set_grad_enabled(with_graph):
             bottoms = []
             for blob, need in zip(self._bottoms_of[index], needs.bottoms, strict=True):
                 bottom = blob.tensor()
                 # What an in-place layer writes over is still needed for its gradient.
-                bottoms.append((bottom.clone() if blob in self._tops_of[index] else bottom).requires_grad_(need))
-            blobs = [blob.tensor().requires_grad_(need)
+                bottom = bottom.clone() if blob in self._tops_of[index] else bottom
+                bottoms.append(bottom.requires_grad_(need and with_graph))
+            blobs = [blob.tensor().requires_grad_(need and with_graph)
                      for blob, need in zip(self.of_layers[index], needs.blobs, strict=True)]
             engines, layer.blobs = layer.blobs, blobs
             try:
@@ -145,8 +151,7 @@ class StepwiseNet(Net):
                     self.watch(layer, bottoms, tops)
             finally:
                 layer.blobs = engines
-        self._runs[index] = Run(bottoms, blobs, tops)
-        return sum(self._keep_top(index, number, top.detach()) for number, top in enumerate(tops))
+        return Run(bottoms, blobs, tops)
 
     def _keep_top(self, index: int, number: int, top: torch.Tensor) -> float:
         """Put a top into its blob, and return the loss that it is."""
@@ -168,7 +173,7 @@ class StepwiseNet(Net):
     def run_backward(self, first: int, last: int) -> None:
         """Run layers `first` down to `last` backward: the gradients of bottoms are written, those of blobs added to.
 
-        Raises LayerError for a layer that has not run forward.
+        They are those of the last forward, and of what stands in the bottoms for a layer that has not run forward.
         """
         for index in range(first, last - 1, -1):
             for callback in self.before_backward:
@@ -183,7 +188,8 @@ class StepwiseNet(Net):
         if not any(needs.bottoms) and not any(needs.blobs):
             return
         if run is None or not any(tensor.requires_grad for tensor in (*run.bottoms, *run.blobs)):
-            raise layer.error("backward goes through a layer that has not run forward; call forward first")
+            self._fit(index)
+            self._runs[index] = run = self._compute(index, with_graph=True)
         tops, seeds = [], []
         for blob, top in zip(self._tops_of[index], run.tops, strict=True):
             seed = blob.gradient()

@@ -20,7 +20,7 @@ from pipeline.caffe.memory import Blob, BlobError, Memory
 from pipeline.caffe.mode import ModeError, mode
 from pipeline.caffe.net import WeightsError
 from pipeline.caffe.net_spec import NetSpecError
-from pipeline.caffe.proto import PrototxtError
+from pipeline.caffe.proto import BinaryError, PrototxtError
 from pipeline.caffe.pycaffe import CallError
 from pipeline.console import log
 
@@ -101,8 +101,6 @@ def test_what_a_net_cannot_be_asked_is_named(prototxt: str) -> None:
         net.forward_all(data=np.zeros((4, 3, 5, 4)), label=np.zeros(2))
     with pytest.raises(CallError, match="first layer is MemoryData; it is Input"):
         net.set_input_arrays(np.zeros((2, 3, 5, 4)), np.zeros(2))
-    with pytest.raises(LayerError, match="layer 'loss': backward goes through a layer that has not run forward"):
-        caffe.Net(prototxt, caffe.TRAIN).backward()
     with pytest.raises(AttributeError):
         net.blobs["data"].data = np.zeros((2, 3, 5, 4))  # type: ignore[misc]
 
@@ -118,6 +116,16 @@ def test_a_net_is_made_from_files_that_are_there_and_fit(prototxt: str, tmp_path
     caffe.Net(str(tmp_path / "other.prototxt"), caffe.TEST).save(str(tmp_path / "other.caffemodel"))
     with pytest.raises(WeightsError, match=r"layer 'conv' blob 0 has shape \(5, 3, 3, 3\)"):
         caffe.Net(prototxt, str(tmp_path / "other.caffemodel"), caffe.TEST)
+
+
+def test_backward_before_forward_is_that_of_what_stands_in_the_blobs(prototxt: str) -> None:
+    net = caffe.Net(prototxt, caffe.TRAIN)
+    net.blobs["conv"].data[...] = 0.5
+    net.blobs["fc"].diff[...] = 2
+    net.backward(start="fc", end="fc")
+    assert np.allclose(net.params["fc"][0].diff, 2 * 2 * 0.5)  # of two items
+    assert np.allclose(net.blobs["conv"].diff.reshape(2, -1), 2 * net.params["fc"][0].data.sum(0))
+    assert not net.blobs["fc"].data.any()
 
 
 def test_levels_and_stages_choose_layers(tmp_path: Path) -> None:
@@ -267,6 +275,11 @@ class Double(caffe.Layer):
     def reshape(self, bottom, top): top[0].reshape(*bottom[0].shape)
     def forward(self, bottom, top): top[0].data[...] = 2 * bottom[0].data
     def backward(self, top, propagate_down, bottom): bottom[0].diff[...] = 2 * top[0].diff
+class Adder(caffe.Layer):
+    def setup(self, bottom, top): self.blobs.add_blob(2); self.blobs[0].data[...] = 4
+    def reshape(self, bottom, top): top[0].reshape(*bottom[0].shape)
+    def forward(self, bottom, top): top[0].data[...] = bottom[0].data + self.blobs[0].data.sum()
+    def backward(self, top, propagate_down, bottom): self.blobs[0].diff[...] += 1
 class Idle(caffe.Layer):
     pass
 class Loose:
@@ -302,6 +315,24 @@ def test_python_layers_run_only_where_they_are_allowed(python_net: str) -> None:
     net.blobs["data"].reshape(4, 3)
     net.reshape()
     assert net.blobs["it"].shape == (4, 3)
+
+
+def test_a_python_layers_blobs_are_the_nets(python_net: str, tmp_path: Path) -> None:
+    caffe.allow_python_layers()
+    Path(python_net).write_text(Path(python_net).read_text().replace("Double", "Adder"))
+    net, other = caffe.Net(python_net, caffe.TRAIN), caffe.Net(python_net, caffe.TRAIN)
+    net.params["it"][0].data[...] = 7
+    assert net.layers[1].blobs[0].data.tolist() == [7, 7]
+    assert net.forward()["it"].max() == 14
+    net.save(str(tmp_path / "it.caffemodel"))
+    other.copy_from(str(tmp_path / "it.caffemodel"))
+    assert other.layers[1].blobs[0].data.tolist() == [7, 7]
+    for _ in range(2):
+        net.backward()
+    assert net.params["it"][0].diff.tolist() == [2, 2]
+    assert net.layers[1].blobs[0].diff.tolist() == [2, 2]
+    net.clear_param_diffs()
+    assert not net.layers[1].blobs[0].diff.any()
 
 
 @pytest.mark.parametrize(("changed", "said"), [
@@ -362,6 +393,12 @@ def test_pictures_that_are_none_are_refused(tmp_path: Path) -> None:
         caffe.io.resize_image(np.random.default_rng(0).random((4, 4, 3)), (2, 2), 2)
     with pytest.raises(ImageError, match="crops of 5x4 where the images have 4x4"):
         caffe.io.oversample([np.zeros((4, 4, 3))], (5, 4))
+
+
+def test_a_message_without_a_shape_is_a_number() -> None:
+    assert caffe.io.blobproto_to_array(caffe.proto.caffe_pb2.BlobProto(data=[123])) == 123
+    with pytest.raises(BinaryError, match="2 values where shape"):
+        caffe.io.blobproto_to_array(caffe.proto.caffe_pb2.BlobProto(data=[1, 2]))
 
 
 def test_messages_that_do_not_hold_their_shape_are_refused() -> None:

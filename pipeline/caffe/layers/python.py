@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from pipeline.caffe.layers.layer import Layer, Shape, Tensors, register
-from pipeline.caffe.memory import Blob, Blobs
+from pipeline.caffe.memory import Blob, Blobs, Memory
 from pipeline.caffe.mode import mode
 
 _HOST = torch.device("cpu")
@@ -131,9 +131,14 @@ class Python(Layer):
         """The gradients of bottoms and blobs, None where none is needed."""
         for blob, gradient in zip(self.top, gradients, strict=True):
             blob.gradient().copy_(gradient)
-        for blob in self.instance.blobs:
-            blob.gradient().zero_()
-        self.instance.backward(self.top, list(needed[: len(self.bottom)]), self.bottom)
-        blobs = (*self.bottom, *self.instance.blobs)
-        return [blob.gradient().to(gradients[0].device, copy=True) if need else None
-                for blob, need in zip(blobs, needed, strict=True)]
+        own = self.instance.blobs
+        sums = [blob.gradients for blob in own]  # a class may add to what there is, but what is asked for is its part
+        for blob in own:
+            blob.gradients = Memory(blob.count, _HOST)
+        try:
+            self.instance.backward(self.top, list(needed[: len(self.bottom)]), self.bottom)
+            return [blob.gradient().to(gradients[0].device, copy=True) if need else None
+                    for blob, need in zip((*self.bottom, *own), needed, strict=True)]
+        finally:
+            for blob, memory in zip(own, sums, strict=True):
+                blob.gradients = memory
