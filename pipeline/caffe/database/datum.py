@@ -9,10 +9,7 @@ from pipeline.caffe.caffe_pb2 import Datum
 from pipeline.errors import InputError
 from pipeline.pictures import MAX_PIXELS, decode, is_huge
 
-# cv2's flags; it is imported only where a picture is decoded.
-IMREAD_UNCHANGED = -1
-IMREAD_GRAYSCALE = 0
-IMREAD_COLOR = 1
+IMREAD_UNCHANGED = -1  # cv2's, which is imported only where a picture is decoded
 
 
 class DatabaseError(InputError):

@@ -12,8 +12,9 @@ import torch
 from pipeline.caffe.blobs import MAX_COUNT
 from pipeline.caffe.caffe_pb2 import DataParameter, FillerParameter
 from pipeline.caffe.database import DatabaseError, DatabaseReader, datum_to_array
-from pipeline.caffe.database.datum import IMREAD_COLOR, IMREAD_GRAYSCALE, IMREAD_UNCHANGED
+from pipeline.caffe.database.datum import IMREAD_UNCHANGED
 from pipeline.caffe.fillers import fill
+from pipeline.caffe.images import IMREAD_COLOR, IMREAD_GRAYSCALE
 from pipeline.caffe.layers.layer import Layer, Shape, Tensors, register
 from pipeline.caffe.proto import PrototxtError
 from pipeline.caffe.transformer import Transformer, TransformError
