@@ -52,7 +52,7 @@ class Classifier(ImageNet):
         super().__init__(model_file, pretrained_file, mean=mean, input_scale=input_scale, raw_scale=raw_scale,
                          channel_swap=channel_swap)
         self.crop_dims = self.blobs[self.inputs[0]].shape[2:]
-        self.image_dims = tuple(image_dims or self.crop_dims)
+        self.image_dims = tuple(self.crop_dims if image_dims is None else image_dims)
 
     def predict(self, inputs: Sequence[np.ndarray], oversample: bool = True) -> np.ndarray:
         """The scores (n, classes) of n images (H, W, K).
