@@ -1,7 +1,6 @@
 """Training against real Caffe: every solver under every setting, and each engine resuming the other's snapshot."""
 
 import functools
-import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import chdir
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 from caffe_root import CaffeRoot
 from harness import Arrays, assert_agrees, deviation
+from logs import messages
 from parity import Parity
 from solving import (
     EXCHANGED,
@@ -187,18 +187,13 @@ def test_logs_as_caffe(name: str, folder: Path) -> None:
         log = TrainingLog(solver, logger)
         for event in solve(solver):
             log.record(event)
-    ours, caffe = messages(Path("train.log").read_text()), messages((SOLVERS / f"{name}.txt").read_text())
+    ours, caffe = course(Path("train.log").read_text()), course((SOLVERS / f"{name}.txt").read_text())
     assert [words for words, _ in ours] == [words for words, _ in caffe]
     for (words, numbers), (_, expected) in zip(ours, caffe, strict=True):
         np.testing.assert_allclose(numbers, expected, rtol=1e-4, err_msg=words)
 
 
-def messages(log: str) -> list[tuple[str, list[float]]]:
-    """A log's lines from "Solving" on, without their glog prefixes and speeds: words, and the numbers among them."""
-    found = []
-    for line in log[: log.index("Optimization Done.")].splitlines():
-        prefix = re.match(r"[IE]\d{4} \d\d:\d\d:\d\d\.\d{6} +\d+ \S+:\d+\] ", line)
-        message = re.sub(r" \(\S+ iter/s, \S+s/\d+ iters\)", "", line[prefix.end():] if prefix else line)
-        number = r"(?<![\w#])\d+(?:\.\d+)?(?:e[+-]\d+)?"
-        found.append((re.sub(number, "N", message), [float(value) for value in re.findall(number, message)]))
+def course(log: str) -> list[tuple[str, list[float]]]:
+    """The lines of a log from "Solving" on, until the training is done."""
+    found = messages(log[: log.index("Optimization Done.")])
     return found[[words.startswith("Solving") for words, _ in found].index(True) :]
