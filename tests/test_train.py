@@ -84,6 +84,7 @@ def test_a_run_leaves_weights_log_metrics_and_plots(uninterrupted: Path) -> None
     table = rows(uninterrupted)
     assert [int(row["iteration"]) for row in table] == list(range(0, 41, 5))
     assert [row["lr"] for row in table] == [*["0.01"] * 4, *["0.001"] * 4, ""]
+    assert all(row["train_loss"] for row in table)  # the last forward's too
     assert [row["test_accuracy"] != "" for row in table] == [i % 10 == 0 for i in range(0, 41, 5)]
     assert float(table[4]["epoch"]) == pytest.approx(20 * 7 / 24, abs=0.01)
     # The best test, the earliest on a tie, is the one whose snapshot is kept beside the newest two.
