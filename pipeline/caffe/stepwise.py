@@ -106,6 +106,7 @@ class StepwiseNet(Net):
         shapes = [blob.shape for blob in self._bottoms_of[index]]
         if shapes == self._fitted[index]:
             return
+        self._fitted[index] = []  # nor is it to the old ones where it cannot be to these
         for number, shape in enumerate(self.layers[index].reshape(shapes)):
             self._shape_top(index, number, shape)
         self._fitted[index] = shapes
