@@ -134,7 +134,8 @@ def plot(metrics_path: Path, loss_path: Path, accuracy_path: Path) -> None:
         axes.set(xlabel="epoch", ylabel=title, title=f"{path.parent.name}: {title}")
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", color="0.92")
-        axes.legend(frameon=False)
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(frameon=False)
         with atomic_file(path) as image:
             figure.savefig(image, format="png", metadata={"Software": None})
         pyplot.close(figure)

@@ -6,6 +6,7 @@ Caffe keeps neither where the databases stand nor the generators; with the sidec
 never stopped. A snapshot of Caffe's own has none: then the databases are read from their beginning, as Caffe does.
 """
 
+import hashlib
 import json
 import re
 from dataclasses import dataclass
@@ -22,8 +23,9 @@ from pipeline.caffe.hdf5 import HDF5Reader, Tree, write_hdf5
 from pipeline.caffe.net import WeightsError
 from pipeline.caffe.proto import BinaryError, read_binary, write_binary
 from pipeline.caffe.solver import Solver
+from pipeline.console import log
 
-SIDECAR_FORM = 1
+SIDECAR_FORM = 2
 HDF5_SUFFIX = ".h5"  # by which Caffe tells a .solverstate.h5
 
 
@@ -72,6 +74,7 @@ def save(solver: Solver, prefix: str) -> Snapshot:
         write_binary(snapshot.weights, _weights(solver))
     sidecar = {
         "form": SIDECAR_FORM,
+        "weights": _sha256(snapshot.weights),
         "losses": list(solver.losses),
         "nets": [net.state() for net in (solver.net, *solver.test_nets)],
     }
@@ -122,7 +125,7 @@ def _updates(solver: Solver) -> list[list[np.ndarray]]:
 
 
 def restore(solver: Solver, path: Path) -> bool:
-    """Put a solver where a .solverstate, ours or Caffe's, left off; return whether its sidecar was there as well.
+    """Put a solver where a .solverstate, ours or Caffe's, left off; return whether its own sidecar was there as well.
 
     An HDF5 one is told by its suffix .h5, as Caffe tells it. Raises BinaryError or WeightsError when the state or the
     weights it names are damaged or another net's, OSError when they cannot be read.
@@ -131,7 +134,9 @@ def restore(solver: Solver, path: Path) -> bool:
     state = _read_hdf5_state(path, solver) if hdf5 else _read_state(path, solver)
     base = path.with_suffix("") if hdf5 else path
     weights = base.with_suffix(".caffemodel" + HDF5_SUFFIX * hdf5)
-    solver.net.copy_from(weights if weights.exists() else Path(state.learned_net))
+    if not weights.exists():
+        weights = Path(state.learned_net)
+    solver.net.copy_from(weights)
     for array, history in zip(state.history, solver.history, strict=True):
         history.copy_(torch.from_numpy(array))
     solver.iteration, solver.current_step = state.iteration, state.current_step
@@ -139,6 +144,10 @@ def restore(solver: Solver, path: Path) -> bool:
     if not sidecar_path.exists():
         return False
     sidecar = _read_sidecar(sidecar_path)
+    if sidecar["weights"] != _sha256(weights):
+        log.warning("%s is of other weights than %s: going on without it, as from a snapshot of Caffe's own",
+                    sidecar_path, weights)
+        return False
     solver.losses.extend(sidecar["losses"])
     for net, net_state in zip((solver.net, *solver.test_nets), sidecar["nets"], strict=True):
         net.restore(net_state)
@@ -178,6 +187,11 @@ def _check_history_length(path: Path, length: int, solver: Solver) -> None:
     if length != len(solver.history):
         raise WeightsError(f"{path}: {length} history blobs where the solver has {len(solver.history)}; is it the "
                            "state of another net or solver?")
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _read_sidecar(path: Path) -> dict[str, Any]:

@@ -50,6 +50,24 @@ def test_a_run_goes_on_to_the_bit(name: str, tmp_path: Path) -> None:
         assert torch.equal(ours.blob, theirs.blob)
 
 
+def test_a_sidecar_beside_a_snapshot_that_caffe_has_written_over_is_left_aside(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = solver("SGD")
+    made.step()
+    saved = snapshot.save(made, str(tmp_path / "run"))
+    sidecar = saved.sidecar.read_bytes()
+    saved.sidecar.unlink()
+    other = solver("SGD", "clip_gradients: 0.1")
+    other.step()
+    assert snapshot.save(other, str(tmp_path / "run")) == saved
+    saved.sidecar.write_bytes(sidecar)
+    resumed = solver("SGD")
+    assert not snapshot.restore(resumed, saved.state)
+    assert "is of other weights" in caplog.text
+    assert not resumed.losses
+
+
 def test_the_state_of_a_solver_with_other_history_is_refused(tmp_path: Path) -> None:
     saved = snapshot.save(solver("Adam"), str(tmp_path / "run"))
     with pytest.raises(WeightsError, match="14 history blobs where the solver has 7"):
