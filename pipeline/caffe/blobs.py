@@ -1,6 +1,7 @@
 """Arrays as Caffe's files hold them: BlobProto, with the mean file's older form."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,14 @@ from pipeline.caffe.proto import BinaryError, read_binary, write_binary
 
 MAX_AXES = 32  # caffe/blob.hpp, kMaxBlobAxes
 MAX_COUNT = 2**31 - 1  # caffe/blob.cpp, Reshape: an int counts the values
+POSSIBLE = f"at most {MAX_AXES} axes of at least 0 and {MAX_COUNT} values"
 _PACKED_DATA_TAG = bytes([caffe_pb2.BlobProto.DATA_FIELD_NUMBER << 3 | 2])  # wire type 2: length-delimited
 _PACKED_DIFF_TAG = bytes([caffe_pb2.BlobProto.DIFF_FIELD_NUMBER << 3 | 2])
+
+
+def is_possible(shape: Sequence[int]) -> bool:
+    """Whether a blob can have a shape: POSSIBLE says which. Beside a 0 the others may not be absurd either."""
+    return len(shape) <= MAX_AXES and min(shape, default=0) >= 0 and math.prod(dim or 1 for dim in shape) <= MAX_COUNT
 
 
 def to_blobproto(array: np.ndarray) -> caffe_pb2.BlobProto:
@@ -62,8 +69,7 @@ def from_blobproto(blob: caffe_pb2.BlobProto, name: str) -> np.ndarray:
     legacy = (blob.num, blob.channels, blob.height, blob.width)
     shape = tuple(blob.shape.dim) if blob.HasField("shape") else legacy
     values = _get_data(blob)
-    absurd = any(dim < 0 for dim in shape) or math.prod(dim or 1 for dim in shape) > MAX_COUNT  # even beside a 0
-    if len(shape) > MAX_AXES or absurd or math.prod(shape) != len(values):
+    if not is_possible(shape) or math.prod(shape) != len(values):
         raise BinaryError(f"{name}: {len(values)} values where shape {shape} was declared; is the file damaged?")
     return values.reshape(shape)
 

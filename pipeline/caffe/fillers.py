@@ -12,10 +12,27 @@ Fill = Callable[[torch.Tensor, FillerParameter, torch.Generator], torch.Tensor]
 
 
 def fill(shape: tuple[int, ...], param: FillerParameter, generator: torch.Generator) -> torch.Tensor:
-    """Make a float32 blob of `shape` filled as `param` says. Raises PrototxtError for an unknown type."""
+    """Make a float32 blob of `shape` filled as `param` says. Raises PrototxtError as check_filler() does."""
+    check_filler(shape, param)
+    return FILLERS[param.type](torch.empty(shape), param, generator)
+
+
+def check_filler(shape: tuple[int, ...], param: FillerParameter) -> None:
+    """Raise PrototxtError for a filler of unknown type, with impossible numbers, or that does not suit the shape."""
     if param.type not in FILLERS:
         raise PrototxtError(f"filler '{param.type}' is unknown; one of {', '.join(sorted(FILLERS))} was expected")
-    return FILLERS[param.type](torch.empty(shape), param, generator)
+    if param.type == "uniform" and not -math.inf < param.min <= param.max < math.inf:
+        raise PrototxtError(f"filler 'uniform' from min {param.min:g} to max {param.max:g} where the first may not be "
+                            "above the second")
+    if param.type == "gaussian" and not 0 <= param.std < math.inf:
+        raise PrototxtError(f"filler 'gaussian' with std {param.std:g} where at least 0 was expected")
+    if param.type == "gaussian" and param.sparse > (shape[0] if shape else 1):
+        raise PrototxtError(f"filler 'gaussian' with sparse {param.sparse} where at most {shape[0] if shape else 1}, "
+                            "the size of the blob's first axis, was expected")
+    if param.type in ("xavier", "msra") and not math.prod(shape):
+        raise PrototxtError(f"filler '{param.type}' for a blob of shape {shape}, which has no values")
+    if param.type == "bilinear" and (len(shape) != 4 or shape[2] != shape[3]):
+        raise PrototxtError(f"filler 'bilinear' needs a 4-D blob of square planes, not {shape}")
 
 
 def fan(blob: torch.Tensor, variance_norm: int) -> float:
@@ -68,8 +85,6 @@ def msra(blob: torch.Tensor, param: FillerParameter, generator: torch.Generator)
 
 def bilinear(blob: torch.Tensor, param: FillerParameter, generator: torch.Generator) -> torch.Tensor:
     """The same bilinear interpolation kernel in every plane of a (., ., K, K) blob, for upsampling."""
-    if blob.ndim != 4 or blob.shape[2] != blob.shape[3]:
-        raise PrototxtError(f"filler 'bilinear' needs a 4-D blob of square planes, not {tuple(blob.shape)}")
     size = blob.shape[3]
     half = math.ceil(size / 2)
     centre = (size - 1) / (2 * half)

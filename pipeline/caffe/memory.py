@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.caffe.blobs import MAX_AXES, MAX_COUNT
+from pipeline.caffe.blobs import POSSIBLE, is_possible
 from pipeline.errors import InputError
 
 Shape = tuple[int, ...]
@@ -121,9 +121,8 @@ class Blob:
     def reshape(self, *dims: int) -> None:
         """Take another shape. Values and gradients stay, and begin again at 0 when there must be more of them."""
         shape = tuple(as_index(dim) for dim in dims)
-        if len(shape) > MAX_AXES or min(shape, default=0) < 0 or math.prod(shape) > MAX_COUNT:
-            raise BlobError(f"shape {shape} where at most {MAX_AXES} axes of at least 0 and {MAX_COUNT} values were "
-                            "expected")
+        if not is_possible(shape):
+            raise BlobError(f"shape {shape} where {POSSIBLE} were expected")
         self._shape = shape
         if self.count > self.values.count:
             self.values = Memory(self.count, self.values.device)

@@ -12,14 +12,20 @@ import torch
 
 from pipeline.caffe.blobs import from_blobproto, to_blobproto
 from pipeline.caffe.caffe_pb2 import LayerParameter, NetParameter, ParamSpec, Phase
-from pipeline.caffe.graph import filter_layers, insert_splits, layer_class
+from pipeline.caffe.graph import choose_layers, insert_splits, layer_class, take_layers
 from pipeline.caffe.hdf5 import HDF5Reader, is_hdf5, write_hdf5
 from pipeline.caffe.layers import Layer, LayerError, Shape
 from pipeline.caffe.layers.data import Input
 from pipeline.caffe.net_log import NetLog
-from pipeline.caffe.proto import PrototxtError, line_of_layer, read_net, read_weights, write_binary
+from pipeline.caffe.proto import PrototxtError, read_net, read_weights, write_binary
+from pipeline.caffe.room import Room
+from pipeline.caffe.syntax import find_layers, find_line
 from pipeline.console import log
 from pipeline.errors import InputError
+
+
+class EmptyNetError(PrototxtError):
+    """A net without layers: Caffe aborts as it runs it."""
 
 
 class WeightsError(InputError):
@@ -61,9 +67,14 @@ def naming_lines(path: Path) -> Iterator[None]:
     """Give an error about a layer the line on which the prototxt `path` names it."""
     try:
         yield
+    except EmptyNetError as error:
+        raise PrototxtError(f"{path}: {error}") from None
     except LayerError as error:
-        line = line_of_layer(path.read_text(encoding="utf-8"), error.layer)
-        raise PrototxtError(f"{path}:{line}: {error}" if line else f"{path}: {error}") from None
+        blocks = find_layers(path.read_text(encoding="utf-8"))
+        line = find_line(blocks, error.layer, error.place)
+        other = find_line(blocks, error.other[1], error.other[0]) if error.other else None
+        note = f" (line {other})" if other else ""
+        raise PrototxtError(f"{path}:{line}: {error}{note}" if line else f"{path}: {error}") from None
 
 
 class Net:
@@ -106,23 +117,18 @@ class Net:
         self.layers: list[Layer] = []
         self.learnable: list[Learnable] = []
         self.shapes: dict[str, Shape] = {}
-        unused: set[str] = set()
-        owners: dict[str, Learnable] = {}
-        kept = filter_layers(param, phase, level, stages)
-        net_log = NetLog(kept)
-        for layer_param in insert_splits(kept).layer:
-            if not layer_param.HasField("phase"):
-                layer_param.phase = phase
-            if not layer_param.top and layer_class(layer_param).default_loss_weight:
-                layer_param.top.append(AUTOMATIC_TOP)
-            net_log.creating(layer_param)
-            layer = self._build(layer_param)
-            net_log.set_up(layer_param, [self.shapes[top] for top in layer_param.top])
-            self._share(layer, owners, net_log)
-            unused.difference_update(layer_param.bottom)
-            unused.update(layer_param.top)
-        self.outputs = tuple(sorted(unused - {AUTOMATIC_TOP}))
-        net_log.built(self.layers, self.outputs)
+        chosen = choose_layers(param, phase, level, stages)
+        if not chosen:
+            raise EmptyNetError(f"net '{self.name}' has no layers" + (
+                f" in phase {Phase.Name(phase)}; look at the layers' include and exclude rules" * bool(param.layer)))
+        try:
+            self._build_layers(take_layers(param, chosen))
+        except LayerError as error:
+            if error.place is not None:
+                error.place = chosen[error.place]
+            if error.other is not None:
+                error.other = chosen[error.other[0]], error.other[1]
+            raise
         self.inputs = tuple(top for layer in self.layers if isinstance(layer, Input) for top in layer.param.top)
         if self.device.type != "cpu":
             # Fillers draw on the CPU, so that a seed means the same weights everywhere; dropout draws where it runs.
@@ -131,21 +137,58 @@ class Net:
                 layer.generator = on_device
             self.generator = on_device
 
-    def _build(self, param: LayerParameter) -> Layer:
+    def _build_layers(self, param: NetParameter) -> None:
+        """Build all layers of a net's message, which errors give the places of."""
+        unused: set[str] = set()
+        owners: dict[str, Learnable] = {}
+        named: dict[str, int] = {}  # the place of the first layer of a name
+        room = Room(self.device)
+        net_log = NetLog(param)
+        for place, layer_param in insert_splits(param):
+            if not layer_param.HasField("phase"):
+                layer_param.phase = self.phase
+            try:
+                if not layer_param.top and layer_class(layer_param).default_loss_weight:
+                    layer_param.top.append(AUTOMATIC_TOP)
+                net_log.creating(layer_param)
+                layer = self._build(layer_param, room)
+                net_log.set_up(layer_param, [self.shapes[top] for top in layer_param.top])
+                owned = len(self.learnable)
+                self._share(layer, owners, net_log, room)
+                first = named.setdefault(layer_param.name, place)
+                if first != place and len(self.learnable) > owned:
+                    raise LayerError(layer_param.name, "another layer has this name, by which files of weights tell "
+                                                       "blobs apart; rename one", other=(first, layer_param.name))
+                if first != place and layer_param.name:
+                    log.warning("layer '%s': another layer of the net has this name", layer_param.name)
+            except LayerError as error:
+                error.place = place
+                raise
+            unused.difference_update(layer_param.bottom)
+            unused.update(layer_param.top)
+        self.outputs = tuple(sorted(unused - {AUTOMATIC_TOP}))
+        net_log.built(self.layers, self.outputs)
+
+    def _build(self, param: LayerParameter, room: Room) -> Layer:
         layer: Layer = layer_class(param)(param, self.generator)
+        layer.room = room
+        layer.note_foreign()
         if len(param.loss_weight) not in (0, len(param.top)):
             raise layer.error(f"{len(param.loss_weight)} loss_weight where one a top ({len(param.top)}) was expected")
         if layer.default_loss_weight and not param.loss_weight:
             param.loss_weight.append(layer.default_loss_weight)
         top_shapes = layer.setup([self.shapes[name] for name in param.bottom])
-        self.shapes.update(zip(param.top, top_shapes, strict=True))
+        for name, shape in zip(param.top, top_shapes, strict=True):
+            layer.take_room(f"top '{name}'", shape, in_others=layer.tops_are_bottom or name in param.bottom)
+            self.shapes[name] = shape
+        layer.room = None
         if len(param.param) > len(layer.blobs):
             raise layer.error(f"{len(param.param)} param where the layer has {len(layer.blobs)} blobs")
         layer.blobs = [_channels_last(blob.to(self.device)) for blob in layer.blobs]
         self.layers.append(layer)
         return layer
 
-    def _share(self, layer: Layer, owners: dict[str, Learnable], net_log: NetLog) -> None:
+    def _share(self, layer: Layer, owners: dict[str, Learnable], net_log: NetLog, room: Room) -> None:
         """Enter a layer's blobs among the learnable ones, or put the owner's in where a param is shared by name."""
         for index, blob in enumerate(layer.blobs):
             spec = layer.param.param[index] if index < len(layer.param.param) else ParamSpec()
@@ -167,6 +210,7 @@ class Net:
                     raise layer.error(f"param '{spec.name}' has {field} {getattr(spec, field)} where layer "
                                       f"'{owner.layer}', which owns it, has {getattr(owner, field)}")
             net_log.shares(spec.name, owner.layer, owner.index)
+            room.give_back(shape)
             if shape == wanted:
                 layer.blobs[index] = owner.blob
             else:  # only values in Caffe's own order can be seen in another shape

@@ -1,6 +1,5 @@
 """Reads and writes Caffe's messages: prototxts by protobuf's own text parser, binary files with a size limit."""
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,6 +11,7 @@ from google.protobuf.message import DecodeError, Message
 
 from pipeline.atomic import atomic_file
 from pipeline.caffe import caffe_pb2
+from pipeline.caffe.syntax import describe, find_layers, find_line
 from pipeline.caffe.upgrade import UpgradeError, upgrade_net
 from pipeline.errors import InputError
 
@@ -38,9 +38,7 @@ def parse_text(text: str, message_type: type[M], name: str) -> M:
     try:
         return text_format.Parse(text, message_type())
     except text_format.ParseError as error:
-        reason = str(error).replace("\n", " ")
-        raise PrototxtError(f"{name}:{reason}; see {message_type.DESCRIPTOR.name} in pipeline/caffe/caffe.proto"
-                            ) from None
+        raise PrototxtError(f"{name}:{describe(text, error, message_type)}") from None
 
 
 def read_text(path: Path, message_type: type[M]) -> M:
@@ -75,14 +73,8 @@ def upgrade_read_net(net: caffe_pb2.NetParameter, path: Path) -> bool:
     try:
         return upgrade_net(net, str(path))
     except UpgradeError as error:
-        line = line_of_layer(path.read_text(encoding="utf-8"), error.layer) if error.layer else None
+        line = find_line(find_layers(path.read_text(encoding="utf-8")), error.layer)
         raise PrototxtError(f"{path}:{line}: {error}" if line else f"{path}: {error}") from None
-
-
-def line_of_layer(text: str, name: str) -> int | None:
-    """The line, counted from 1, on which a prototxt names the layer `name`; None when it does not."""
-    found = re.search(rf"""\bname\s*:\s*["']{re.escape(name)}["']""", text)
-    return text.count("\n", 0, found.start()) + 1 if found else None
 
 
 def read_solver(path: Path) -> caffe_pb2.SolverParameter:

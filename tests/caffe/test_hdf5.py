@@ -149,10 +149,11 @@ def test_the_state_of_another_solver_is_refused(tmp_path: Path, name: str, chang
         snapshot.restore(solver(name), state)
 
 
-@pytest.mark.parametrize("name", ["inception/1x1", ".", "fc"])
-def test_names_that_hdf5_cannot_hold_are_refused_before_the_training(name: str) -> None:
+@pytest.mark.parametrize(("name", "said"), [("inception/1x1", "HDF5 takes no '/'"), (".", "HDF5 takes no '/'"),
+                                            ("fc", "another layer has this name")])  # fmt: skip
+def test_names_that_hdf5_cannot_hold_are_refused_before_the_training(name: str, said: str) -> None:
     renamed = NET.replace('name: "again"', f'name: "{name}"')
-    with pytest.raises(LayerError, match=f"layer '{name}': HDF5 takes no '/'"):
+    with pytest.raises(LayerError, match=f"layer '{name}': {said}"):
         solver(net=renamed)
 
 

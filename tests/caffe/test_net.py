@@ -69,13 +69,13 @@ def test_layers_are_chosen_by_phase_level_and_stage() -> None:
 def test_a_top_used_twice_is_split_as_caffe_names_it() -> None:
     text = INPUT + inner("fc", "in", "x", 2, "loss_weight: 0.5") + "".join(
         f'layer {{ name: "s{i}" type: "Softmax" bottom: "x" top: "y{i}" }}\n' for i in range(2))  # fmt: skip
-    split = insert_splits(net(text))
-    assert [layer.name for layer in split.layer] == ["in", "fc", "x_fc_0_split", "s0", "s1"]
-    splitter = split.layer[2]
+    split = [layer for _, layer in insert_splits(net(text))]
+    assert [layer.name for layer in split] == ["in", "fc", "x_fc_0_split", "s0", "s1"]
+    splitter = split[2]
     assert list(splitter.top) == [f"x_fc_0_split_{i}" for i in range(3)]  # the loss itself is the first use
     assert list(splitter.loss_weight) == [0.5, 0, 0]
-    assert not split.layer[1].loss_weight
-    assert [split.layer[i].bottom[0] for i in (3, 4)] == ["x_fc_0_split_1", "x_fc_0_split_2"]
+    assert not split[1].loss_weight
+    assert [split[i].bottom[0] for i in (3, 4)] == ["x_fc_0_split_1", "x_fc_0_split_2"]
 
 
 def test_layers_share_a_blob_by_the_name_of_its_param() -> None:

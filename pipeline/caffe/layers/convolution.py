@@ -13,6 +13,8 @@ from pipeline.caffe.layers.layer import Graph, Layer, Shape, Tensors, register
 class Windows(Layer):
     """Kernel, stride, pad and dilation of a convolution_param, one number for each axis after the channels'."""
 
+    reads = ("convolution_param",)
+
     def windows_setup(self, bottom: Shape) -> None:
         """Read them, and where the channels stand."""
         self.channel_axis = self.axis(self.param.convolution_param.axis, bottom)
@@ -101,7 +103,9 @@ class Kernels(Windows):
         if any(shape != bottom[0] for shape in bottom) or len(self.param.top) != len(bottom):
             raise self.error("as many tops as bottoms, all of one shape, were expected")
         channels, outputs, group = bottom[0][self.channel_axis], param.num_output, param.group
-        if outputs < 1 or group < 1 or channels % group or outputs % group:
+        if outputs < 1:
+            raise self.error(f"num_output {outputs} where at least 1 was expected")
+        if group < 1 or channels % group or outputs % group:
             raise self.error(f"group {group} does not divide {channels} channels and num_output {outputs}")
         return channels, outputs
 

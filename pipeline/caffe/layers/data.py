@@ -13,7 +13,7 @@ from pipeline.caffe.blobs import MAX_COUNT
 from pipeline.caffe.caffe_pb2 import DataParameter, FillerParameter
 from pipeline.caffe.database import DatabaseError, DatabaseReader, datum_to_array
 from pipeline.caffe.database.datum import IMREAD_UNCHANGED
-from pipeline.caffe.fillers import fill
+from pipeline.caffe.fillers import check_filler, fill
 from pipeline.caffe.images import IMREAD_COLOR, IMREAD_GRAYSCALE
 from pipeline.caffe.layers.layer import Layer, Shape, Tensors, register
 from pipeline.caffe.proto import PrototxtError
@@ -132,7 +132,11 @@ class DummyData(Layer):
         self.fillers = self.one_a_top("data_filler", param.data_filler or [FillerParameter(type="constant")])
         # On the CPU, so that a seed means the same numbers everywhere.
         self.random = torch.Generator().manual_seed(int(torch.randint(2**31, (), generator=self.generator)))
-        self.forward([])  # names a filler that is unknown, or does not fit the shape, while the net is built
+        for shape, filler in zip(self.shapes, self.fillers, strict=True):
+            try:
+                check_filler(shape, filler)
+            except PrototxtError as error:
+                raise self.error(str(error)) from None
         return self.shapes
 
     def one_a_top(self, name: str, values: Sequence[Any]) -> list[Any]:
@@ -143,10 +147,7 @@ class DummyData(Layer):
         return [*values] * (tops if len(values) == 1 else 1)
 
     def forward(self, bottom: Tensors) -> Tensors:
-        try:
-            return [fill(shape, filler, self.random) for shape, filler in zip(self.shapes, self.fillers, strict=True)]
-        except PrototxtError as error:
-            raise self.error(str(error)) from None
+        return [fill(shape, filler, self.random) for shape, filler in zip(self.shapes, self.fillers, strict=True)]
 
     def state(self) -> dict[str, Any]:
         return {"generator": base64.b64encode(self.random.get_state().numpy().tobytes()).decode()}

@@ -6,9 +6,11 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 import torch
 
+from pipeline.caffe.blobs import POSSIBLE, is_possible
 from pipeline.caffe.caffe_pb2 import TEST, TRAIN, FillerParameter, LayerParameter
 from pipeline.caffe.fillers import fill
 from pipeline.caffe.proto import PrototxtError
+from pipeline.caffe.room import Room, RoomError
 from pipeline.console import log
 
 Shape = tuple[int, ...]
@@ -18,11 +20,17 @@ LAYERS: dict[str, type["Layer"]] = {}
 
 
 class LayerError(PrototxtError):
-    """A layer that cannot be built. `layer` is its name, by which its line in the prototxt can be found."""
+    """A layer that cannot be built: its line in the prototxt can be found.
 
-    def __init__(self, layer: str, reason: str) -> None:
+    layer: its name. place: where it stands among the net's layers, where that is known. other: the place and the name
+    of another one that the reason is about.
+    """
+
+    def __init__(self, layer: str, reason: str, place: int | None = None, other: tuple[int, str] | None = None) -> None:
         super().__init__(f"layer '{layer}': {reason}")
         self.layer = layer
+        self.place = place
+        self.other = other
 
 
 def register(name: str) -> Callable[[type["Layer"]], type["Layer"]]:
@@ -95,16 +103,22 @@ class Layer:
     labels: ClassVar[tuple[int, ...]] = ()
     # Whether the tops are the bottom's own values in Caffe: who writes into one there writes into all.
     tops_are_bottom: ClassVar[bool] = False
+    # Parameter messages of other types that this one reads as well.
+    reads: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, param: LayerParameter, generator: torch.Generator) -> None:
         self.param = param
         self.generator = generator
         self.blobs: Tensors = []
+        self.room: Room | None = None  # the memory that is left, while a net is built
         self._made: Tensors | None = None  # the blobs that reshape keeps
         for kind, names, (fewest, most) in (("bottom", param.bottom, self.bottoms), ("top", param.top, self.tops)):
             if len(names) < fewest or (most is not None and len(names) > most):
                 wanted = f"{fewest}" if fewest == most else f"{fewest} to {most or 'any number'}"
-                raise self.error(f"{len(names)} {kind}s where {self.type} takes {wanted}")
+                verb = "takes" if kind == "bottom" else "makes"
+                labels = len(names) in self.labels if kind == "bottom" else False
+                raise self.error(f"{len(names)} {kind}{'s' * (len(names) != 1)} where {self.type} {verb} {wanted}"
+                                 f"{'; the last is the labels' * labels}")
 
     @property
     def training(self) -> bool:
@@ -159,10 +173,24 @@ class Layer:
                                  f"need {shape}")
             self.blobs.append(made)
             return
+        self.take_room(f"blob {len(self.blobs)}", shape)
         try:
             self.blobs.append(fill(shape, filler, self.generator))
         except PrototxtError as error:
             raise self.error(str(error)) from None
+
+    def take_room(self, name: str, shape: Shape, *, in_others: bool = False) -> None:
+        """Count a blob in that is about to be made, unless it lies in the memory of others.
+
+        Raises LayerError for a shape that no blob can have, and where memory does not suffice.
+        """
+        if not is_possible(shape):
+            raise self.error(f"{name} of shape {shape} where {POSSIBLE} were expected")
+        if self.room is not None and not in_others:
+            try:
+                self.room.take(shape)
+            except RoomError as error:
+                raise self.error(f"{name} of shape {shape}: {error}") from None
 
     def note_ignored(self, message: str, fields: tuple[str, ...]) -> None:
         """Tell of fields that Caffe does not look at, though they are set."""
@@ -171,6 +199,14 @@ class Layer:
         if ignored:
             log.warning("layer '%s': %s has no use for %s's %s: ignored, as in Caffe", self.param.name, self.type,
                         message, ", ".join(ignored))
+
+    def note_foreign(self) -> None:
+        """Tell of parameters of other types, which Caffe does not look at."""
+        for descriptor, _ in self.param.ListFields():
+            kind = descriptor.message_type.name.removesuffix("Parameter") if descriptor.message_type else ""
+            if kind in LAYERS and kind != self.type and descriptor.name not in self.reads:
+                log.warning("layer '%s': %s has no use for %s: ignored, as in Caffe", self.param.name, self.type,
+                            descriptor.name)
 
     def axis(self, axis: int, bottom: Shape, name: str = "axis") -> int:
         """Turn a possibly negative axis of `bottom` into its index. Raises LayerError when there is no such axis."""

@@ -51,6 +51,8 @@ class LabelledScores(Layer):
     def scores_setup(self, bottom: list[Shape], axis: int) -> None:
         scores, label, *_ = bottom
         self.class_axis = self.axis(axis, scores)
+        if not scores[self.class_axis]:
+            raise self.error(f"scores of shape {scores} have no classes on axis {self.class_axis}")
         places = math.prod(scores) // scores[self.class_axis]
         if math.prod(label) != places:
             raise self.error(f"{math.prod(label)} labels of shape {label} where scores of shape {scores} have {places} "
@@ -106,6 +108,7 @@ class SoftmaxWithLoss(LabelledScores):
 
     tops = (1, 2)
     default_loss_weight = 1
+    reads = ("softmax_param",)
 
     def setup(self, bottom: list[Shape]) -> list[Shape]:
         self.scores_setup(bottom, self.param.softmax_param.axis)

@@ -1,7 +1,7 @@
 """Layers that reduce a window, sliding over images, to one value."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -253,9 +253,8 @@ class SPP(Layer):
         tops = [level.setup(bottom)[0] for level in self.levels(bottom[0])]
         return tops if len(tops) == 1 else [(bottom[0][0], sum(math.prod(top[1:]) for top in tops))]
 
-    def levels(self, bottom: Shape) -> list[Pooling]:
+    def levels(self, bottom: Shape) -> Iterator[Pooling]:
         """The Pooling layers for a bottom of that shape."""
-        poolings = []
         for level in range(self.param.spp_param.pyramid_height):
             param = LayerParameter(name=self.param.name, phase=self.param.phase,
                                    bottom=self.param.bottom, top=self.param.top)
@@ -266,8 +265,7 @@ class SPP(Layer):
                 setattr(pooling, f"stride_{axis}", kernel)
                 setattr(pooling, f"pad_{axis}", (kernel * 2**level - size + 1) // 2)
             param.pooling_param.CopyFrom(pooling)
-            poolings.append(Pooling(param, self.generator))
-        return poolings
+            yield Pooling(param, self.generator)
 
     def forward(self, bottom: Tensors) -> Tensors:
         shape = tuple(bottom[0].shape)

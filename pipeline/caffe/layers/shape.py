@@ -110,7 +110,8 @@ class Reshape(Layer):
                              f"a bottom of shape {bottom[0]}")
         top = self.target(bottom[0])
         if math.prod(top) != math.prod(bottom[0]) or -1 in top:
-            raise self.error(f"bottom of shape {bottom[0]} cannot take the shape {top}")
+            raise self.error(f"bottom of shape {bottom[0]}, {math.prod(bottom[0])} values, cannot take the shape {top}"
+                             + (", whose known axes do not divide them" if -1 in top else f" of {math.prod(top)}"))
         return [top]
 
     def target(self, bottom: Shape) -> Shape:
@@ -155,7 +156,7 @@ class Slice(Layer):
             if size % parts:
                 raise self.error(f"{parts} tops do not divide the {size} of axis {self.along} of a bottom of shape "
                                  f"{bottom[0]}; give slice_point")
-            points = list(range(0, size + 1, size // parts))
+            points = [size // parts * part for part in range(parts + 1)]
         if len(points) != parts + 1 or any(end <= start for start, end in pairwise(points)):
             raise self.error(f"slice_point {list(param.slice_point)} where {parts - 1} rising numbers between 0 and "
                              f"{size} were expected")
