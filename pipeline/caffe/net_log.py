@@ -8,10 +8,9 @@ from collections.abc import Collection, Sequence
 from math import prod
 from typing import TYPE_CHECKING
 
-from google.protobuf import text_format
-
 from pipeline.caffe.caffe_pb2 import LayerParameter, NetParameter
 from pipeline.caffe.needs import find_needs
+from pipeline.caffe.proto import to_text
 from pipeline.console import log
 
 if TYPE_CHECKING:
@@ -26,9 +25,8 @@ class NetLog:
     def __init__(self, message: NetParameter) -> None:
         self.wanted = log.isEnabledFor(logging.DEBUG)
         self.bytes = 0
-        self.made: set[str] = set()
         if self.wanted:
-            log.debug("Initializing net from parameters: \n%s", text_format.MessageToString(message).rstrip())
+            log.debug("Initializing net from parameters: \n%s", "".join(to_text(message)).rstrip())
 
     def creating(self, layer: LayerParameter) -> None:
         """A layer is about to be built."""

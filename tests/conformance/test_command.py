@@ -67,6 +67,15 @@ def comparable(log: str) -> Log:
 ONLY_OURS = "torch N"  # and whether it finds a GPU
 
 
+def test_prints_messages_as_caffe(logs: dict[str, str]) -> None:
+    assert printed(logs["train"]) == printed((FOLDER / "train.txt").read_text())
+
+
+def printed(log: str) -> list[str]:
+    """The lines of a log that go on from the one before: those of solvers and nets, whose numbers are texts here."""
+    return [line for line in log.splitlines() if not PREFIX.match(line)]
+
+
 @pytest.mark.parametrize("name", ["train", "resume"])
 def test_caffes_own_parser_finds_the_same(name: str, logs: dict[str, str]) -> None:
     ours, caffe = rows(logs[name]), rows((FOLDER / f"{name}.txt").read_text())

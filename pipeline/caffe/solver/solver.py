@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
-from google.protobuf import text_format
 
 from pipeline.caffe.caffe_pb2 import SolverParameter
 from pipeline.caffe.net import Net
+from pipeline.caffe.proto import to_text
 from pipeline.caffe.solver import nets
 from pipeline.caffe.solver.debug_info import DebugInfo
 from pipeline.caffe.solver.errors import SolverError
@@ -92,7 +92,7 @@ class Solver:
         self.on_start: list[Callable[[], None]] = []
         self.on_gradients_ready: list[Callable[[], None]] = []
         self.check()
-        log.debug("Initializing solver from parameters: \n%s", text_format.MessageToString(param).rstrip())
+        log.debug("Initializing solver from parameters: \n%s", "".join(to_text(param)).rstrip())
         options = {"device": device, "precision": precision,
                    "seed": param.random_seed if param.random_seed >= 0 else None}
         test_nets, train_net = nets.test_nets(param), nets.train_net(param)
