@@ -21,6 +21,11 @@ def is_possible(shape: Sequence[int]) -> bool:
     return len(shape) <= MAX_AXES and min(shape, default=0) >= 0 and math.prod(dim or 1 for dim in shape) <= MAX_COUNT
 
 
+def shown(shape: Sequence[int]) -> str:
+    """A shape, however many axes it has, in an error."""
+    return f"shape {tuple(shape)}" if len(shape) <= MAX_AXES else f"a shape of {len(shape)} axes"
+
+
 def to_blobproto(array: np.ndarray) -> caffe_pb2.BlobProto:
     """Pack an array of any shape, as Caffe's Blob::ToProto does: shape and float32 data."""
     blob = caffe_pb2.BlobProto()
@@ -47,7 +52,8 @@ def _set_packed(blob: caffe_pb2.BlobProto, tag: bytes, array: np.ndarray) -> Non
 
 def _get_data(blob: caffe_pb2.BlobProto) -> np.ndarray:
     if blob.double_data:
-        return np.array(blob.double_data, dtype=np.float32)
+        with np.errstate(over="ignore"):  # as in C, what is too large becomes infinite
+            return np.array(blob.double_data, dtype=np.float32)
     wire = caffe_pb2.BlobProto(data=blob.data).SerializeToString()
     return np.frombuffer(wire, dtype="<f4", offset=len(wire) - 4 * len(blob.data)).astype(np.float32)
 
@@ -70,14 +76,14 @@ def from_blobproto(blob: caffe_pb2.BlobProto, name: str) -> np.ndarray:
     shape = tuple(blob.shape.dim) if blob.HasField("shape") else legacy
     values = _get_data(blob)
     if not is_possible(shape) or math.prod(shape) != len(values):
-        raise BinaryError(f"{name}: {len(values)} values where shape {shape} was declared; is the file damaged?")
+        raise BinaryError(f"{name}: {len(values)} values where {shown(shape)} was declared; is the file damaged?")
     return values.reshape(shape)
 
 
 def read_mean(path: Path) -> np.ndarray:
     """Read a mean file to (C, H, W) float32. Raises BinaryError when it holds anything else."""
     mean = from_blobproto(read_binary(path, caffe_pb2.BlobProto), str(path))
-    if mean.ndim != 4 or len(mean) != 1:
+    if mean.ndim != 4 or len(mean) != 1 or not mean.size:
         raise BinaryError(f"{path}: shape {mean.shape} where a mean image (1, C, H, W) was expected")
     return mean[0]
 

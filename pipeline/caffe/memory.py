@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.caffe.blobs import POSSIBLE, is_possible
+from pipeline.caffe.blobs import POSSIBLE, is_possible, shown
 from pipeline.errors import InputError
 
 Shape = tuple[int, ...]
@@ -122,7 +122,7 @@ class Blob:
         """Take another shape. Values and gradients stay, and begin again at 0 when there must be more of them."""
         shape = tuple(as_index(dim) for dim in dims)
         if not is_possible(shape):
-            raise BlobError(f"shape {shape} where {POSSIBLE} were expected")
+            raise BlobError(f"{shown(shape)} where {POSSIBLE} were expected")
         self._shape = shape
         if self.count > self.values.count:
             self.values = Memory(self.count, self.values.device)

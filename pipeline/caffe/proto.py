@@ -137,9 +137,13 @@ def _scalar(field: FieldDescriptor, value: Any) -> str:
 def read_binary(path: Path, message_type: type[M]) -> M:
     """Read a binary message. Raises BinaryError when the file is no such message or larger than protobuf's 2 GiB."""
     kind = message_type.DESCRIPTOR.name
-    if path.stat().st_size > MAX_BINARY_BYTES:
-        raise BinaryError(f"{path}: {path.stat().st_size} bytes where a {kind} of at most {MAX_BINARY_BYTES} was "
-                          "expected; it is no file of Caffe's")
+    with path.open("rb") as file:
+        size, begun = path.stat().st_size, file.read(1)
+    if size > MAX_BINARY_BYTES:
+        raise BinaryError(f"{path}: {size} bytes where a {kind} of at most {MAX_BINARY_BYTES} was expected; it is no "
+                          "file of Caffe's")
+    if begun == b"\0":  # as files do whose bytes were never written: not to be read to their end
+        raise BinaryError(f"{path}: no {kind}, which begins with a field's number; is the file empty but for its size?")
     try:
         message = message_type.FromString(path.read_bytes())
     except DecodeError:

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 import torch
 
-from pipeline.caffe.blobs import POSSIBLE, is_possible
+from pipeline.caffe.blobs import POSSIBLE, is_possible, shown
 from pipeline.caffe.caffe_pb2 import TEST, TRAIN, FillerParameter, LayerParameter
 from pipeline.caffe.fillers import fill
 from pipeline.caffe.proto import PrototxtError
@@ -185,7 +185,9 @@ class Layer:
         Raises LayerError for a shape that no blob can have, and where memory does not suffice.
         """
         if not is_possible(shape):
-            raise self.error(f"{name} of shape {shape} where {POSSIBLE} were expected")
+            raise self.error(f"{name} of {shown(shape)} where {POSSIBLE} were expected")
+        if 0 in shape[1:]:  # Caffe makes these, but has nothing to compute
+            raise self.error(f"{name} of {shown(shape)} where an axis after the first has at least 1")
         if self.room is not None and not in_others:
             try:
                 self.room.take(shape)

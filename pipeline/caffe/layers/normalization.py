@@ -1,5 +1,6 @@
 """Layers that set values in proportion to those around them."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -44,6 +45,8 @@ class BatchNorm(Layer):
         stored = param.use_global_stats if param.HasField("use_global_stats") else not self.training
         x = bottom[0]
         mean, variance, factor = self.blobs
+        if not len(x):
+            raise self.error("a batch of no items, where at least one was expected")
         if stored:
             scale = 0.0 if factor.item() == 0 else 1 / factor.item()
             return [torch.native_batch_norm(x, None, None, mean * scale, variance * scale, False, 0, param.eps)[0]]
@@ -153,7 +156,8 @@ class MVN(Layer):
 
     def forward(self, bottom: Tensors) -> Tensors:
         param = self.param.mvn_param
-        vectors = bottom[0].reshape(*bottom[0].shape[: self.first], -1)
+        shape = bottom[0].shape
+        vectors = bottom[0].reshape(*shape[: self.first], math.prod(shape[self.first :]))
         centred = vectors - vectors.mean(-1, keepdim=True)
         if param.normalize_variance:
             variance = centred.square().mean(-1, keepdim=True)

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from pipeline.caffe.blobs import POSSIBLE, is_possible
 from pipeline.caffe.caffe_pb2 import LayerParameter, PoolingParameter, SPPParameter
 from pipeline.caffe.layers.layer import Graph, Layer, Shape, Tensors, register
 
@@ -49,6 +50,10 @@ class Pooling(Layer):
         top = self.pooled(bottom[0][2:])
         if min(top) < 1:
             raise self.error(f"kernel {self.kernel} is larger than the padded bottom of shape {bottom[0]}")
+        padded = tuple(size + sum(ends) for size, ends in zip(bottom[0][2:], self.beyond(bottom[0][2:]), strict=True))
+        if not is_possible((*bottom[0][:2], *padded)):
+            raise self.error(f"kernel {self.kernel}, stride {self.stride}, pad {self.pad} reach over {padded} where "
+                             f"{POSSIBLE} were expected")
         return [(*bottom[0][:2], *top)] * len(self.param.top)
 
     def pair(self, name: str, prefix: str) -> tuple[int, int]:

@@ -127,7 +127,7 @@ class ArgMax(Layer):
 
     def forward(self, bottom: Tensors) -> Tensors:
         param = self.param.argmax_param
-        x = bottom[0].reshape(len(bottom[0]), -1) if self.whole else bottom[0]
+        x = bottom[0].reshape(len(bottom[0]), math.prod(bottom[0].shape[1:])) if self.whole else bottom[0]
         # Backwards, since of equal values sort puts the earlier first.
         values, order = torch.sort(x.flip(self.along), stable=True, dim=self.along, descending=True)
         values = values.narrow(self.along, 0, param.top_k)
