@@ -8,6 +8,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from pipeline.caffe.blobs import MAX_COUNT
 from pipeline.caffe.caffe_pb2 import FillerParameter, LRNParameter
 from pipeline.caffe.layers.layer import Graph, Layer, Shape, Tensors, register
 
@@ -103,8 +104,9 @@ class LRN(Layer):
     """
 
     def setup(self, bottom: list[Shape]) -> list[Shape]:
-        if self.param.lrn_param.local_size % 2 == 0:
-            raise self.error(f"local_size {self.param.lrn_param.local_size} where an odd number was expected")
+        size = self.param.lrn_param.local_size
+        if size % 2 == 0 or size > MAX_COUNT:
+            raise self.error(f"local_size {size} where an odd number of at most {MAX_COUNT} was expected")
         if len(bottom[0]) != 4:
             raise self.error(f"bottom of shape {bottom[0]} where (N, C, H, W) was expected")
         return bottom

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from pipeline.caffe.blobs import POSSIBLE, is_possible
+from pipeline.caffe.blobs import MAX_COUNT, POSSIBLE, is_possible
 from pipeline.caffe.caffe_pb2 import LayerParameter, PoolingParameter, SPPParameter
 from pipeline.caffe.layers.layer import Graph, Layer, Shape, Tensors, register
 
@@ -42,9 +42,11 @@ class Pooling(Layer):
         self.kernel = self.pair("kernel_size", "kernel")
         self.stride = self.pair("stride", "stride")
         self.pad = self.pair("pad", "pad")
-        if min(*self.kernel, *self.stride) < 1 or any(p >= k for p, k in zip(self.pad, self.kernel, strict=True)):
-            raise self.error(f"kernel {self.kernel}, stride {self.stride}, pad {self.pad} where kernel and stride of "
-                             "at least 1 and a pad smaller than the kernel were expected")
+        numbers = (*self.kernel, *self.stride)
+        if not 1 <= min(numbers) <= max(numbers) <= MAX_COUNT or any(
+                pad >= kernel for pad, kernel in zip(self.pad, self.kernel, strict=True)):
+            raise self.error(f"kernel {self.kernel}, stride {self.stride}, pad {self.pad} where kernel and stride from "
+                             f"1 to {MAX_COUNT} and a pad smaller than the kernel were expected")
         if any(self.pad) and param.pool == PoolingParameter.STOCHASTIC:
             raise self.error("STOCHASTIC pooling takes no pad")
         top = self.pooled(bottom[0][2:])
