@@ -71,6 +71,8 @@ def train(
                _Caffe(param, solver_path, device, precision, threads=threads, where=caffe))  # fmt: skip
     folder = solver_path.parent
     start = _resume(param, folder / "run.json", trainer.settings | _hashes(solver_path, param))
+    if start:
+        _check_whole(start)
     with _signals(trainer.stop) as received:
         metrics = Metrics(folder / "metrics.csv", param, start.iteration if start else 0)
         for _ in metrics.follow(trainer.train(start, folder / "train.log")):
@@ -159,7 +161,10 @@ class _Caffe:
 
 
 def _hashes(solver_path: Path, param: SolverParameter) -> dict[str, Any]:
-    """Under "sha256", those of the files that decide a run's result: prototxts, weights, databases, means."""
+    """Under "sha256", those of the files that decide a run's result: prototxts, weights, databases, lists, means.
+
+    Not those of the pictures that a list of ImageData's or WindowData's names.
+    """
     files = {str(solver_path): solver_path}
     for path in filter(None, (param.net, param.train_net, *param.test_net)):
         files[path] = Path(path)
@@ -169,11 +174,11 @@ def _hashes(solver_path: Path, param: SolverParameter) -> dict[str, Any]:
             if layer.type == "Data":
                 source = Path(layer.data_param.source)
                 files |= {str(path): path for pattern in DATABASE_FILES for path in source.glob(pattern)}
-                if layer.transform_param.mean_file:
-                    files[layer.transform_param.mean_file] = Path(layer.transform_param.mean_file)
             elif layer.type == "HDF5Data":
-                source = Path(layer.hdf5_data_param.source)
-                files |= {str(path): path for path in (source, *listed_files(source))}
+                files |= {str(path): path for path in listed_files(Path(layer.hdf5_data_param.source))}
+            files |= {name: Path(name) for name in filter(None, (
+                layer.hdf5_data_param.source, layer.image_data_param.source, layer.window_data_param.source,
+                layer.infogain_loss_param.source, layer.transform_param.mean_file))}  # fmt: skip
     return {"sha256": {name: _sha256(path) for name, path in sorted(files.items())}}
 
 
@@ -207,6 +212,14 @@ def _resume(param: SolverParameter, record: Path, settings: dict[str, Any]) -> s
     if found:
         log.info("going on from %s", found[-1].state)
     return found[-1] if found else None
+
+
+def _check_whole(found: snapshot.Snapshot) -> None:
+    """Raise InputError for a snapshot that was cut off, which real Caffe's are where it crashed."""
+    try:
+        found.check()
+    except InputError as error:
+        raise InputError(f"{error} Delete {found.state} to go on from the snapshot before it") from None
 
 
 @contextmanager

@@ -51,9 +51,7 @@ class Metrics:
                                          "lower base_lr, or look at the data")
                     if event.displayed:
                         self._row(event.iteration, lr=f"{event.rate:.6g}", train_loss=f"{event.loss:.6g}")
-                        done, seconds = (bar.n - self.start) * self.batch, max(bar.format_dict["elapsed"], 1e-9)
-                        bar.set_postfix_str(f"epoch {self.epoch(event.iteration)}, loss {event.loss:.3f}, lr "
-                                            f"{event.rate:.2g}, {done / seconds:.0f} images/s")
+                        bar.set_postfix_str(self._shown(event, bar.n, bar.format_dict["elapsed"]))
                 elif isinstance(event, Finished):
                     self._row(event.iteration, train_loss=f"{event.loss:.6g}")
                 elif isinstance(event, Tested):
@@ -64,7 +62,16 @@ class Metrics:
                     self._prune(event.snapshot)
                 yield event
 
+    def _shown(self, event: Iterated, done: float, elapsed: float) -> str:
+        """What the bar says beside itself, after `done` iterations and `elapsed` seconds."""
+        said = f"loss {event.loss:.3f}, lr {event.rate:.2g}"
+        if not self.images:
+            return said
+        rate = (done - self.start) * self.batch / max(elapsed, 1e-9)
+        return f"epoch {self.epoch(event.iteration)}, {said}, {rate:.0f} images/s"
+
     def epoch(self, iteration: int) -> str:
+        """How often the training images were taken, to two decimals; nothing where no Data layer counts them."""
         return f"{iteration * self.batch / self.images:.2f}" if self.images else ""
 
     def _row(self, iteration: int, **values: str) -> None:
@@ -99,7 +106,10 @@ def _size(data: LayerParameter) -> int:
 
 
 def plot(metrics_path: Path, loss_path: Path, accuracy_path: Path) -> None:
-    """Draw metrics.csv: training and test loss over epochs with the rate's steps, and test accuracy."""
+    """Draw metrics.csv: training and test loss with the rate's steps, and test accuracy, over epochs.
+
+    Over iterations where it has no epochs, as of a net without a Data layer.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
@@ -108,14 +118,16 @@ def plot(metrics_path: Path, loss_path: Path, accuracy_path: Path) -> None:
     with open(metrics_path, encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
 
+    time = "epoch" if all(row["epoch"] for row in rows) else "iteration"
+
     def series(name: str) -> tuple[list[float], list[float]]:
         # The loss of the test before the first iteration, some tens high, would flatten all that follows.
-        points = [(float(row["epoch"] or row["iteration"]), float(row[name])) for row in rows
+        points = [(float(row[time]), float(row[name])) for row in rows
                   if row[name] and not (name == "test_loss" and row["iteration"] == "0")]
         return [x for x, _ in points], [y for _, y in points]
 
-    epochs, rates = series("lr")
-    steps = [epochs[i] for i in range(1, len(rates)) if rates[i] != rates[i - 1]]
+    times, rates = series("lr")
+    steps = [times[i] for i in range(1, len(rates)) if rates[i] != rates[i - 1]]
     # Okabe and Ito's colours, told apart by colour-blind readers.
     for path, title, curves in (
         (loss_path, "loss", (("train_loss", "training", "#0072B2"), ("test_loss", "validation", "#D55E00"))),
@@ -131,7 +143,7 @@ def plot(metrics_path: Path, loss_path: Path, accuracy_path: Path) -> None:
             if x:
                 axes.plot(x, y, label=f"{label}, last {y[-1]:.3f}", color=colour, linewidth=1.4,
                           marker="." if len(x) < 3 else None)
-        axes.set(xlabel="epoch", ylabel=title, title=f"{path.parent.name}: {title}")
+        axes.set(xlabel=time, ylabel=title, title=f"{path.absolute().parent.name}: {title}")
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", color="0.92")
         if axes.get_legend_handles_labels()[0]:

@@ -3,7 +3,10 @@
 Training and measuring in real Caffe is in tests/conformance/test_engines.py.
 """
 
+import io
+import re
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -72,6 +75,11 @@ def test_a_test_that_was_interrupted_is_none() -> None:
     assert not list(events((f"{PREFIX}{line}\n" for line in lines), SolverParameter(max_iter=10)))
 
 
+def test_a_prefix_may_have_spaces() -> None:
+    line = f"{PREFIX}Snapshotting solver state to binary proto file my runs/a net_iter_5.solverstate\n"
+    assert list(events([line], SolverParameter(max_iter=10))) == [training.Snapshotted(Snapshot("my runs/a net", 5))]
+
+
 def executable(path: Path, script: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(f"#!/bin/sh\n{script}\n")
@@ -109,6 +117,47 @@ def test_a_container_sees_the_working_folder_under_its_own_path(
     assert f"--volume {tmp_path}:{tmp_path} --workdir {tmp_path}" in call
     assert "--env OPENBLAS_NUM_THREADS=3" in call
     assert call.endswith(" caffe caffe train -solver run/solver.prototxt")
+
+
+@pytest.fixture
+def docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], RealCaffe]:
+    """Makes a docker that does what a script says to train, and notes what it is called with in `calls`."""
+
+    def make(script: str) -> RealCaffe:
+        executable(tmp_path / "docker", f'echo "$@" >> {tmp_path}/calls; case "$*" in *"caffe train"*) {script};; esac')
+        monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+        return RealCaffe("docker", 1)
+
+    return make
+
+
+def test_a_container_that_is_left_is_ended_before_the_next_and_after_a_failure(
+    docker: Callable[[str], RealCaffe], tmp_path: Path
+) -> None:
+    caffe = docker(f'echo "{PREFIX}Iteration 0, lr = 1" >&2; exec sleep 60')
+    told = caffe.train(SolverParameter(max_iter=9), tmp_path / "solver.prototxt", None, io.StringIO())
+    assert isinstance(next(told), training.Iterated)
+    told.close()  # as where the loss is no number
+    *_, before, run, after = (tmp_path / "calls").read_text().splitlines()
+    name = re.search("--name (caffe-[0-9a-f]{16}) ", run)
+    assert name
+    assert before == after == f"rm --force {name[1]}"
+
+
+def test_an_interrupt_before_caffe_has_started_stops_it(docker: Callable[[str], RealCaffe], tmp_path: Path) -> None:
+    caffe = docker("exec sleep 60")
+    caffe.interrupt()
+    assert not list(caffe.train(SolverParameter(max_iter=9), tmp_path / "solver.prototxt", None, io.StringIO()))
+
+
+def test_a_failure_after_an_interrupt_is_said(docker: Callable[[str], RealCaffe], tmp_path: Path) -> None:
+    caffe = docker(f'trap "echo F1121 io.cpp:69] Check failed: no space >&2; exit 134" INT; '
+                   f'echo "{PREFIX}Iteration 0, lr = 1" >&2; while :; do sleep 0.05; done')
+    told = caffe.train(SolverParameter(max_iter=9), tmp_path / "solver.prototxt", None, io.StringIO())
+    next(told)
+    caffe.interrupt()
+    with pytest.raises(CaffeError, match=r"status 134: F1121 io\.cpp:69\] Check failed: no space"):
+        list(told)
 
 
 def test_a_folder_that_is_no_root_is_said(tmp_path: Path) -> None:

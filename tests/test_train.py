@@ -127,6 +127,26 @@ def test_files_of_rows_that_decide_a_run_are_recorded(tmp_path: Path) -> None:
     assert str(listed) in recorded
 
 
+def test_a_run_on_listed_pictures_records_the_list_and_counts_iterations(tmp_path: Path) -> None:
+    listed = tmp_path / "pictures.txt"
+    listed.write_text("dark.png 0\nlight.png 1\n")
+    for name, value in (("dark", 40), ("light", 200)):
+        cv2.imwrite(str(tmp_path / f"{name}.png"), np.full((4, 5, 3), value, np.uint8))
+    (tmp_path / "net.prototxt").write_text(
+        f'layer {{ name: "d" type: "ImageData" top: "data" top: "label" image_data_param {{ source: "{listed}" '
+        f'root_folder: "{tmp_path}/" batch_size: 2 }} }}\n'
+        'layer { name: "fc" type: "InnerProduct" bottom: "data" top: "fc" inner_product_param { num_output: 2 } }\n'
+        'layer { name: "loss" type: "SoftmaxWithLoss" bottom: "fc" bottom: "label" top: "loss" }')
+    (tmp_path / "solver.prototxt").write_text(
+        f'net: "{tmp_path}/net.prototxt" base_lr: 1e-5 lr_policy: "fixed" max_iter: 2 display: 1 '
+        f'snapshot_prefix: "{tmp_path}/run"')
+    train(tmp_path / "solver.prototxt", "cpu", threads=1)
+    recorded = json.loads((tmp_path / "run.json").read_text())["sha256"]
+    assert recorded[str(listed)] == hashlib.sha256(listed.read_bytes()).hexdigest()
+    assert [(row["iteration"], row["epoch"]) for row in rows(tmp_path)] == [("0", ""), ("1", ""), ("2", "")]
+    assert (tmp_path / "loss.png").exists()
+
+
 def test_weights_that_a_run_starts_from_are_recorded(uninterrupted: Path, data: Path, tmp_path: Path) -> None:
     solver = write_run(tmp_path / "tuned", data, max_iter=5)
     start = uninterrupted / "final.caffemodel"
@@ -227,8 +247,21 @@ def test_labels_beyond_num_output_are_named(tmp_path: Path, data: Path) -> None:
 def test_a_damaged_snapshot_is_named(uninterrupted: Path) -> None:
     state = uninterrupted / "snapshots/small_iter_40.solverstate"
     state.write_bytes(state.read_bytes()[:-9])
-    with pytest.raises(InputError, match=r"small_iter_40\.solverstate: no whole binary SolverState"):
+    said = r"small_iter_40\.solverstate: no whole binary SolverState.* Delete .*_40\.solverstate to go on"
+    with pytest.raises(InputError, match=said):
         train(uninterrupted / "solver.prototxt", "cpu", threads=1)
+    state.unlink()
+    train(uninterrupted / "solver.prototxt", "cpu", threads=1)
+    assert state.exists()
+
+
+def test_a_damaged_hdf5_snapshot_is_named(tmp_path: Path, data: Path) -> None:
+    solver = write_run(tmp_path / "hdf5", data, snapshot_format=SolverParameter.HDF5)
+    train(solver, "cpu", threads=1)
+    weights = solver.parent / "snapshots/small_iter_40.caffemodel.h5"
+    weights.write_bytes(weights.read_bytes()[:-9])
+    with pytest.raises(InputError, match=r"small_iter_40\.caffemodel\.h5: .* Delete .*_40\.solverstate\.h5 to go on"):
+        train(solver, "cpu", threads=1)
 
 
 @pytest.mark.parametrize(

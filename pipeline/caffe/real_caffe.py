@@ -4,13 +4,14 @@ All of them see the working folder under its own path, so a prototxt's relative 
 """
 
 import argparse
+import hashlib
 import os
 import re
 import shutil
 import signal
 import subprocess
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
 from typing import TextIO
 
@@ -33,7 +34,7 @@ HOW_TO_GET = {
     "a root": "sudo sh docker/caffe-root.sh DIR, then name DIR",
 }
 
-_SNAPSHOT = re.compile(r"Snapshotting solver state to (?:binary proto|HDF5) file (\S+)_iter_(\d+)\.solverstate(\.h5)?")
+_SNAPSHOT = re.compile(r"Snapshotting solver state to (?:binary proto|HDF5) file (.+)_iter_(\d+)\.solverstate(\.h5)?")
 _TEST_LOSS = re.compile(r"Test loss: (\S+)")
 _END_OF_TEST = re.compile(r"\] (?:Iteration|Snapshotting|Optimization)")  # not what the data layer says amidst it
 _LAST_LINES = 20  # of what a command said, for an error
@@ -56,7 +57,8 @@ def root_from_environment() -> str:
     root = os.environ.get("CAFFE_ROOT")
     if not root:
         ways = "; ".join(f"{name}: {command}" for name, command in HOW_TO_GET.items())
-        raise CaffeError(f"engine caffe: nothing says where real Caffe is; get it by one of these and name it ({ways})")
+        raise CaffeError(f"engine caffe: nothing says where real Caffe is; get it by one of these and name it as caffe "
+                         f"({ways})")
     return root
 
 
@@ -93,8 +95,9 @@ class RealCaffe:
         said = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
         return f"'{' '.join(probe)}' failed ({said})" if done.returncode else ""
 
-    def command(self, tool: str, *arguments: str) -> list[str]:
-        """The command line that runs a tool of Caffe's in the working folder."""
+    def command(self, tool: str, *arguments: str, container: str | None = None) -> list[str]:
+        """The command line that runs a tool of Caffe's in the working folder. container: the name of one, where it
+        is to have one."""
         settings = {"OPENBLAS_NUM_THREADS": str(self.threads), "OMP_NUM_THREADS": str(self.threads),
                     "GLOG_logtostderr": "1"}  # fmt: skip
         if self.where in CONTAINER_ENGINES:
@@ -102,8 +105,9 @@ class RealCaffe:
             # Podman without root maps the container's root to the user; Docker's would own what it writes.
             owner = ["--user", f"{os.getuid()}:{os.getgid()}"] if self.where == "docker" else []
             given = [part for name, value in settings.items() for part in ("--env", f"{name}={value}")]
-            return [self.where, "run", "--rm", *owner, "--volume", f"{here}:{here}", "--workdir", here, *given, IMAGE,
-                    tool, *arguments]  # fmt: skip
+            name = ["--name", container] if container else []
+            return [self.where, "run", "--rm", *name, *owner, "--volume", f"{here}:{here}", "--workdir", here, *given,
+                    IMAGE, tool, *arguments]  # fmt: skip
         prefix = ["env", *(f"{name}={value}" for name, value in settings.items())]
         if self.where == "conda":
             return [*prefix, "conda", "run", "--no-capture-output", "-n", CONDA_ENVIRONMENT, tool, *arguments]
@@ -122,29 +126,40 @@ class RealCaffe:
             raise _failure(tool, done.returncode, done.stderr.splitlines())
         return done.stdout
 
-    def train(self, param: SolverParameter, solver: Path, start: Snapshot | None, log: TextIO) -> Iterator[Event]:
+    def train(self, param: SolverParameter, solver: Path, start: Snapshot | None, log: TextIO) -> Generator[Event]:
         """Train by `caffe train`, from a snapshot or from the beginning; yield what it does as it logs it.
 
         Its lines are written to `log`. Of the iterations only those that are displayed are yielded. Raises CaffeError
-        when it fails.
+        when it fails; closed before its end it has Caffe killed.
         """
         snapshot = ["-snapshot", str(start.state)] if start else []
-        command = self.command("caffe", "train", "-solver", str(solver), *snapshot)
+        # By the run's folder, since a container outlives what started it: one that was left is in the way of the next.
+        container = f"caffe-{hashlib.sha256(bytes(solver.absolute())).hexdigest()[:16]}"
+        command = self.command("caffe", "train", "-solver", str(solver), *snapshot, container=container)
+        self._end_container(container)
         # In a session of its own, so that Ctrl-C reaches it once, by interrupt().
         process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
                                    errors="replace", start_new_session=True)  # fmt: skip
         self._process = process
+        if self._interrupted:  # before there was a process to tell
+            self.interrupt()
         last: deque[str] = deque(maxlen=_LAST_LINES)
         assert process.stderr is not None
         try:
             yield from events(_noted(process.stderr, log, last), param)
-            if process.wait() and not self._interrupted:
+            if process.wait() and (not self._interrupted or _fatal(last)):
                 raise _failure("caffe train", process.returncode, last)
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
+                self._end_container(container)
             process.stderr.close()
+
+    def _end_container(self, name: str) -> None:
+        """End and remove a container, if Caffe runs in one and it is there."""
+        if self.where in CONTAINER_ENGINES:
+            subprocess.run([self.where, "rm", "--force", name], capture_output=True, check=False)
 
     def interrupt(self) -> None:
         """Have the training that runs write a snapshot and stop."""
@@ -164,9 +179,13 @@ def _noted(lines: Iterable[str], log: TextIO, last: deque[str]) -> Iterator[str]
 
 def _failure(tool: str, status: int, lines: Iterable[str]) -> CaffeError:
     """The error of a tool that failed: the line of glog's that was fatal, or else the last one."""
-    said = [line.strip() for line in lines if line.strip()]
-    fatal = next((line for line in said if line.startswith("F")), said[-1] if said else "it said nothing")
-    return CaffeError(f"{tool} of real Caffe ended with status {status}: {fatal}")
+    said = [line.strip() for line in lines if line.strip()] or ["it said nothing"]
+    return CaffeError(f"{tool} of real Caffe ended with status {status}: {_fatal(said) or said[-1]}")
+
+
+def _fatal(lines: Iterable[str]) -> str | None:
+    """The first of glog's lines that was fatal."""
+    return next((line.strip() for line in lines if line.startswith("F")), None)
 
 
 def events(lines: Iterable[str], param: SolverParameter) -> Iterator[Event]:

@@ -49,6 +49,15 @@ class Snapshot:
     def sidecar(self) -> Path:
         return Path(f"{self.prefix}_iter_{self.iteration}.resume.json")
 
+    def check(self) -> None:
+        """Raise BinaryError or HDF5Error naming the file that is cut off or damaged, OSError."""
+        if self.hdf5:
+            for path in (self.weights, self.state):
+                HDF5Reader(path).close()
+        else:
+            read_binary(self.weights, NetParameter)
+            read_binary(self.state, SolverState)
+
     def remove(self) -> None:
         """Delete the files; the state goes first, since it makes a snapshot whole."""
         for path in (self.state, self.sidecar, self.weights):

@@ -149,7 +149,7 @@ def test_a_convolutional_net_keeps_its_size_on_demand(folder: Path) -> None:
         (["-channel_swap=0,0,1"], "channel_swap 0,0,1 where the 3 channels"),
         (["-channel_swap=0,1.5,2"], "channel_swap 0,1.5,2: no whole numbers"),
         (["-mean=1", "-train_val=DIR/train_val.prototxt"], "give the one or the other"),
-        (["-test=DIR/test_lmdb", "-classes=best"], "no output 'best' where prob are"),
+        (["-test=DIR/test_lmdb", "-classes=best"], "no output 'best' where prob are; give one of them as -classes"),
         (["-batches=0"], "-batches 0 where at least 1"),
         (["-input=int16"], "-input int16 where float32, uint8"),
     ],

@@ -96,7 +96,7 @@ def class_output(model: onnx.ModelProto, name: str) -> str | None:
     """
     shapes = {value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim] for value in model.graph.output}
     if name and name not in shapes:
-        raise MeasureError(f"no output '{name}' where {', '.join(shapes)} are; give one of them as -output")
+        raise MeasureError(f"no output '{name}' where {', '.join(shapes)} are; give one of them as -classes")
     found = [output for output, dims in shapes.items() if len(dims) > 1 and all(dim == 1 for dim in dims[2:])]
     if name:
         return name if name in found else None
