@@ -74,28 +74,28 @@ def measure(path: Path, iterations: int) -> None:
     net = build_net(path, TRAIN)
     with np.load(f"{path}.npz") as arrays:
         batch = {name: torch.from_numpy(array) for name, array in arrays.items()}
-    for number in range(WARM_UP + iterations):
+    for _ in range(iterations):
         start = time.perf_counter()
         for learnable in net.learnable:
             learnable.blob.grad = None
         net.forward(**batch)
         net.loss.backward()
-        if number >= WARM_UP:
-            print(time.perf_counter() - start)
+        print(time.perf_counter() - start)
 
 
 def take_turn(side: str, root: Path, path: Path, iterations: int) -> list[float]:
-    """Milliseconds of each iteration."""
+    """Milliseconds of each iteration after those to warm up."""
+    count = str(WARM_UP + iterations)
     if side == "caffe":
         inside = Path("/", path.parent.relative_to(root))
         command = ["chroot", root, "env", "-C", inside, f"OPENBLAS_NUM_THREADS={CORES}", "GLOG_minloglevel=2",
-                   "python3", IN_CAFFE.name, path.name, str(iterations)]  # fmt: skip
+                   "python3", IN_CAFFE.name, path.name, count]  # fmt: skip
     else:
-        command = [sys.executable, __file__, "--measure", path, str(iterations)]
+        command = [sys.executable, __file__, "--measure", path, count]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{side}: status {done.returncode}\n{done.stderr[-2000:]}")
-    return [1000 * float(line) for line in done.stdout.split()]
+    return [1000 * float(line) for line in done.stdout.split()[WARM_UP:]]
 
 
 def compare(name: str, root: Path, folder: Path, repeats: int) -> str:
@@ -122,6 +122,8 @@ def main() -> None:
     if args.measure:
         measure(Path(args.measure[0]), int(args.measure[1]))
         return
+    if unknown := set(args.nets) - set(NETS):
+        parser.error(f"{', '.join(unknown)}: not one of {', '.join(NETS)}")
     root = os.environ.get("CAFFE_ROOT")
     if root is None:
         raise SystemExit("CAFFE_ROOT is not set; docker/caffe-root.sh makes a root with real Caffe")

@@ -6,8 +6,6 @@ import time
 import caffe
 import numpy as np
 
-WARM_UP = 2
-
 
 def main() -> None:
     path, iterations = sys.argv[1], int(sys.argv[2])
@@ -15,12 +13,11 @@ def main() -> None:
     net = caffe.Net(path, caffe.TRAIN)
     for name, value in np.load(path + ".npz").items():
         net.blobs[name].data[...] = value
-    for number in range(WARM_UP + iterations):
+    for _ in range(iterations):
         start = time.perf_counter()
         net.forward()
         net.backward()
-        if number >= WARM_UP:
-            print(time.perf_counter() - start)
+        print(time.perf_counter() - start)
 
 
 if __name__ == "__main__":
