@@ -9,6 +9,8 @@ from caffe_root import CaffeRoot
 from parity import Parity
 from solving import make_training_folder
 
+from pipeline.caffe.mode import allow_python_layers
+
 PARITY = pytest.StashKey[Parity]()
 
 
@@ -39,6 +41,14 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def python_layers() -> Iterator[None]:
+    """The cases' Python layers, those of python_layers.py, may run."""
+    allow_python_layers()
+    yield
+    allow_python_layers(False)
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,6 @@ from pipeline.caffe.database import DatabaseWriter, datum_from_image, record_key
 from pipeline.caffe.hdf5 import HDF5Reader
 from pipeline.caffe.layers.data import MemoryData
 from pipeline.caffe.layers.hdf5 import HDF5Output
-from pipeline.caffe.mode import allow_python_layers
 from pipeline.caffe.net import Net
 from pipeline.caffe.proto import read_net
 
@@ -30,9 +29,6 @@ TOLERANCE = 1e-5
 TURNED = b"\xff\xe1\x00\x22Exif\0\0MM\0\x2a\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
 
 Arrays = Mapping[str, np.ndarray]
-
-allow_python_layers()  # those of the cases, in python_layers.py
-
 
 def run_case(case: str) -> dict[str, np.ndarray]:
     """Run cases/LayerType/case.prototxt; its answer has the keys that record.py's has."""
