@@ -30,7 +30,7 @@ from pipeline.caffe.log import TrainingLog
 from pipeline.caffe.net import PRECISIONS, Net
 from pipeline.caffe.proto import read_solver
 from pipeline.caffe.real_caffe import RealCaffe, add_engine_arguments, root_from_environment
-from pipeline.caffe.solver import get_solver
+from pipeline.caffe.solver import get_solver, naming_solver
 from pipeline.caffe.solver.nets import test_nets, train_net, weights
 from pipeline.caffe.training import Action, Event, solve
 from pipeline.console import log
@@ -67,8 +67,9 @@ def train(
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() and engine == "torch" else "cpu"
     param = read_solver(solver_path)
-    trainer = (_Torch(param, device, precision, threads) if engine == "torch" else
-               _Caffe(param, solver_path, device, precision, threads=threads, where=caffe))  # fmt: skip
+    with naming_solver(solver_path):
+        trainer = (_Torch(param, device, precision, threads) if engine == "torch" else
+                   _Caffe(param, solver_path, device, precision, threads=threads, where=caffe))  # fmt: skip
     folder = solver_path.parent
     start = _resume(param, folder / "run.json", trainer.settings | _hashes(solver_path, param))
     if start:

@@ -14,8 +14,8 @@ from pipeline.caffe.mode import init_log, mode
 from pipeline.caffe.net import Net as EngineNet
 from pipeline.caffe.proto import read_solver
 from pipeline.caffe.pycaffe import Net
+from pipeline.caffe.solver import check_type, naming_solver, upgrade_solver
 from pipeline.caffe.solver import get_solver as get_engine_solver
-from pipeline.caffe.solver import upgrade_solver
 from pipeline.caffe.stepwise import StepwiseNet
 from pipeline.console import log
 
@@ -31,7 +31,8 @@ class Solver:
     type: ClassVar[str]
 
     def __init__(self, solver_file: str) -> None:
-        self._make(upgrade_solver(read_solver(Path(solver_file))))
+        with naming_solver(Path(solver_file)):
+            self._make(upgrade_solver(read_solver(Path(solver_file))))
 
     def _make(self, param: SolverParameter) -> None:
         if not log.handlers:
@@ -152,10 +153,12 @@ class AdamSolver(Solver):
 
 def get_solver(solver_file: str) -> Solver:
     """The solver of the type that the file names. Raises SolverError when it is unknown, and as Solver does."""
-    param = upgrade_solver(read_solver(Path(solver_file)))
-    classes = {solver.type: solver for solver in Solver.__subclasses__()}
-    made = object.__new__(classes[param.type])
-    made._make(param)
+    with naming_solver(Path(solver_file)):
+        param = upgrade_solver(read_solver(Path(solver_file)))
+        classes = {solver.type: solver for solver in Solver.__subclasses__()}
+        check_type(param)
+        made = object.__new__(classes[param.type])
+        made._make(param)
     return made
 
 

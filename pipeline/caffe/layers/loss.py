@@ -178,7 +178,8 @@ class LabelledItems(LabelledScores):
 
     def flat_items(self, bottom: Tensors) -> tuple[torch.Tensor, torch.Tensor]:
         """Scores (N, classes) in float32 and labels (N,)."""
-        scores, labels, _ = self.flat([bottom[0].reshape(len(bottom[0]), -1), bottom[1]], None)
+        items = bottom[0].reshape(len(bottom[0]), math.prod(bottom[0].shape[1:]))
+        scores, labels, _ = self.flat([items, bottom[1]], None)
         return scores, labels
 
 

@@ -15,6 +15,7 @@ from pipeline.caffe.solver import nets
 from pipeline.caffe.solver.debug_info import DebugInfo
 from pipeline.caffe.solver.errors import SolverError
 from pipeline.caffe.solver.policies import POLICIES, check_policy
+from pipeline.caffe.syntax import suggest
 from pipeline.console import log
 
 SOLVERS: dict[str, type["Solver"]] = {}
@@ -55,12 +56,18 @@ def upgrade_solver(param: SolverParameter) -> SolverParameter:
     return upgraded
 
 
+def check_type(param: SolverParameter) -> None:
+    """Raise SolverError when there is no solver of param.type."""
+    if param.type not in SOLVERS:
+        hint = suggest(param.type, SOLVERS) or f"; the engine has {', '.join(sorted(SOLVERS))}"
+        raise SolverError(f"solver type '{param.type}' is unknown{hint}")
+
+
 def get_solver(param: SolverParameter, device: str = "cpu", precision: str = "float32", net_type: type[Net] = Net
                ) -> "Solver":
     """Make the solver of param.type. Raises SolverError when it is unknown, and as Solver does."""
     param = upgrade_solver(param)
-    if param.type not in SOLVERS:
-        raise SolverError(f"solver type '{param.type}' is unknown; the engine has {', '.join(sorted(SOLVERS))}")
+    check_type(param)
     if param.HasField("layer_wise_reduce"):
         log.info("layer_wise_reduce says how several GPUs exchange gradients; the engine trains on one and ignores it")
     return SOLVERS[param.type](param, device, precision, net_type)

@@ -16,7 +16,7 @@ from pipeline.caffe.caffe_pb2 import SolverParameter
 from pipeline.caffe.log import TrainingLog
 from pipeline.caffe.proto import read_solver
 from pipeline.caffe.snapshot import restore
-from pipeline.caffe.solver import get_solver
+from pipeline.caffe.solver import get_solver, naming_solver
 from pipeline.caffe.tools.flags import FlagParser
 from pipeline.caffe.tools.nets import gpus, prepare
 from pipeline.caffe.training import Action, Requests, solve
@@ -45,7 +45,8 @@ def run(args: Namespace) -> None:
             param.ClearField("weights")
         elif args.weights:
             param.weights[:] = [args.weights]
-        solver = get_solver(param, device)
+        with naming_solver(Path(args.solver)):
+            solver = get_solver(param, device)
         if args.snapshot:
             log.info("Resuming from %s", args.snapshot)
             restore(solver, Path(args.snapshot))
