@@ -1,0 +1,44 @@
+"""docs/parity.md, which this suite writes, has a row for everything that there is."""
+
+import re
+from pathlib import Path
+
+import pytest
+from parity import TABLES
+
+from pipeline.caffe.__main__ import COMMANDS
+from pipeline.caffe.fillers import FILLERS
+from pipeline.caffe.layers import LAYERS
+from pipeline.caffe.solver import POLICIES, SOLVERS
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs/parity.md"
+
+
+def rows(table: str) -> set[str]:
+    """The first cells of a table's rows."""
+    section = PAGE.read_text(encoding="utf-8").split(f"\n## {table}\n")[1].split("\n## ")[0]
+    return set(re.findall(r"^\| ([^|]+?) \| \d+ \|", section, re.MULTILINE))
+
+
+@pytest.mark.parametrize(
+    ("table", "names"),
+    [("Layers", LAYERS), ("Solvers", SOLVERS), ("Learning rate policies", POLICIES), ("Fillers", FILLERS)],
+)
+def test_every_name_of_a_registry_has_a_row(table: str, names: dict[str, object]) -> None:
+    assert rows(table) == set(names), "run CAFFE_ROOT=DIR pytest tests/conformance --parity docs/parity.md"
+
+
+def test_every_command_that_caffe_has_is_compared() -> None:
+    compared = {row.removeprefix("caffe ") for row in rows("Tools")}
+    # export_onnx is no command of Caffe's; draw_net and the two of logs are scripts, which Debian does not package.
+    assert set(COMMANDS) - {"export_onnx"} <= compared | {"plot_training_log"}
+
+
+def test_every_classic_net_is_compared() -> None:
+    assert rows("Nets") == {path.name for path in (ROOT / "prototxt/classics").iterdir()} | {"FaceEmotionNet"}
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_no_table_is_empty(table: str) -> None:
+    assert rows(table)
