@@ -11,6 +11,7 @@ import json
 import platform
 import shutil
 import signal
+import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -24,7 +25,8 @@ from pipeline import __version__
 from pipeline.atomic import atomic_file
 from pipeline.caffe import glog, snapshot
 from pipeline.caffe.allocation import keep_freed_memory
-from pipeline.caffe.caffe_pb2 import SolverParameter
+from pipeline.caffe.caffe_pb2 import DataParameter, SolverParameter
+from pipeline.caffe.database import DatabaseReader
 from pipeline.caffe.layers.hdf5 import listed_files
 from pipeline.caffe.log import TrainingLog
 from pipeline.caffe.net import PRECISIONS, Net
@@ -35,9 +37,10 @@ from pipeline.caffe.solver.nets import test_nets, train_net, weights
 from pipeline.caffe.training import Action, Event, solve
 from pipeline.console import log
 from pipeline.errors import InputError
+from pipeline.model_folder import sha256
 from pipeline.training_metrics import Metrics, plot
 
-DATABASE_FILES = ("data.mdb", "*.ldb", "*.log")  # of an LMDB and of a LevelDB
+RECORD_LENGTHS = struct.Struct("<QQ")  # of a key and a value
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -162,30 +165,39 @@ class _Caffe:
 
 
 def _hashes(solver_path: Path, param: SolverParameter) -> dict[str, Any]:
-    """Under "sha256", those of the files that decide a run's result: prototxts, weights, databases, lists, means.
+    """Under "sha256", those of what decides a run's result: prototxts, weights, databases, lists, means.
 
-    Not those of the pictures that a list of ImageData's or WindowData's names.
+    Of a LevelDB it is that of its records, for reading it changes its files. Those of the pictures that a list of
+    ImageData's or WindowData's names are left out.
     """
     files = {str(solver_path): solver_path}
     for path in filter(None, (param.net, param.train_net, *param.test_net)):
         files[path] = Path(path)
     files |= {str(path): path for path in weights(param)}
+    hashes = {}
     for net in (train_net(param), *test_nets(param)):
         for layer in net.layers():
-            if layer.type == "Data":
-                source = Path(layer.data_param.source)
-                files |= {str(path): path for pattern in DATABASE_FILES for path in source.glob(pattern)}
+            if layer.type == "Data" and layer.data_param.backend == DataParameter.LEVELDB:
+                hashes[layer.data_param.source] = _records_sha256(Path(layer.data_param.source))
+            elif layer.type == "Data":
+                database = Path(layer.data_param.source) / "data.mdb"
+                files[str(database)] = database
             elif layer.type == "HDF5Data":
                 files |= {str(path): path for path in listed_files(Path(layer.hdf5_data_param.source))}
             files |= {name: Path(name) for name in filter(None, (
                 layer.hdf5_data_param.source, layer.image_data_param.source, layer.window_data_param.source,
                 layer.infogain_loss_param.source, layer.transform_param.mean_file))}  # fmt: skip
-    return {"sha256": {name: _sha256(path) for name, path in sorted(files.items())}}
+    hashes |= {name: sha256(path) for name, path in files.items()}
+    return {"sha256": dict(sorted(hashes.items()))}
 
 
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _records_sha256(database: Path) -> str:
+    """Of a LevelDB's keys and values, each pair behind its lengths."""
+    digest = hashlib.sha256()
+    with DatabaseReader(database, "leveldb") as reader:
+        for key, value in reader.records():
+            digest.update(RECORD_LENGTHS.pack(len(key), len(value)) + key + value)
+    return digest.hexdigest()
 
 
 def _resume(param: SolverParameter, record: Path, settings: dict[str, Any]) -> snapshot.Snapshot | None:

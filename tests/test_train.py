@@ -16,6 +16,7 @@ import pytest
 
 from pipeline.caffe.blobs import write_mean
 from pipeline.caffe.caffe_pb2 import SolverParameter
+from pipeline.caffe.database import DatabaseReader, DatabaseWriter
 from pipeline.caffe.hdf5 import write_hdf5
 from pipeline.caffe.proto import parse_text, write_prototxt
 from pipeline.caffe.snapshot import find_snapshots
@@ -145,6 +146,23 @@ def test_a_run_on_listed_pictures_records_the_list_and_counts_iterations(tmp_pat
     assert recorded[str(listed)] == hashlib.sha256(listed.read_bytes()).hexdigest()
     assert [(row["iteration"], row["epoch"]) for row in rows(tmp_path)] == [("0", ""), ("1", ""), ("2", "")]
     assert (tmp_path / "loss.png").exists()
+
+
+def test_a_run_on_a_leveldb_goes_on_though_reading_changes_its_files(
+    tmp_path: Path, data: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with DatabaseReader(data / "train_lmdb") as ours, DatabaseWriter(data / "train_leveldb", "leveldb") as theirs:
+        for key, datum in ours:
+            theirs.put(key, datum)
+    solver = write_run(tmp_path / "run", data, max_iter=10)
+    net = solver.with_name("net.prototxt")
+    net.write_text(net.read_text().replace('train_lmdb" batch_size: 7 backend: LMDB',
+                                           'train_leveldb" batch_size: 7 backend: LEVELDB'))
+    train(solver, "cpu", threads=1)
+    with caplog.at_level("INFO", "pipeline"):
+        train(solver, "cpu", threads=1)
+    assert "going on from" in caplog.text
+    assert "starting anew" not in caplog.text
 
 
 def test_weights_that_a_run_starts_from_are_recorded(uninterrupted: Path, data: Path, tmp_path: Path) -> None:
