@@ -21,11 +21,15 @@ from pipeline.caffe.blobs import from_blobproto, set_diff, to_blobproto
 from pipeline.caffe.caffe_pb2 import NetParameter, SolverParameter, SolverState
 from pipeline.caffe.hdf5 import HDF5Reader, Tree, write_hdf5
 from pipeline.caffe.net import WeightsError
-from pipeline.caffe.proto import BinaryError, read_binary, write_binary
+from pipeline.caffe.proto import MAX_TEXT_BYTES, BinaryError, read_binary, write_binary
 from pipeline.caffe.solver import Solver
+from pipeline.caffe.syntax import shorten
 from pipeline.console import log
 
 SIDECAR_FORM = 2
+# What layers raise that are given back a state that is none.
+_DAMAGE = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+_WITHOUT = "delete it to resume as Caffe does, at the databases' beginning"
 HDF5_SUFFIX = ".h5"  # by which Caffe tells a .solverstate.h5
 
 
@@ -141,10 +145,16 @@ def restore(solver: Solver, path: Path) -> bool:
     """
     hdf5 = path.suffix == HDF5_SUFFIX
     state = _read_hdf5_state(path, solver) if hdf5 else _read_state(path, solver)
+    if state.iteration < 0 or state.current_step < 0:
+        raise BinaryError(f"{path}: iter {state.iteration}, current_step {state.current_step} where at least 0 was "
+                          "expected; is the file damaged?")
     base = path.with_suffix("") if hdf5 else path
     weights = base.with_suffix(".caffemodel" + HDF5_SUFFIX * hdf5)
     if not weights.exists():
         weights = Path(state.learned_net)
+        if not weights.is_file():
+            raise BinaryError(f"{path}: its weights, '{shorten(state.learned_net)}', are not there, nor are there any "
+                              "of its own name beside it")
     solver.net.copy_from(weights)
     for array, history in zip(state.history, solver.history, strict=True):
         history.copy_(torch.from_numpy(array))
@@ -153,13 +163,16 @@ def restore(solver: Solver, path: Path) -> bool:
     if not sidecar_path.exists():
         return False
     sidecar = _read_sidecar(sidecar_path)
-    if sidecar["weights"] != _sha256(weights):
+    if sidecar.get("weights") != _sha256(weights):
         log.warning("%s is of other weights than %s: going on without it, as from a snapshot of Caffe's own",
                     sidecar_path, weights)
         return False
-    solver.losses.extend(sidecar["losses"])
-    for net, net_state in zip((solver.net, *solver.test_nets), sidecar["nets"], strict=True):
-        net.restore(net_state)
+    try:
+        solver.losses.extend(map(float, sidecar["losses"]))
+        for net, net_state in zip((solver.net, *solver.test_nets), sidecar["nets"], strict=True):
+            net.restore(net_state)
+    except _DAMAGE as error:
+        raise BinaryError(f"{sidecar_path}: it does not fit the nets ({shorten(repr(error))}); {_WITHOUT}") from None
     return True
 
 
@@ -204,10 +217,15 @@ def _sha256(path: Path) -> str:
 
 
 def _read_sidecar(path: Path) -> dict[str, Any]:
+    if path.stat().st_size > MAX_TEXT_BYTES:
+        raise BinaryError(f"{path}: {path.stat().st_size} bytes where at most {MAX_TEXT_BYTES} were expected; "
+                          f"{_WITHOUT}")
     try:
         sidecar: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise BinaryError(f"{path}: {error}; delete it to resume as Caffe does, at the databases' beginning") from None
+    except (ValueError, RecursionError) as error:
+        raise BinaryError(f"{path}: {error}; {_WITHOUT}") from None
+    if not isinstance(sidecar, dict):
+        raise BinaryError(f"{path}: no object of JSON; {_WITHOUT}")
     if sidecar.get("form") != SIDECAR_FORM:
         raise BinaryError(f"{path}: form {sidecar.get('form')} where {SIDECAR_FORM} was expected; was it written by "
                           "another version?")

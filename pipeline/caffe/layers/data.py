@@ -15,7 +15,7 @@ from pipeline.caffe.database import DatabaseError, DatabaseReader, datum_to_arra
 from pipeline.caffe.database.datum import IMREAD_UNCHANGED
 from pipeline.caffe.fillers import check_filler, fill
 from pipeline.caffe.images import IMREAD_COLOR, IMREAD_GRAYSCALE
-from pipeline.caffe.layers.layer import Layer, Shape, Tensors, register
+from pipeline.caffe.layers.layer import Layer, Shape, Tensors, register, whole_number
 from pipeline.caffe.proto import PrototxtError
 from pipeline.caffe.transformer import Transformer, TransformError
 
@@ -107,7 +107,7 @@ class Data(Layer):
         return {"position": self.records.position, "transformer": self.transformer.state()}
 
     def restore(self, state: dict[str, Any]) -> None:
-        self.records = self.reader.cycle(state["position"])
+        self.records = self.reader.cycle(whole_number(state, "position"))
         self.transformer.restore(state["transformer"])
 
 
@@ -195,4 +195,4 @@ class MemoryData(Layer):
         return {"position": self.position}
 
     def restore(self, state: dict[str, Any]) -> None:
-        self.position = state["position"]
+        self.position = whole_number(state, "position")

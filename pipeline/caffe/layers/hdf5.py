@@ -10,7 +10,7 @@ import torch
 
 from pipeline.caffe.blobs import MAX_COUNT
 from pipeline.caffe.hdf5 import HDF5Error, HDF5Reader, write_hdf5
-from pipeline.caffe.layers.layer import Layer, Shape, Tensors, register
+from pipeline.caffe.layers.layer import Layer, Shape, Tensors, register, whole_number
 from pipeline.caffe.proto import MAX_TEXT_BYTES
 
 
@@ -105,8 +105,10 @@ class HDF5Data(Layer):
         return {"seed": self.seed, "turn": self.turn, "file": self.file, "row": self.row}
 
     def restore(self, state: dict[str, Any]) -> None:
-        self.seed = state["seed"]
-        self.seek(state["turn"], state["file"], state["row"])
+        self.seed = whole_number(state, "seed")
+        self.seek(*(whole_number(state, name) for name in ("turn", "file", "row")))
+        if self.row >= len(self.rows):
+            raise ValueError(f"row {self.row} of {len(self.rows)}")
 
 
 @register("HDF5Output")

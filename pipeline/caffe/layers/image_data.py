@@ -9,7 +9,7 @@ import torch
 
 from pipeline.caffe.blobs import MAX_COUNT
 from pipeline.caffe.images import ImageFileError, ImageList, read_image, read_image_file
-from pipeline.caffe.layers.layer import Layer, Shape, Tensors, register
+from pipeline.caffe.layers.layer import Layer, Shape, Tensors, register, whole_number
 from pipeline.caffe.transformer import Transformer, TransformError
 from pipeline.threads import map_ahead
 
@@ -118,6 +118,6 @@ class ImageData(ListedData):
                 "transformer": self.transformer.state()}
 
     def restore(self, state: dict[str, Any]) -> None:
-        self.seed = state["seed"]
-        self.seek(state["turn"], state["position"])
+        self.seed = whole_number(state, "seed")
+        self.seek(whole_number(state, "turn"), whole_number(state, "position"))
         self.transformer.restore(state["transformer"])

@@ -162,7 +162,7 @@ class Layer:
         return {}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take back what state() gave."""
+        """Take back what state() gave. What it cannot have given is a LookupError, a TypeError or the like."""
 
     def add_blob(self, shape: Shape, filler: FillerParameter) -> None:
         """Make the next blob, or where the layer is reshaped take the one that is there."""
@@ -217,4 +217,12 @@ class Layer:
         return axis % len(bottom)
 
 
-__all__ = ["LAYERS", "TEST", "TRAIN", "Graph", "Layer", "LayerError", "Shape", "Tensors", "register"]
+def whole_number(state: dict[str, Any], name: str) -> int:
+    """A number from 0 on that a layer's state has. Raises LookupError, TypeError or ValueError when it has none."""
+    value = state[name]
+    if type(value) is not int or not 0 <= value < 2**63:
+        raise ValueError(f"{name} is no number from 0 on")
+    return value
+
+
+__all__ = ["LAYERS", "TEST", "TRAIN", "Graph", "Layer", "LayerError", "Shape", "Tensors", "register", "whole_number"]

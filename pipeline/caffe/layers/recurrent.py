@@ -81,7 +81,7 @@ class Recurrent(Layer):
         self.has_static = len(others) > exposed
         hidden = (1, *x[1:2], param.num_output)
         static, inputs = others[: self.has_static], others[self.has_static :]
-        if len(x) < 2 or cont != x[:2] or any(shape[:1] != x[1:2] for shape in static):
+        if len(x) < 2 or not x[0] or cont != x[:2] or any(shape[:1] != x[1:2] for shape in static):
             raise self.error(f"bottoms of shapes {', '.join(map(str, bottom))} where (T, N, ...), (T, N) and, for "
                              "x_static, (N, ...) were expected")
         if any(shape != hidden for shape in inputs):
@@ -104,7 +104,7 @@ class Recurrent(Layer):
         outputs = self.param.recurrent_param.num_output
         exposed = self.param.recurrent_param.expose_hidden
         weight, bias, *blobs = self.blobs
-        inputs = x.reshape(*x.shape[:2], -1) @ weight.t() + bias
+        inputs = x.reshape(*x.shape[:2], math.prod(x.shape[2:])) @ weight.t() + bias
         if self.has_static:
             inputs = inputs + others.pop(0).flatten(1) @ blobs.pop(0).t()
         hidden = [value.detach()[0] for value in others] if exposed else self.hidden
@@ -152,7 +152,12 @@ class Recurrent(Layer):
         return {"hidden": [value.tolist() for value in self.hidden]}
 
     def restore(self, state: dict[str, Any]) -> None:
-        self.hidden = [torch.tensor(value, device=self.blobs[0].device) for value in state["hidden"]]
+        hidden = [torch.tensor(value, dtype=torch.float32) for value in state["hidden"]]
+        shapes = [tuple(value.shape) for value in hidden]
+        wanted = [(*shapes[0][:1], self.param.recurrent_param.num_output)] * self.hidden_count if shapes else []
+        if shapes != wanted:
+            raise ValueError(f"hidden values of shapes {shapes}")
+        self.hidden = [value.to(self.blobs[0].device) for value in hidden]
 
 
 @register("LSTM")
