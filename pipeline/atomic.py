@@ -1,5 +1,6 @@
 """Outputs appear whole or not at all: written under a temporary name beside the target, then renamed."""
 
+import errno
 import os
 import shutil
 import tempfile
@@ -18,7 +19,9 @@ def atomic_file(path: Path, mode: str = "wb", **options: Any) -> Iterator[IO[Any
     `mode` and `options` are open()'s. The target's folder is made. Raises OSError as open() does; whatever
     stood at `path` before is then still there.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_dir():  # "" is one, too
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    _make_parent(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, mode, **options) as file:
@@ -41,8 +44,12 @@ def atomic_folder(path: Path, own: Collection[str] | None = None) -> Iterator[Pa
     other = sorted(entry.name for entry in path.iterdir() if entry.name not in own) if own and path.is_dir() else []
     if other:
         raise InputError(f"{path}: holds other files ({other[0]}), which would be lost; give a new folder")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
+    _make_parent(path)
+    try:
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
+    except OSError as error:
+        _name(error, path)
+        raise
     try:
         temporary.chmod(0o755)  # mkdtemp's 0700 would follow the folder to its final name
         yield temporary
@@ -59,7 +66,16 @@ def atomic_folder(path: Path, own: Collection[str] | None = None) -> Iterator[Pa
         raise
 
 
+def _make_parent(path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path.parent)) from None
+
+
 def _name(error: BaseException, path: Path) -> None:
-    """Tell the output in an error of writing, such as a full disk, that does not say where."""
-    if isinstance(error, OSError) and error.filename is None:
-        error.filename = str(path)
+    """Tell the output in an error of writing that says nothing, as of a full disk, or the temporary name."""
+    if isinstance(error, OSError):
+        name = error.filename
+        if name is None or Path(str(name)).name.startswith(f".{path.name}."):
+            error.filename = str(path)

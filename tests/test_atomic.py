@@ -1,0 +1,34 @@
+"""Outputs that cannot be written: the error names the output, and nothing of it stays."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import pytest
+
+from pipeline.atomic import atomic_file, atomic_folder
+
+Make = Callable[[Path], AbstractContextManager[object]]
+
+
+@pytest.mark.parametrize("path", ["", ".", "folder", "folder/"])
+def test_a_folder_is_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("folder").mkdir()
+    with pytest.raises(IsADirectoryError, match=f"Is a directory: '{Path(path)}'"), atomic_file(Path(path)):
+        pass
+    assert [path.name for path in tmp_path.rglob("*")] == ["folder"]
+
+
+@pytest.mark.parametrize("make", [atomic_file, atomic_folder])
+def test_a_file_holds_no_output(tmp_path: Path, make: Make) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError, match=r"Not a directory: '.*/file'"), make(tmp_path / "file/output"):
+        pass
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder that nobody can write to: Linux's /proc")
+@pytest.mark.parametrize("make", [atomic_file, atomic_folder])
+def test_an_error_names_the_output(make: Make) -> None:
+    with pytest.raises(OSError, match=r": '/proc/output'$"), make(Path("/proc/output")):
+        pass
