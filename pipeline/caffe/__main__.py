@@ -1,7 +1,9 @@
 """python -m pipeline.caffe COMMAND …: Caffe's commands with Caffe's own words and flags."""
 
 import importlib
+import signal
 import sys
+from types import FrameType
 
 from pipeline import __version__
 from pipeline.caffe import glog
@@ -30,6 +32,9 @@ COMMANDS = {
 
 def main() -> None:
     """Run the command that the command line names."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:  # under nohup it is not
+            signal.signal(number, _end)
     arguments = sys.argv[1:]
     name, arguments = _command(arguments)
     # Only the command asked for is imported: some import torch, which takes seconds.
@@ -49,6 +54,11 @@ def main() -> None:
         raise SystemExit(1) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    """End with the status of a signal as any command ends, which leaves nothing half-written."""
+    raise SystemExit(128 + number)
 
 
 def _command(arguments: list[str]) -> tuple[str, list[str]]:

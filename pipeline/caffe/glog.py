@@ -5,7 +5,7 @@ import os
 import sys
 from argparse import Namespace
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -35,6 +35,24 @@ class Formatter(logging.Formatter):
                 f"{record.filename}:{record.lineno}] {record.getMessage()}")
 
 
+class LogFile(logging.FileHandler):
+    """Appends to a file. Where that fails, as on a full disk, it says so once and writes no more; the work goes on."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, encoding="utf-8", errors="backslashreplace")
+        self.setFormatter(Formatter())
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802, the name is logging's
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+            return
+        self.setLevel(logging.CRITICAL + 1)
+        with suppress(OSError):  # of what is still to be written
+            self.close()
+        log.warning("%s: %s; nothing more is logged there", self.baseFilename, error.strerror)
+
+
 def defaults() -> dict[str, tuple[str | int | bool, str]]:
     """FLAGS with the defaults that the environment sets, as in GLOG_minloglevel=2."""
     return {name: (_from_environment(name, default), about) for name, (default, about) in FLAGS.items()}
@@ -53,8 +71,7 @@ def _from_environment(name: str, default: str | int | bool) -> str | int | bool:
 def log_file(path: Path) -> Iterator[logging.Logger]:
     """A logger of its own that appends to the file `path`, whose folder is made."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
-    handler.setFormatter(Formatter())
+    handler = LogFile(path)
     logger = logging.Logger(str(path), logging.INFO)
     logger.addHandler(handler)
     try:
@@ -68,14 +85,10 @@ def set_up(args: Namespace, program: str) -> None:
     # glog knows no DEBUG: there are the lines that Caffe has among INFO and that the pipeline's stages do not show.
     log.setLevel(_LEVELS[min(args.minloglevel, 3)] if args.minloglevel > 0 else logging.DEBUG)
     console = logging.StreamHandler(sys.stderr)
+    console.setFormatter(Formatter())
     if not args.logtostderr and not args.alsologtostderr:
         console.setLevel(_LEVELS[min(max(args.stderrthreshold, 0), 3)])
-    _add(console)
+    log.addHandler(console)
     if args.log_dir and not args.logtostderr:
         name = f"{program}.INFO.{datetime.now():%Y%m%d-%H%M%S}.{os.getpid()}"
-        _add(logging.FileHandler(Path(args.log_dir) / name, encoding="utf-8", errors="backslashreplace"))
-
-
-def _add(handler: logging.Handler) -> None:
-    handler.setFormatter(Formatter())
-    log.addHandler(handler)
+        log.addHandler(LogFile(Path(args.log_dir) / name))

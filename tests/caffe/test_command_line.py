@@ -13,6 +13,7 @@ import pytest
 from run_command import run_command
 
 from pipeline.caffe.__main__ import COMMANDS
+from pipeline.caffe.glog import log_file
 from pipeline.caffe.tools.flags import FlagParser
 from pipeline.console import log
 
@@ -117,6 +118,13 @@ def test_an_unknown_command_is_refused(words: tuple[str, ...]) -> None:
     assert "ERROR" in ran.log
 
 
+@pytest.mark.parametrize("words", ["train -solver x", "convert_imageset root/ list database"])
+def test_a_word_too_many_is_refused(words: str) -> None:
+    ran = run_command(*words.split(), "more", "words")
+    assert ran.status == 1
+    assert "ERROR: nothing takes the words more words\n" in ran.log
+
+
 def test_flags_may_stand_before_the_action(folder: Path) -> None:
     ran = run_command("-solver", "solver.prototxt", "-minloglevel=1", "train", "-level", "1")
     assert (ran.status, ran.log) == (0, "")
@@ -196,6 +204,28 @@ def test_a_signal_acts_after_the_iteration_that_runs(folder: Path, flags: tuple[
     assert sorted(int(path.stem.split("_")[-1]) for path in folder.glob("line_iter_*.caffemodel")) == left
     assert ("Optimization stopped early." in ran.log) == (3 not in left)
     assert signal.getsignal(number) == before
+
+
+def test_ctrl_c_snapshots_where_it_ends_the_reader_of_the_log_too(folder: Path) -> None:
+    """As in `train ... 2>&1 | tee log`, where real Caffe dies of SIGPIPE before it has snapshotted."""
+    solver = Path("solver.prototxt")
+    solver.write_text(solver.read_text().replace("max_iter: 3", "max_iter: 100000000"))
+    command = [sys.executable, "-m", "pipeline.caffe", "train", "-solver", "solver.prototxt"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert any("Iteration 1 " in line for line in process.stderr)
+        process.stderr.close()
+        process.send_signal(signal.SIGINT)
+    assert process.returncode == 0
+    assert [path.name for path in folder.glob("line_iter_?*.solverstate") if path.name != "line_iter_3.solverstate"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")
+def test_a_log_on_a_full_disk_is_told_once_and_ends_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    with log_file(Path("/dev/full")) as logger:
+        logger.info("one")
+        logger.info("two")
+    assert caplog.messages == ["/dev/full: No space left on device; nothing more is logged there"]
 
 
 def test_a_net_is_scored_by_the_means_of_its_outputs(folder: Path) -> None:

@@ -1,6 +1,7 @@
 """convert_imageset and compute_image_mean: what is refused, skipped, shuffled and counted."""
 
 import logging
+import signal
 import subprocess
 import sys
 import tracemalloc
@@ -163,14 +164,15 @@ def test_no_database_is_an_error(tmp_path: Path, backend: str) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_sigterm_leaves_nothing(root: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_leaves_nothing(root: str, tmp_path: Path, number: int) -> None:
     write_list(tmp_path, "0.png 0\n" * 10**5)  # many seconds of work
     arguments = ["convert_imageset", root, tmp_path / "list.txt", tmp_path / "lmdb"]
     command = [sys.executable, "-m", "pipeline.caffe", *arguments]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         assert any("Processed 1000 files" in line for line in process.stderr)  # reads no further
-        process.terminate()
+        process.send_signal(number)
         process.stderr.read()
-    assert process.returncode == 130
+    assert process.returncode == 128 + number
     assert sorted(path.name for path in tmp_path.iterdir()) == ["images", "list.txt"]

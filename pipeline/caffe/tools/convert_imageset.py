@@ -2,7 +2,6 @@
 
 import os
 import secrets
-import signal
 from argparse import Namespace
 from pathlib import Path
 from typing import NamedTuple
@@ -59,7 +58,6 @@ def add_arguments(parser: FlagParser) -> None:
 
 
 def run(args: Namespace) -> None:
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # SIGTERM, too, leaves nothing half-written
     form = Form(args.gray, max(0, args.resize_width), max(0, args.resize_height),
                 args.encoded or bool(args.encode_type), args.encode_type.lower())  # fmt: skip
     images = ImageList(args.list)

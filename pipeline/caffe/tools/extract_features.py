@@ -1,6 +1,5 @@
 """Write blobs of a net into databases: extract_features WEIGHTS NET BLOBS DATABASES BATCHES BACKEND [CPU|GPU [ID]]."""
 
-import signal
 from argparse import Namespace
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -34,7 +33,6 @@ def add_arguments(parser: FlagParser) -> None:
 
 
 def run(args: Namespace) -> None:
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # SIGTERM, too, leaves nothing half-written
     if not args.batches.isdecimal() or not int(args.batches):
         raise InputError(f"num_mini_batches '{args.batches}' where a number of at least 1 was expected")
     net = build_net(args.net, TEST, device=_device(args.mode, args.device))

@@ -57,7 +57,10 @@ class FlagParser(argparse.ArgumentParser):
     def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
         """Read a command line. Ends the process with status 1, as gflags does, where it cannot be read."""
         flags, words = self.split(arguments)
-        return self.parse_args([*flags, "--", *words] if words else flags)
+        args, surplus = self.parse_known_args([*flags, "--", *words] if words else flags)
+        if surplus:
+            self.error(f"nothing takes the words {' '.join(word for word in surplus if word != '--')}")
+        return args
 
     def split(self, arguments: Sequence[str]) -> tuple[list[str], list[str]]:
         """The flags of a command line, each as --name=value, and its other words."""
