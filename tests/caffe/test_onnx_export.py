@@ -174,6 +174,10 @@ layer { name: "hinge" type: "HingeLoss" bottom: "prob" bottom: "label" top: "los
     last = loss.count("\n") + 1
     with pytest.raises(InputError, match=f"loss.prototxt:{last}: layer 'hinge': HingeLoss has no ONNX form here"):
         export(folder, deploy="loss")
+    own = DEPLOY + 'layer { name: "own" type: "Python" bottom: "prob" top: "own" python_param { module: "m" layer: "L" } }'
+    (folder / "own.prototxt").write_text(own)
+    with pytest.raises(InputError, match="layer 'own': Python has no ONNX form here"):
+        export(folder, deploy="own")
     with DatabaseWriter(folder / "small_lmdb") as database:
         database.put(record_key(0, "x"), datum_from_image(np.zeros((3, 4, 4), np.uint8), 0))
     with pytest.raises(InputError, match=r"images of shape \(3, 4, 4\) where net '' takes \(3, 8, 8\)"):

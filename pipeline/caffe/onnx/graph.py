@@ -9,14 +9,16 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from pipeline import __version__
-from pipeline.caffe.layers import Layer, LayerError, Shape
+from pipeline.caffe.layers import LAYERS, Layer, LayerError, Shape
 from pipeline.caffe.layers.data import Input
 from pipeline.caffe.layers.layer import Step
 from pipeline.caffe.net import Net
 from pipeline.caffe.onnx.sizes import MAX_AXES, insist_on_any_size, run_time_shapes
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterable
+
+    from pipeline.caffe.caffe_pb2 import LayerParameter
 
 OPSET = 17  # of the operators used here; older runtimes read it too
 IR_VERSION = 8  # the file format that came with that opset
@@ -76,6 +78,17 @@ class Graph:
         return names
 
 
+def refuse_without_form(layers: "Iterable[LayerParameter]") -> None:
+    """Raise LayerError naming the first layer whose type has no ONNX form.
+
+    Before its net is built, too: a Python layer's code is not to be run for it, nor a database to be there.
+    """
+    for layer in layers:
+        layer_class = LAYERS.get(layer.type)
+        if layer_class not in (None, Input) and layer_class.onnx is Layer.onnx:
+            raise LayerError(layer.name, f"{layer.type} has no ONNX form here")
+
+
 def to_onnx(net: Net, *, flexible: bool | None = None) -> onnx.ModelProto:
     """The TEST-phase `net` with its weights as an ONNX model; inputs and outputs keep their blobs' names.
 
@@ -84,9 +97,7 @@ def to_onnx(net: Net, *, flexible: bool | None = None) -> onnx.ModelProto:
     prototxt, True insists that they are symbolic. Raises LayerError naming the first layer that has no ONNX form, or
     with flexible=True the first that fixes the size.
     """
-    for layer in net.layers:
-        if not isinstance(layer, Input) and type(layer).onnx is Layer.onnx:
-            layer.onnx(Graph(), [])
+    refuse_without_form(layer.param for layer in net.layers)
     # Where a layer has no form for sizes that may change, it may have one for those of the prototxt.
     any_size: list[Collection[int] | None] = [None, (0, *range(2, MAX_AXES))]
     own_size: list[Collection[int] | None] = [(0, 1), (0,), ()]

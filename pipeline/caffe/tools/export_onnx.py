@@ -113,12 +113,16 @@ def _read_net(deploy: Path, weights: Path) -> "Net":
     """The TEST net with all its weights. Raises ExportError where some are missing, or there are no inputs."""
     import torch
 
-    from pipeline.caffe.net import Net, build_read_net
+    from pipeline.caffe.net import Net, build_read_net, naming_lines
+    from pipeline.caffe.onnx.graph import refuse_without_form
 
     param = read_net(deploy)
-    if not any(layer.type == "Input" for layer in filter_layers(param, TEST, 0, ()).layer):
+    layers = filter_layers(param, TEST, 0, ()).layer
+    if not any(layer.type == "Input" for layer in layers):
         raise ExportError(f"{deploy}: no Input layer, so nothing that a user of the net could give; is it a train_val? "
                           "give the deploy prototxt")
+    with naming_lines(deploy):
+        refuse_without_form(layers)
     net = build_read_net(deploy, param, TEST, Net)
     with torch.no_grad():
         for learnable in net.learnable:
