@@ -5,7 +5,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -30,7 +30,8 @@ def atomic_file(path: Path, mode: str = "wb", **options: Any) -> Iterator[IO[Any
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # of a disk that is read-only, for one
+            temporary.unlink()
         _name(error, path)
         raise
 

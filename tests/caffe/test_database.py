@@ -1,6 +1,7 @@
 """LMDBs of Datums: what is written is read, and what is wrong is named."""
 
 import math
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -119,6 +120,16 @@ def test_reading_leaves_the_folder_as_it_is(tmp_path: Path) -> None:
         list(database)
     assert [file.name for file in path.iterdir()] == ["data.mdb"]
     assert (path / "data.mdb").read_bytes() == before
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of files are any bytes on Linux alone")
+@pytest.mark.parametrize("backend", ["lmdb", "leveldb"])
+def test_the_folders_name_is_any_bytes(tmp_path: Path, backend: str) -> None:
+    path = tmp_path / os.fsdecode(b"\xe9 \xff")
+    with DatabaseWriter(path, backend) as database:
+        database.put(b"key", Datum(label=3))
+    with DatabaseReader(path, backend) as database:
+        assert [(key, datum.label) for key, datum in database] == [(b"key", 3)]
 
 
 def test_a_map_that_is_full_grows(tmp_path: Path) -> None:

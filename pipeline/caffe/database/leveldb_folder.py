@@ -38,7 +38,7 @@ class _Opened:
     def __init__(self, folder: Path) -> None:
         import plyvel
 
-        self.database: Any = plyvel.DB(str(folder), **READ_OPTIONS)
+        self.database: Any = plyvel.DB(os.fsencode(folder), **READ_OPTIONS)
 
 
 _opened: WeakValueDictionary[tuple[int, int], _Opened] = WeakValueDictionary()
@@ -98,7 +98,8 @@ class LevelDBStore:
 
         self.folder, self.name = folder, name
         with _leveldb_errors(name, "is the disk full, or the folder read-only?"):
-            self._database: Any = plyvel.DB(str(folder), create_if_missing=True, error_if_exists=True, **WRITE_OPTIONS)
+            self._database: Any = plyvel.DB(os.fsencode(folder), create_if_missing=True, error_if_exists=True,
+                                            **WRITE_OPTIONS)  # fmt: skip
 
     def write(self, records: Sequence[tuple[bytes, bytes]]) -> None:
         """Write records in one batch."""

@@ -268,7 +268,7 @@ class LMDBStore:
         self.folder, self.name = folder, name
         with _write_errors(name):
             # The folder counts only once it has its name: one flush at the end does for all commits.
-            self._environment = lmdb.open(str(folder), map_size=INITIAL_MAP_BYTES, sync=False)
+            self._environment = lmdb.open(os.fsencode(folder), map_size=INITIAL_MAP_BYTES, sync=False)
 
     def write(self, records: Sequence[tuple[bytes, bytes]]) -> None:
         """Write records in one transaction."""
