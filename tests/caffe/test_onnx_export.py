@@ -174,8 +174,8 @@ layer { name: "hinge" type: "HingeLoss" bottom: "prob" bottom: "label" top: "los
     last = loss.count("\n") + 1
     with pytest.raises(InputError, match=f"loss.prototxt:{last}: layer 'hinge': HingeLoss has no ONNX form here"):
         export(folder, deploy="loss")
-    own = DEPLOY + 'layer { name: "own" type: "Python" bottom: "prob" top: "own" python_param { module: "m" layer: "L" } }'
-    (folder / "own.prototxt").write_text(own)
+    own = 'layer { name: "own" type: "Python" bottom: "prob" top: "own" python_param { module: "m" layer: "L" } }'
+    (folder / "own.prototxt").write_text(DEPLOY + own)
     with pytest.raises(InputError, match="layer 'own': Python has no ONNX form here"):
         export(folder, deploy="own")
     with DatabaseWriter(folder / "small_lmdb") as database:
