@@ -24,6 +24,7 @@ class Pooling(Layer):
     """
 
     tops = (1, 2)
+    prefers_channels_last = True
 
     def setup(self, bottom: list[Shape]) -> list[Shape]:
         param = self.param.pooling_param
@@ -288,7 +289,7 @@ class SPP(Layer):
             raise self.error("windows that depend on the image's size have no ONNX form here for images of any size")
         tops = []
         for level in self.levels(shape):
-            level.setup([shape])
+            level.setup([tuple(max(size, 1) for size in shape)])  # any number of images and channels
             tops += level.onnx(graph, bottom)
         if len(tops) == 1:
             return tops
