@@ -22,7 +22,8 @@ class Memory:
     """Float32 numbers, 0 at first, that the host and a device see (caffe/syncedmem.cpp).
 
     On the CPU both see the same. Elsewhere each has its own, and whoever asks is given the newest: it counts as written
-    to from then on, until the other side asks.
+    to from then on, until the other side asks. What is put there is copied when somebody asks for the numbers, unless
+    an array of them was given away, which is to show them at once.
     """
 
     def __init__(self, count: int, device: torch.device) -> None:
@@ -31,6 +32,8 @@ class Memory:
         self._host: torch.Tensor | None = None
         self._there: torch.Tensor | None = None
         self._newest_on_host = False
+        self._put: torch.Tensor | None = None  # what is still to be copied
+        self._given_away = False
 
     @classmethod
     def of(cls, tensor: torch.Tensor) -> "Memory":
@@ -46,10 +49,14 @@ class Memory:
         if self._newest_on_host and self._host is not None:
             self._there.copy_(self._host)
             self._newest_on_host = False
+        if self._put is not None:
+            self._there[: self._put.numel()].view(self._put.shape).copy_(self._put)
+            self._put = None
         return self._there.data
 
     def array(self) -> "np.ndarray[Any, Any]":
         """The numbers on the host, (count,), for numpy."""
+        self._given_away = True
         if self.device.type == "cpu":
             return self.tensor().numpy()
         if self._host is None:
@@ -58,6 +65,18 @@ class Memory:
             self._host.copy_(self.tensor())
             self._newest_on_host = True
         return self._host.numpy()
+
+    def put(self, values: torch.Tensor) -> None:
+        """Let the first numbers be those of a tensor, in whatever order they lie there, that nobody writes to."""
+        self._put = values
+        if self._given_away:
+            self.tensor()
+
+    def newest(self, shape: Shape) -> torch.Tensor:
+        """The first numbers in that shape, only to be read: those that were put, as they lie, or the device's."""
+        if self._put is not None and self._put.numel() == math.prod(shape):
+            return self._put.reshape(shape)
+        return self.tensor()[: math.prod(shape)].view(shape)
 
 
 class Blob:

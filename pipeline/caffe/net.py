@@ -184,7 +184,7 @@ class Net:
         layer.room = None
         if len(param.param) > len(layer.blobs):
             raise layer.error(f"{len(param.param)} param where the layer has {len(layer.blobs)} blobs")
-        layer.blobs = [_channels_last(blob.to(self.device)) for blob in layer.blobs]
+        layer.blobs = [channels_last(blob.to(self.device)) for blob in layer.blobs]
         self.layers.append(layer)
         return layer
 
@@ -240,7 +240,7 @@ class Net:
                 else:
                     tops = layer.forward(bottoms)
                 if not layer.param.bottom:
-                    tops = [_channels_last(top.to(self.device)) for top in tops]
+                    tops = [channels_last(top.to(self.device)) for top in tops]
                 self._keep(layer, tops)
                 if self.watch is not None:
                     self.watch(layer, bottoms, tops)
@@ -422,7 +422,8 @@ class Net:
         return {name: first.grad for name, first in self._first.items() if first.grad is not None}
 
 
-def _channels_last(tensor: torch.Tensor) -> torch.Tensor:
+def channels_last(tensor: torch.Tensor) -> torch.Tensor:
+    """A copy of images (N, C, H, W) with the channels innermost; other tensors as they are."""
     # oneDNN's convolutions, poolings and normalisations run about a third faster with the channels innermost. A copy,
     # since contiguous() leaves the strides of one-channel images as they are, and torch then puts channels outermost.
     if tensor.ndim != 4:

@@ -1,6 +1,6 @@
 """A net whose layers run one at a time on blobs that stay, as Caffe's do: what the Python interface works on."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from pipeline.caffe.layers.data import Input
 from pipeline.caffe.layers.layer import Tensors, passes_no_gradient
 from pipeline.caffe.memory import Blob, Blobs, Memory
 from pipeline.caffe.needs import find_needs
-from pipeline.caffe.net import AUTOMATIC_TOP, Net
+from pipeline.caffe.net import AUTOMATIC_TOP, Net, channels_last
 
 LayerCallback = Callable[[int], None]  # is told a layer's number
 
@@ -83,7 +83,7 @@ class StepwiseNet(Net):
             self.stays[name].reshape(*value.shape)
             self.stays[name].tensor().copy_(torch.as_tensor(value))
         self.loss = torch.tensor(self.run_forward(0, len(self.layers) - 1))
-        self.blobs = {name: blob.tensor() for name, blob in self.stays.items()}
+        self.blobs = {name: blob.values.newest(blob.shape) for name, blob in self.stays.items()}
         return {name: self.blobs[name] for name in self.outputs}
 
     def run_forward(self, first: int, last: int) -> float:
@@ -107,6 +107,7 @@ class StepwiseNet(Net):
         if shapes == self._fitted[index]:
             return
         self._fitted[index] = []  # nor is it to the old ones where it cannot be to these
+        self._runs[index] = None  # what it last ran on is of other shapes
         for number, shape in enumerate(self.layers[index].reshape(shapes)):
             self._shape_top(index, number, shape)
         self._fitted[index] = shapes
@@ -137,22 +138,29 @@ class StepwiseNet(Net):
         """Run a layer on what stands in its bottoms, and leave the tops' blobs alone."""
         layer, needs = self.layers[index], self.needs[index]
         with torch.set_grad_enabled(with_graph):
-            bottoms = []
-            for blob, need in zip(self._bottoms_of[index], needs.bottoms, strict=True):
-                bottom = blob.tensor()
-                # What an in-place layer writes over is still needed for its gradient.
-                bottom = bottom.clone() if blob in self._tops_of[index] else bottom
-                bottoms.append(bottom.requires_grad_(need and with_graph))
-            blobs = [blob.tensor().requires_grad_(need and with_graph)
-                     for blob, need in zip(self.of_layers[index], needs.blobs, strict=True)]
+            bottoms = [self._bottom(index, blob) for blob in self._bottoms_of[index]]
+            blobs = [blob.tensor() for blob in self.of_layers[index]]
+            for tensor, need in zip((*bottoms, *blobs), (*needs.bottoms, *needs.blobs), strict=True):
+                tensor.requires_grad_(need and with_graph)
             engines, layer.blobs = layer.blobs, blobs
             try:
                 tops = [top.to(self.device) for top in layer.forward(bottoms)]
+                if not bottoms:
+                    tops = [channels_last(top) for top in tops]
                 if self.watch is not None:
                     self.watch(layer, bottoms, tops)
             finally:
                 layer.blobs = engines
         return Run(bottoms, blobs, tops)
+
+    def _bottom(self, index: int, blob: Blob) -> torch.Tensor:
+        """A blob's values for a layer, as they lie, or in the order in which it is faster."""
+        values = blob.values.newest(blob.shape).detach()
+        if blob in self._tops_of[index]:
+            return values.clone()  # what an in-place layer writes over is still needed for its gradient
+        if self.layers[index].prefers_channels_last and values.is_contiguous() and self.device.type == "cpu":
+            return channels_last(values)
+        return values
 
     def _keep_top(self, index: int, number: int, top: torch.Tensor) -> float:
         """Put a top into its blob, and return the loss that it is."""
@@ -161,10 +169,18 @@ class StepwiseNet(Net):
         if self.layers[index].tops_are_bottom:
             blob.values = self._bottoms_of[index][0].values
         else:
-            blob.tensor().copy_(top)
+            run = self._runs[index]
+            self._put(blob.values, top, (*run.bottoms, *run.blobs) if run else ())
         if self._loss_weight(index, number):
             return float(torch.dot(top.flatten(), blob.gradient().flatten()))
         return 0.0
+
+    @staticmethod
+    def _put(memory: Memory, values: torch.Tensor, others: Iterable[torch.Tensor]) -> None:
+        """Put values into a memory, a copy of them where they lie in that of others, which may be written to."""
+        place = values.untyped_storage().data_ptr()
+        shared = any(other.untyped_storage().data_ptr() == place for other in others)
+        memory.put(values.clone() if shared else values)
 
     def backward(self) -> None:
         """Run all layers backward, and hand the gradients over to the engine's tensors."""
@@ -174,7 +190,8 @@ class StepwiseNet(Net):
     def run_backward(self, first: int, last: int) -> None:
         """Run layers `first` down to `last` backward: the gradients of bottoms are written, those of blobs added to.
 
-        They are those of the last forward, and of what stands in the bottoms for a layer that has not run forward.
+        They are those of the last forward, and of what stands in the bottoms for a layer that has not run forward in
+        these shapes.
         """
         for index in range(first, last - 1, -1):
             for callback in self.before_backward:
@@ -185,15 +202,13 @@ class StepwiseNet(Net):
                 callback(index)
 
     def _run_layer_backward(self, index: int) -> None:
-        layer, needs, run = self.layers[index], self.needs[index], self._runs[index]
+        layer, needs = self.layers[index], self.needs[index]
         if not any(needs.bottoms) and not any(needs.blobs):
             return
-        if run is None or not any(tensor.requires_grad for tensor in (*run.bottoms, *run.blobs)):
-            self._fit(index)
-            self._runs[index] = run = self._compute(index, with_graph=True)
+        self._runs[index] = run = self._run_to_go_back(index)
         tops, seeds = [], []
         for blob, top in zip(self._tops_of[index], run.tops, strict=True):
-            seed = blob.gradient()
+            seed = blob.gradients.newest(blob.shape)
             if top.requires_grad and not (passes_no_gradient(top) and not seed.any()):
                 tops.append(top)
                 seeds.append(seed)
@@ -206,7 +221,7 @@ class StepwiseNet(Net):
             if not bottom.requires_grad:
                 continue
             if (gradient := next(gradients)) is not None:
-                blob.gradient().copy_(gradient)
+                self._put(blob.gradients, gradient, (*seeds, *run.bottoms, *run.blobs))
             elif not tops:  # Silence, for one; where none goes to the bottom alone, its diff is left alone
                 blob.gradient().zero_()
         for number, (blob, tensor) in enumerate(zip(self.of_layers[index], run.blobs, strict=True)):
@@ -214,6 +229,22 @@ class StepwiseNet(Net):
                 blob.gradient().add_(gradient)
                 if self.watch_gradient is not None:
                     self.watch_gradient(layer, number, blob.gradient())
+
+    def _run_to_go_back(self, index: int) -> Run:
+        """A layer's last run, on what stands in its bottoms now: a script may have written there. Or a new one."""
+        self._fit(index)
+        layer, run = self.layers[index], self._runs[index]
+        if run is None or not any(tensor.requires_grad for tensor in (*run.bottoms, *run.blobs)):
+            return self._compute(index, with_graph=True)
+        for blob, bottom in zip(self._bottoms_of[index], run.bottoms, strict=True):
+            now = blob.values.newest(blob.shape)
+            if blob in self._tops_of[index] or now.data_ptr() == bottom.data_ptr():
+                continue
+            if layer.prefers_channels_last or bottom.is_contiguous():
+                bottom.data.copy_(now)
+            elif not torch.equal(bottom, now):  # and the layer may have gone on with a copy of its own
+                return self._compute(index, with_graph=True)
+        return run
 
     def clear_gradients(self) -> None:
         for blobs in self.of_layers:

@@ -128,6 +128,51 @@ def test_backward_before_forward_is_that_of_what_stands_in_the_blobs(prototxt: s
     assert not net.blobs["fc"].data.any()
 
 
+def test_backward_is_that_of_the_shapes_that_blobs_have_now(prototxt: str) -> None:
+    net = caffe.Net(prototxt, caffe.TRAIN)
+    net.forward()
+    net.blobs["data"].reshape(3, 3, 5, 4)
+    net.blobs["label"].reshape(3)
+    net.reshape()
+    net.blobs["fc"].diff[...] = 1
+    net.blobs["conv"].data[...] = 0.5
+    net.backward(start="fc", end="conv")
+    assert net.blobs["conv"].diff.shape[0] == 3
+    assert np.allclose(net.params["fc"][0].diff, 3 * 0.5)
+
+
+@pytest.mark.parametrize("looked_at_before", [False, True])
+def test_what_is_written_between_forward_and_backward_counts(prototxt: str, looked_at_before: bool) -> None:
+    net = caffe.Net(prototxt, caffe.TRAIN)
+    held = net.blobs["conv"].data if looked_at_before else None
+    net.blobs["data"].data[...] = np.random.default_rng(0).random((2, 3, 5, 4))
+    net.forward()
+    net.blobs["conv"].data[...] = 0.5
+    net.params["fc"][0].data[...] = 3
+    net.blobs["fc"].diff[...] = 1
+    net.backward(start="fc", end="fc")
+    assert np.allclose(net.params["fc"][0].diff, 2 * 0.5)
+    assert np.allclose(net.blobs["conv"].diff, 3 * 3)
+    if held is not None:
+        net.forward()
+        assert held.max() != 0.5
+        assert np.array_equal(held, net.blobs["conv"].data)
+
+
+def test_a_blob_that_is_another_as_it_was_keeps_what_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "net.prototxt"
+    path.write_text("""
+layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 2 dim: 3 } } }
+layer { name: "drop" type: "Dropout" bottom: "data" top: "drop" }
+layer { name: "power" type: "Power" bottom: "drop" top: "power" power_param { scale: 2 } }
+""")
+    net = caffe.Net(str(path), caffe.TEST)
+    net.blobs["data"].data[...] = 1
+    net.forward()
+    net.blobs["data"].data[...] = 7
+    assert net.blobs["drop"].data.max() == 1
+
+
 def test_levels_and_stages_choose_layers(tmp_path: Path) -> None:
     path = tmp_path / "net.prototxt"
     path.write_text(NET + 'layer { name: "prob" type: "Softmax" bottom: "fc" top: "prob" '

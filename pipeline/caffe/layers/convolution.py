@@ -93,6 +93,7 @@ class Kernels(Windows):
 
     bottoms = (1, None)
     tops = (1, None)
+    prefers_channels_last = True
     operator: ClassVar[str]  # ONNX's name
     functions: ClassVar[dict[int, Callable[..., torch.Tensor]]]  # torch's, by the number of spatial axes
 

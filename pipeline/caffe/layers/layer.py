@@ -103,6 +103,8 @@ class Layer:
     labels: ClassVar[tuple[int, ...]] = ()
     # Whether the tops are the bottom's own values in Caffe: who writes into one there writes into all.
     tops_are_bottom: ClassVar[bool] = False
+    # Whether it is faster on images whose channels lie innermost by more than it takes to lay them so.
+    prefers_channels_last: ClassVar[bool] = False
     # Parameter messages of other types that this one reads as well.
     reads: ClassVar[tuple[str, ...]] = ()
 
