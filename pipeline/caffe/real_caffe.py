@@ -57,7 +57,7 @@ def root_from_environment() -> str:
     root = os.environ.get("CAFFE_ROOT")
     if not root:
         ways = "; ".join(f"{name}: {command}" for name, command in HOW_TO_GET.items())
-        raise CaffeError(f"engine caffe: nothing says where real Caffe is; get it by one of these and name it as caffe "
+        raise CaffeError("engine caffe: nothing says where real Caffe is; get it by one of these and name it as caffe "
                          f"({ways})")
     return root
 
@@ -137,7 +137,8 @@ class RealCaffe:
         container = f"caffe-{hashlib.sha256(bytes(solver.absolute())).hexdigest()[:16]}"
         command = self.command("caffe", "train", "-solver", str(solver), *snapshot, container=container)
         self._end_container(container)
-        # In a session of its own, so that Ctrl-C reaches it once, by interrupt().
+        # In a session of its own, so that Ctrl-C reaches it once, by interrupt(). Where this process is killed it dies of
+        # SIGPIPE at its next line, of which one comes before each snapshot: it writes over none of a run that goes on.
         process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
                                    errors="replace", start_new_session=True)  # fmt: skip
         self._process = process
