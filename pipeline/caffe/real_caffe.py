@@ -137,8 +137,8 @@ class RealCaffe:
         container = f"caffe-{hashlib.sha256(bytes(solver.absolute())).hexdigest()[:16]}"
         command = self.command("caffe", "train", "-solver", str(solver), *snapshot, container=container)
         self._end_container(container)
-        # In a session of its own, so that Ctrl-C reaches it once, by interrupt(). Where this process is killed it dies of
-        # SIGPIPE at its next line, of which one comes before each snapshot: it writes over none of a run that goes on.
+        # In a session of its own, so that Ctrl-C reaches it once, by interrupt(). Where this process is killed, it dies
+        # of SIGPIPE at its next line, of which one comes before each snapshot: it writes over none of the next run's.
         process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
                                    errors="replace", start_new_session=True)  # fmt: skip
         self._process = process
