@@ -57,8 +57,11 @@ class Classifier(ImageNet):
     def predict(self, inputs: Sequence[np.ndarray], oversample: bool = True) -> np.ndarray:
         """The scores (n, classes) of n images (H, W, K).
 
-        With `oversample` the mean over ten crops, corners, middle and mirrored; else of the middle.
+        With `oversample` the mean over ten crops, corners, middle and mirrored; else of the middle. Raises ImageError
+        for what is no list of images.
         """
+        if not len(inputs):
+            raise io.ImageError("no images where at least one was expected")
         images = [io.resize_image(image, self.image_dims) for image in inputs]
         if oversample:
             scores = self.scores(list(io.oversample(images, self.crop_dims)))

@@ -58,8 +58,11 @@ def resize_image(im: Array, new_dims: Sequence[int], interp_order: int = 1) -> A
     interp_order: 0 nearest, 1 linear, 3 cubic. With one or three channels as scikit-image's resize does it, of which
     Caffe's function is made: smoothed first where it shrinks, dark beyond the edges. With other numbers of channels
     by splines of that order between the corners' centres, as scipy's zoom.
-    Raises ImageError for another order.
+    Raises ImageError for another order, and for what is no image.
     """
+    if np.ndim(im) != 3 or 0 in np.shape(im):
+        raise ImageError(f"an image of shape {np.shape(im)} where (H, W, K) was expected; Classifier.predict and the "
+                         "like take a list of images")
     height, width = new_dims
     if im.shape[-1] not in (1, 3):
         from scipy import ndimage
@@ -192,7 +195,7 @@ class Transformer:
 
     def set_mean(self, in_: str, mean: Array) -> None:
         """Subtract a mean: (C,) a value a channel, (C, H, W), which is resized where it must be, or (H, W)."""
-        shape = self._shape(in_)
+        shape, mean = self._shape(in_), np.asarray(mean)
         if mean.ndim == 1:
             if len(mean) != shape[1]:
                 raise ImageError(f"mean of {len(mean)} channels where the input '{in_}' has {shape[1]}")
@@ -202,9 +205,7 @@ class Transformer:
         elif mean.ndim != 3:
             raise ImageError(f"mean of shape {mean.shape} where (C,), (C, H, W) or (H, W) was expected")
         if mean.shape[1:] not in ((1, 1), shape[2:]):
-            lowest, highest = mean.min(), mean.max()
-            normal = (mean - lowest) / (highest - lowest)
-            mean = resize_image(normal.transpose(1, 2, 0), shape[2:]).transpose(2, 0, 1) * (highest - lowest) + lowest
+            mean = resize_image(mean.transpose(1, 2, 0), shape[2:]).transpose(2, 0, 1)
         self.mean[in_] = mean
 
     def set_input_scale(self, in_: str, scale: float) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import zip_longest
 from os import fspath
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, overload
 
 import numpy as np
 
@@ -21,11 +21,19 @@ from pipeline.caffe.proto import read_net
 from pipeline.caffe.stepwise import StepwiseNet
 from pipeline.errors import InputError
 
+T = TypeVar("T")
 Arrays = dict[str, np.ndarray]
 
 
 class CallError(InputError):
     """What a net or solver cannot be asked: arrays that are not its blobs', in number or shape."""
+
+
+class Named(OrderedDict[str, T]):
+    """What a net has, by name."""
+
+    def __missing__(self, name: str) -> T:
+        raise KeyError(f"'{name}' is none of {', '.join(self) or 'none'}")
 
 
 class Net:
@@ -35,11 +43,21 @@ class Net:
     set_device say when it is made. Raises PrototxtError, WeightsError, OSError.
     """
 
+    @overload
+    def __init__(self, network_file: str, phase: int, level: int = 0, stages: Iterable[str] | None = None,
+                 weights: str | None = None) -> None: ...
+
+    @overload
+    def __init__(self, network_file: str, weights: str, phase: int) -> None: ...
+
     def __init__(self, network_file: str, *arguments: Any, **keywords: Any) -> None:
-        if arguments and not isinstance(arguments[0], int):
-            self._open(network_file, *_weights_and_phase(*arguments, **keywords))
-        else:
-            self._open(network_file, *_phase_first(*arguments, **keywords))
+        read = _phase_first if not arguments or isinstance(arguments[0], int) else _weights_and_phase
+        try:
+            options = read(*arguments, **keywords)
+        except TypeError as error:
+            raise TypeError("Net takes a prototxt and a phase, caffe.TRAIN or caffe.TEST, or between them weights; by "
+                            "name also level, stages and weights") from error
+        self._open(network_file, *options)
 
     def _open(self, network_file: str, weights: str | None, phase: Phase, level: int, stages: Iterable[str]) -> None:
         path = Path(network_file)
@@ -50,7 +68,7 @@ class Net:
 
     def _wrap(self, net: StepwiseNet) -> None:
         self._net = net
-        self._blobs = OrderedDict(net.stays)
+        self._blobs = Named(net.stays)
         self._layers = []
         for layer, blobs in zip(net.layers, net.of_layers, strict=True):
             if isinstance(layer, Python):
@@ -65,20 +83,20 @@ class Net:
         return made
 
     @property
-    def blobs(self) -> "OrderedDict[str, Blob]":
+    def blobs(self) -> "Named[Blob]":
         """The blobs by name, in the order in which layers make them."""
         return self._blobs
 
     @property
-    def params(self) -> "OrderedDict[str, Blobs]":
+    def params(self) -> "Named[Blobs]":
         """The blobs of every layer that has any, by the layer's name."""
-        return OrderedDict((layer.param.name, blobs) for layer, blobs
+        return Named((layer.param.name, blobs) for layer, blobs
                            in zip(self._net.layers, self._net.of_layers, strict=True) if blobs)
 
     @property
-    def blob_loss_weights(self) -> "OrderedDict[str, float]":
+    def blob_loss_weights(self) -> "Named[float]":
         """By blob, the factor with which its sum is part of the loss."""
-        weights = OrderedDict.fromkeys(self._blobs, 0.0)
+        weights = Named((name, 0.0) for name in self._blobs)
         for layer in self._net.layers:
             for index, name in enumerate(layer.param.top):
                 weights[name] = layer.param.loss_weight[index] if index < len(layer.param.loss_weight) else 0.0
@@ -90,9 +108,9 @@ class Net:
         return self._layers
 
     @property
-    def layer_dict(self) -> "OrderedDict[str, Layer]":
+    def layer_dict(self) -> "Named[Layer]":
         """The layers by name."""
-        return OrderedDict(zip(self._layer_names, self._layers, strict=True))
+        return Named(zip(self._layer_names, self._layers, strict=True))
 
     @property
     def inputs(self) -> list[str]:
@@ -105,14 +123,14 @@ class Net:
         return list(self._net.outputs)
 
     @property
-    def top_names(self) -> "OrderedDict[str, list[str]]":
+    def top_names(self) -> "Named[list[str]]":
         """By layer, the blobs that it makes."""
-        return OrderedDict((layer.param.name, list(layer.param.top)) for layer in self._net.layers)
+        return Named((layer.param.name, list(layer.param.top)) for layer in self._net.layers)
 
     @property
-    def bottom_names(self) -> "OrderedDict[str, list[str]]":
+    def bottom_names(self) -> "Named[list[str]]":
         """By layer, the blobs that it takes."""
-        return OrderedDict((layer.param.name, list(layer.param.bottom)) for layer in self._net.layers)
+        return Named((layer.param.name, list(layer.param.bottom)) for layer in self._net.layers)
 
     @property
     def _layer_names(self) -> list[str]:
@@ -142,7 +160,7 @@ class Net:
         for name, value in inputs.items():
             self._put(self._blobs[name].data, value, f"input '{name}'")
         self._forward(first, last)
-        return {name: self._blob(name).data for name in (*wanted, *(blobs or []))}
+        return {name: self._blob(name).data for name in (*wanted, *_names(blobs, "blobs"))}
 
     def backward(self, diffs: Sequence[str] | None = None, start: str | None = None, end: str | None = None,
                  **gradients: np.ndarray) -> Arrays:
@@ -158,7 +176,7 @@ class Net:
         for name, value in gradients.items():
             self._put(self._blobs[name].diff, value, f"gradient of '{name}'")
         self._backward(first, last)
-        return {name: self._blob(name).diff for name in (*wanted, *(diffs or []))}
+        return {name: self._blob(name).diff for name in (*wanted, *_names(diffs, "diffs"))}
 
     def _index(self, layer: str) -> int:
         if layer not in self._layer_names:
@@ -285,6 +303,13 @@ def _phase_first(phase: Phase, level: int = 0, stages: Iterable[str] | None = No
 
 def _weights_and_phase(weights: str, phase: Phase) -> tuple[str, Phase, int, Iterable[str]]:
     return fspath(weights), phase, 0, ()
+
+
+def _names(given: Sequence[str] | None, what: str) -> Sequence[str]:
+    if given is not None and (isinstance(given, str) or not all(isinstance(name, str) for name in given)):
+        raise CallError(f"{what}={type(given).__name__} where a list of blobs' names was expected; arrays are given by "
+                        "name, as in forward(data=array)")
+    return given or []
 
 
 def _append(found: dict[str, list[np.ndarray]], batch: Arrays) -> None:

@@ -89,6 +89,14 @@ def test_what_a_net_cannot_be_asked_is_named(prototxt: str) -> None:
         net.forward(end="nix")
     with pytest.raises(CallError, match="no blob is named 'nix'; the net has data, label, conv"):
         net.forward(blobs=["nix"])
+    with pytest.raises(KeyError, match="'nix' is none of data, label, conv, fc, loss"):
+        _ = net.blobs["nix"]
+    with pytest.raises(KeyError, match="'nix' is none of conv, fc"):
+        _ = net.params["nix"]
+    with pytest.raises(CallError, match=r"blobs=ndarray where a list of blobs' names .* forward\(data=array\)"):
+        net.forward(np.zeros((2, 3, 5, 4)))  # type: ignore[arg-type]
+    with pytest.raises(CallError, match="diffs=str where"):
+        net.backward(diffs="conv")
     with pytest.raises(CallError, match="arrays for data where the net's inputs are data, label"):
         net.forward(data=np.zeros((2, 3, 5, 4)))
     with pytest.raises(CallError, match=r"'data' of shape \(3, 3, 5, 4\) where the blob has shape \(2, 3, 5, 4\)"):
@@ -110,8 +118,9 @@ def test_a_net_is_made_from_files_that_are_there_and_fit(prototxt: str, tmp_path
         caffe.Net("nix.prototxt", caffe.TEST)
     with pytest.raises(OSError, match=r"nix\.caffemodel"):
         caffe.Net(prototxt, "nix.caffemodel", caffe.TEST)
-    with pytest.raises(TypeError):
-        caffe.Net(prototxt)
+    for arguments in ((), ("TEST",), (None, caffe.TEST)):
+        with pytest.raises(TypeError, match="Net takes a prototxt and a phase"):
+            caffe.Net(prototxt, *arguments)
     (tmp_path / "other.prototxt").write_text(NET.replace("num_output: 4", "num_output: 5"))
     caffe.Net(str(tmp_path / "other.prototxt"), caffe.TEST).save(str(tmp_path / "other.caffemodel"))
     with pytest.raises(WeightsError, match=r"layer 'conv' blob 0 has shape \(5, 3, 3, 3\)"):
@@ -465,6 +474,10 @@ def test_a_transformer_leaves_what_it_is_given_alone() -> None:
     assert image.max() == 0.5  # Caffe's own would have scaled it in place
     with pytest.raises(ImageError, match="'nix' is none of the inputs data"):
         transformer.preprocess("nix", image)
+    with pytest.raises(ImageError, match=r"shape \(9, 9\) where \(H, W, K\) was expected"):
+        transformer.preprocess("data", np.zeros((9, 9)))
+    transformer.set_mean("data", np.full((3, 9, 9), 100))
+    assert np.array_equal(transformer.mean["data"], np.full((3, 4, 5), 100))
 
 
 @pytest.fixture
@@ -501,3 +514,15 @@ def test_a_detector_shows_what_surrounds_a_window_and_the_mean_beyond(deploy: tu
     with pytest.raises(ImageError, match="selective search is a MATLAB package"):
         detector.detect_selective_search(["white.png"])
     assert detector.detect_windows([]) == []
+
+
+def test_a_classifier_takes_a_list_of_images(deploy: tuple[str, str]) -> None:
+    classifier = caffe.Classifier(*deploy)
+    image = np.full((9, 9, 3), 0.5)
+    assert np.allclose(classifier.predict([image, 2 * image]), [[0.5], [1]])
+    with pytest.raises(ImageError, match=r"shape \(9, 3\) where \(H, W, K\) was expected; Classifier\.predict"):
+        classifier.predict(image)  # type: ignore[arg-type]
+    with pytest.raises(ImageError, match=r"shape \(\) where"):
+        classifier.predict(["cat.png"])  # type: ignore[list-item]
+    with pytest.raises(ImageError, match="no images"):
+        classifier.predict([])
