@@ -24,4 +24,4 @@ def little(more_bytes: int = BYTES, seconds: float = SECONDS) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_DATA, before)
-    assert time.process_time() - started < seconds
+        assert time.process_time() - started < seconds

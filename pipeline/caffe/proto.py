@@ -1,6 +1,7 @@
 """Reads and writes Caffe's messages: prototxts by protobuf's own text parser, binary files with a size limit."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -148,19 +149,33 @@ def read_binary(path: Path, message_type: type[M]) -> M:
         message = message_type.FromString(path.read_bytes())
     except DecodeError:
         raise BinaryError(f"{path}: no whole binary {kind}; is the file truncated, or of another kind?") from None
-    if not message.IsInitialized() or not message.ListFields():
-        raise BinaryError(f"{path}: an empty {kind}; is the file truncated, or of another kind?")
+    with _naming_texts(path):
+        if not message.IsInitialized() or not message.ListFields():
+            raise BinaryError(f"{path}: an empty {kind}; is the file truncated, or of another kind?")
     return message
 
 
 def read_weights(path: Path) -> caffe_pb2.NetParameter:
     """Read a .caffemodel, upgraded where it is in an older form. Raises BinaryError when it is none, OSError."""
     net = read_binary(path, caffe_pb2.NetParameter)
-    try:
-        upgrade_net(net, str(path))
-    except UpgradeError as error:
-        raise BinaryError(f"{path}: {error}") from None
+    with _naming_texts(path):
+        try:
+            upgrade_net(net, str(path))
+        except UpgradeError as error:
+            raise BinaryError(f"{path}: {error}") from None
+        for layer in net.layer:
+            layer.ListFields()  # reads its name
     return net
+
+
+@contextmanager
+def _naming_texts(path: Path) -> Iterator[None]:
+    """Raise BinaryError for a text that is none: protobuf parses it, and finds out where it is asked for."""
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        raise BinaryError(f"{path}: {error.object[:40]!r} where a text in UTF-8 was expected; is the file damaged?"
+                          ) from None
 
 
 def write_binary(path: Path, message: Message) -> None:

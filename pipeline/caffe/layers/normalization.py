@@ -30,7 +30,9 @@ class BatchNorm(Layer):
     def setup(self, bottom: list[Shape]) -> list[Shape]:
         if any(spec.lr_mult for spec in self.param.param if spec.HasField("lr_mult")):
             raise self.error("lr_mult is not 0; statistics are not learned by the solver")
-        channels = bottom[0][1] if len(bottom[0]) > 1 else 1
+        if len(bottom[0]) < 2:  # where Caffe aborts too
+            raise self.error(f"bottom of shape {bottom[0]} where (N, C, ...) was expected")
+        channels = bottom[0][1]
         zero = FillerParameter(type="constant", value=0)
         for shape in ((channels,), (channels,), (1,)):
             self.add_blob(shape, zero)
