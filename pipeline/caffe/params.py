@@ -8,3 +8,8 @@ def __getattr__(name: str) -> object:
     if message is None:
         raise AttributeError(f"module '{__name__}' has no attribute '{name}': Caffe has no {name}Parameter")
     return message
+
+
+def __dir__() -> list[str]:
+    return sorted(name.removesuffix("Parameter") for name, message in vars(caffe_pb2).items()
+                  if name.endswith("Parameter") and message.DESCRIPTOR.enum_types)

@@ -75,6 +75,10 @@ def test_every_name_is_there_and_what_is_not_says_why() -> None:
                  "set_mode_cpu", "layer_type_list", "to_proto", "init_log"):
         assert getattr(caffe, name) is not None
         assert name in dir(caffe)
+    assert not {"Any", "_NAMES"} & {*dir(caffe)}
+    assert {"Convolution", "Python"} < {*dir(L)}
+    assert "Pooling" in dir(P)
+    assert all(getattr(P, name) for name in dir(P))
     assert caffe.proto.caffe_pb2.NetParameter
     assert not caffe.has_nccl()
     with pytest.raises(AttributeError, match="'NCCL', which Caffe has: the engine trains"):
@@ -391,7 +395,9 @@ def test_a_python_layers_blobs_are_the_nets(python_net: str, tmp_path: Path) -> 
 
 @pytest.mark.parametrize(("changed", "said"), [
     (('module: "layers_of_the_user"', 'module: "nowhere_to_be_found"'), "No module named 'nowhere_to_be_found'"),
-    (('module: "layers_of_the_user"', 'module: ""'), "no layer 'Double' in module ''"),
+    (('module: "layers_of_the_user"', 'module: ""'), "module '' where the name of one was expected"),
+    (('module: "layers_of_the_user"', 'module: ".layers"'), "module '.layers' where"),
+    (('module: "layers_of_the_user"', 'module: "layers_of_the_user.more"'), "'layers_of_the_user.more'; .* not a package"),
     (('layer: "Double"', 'layer: "Triple"'), "no layer 'Triple' in module 'layers_of_the_user'"),
     (('layer: "Double"', 'layer: "Loose"'), "'Loose' in module 'layers_of_the_user' is no class made from"),
 ])
@@ -400,6 +406,16 @@ def test_a_python_layer_that_is_none_is_named(python_net: str, changed: tuple[st
     Path(python_net).write_text(Path(python_net).read_text().replace(*changed))
     with pytest.raises(PrototxtError, match=said):
         caffe.Net(python_net, caffe.TEST)
+
+
+def test_what_goes_wrong_in_a_users_module_comes_through(python_net: str) -> None:
+    caffe.allow_python_layers()
+    module = Path(python_net).with_name("layers_of_the_user.py")
+    for line, error in (("import nix.nowhere", ModuleNotFoundError), ("float.nix", AttributeError)):
+        module.write_text(line)
+        with pytest.raises(error) as raised:
+            caffe.Net(python_net, caffe.TEST)
+        assert any(entry.path == module for entry in raised.traceback)
 
 
 def test_a_python_layer_lacks_what_it_must_have(python_net: str) -> None:

@@ -57,3 +57,7 @@ def __getattr__(name: str) -> object:
 
         return maker(name)
     raise AttributeError(f"module '{__name__}' has no attribute '{name}'; layer types are {', '.join(sorted(LAYERS))}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *LAYERS])

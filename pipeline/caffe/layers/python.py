@@ -1,6 +1,7 @@
 """The layer that a class of the user's is."""
 
 import importlib
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -92,17 +93,27 @@ class Python(Layer):
         if not mode.python_layers:
             raise self.error(f"Python layers run code that the prototxt names (module '{param.module}'); where you "
                              "trust it, call allow_python_layers() first, or give the command --allow_python_layers")
-        try:
-            made = getattr(importlib.import_module(param.module), param.layer)
-        except (ImportError, AttributeError, ValueError, TypeError) as error:
-            raise self.error(f"no layer '{param.layer}' in module '{param.module}': {error}; is its folder in "
-                             "PYTHONPATH?") from error
+        made = getattr(self.find_module(), param.layer, None)
+        if made is None:
+            raise self.error(f"no layer '{param.layer}' in module '{param.module}'")
         if not isinstance(made, type) or not issubclass(made, PythonLayer):
             raise self.error(f"'{param.layer}' in module '{param.module}' is no class made from pipeline.caffe.Layer")
         instance = made(self.param)
         instance.type, instance.blobs = "Python", Blobs()
         instance.param_str, instance.phase = param.param_str, self.param.phase
         return instance
+
+    def find_module(self) -> ModuleType:
+        """The user's module. What goes wrong in it comes through as it is, with where it was."""
+        name = self.param.python_param.module
+        if not name or name.startswith("."):
+            raise self.error(f"module '{name}' where the name of one was expected, such as \"my_layers\"")
+        try:
+            return importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if not f"{name}.".startswith(f"{error.name}."):  # one that the user's module imports
+                raise
+            raise self.error(f"{error}; is its folder in PYTHONPATH?") from error
 
     def reshape(self, bottom: list[Shape]) -> list[Shape]:
         for blob, shape in zip(self.bottom, bottom, strict=True):
