@@ -3,7 +3,7 @@
 import logging
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -317,6 +317,21 @@ def test_numbers_on_a_device_are_moved_to_whoever_asks() -> None:
     assert array.tolist() == [7, 2, 3]  # moved when they are asked for
     assert memory.array().tolist() == [7, 8, 3]
     assert array.tolist() == [7, 8, 3]  # and always to the same place
+
+
+@pytest.mark.parametrize("kind", [TwoSided, lambda count: Memory(count, torch.device("cpu"))])
+def test_what_is_put_is_copied_when_somebody_asks(kind: Callable[[int], Memory]) -> None:
+    memory, turned = kind(6), torch.arange(6.0).view(3, 2).t()
+    memory.put(turned)
+    assert memory.newest((2, 3)).data_ptr() == turned.data_ptr()
+    assert memory.newest((5,)).tolist() == [0, 2, 4, 1, 3]  # another count: in Caffe's order
+    array = memory.array()
+    assert array.tolist() == [0, 2, 4, 1, 3, 5]
+    array[5] = 9
+    memory.put(torch.tensor([7.0, 8]))
+    assert memory.array().tolist() == [7, 8, 4, 1, 3, 9]
+    assert array.tolist() == [7, 8, 4, 1, 3, 9]
+    assert turned[0, 0] == 0
 
 
 def test_a_blob_of_more_than_four_axes_has_no_height() -> None:
