@@ -32,12 +32,12 @@ INK, FAINT = "#1F2430", "#6B7280"
 # A light fill and a line, by the module of pipeline/caffe/layers that a type is in.
 OTHERS = ("#EEF0F3", "#8A93A3")
 COLOURS = {
-    **dict.fromkeys(("convolution",), ("#DBE8FB", "#2F6FBF")),
-    **dict.fromkeys(("inner_product",), ("#E9E0F7", "#7B4FB3")),
-    **dict.fromkeys(("pooling",), ("#DDF2DA", "#3F8F3A")),
+    "convolution": ("#DBE8FB", "#2F6FBF"),
+    "inner_product": ("#E9E0F7", "#7B4FB3"),
+    "pooling": ("#DDF2DA", "#3F8F3A"),
+    "recurrent": ("#D9DBF8", "#4247B8"),
     **dict.fromkeys(("activation", "arithmetic"), ("#FFF1C7", "#C08A00")),
     **dict.fromkeys(("normalization", "elementwise"), ("#FCE3D0", "#CC6A24")),
-    **dict.fromkeys(("recurrent",), ("#D9DBF8", "#4247B8")),
     **dict.fromkeys(("loss", "comparison"), ("#FBDCE0", "#B93347")),
     **dict.fromkeys(("data", "image_data", "window_data", "hdf5"), ("#D5F0EE", "#1F8A83")),
 }
