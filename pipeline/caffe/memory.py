@@ -72,6 +72,11 @@ class Memory:
         if self._given_away:
             self.tensor()
 
+    @property
+    def waits(self) -> bool:
+        """Whether what was put is still to be copied, and so nobody writes to it."""
+        return self._put is not None
+
     def newest(self, shape: Shape) -> torch.Tensor:
         """The first numbers in that shape, only to be read: those that were put, as they lie, or the device's."""
         if self._put is not None and self._put.numel() == math.prod(shape):

@@ -156,8 +156,8 @@ class StepwiseNet(Net):
     def _bottom(self, index: int, blob: Blob) -> torch.Tensor:
         """A blob's values for a layer, as they lie, or in the order in which it is faster."""
         values = blob.values.newest(blob.shape).detach()
-        if blob in self._tops_of[index]:
-            return values.clone()  # what an in-place layer writes over is still needed for its gradient
+        if blob in self._tops_of[index]:  # what an in-place layer writes over is still needed for its gradient
+            return values if blob.values.waits else values.clone()
         if self.layers[index].prefers_channels_last and values.is_contiguous() and self.device.type == "cpu":
             return channels_last(values)
         return values
