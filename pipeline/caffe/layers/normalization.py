@@ -84,7 +84,8 @@ class _Proportion(torch.autograd.Function):
     @staticmethod
     def forward(context: Any, x: torch.Tensor, param: LRNParameter, average: Average, k: float) -> torch.Tensor:
         scale = average(x.square()).mul_(param.alpha).add_(k)
-        factor = scale.pow(-param.beta)
+        # Caffe's default power by roots, which takes a third of the time.
+        factor = (scale * scale.sqrt()).rsqrt_() if param.beta == 0.75 else scale.pow(-param.beta)
         context.save_for_backward(x, scale, factor)
         context.average, context.slope = average, 2 * param.alpha * param.beta
         return x * factor
