@@ -41,6 +41,12 @@ def test_every_command_that_caffe_has_is_compared() -> None:
     assert set(COMMANDS) - {"export_onnx"} <= compared | {"plot_training_log"}
 
 
+def test_every_format_is_compared() -> None:
+    binary = {"caffemodel", "caffemodel HDF5", "caffemodel of V0 and V1", "solverstate", "solverstate HDF5"}
+    others = {"Datum", "HDF5 data", "LEVELDB", "LMDB", "mean binaryproto", "prototxt of V0 and V1"}
+    assert rows("File formats") == binary | others
+
+
 def test_every_classic_net_is_compared() -> None:
     assert rows("Nets") == {path.name for path in (ROOT / "prototxt/classics").iterdir()} | {"FaceEmotionNet"}
 

@@ -151,13 +151,16 @@ def history(state: SolverState) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("name", EXCHANGED)
-def test_writes_a_snapshot_to_the_byte(name: str, folder: Path) -> None:
+def test_writes_a_snapshot_to_the_byte(name: str, folder: Path, parity: Parity) -> None:
     solver = get_solver(read_solver(Path(f"{name}.solver.prototxt")))
     theirs = SOLVERS / f"snapshots/{name}_iter_50.solverstate"
     snapshot.restore(solver, theirs)
     written = snapshot.save(solver, name)
     assert written.weights.read_bytes() == theirs.with_suffix(".caffemodel").read_bytes()
     assert written.state.read_bytes() == theirs.read_bytes()
+    for form in ("caffemodel", "solverstate"):
+        for column in ("bytes", "read from Caffe"):  # what was read is what is written again
+            parity("File formats", form, column, 0)
 
 
 def test_resumes_snapshots_of_live_caffe(

@@ -71,6 +71,7 @@ def test_compute_image_mean(
     answers = recorded_answers()
     assert sha256(tmp_path / "mean.binaryproto") == answers[f"compute_image_mean/{name}"]
     parity("Tools", "compute_image_mean", "bytes", 0)
+    parity("File formats", "mean binaryproto", "bytes", 0)
     said = [message for message in caplog.messages if message.startswith("mean_value")]
     assert "; ".join(said) == answers[f"compute_image_mean/{name} says"]
     parity("Tools", "compute_image_mean", "output", 0)
@@ -146,6 +147,7 @@ def test_leveldbs(folder: Path, caffe: CaffeRoot, tmp_path: Path, parity: Parity
     assert (caffe.folder / "mean.binaryproto").read_bytes() == (tmp_path / "mean.binaryproto").read_bytes()
     assert sha256(tmp_path / "mean.binaryproto") == recorded_answers()["compute_image_mean/check_size"]
     parity("Tools", "compute_image_mean", "bytes", 0)
+    parity("File formats", "mean binaryproto", "bytes", 0)
 
 
 def test_features_that_are_sums(folder: Path, caffe: CaffeRoot, parity: Parity) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from caffe_root import CaffeRoot
+from parity import Parity
 from upgrading import (
     NAMES,
     UPGRADES,
@@ -35,13 +36,17 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_net_is_upgraded_as_caffe_does(name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_net_is_upgraded_as_caffe_does(
+    name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, parity: Parity
+) -> None:
     upgraded, forms = recorded_upgrade(name)
     with caplog.at_level(logging.INFO, logger="pipeline"):
         assert read_net(UPGRADES / f"{name}.prototxt") == upgraded
     assert [message.rsplit("deprecated ")[1] for message in caplog.messages] == forms
     write_binary(tmp_path / "old.caffemodel", legacy_net(name))
     assert read_weights(tmp_path / "old.caffemodel") == upgraded
+    for form in ("prototxt of V0 and V1", "caffemodel of V0 and V1"):
+        parity("File formats", form, "upgraded fields that differ", 0)
 
 
 @pytest.mark.parametrize("name", NAMES)
