@@ -53,6 +53,22 @@ class LogFile(logging.FileHandler):
         log.warning("%s: %s; nothing more is logged there", self.baseFilename, error.strerror)
 
 
+class Console(logging.StreamHandler):
+    """Writes to standard error. Where nobody reads that any more, what is logged is lost, and the work goes on."""
+
+    def __init__(self) -> None:
+        super().__init__(sys.stderr)
+        self.setFormatter(Formatter())
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802, the name is logging's
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
+            return
+        # Python flushes the stream at its end as well, and would end with status 120.
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stderr.fileno())
+
+
 def defaults() -> dict[str, tuple[str | int | bool, str]]:
     """FLAGS with the defaults that the environment sets, as in GLOG_minloglevel=2."""
     return {name: (_from_environment(name, default), about) for name, (default, about) in FLAGS.items()}
@@ -84,8 +100,7 @@ def set_up(args: Namespace, program: str) -> None:
     """Send messages where the flags say. Raises OSError when there can be no log file in -log_dir."""
     # glog knows no DEBUG: there are the lines that Caffe has among INFO and that the pipeline's stages do not show.
     log.setLevel(_LEVELS[min(args.minloglevel, 3)] if args.minloglevel > 0 else logging.DEBUG)
-    console = logging.StreamHandler(sys.stderr)
-    console.setFormatter(Formatter())
+    console = Console()
     if not args.logtostderr and not args.alsologtostderr:
         console.setLevel(_LEVELS[min(max(args.stderrthreshold, 0), 3)])
     log.addHandler(console)
