@@ -13,15 +13,15 @@ import subprocess
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
-from typing import TextIO
-
-import torch
+from typing import TYPE_CHECKING, TextIO
 
 from pipeline.caffe.caffe_pb2 import SolverParameter
-from pipeline.caffe.snapshot import Snapshot
-from pipeline.caffe.training import Event, Finished, Iterated, Snapshotted, Tested
 from pipeline.caffe.training_log import LOSS, OUTPUT, RATE, TEST_NET
 from pipeline.errors import InputError
+
+if TYPE_CHECKING:  # they bring torch, which takes seconds and which real Caffe does not need to measure a net
+    from pipeline.caffe.snapshot import Snapshot
+    from pipeline.caffe.training import Event, Tested
 
 ENGINES = ("torch", "caffe")
 CONTAINER_ENGINES = ("docker", "podman")
@@ -126,7 +126,9 @@ class RealCaffe:
             raise _failure(tool, done.returncode, done.stderr.splitlines())
         return done.stdout
 
-    def train(self, param: SolverParameter, solver: Path, start: Snapshot | None, log: TextIO) -> Generator[Event]:
+    def train(
+        self, param: SolverParameter, solver: Path, start: "Snapshot | None", log: TextIO
+    ) -> Generator["Event"]:
         """Train by `caffe train`, from a snapshot or from the beginning; yield what it does as it logs it.
 
         Its lines are written to `log`. Of the iterations only those that are displayed are yielded. Raises CaffeError
@@ -189,18 +191,23 @@ def _fatal(lines: Iterable[str]) -> str | None:
     return next((line.strip() for line in lines if line.startswith("F")), None)
 
 
-def events(lines: Iterable[str], param: SolverParameter) -> Iterator[Event]:
+def events(lines: Iterable[str], param: SolverParameter) -> Iterator["Event"]:
     """What a log of `caffe train` tells, as the events that training.solve yields.
 
     A test's or display's lines come together; an event is yielded with the line that ends it.
     """
+    import torch
+
+    from pipeline.caffe.snapshot import Snapshot
+    from pipeline.caffe.training import Finished, Iterated, Snapshotted, Tested
+
     test: tuple[int, int] | None = None  # iteration and net
     outputs: dict[str, list[float]] = {}
     test_loss = loss = float("nan")
     snapshot: Snapshot | None = None
     iteration = 0
 
-    def tested() -> Iterator[Tested]:
+    def tested() -> Iterator["Tested"]:
         if test is not None and outputs:  # none where a signal interrupted it
             yield Tested(*test, {name: torch.tensor(values) for name, values in outputs.items()}, test_loss)
 
