@@ -34,6 +34,7 @@ IMAGES = f"data/{dataset.name}/images"
 ALIGNED = f"data/{dataset.name}/aligned"
 FACES = f"data/{dataset.name}/{config['train_on']}"
 DATABASES = f"data/{dataset.name}/databases/{config['train_on']}_{config['protocol']}"
+VOTES = ["votes.csv"] if config["ferplus"] else []
 DATABASE_FILES = [f"{DATABASES}/{part}_lmdb/data.mdb" for part in ("train", "val", "test")]
 NET = f"prototxt/{config['net']}"
 RUN = f"results/{config['run'] or dataset.name}"
@@ -99,6 +100,7 @@ rule extract:
         manifest=f"{IMAGES}/manifest.csv",
         labels=f"{IMAGES}/labels.txt",
         summary=f"{IMAGES}/summary.json",
+        votes=[f"{IMAGES}/{name}" for name in VOTES],
     log:
         f"{DATA_LOGS}/extract.log",
     benchmark:
@@ -108,7 +110,7 @@ rule extract:
     threads: config["threads"]
     params:
         images=subpath(output.manifest, parent=True),
-        options=command_options(config, "ferplus", "seed"),
+        options=command_options(config, "ferplus", "ferplus_policy", "labels", "seed"),
     shell:
         "python -m pipeline --log {log} extract {input.source:q} {params.images} {params.options:q}"
 
@@ -118,10 +120,12 @@ rule align:
     input:
         manifest=f"{IMAGES}/manifest.csv",
         labels=f"{IMAGES}/labels.txt",
+        votes=[f"{IMAGES}/{name}" for name in VOTES],
     output:
         manifest=f"{ALIGNED}/manifest.csv",
         labels=f"{ALIGNED}/labels.txt",
         summary=f"{ALIGNED}/summary.json",
+        votes=[f"{ALIGNED}/{name}" for name in VOTES],
         contact_sheet=report(
             f"{ALIGNED}/contact_sheet.png",
             category="Data",
@@ -147,8 +151,10 @@ rule lmdb:
     input:
         manifest=f"{FACES}/manifest.csv",
         labels=f"{FACES}/labels.txt",
+        votes=[f"{FACES}/{name}" for name in VOTES],
     output:
         databases=DATABASE_FILES,
+        votes=[f"{DATABASES}/{part}_{name}" for part in ("train", "val", "test") for name in VOTES],
         lists=expand("{databases}/{part}.txt", databases=DATABASES, part=["train", "val", "test"]),
         labels=f"{DATABASES}/labels.txt",
     log:

@@ -19,6 +19,7 @@ from pipeline.faces.alignment import align_face, whole_image
 from pipeline.faces.contact_sheet import Tile, draw_sheet
 from pipeline.faces.detector import DETECTORS, LANDMARKS, Detections, Detector, WholeImage, build_detector
 from pipeline.faces.landmarks import Landmarker
+from pipeline.fer import ferplus
 from pipeline.manifest import USAGES, ManifestRow
 from pipeline.pictures import decode, encode_png
 from pipeline.threads import map_ahead
@@ -54,10 +55,10 @@ def align(manifest_path: Path, output: Path, detector: Detector, *, missing: str
           threads: int = 2) -> dict[str, Any]:
     """Write every image of a manifest, its largest face straightened, under `output` at the same path.
 
-    Beside them stand manifest.csv with box, score, landmarks and status, labels.txt, summary.json and
-    contact_sheet.png. `output` is replaced as a whole, and only if it was made by this stage. Returns the summary: how
-    many faces were found in each Usage. Raises InputError naming an image that cannot be read, or is not 8-bit grey or
-    RGB.
+    Beside them stand manifest.csv with box, score, landmarks and status, labels.txt, summary.json, contact_sheet.png
+    and, where extract was given FER+'s votes, votes.csv. `output` is replaced as a whole, and only if it was made by
+    this stage. Returns the summary: how many faces were found in each Usage. Raises InputError naming an image that
+    cannot be read, or is not 8-bit grey or RGB.
     """
     root = manifest_path.parent
     if output.resolve() == root.resolve():
@@ -65,9 +66,11 @@ def align(manifest_path: Path, output: Path, detector: Detector, *, missing: str
     labels = manifest.read_labels(root / "labels.txt")
     rows = manifest.read(manifest_path)
     _check(rows, labels, manifest_path)
+    votes = ferplus.read_sidecar(root / ferplus.SIDECAR, (row.path for row in rows))
     # Boxes without landmarks get them, so that any detector's faces are straightened; whole images stay as they are.
     landmarker = None if isinstance(detector, WholeImage) else Landmarker()
-    with atomic_folder(output, own=(*USAGES, manifest.NAME, "labels.txt", "summary.json", SHEET_NAME)) as folder:
+    own = (*USAGES, manifest.NAME, "labels.txt", "summary.json", SHEET_NAME, ferplus.SIDECAR)
+    with atomic_folder(output, own=own) as folder:
         for parent in {Path(row.path).parent for row in rows}:
             (folder / parent).mkdir(parents=True, exist_ok=True)
 
@@ -88,6 +91,9 @@ def align(manifest_path: Path, output: Path, detector: Detector, *, missing: str
         kept = [row for row in aligned if missing == "keep" or row.status == FOUND]
         manifest.write(folder / manifest.NAME, kept)
         manifest.write_labels(folder / "labels.txt", labels)
+        if votes:
+            source_of = {str(_output_path(row.path)): row.path for row in rows}
+            ferplus.write_sidecar(folder / ferplus.SIDECAR, ((row.path, votes[source_of[row.path]]) for row in kept))
         summary = _summary(aligned, missing)
         with atomic_file(folder / "summary.json", "w", encoding="utf-8") as file:
             json.dump(summary, file, indent=1)

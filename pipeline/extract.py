@@ -28,39 +28,51 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                              "folders, with splits (train/happy/*.png) or without (happy/*.png)")
     parser.add_argument("output", type=Path, help="folder to write the images, manifest.csv and summary.json to")
     parser.add_argument("--ferplus", type=Path, metavar="CSV",
-                        help="label by the majority of FER+'s votes (fer2013new.csv) instead")
+                        help="FER+'s votes on the same rows (fer2013new.csv); they are kept in votes.csv")
+    parser.add_argument("--ferplus-policy", choices=ferplus.POLICIES, default="majority",
+                        help="how votes become a label: more than half of them (majority), the most of them, ties "
+                             "dropped (plurality), or for training the most among the expressions, so that the vote "
+                             "shares can be learned, and the majority for held-out images (shares) (default: majority)")
+    parser.add_argument("--labels", choices=("ferplus", "fer2013"), default="ferplus",
+                        help="with --ferplus: label by its votes (eight classes), or keep the source's labels and all "
+                             "its images, with the votes beside them (fer2013) (default: ferplus)")
     parser.add_argument("--seed", type=int, default=1,
                         help="seed of the split of class folders that come without (default: 1)")
 
 
 def run(args: argparse.Namespace) -> None:
-    extract(args.source, args.output, args.ferplus, args.seed)
+    extract(args.source, args.output, args.ferplus, args.seed, policy=args.ferplus_policy, labels=args.labels)
 
 
-def extract(source: Path, output: Path, votes: Path | None = None, seed: int = 1) -> dict[str, Any]:
+def extract(source: Path, output: Path, votes: Path | None = None, seed: int = 1, *, policy: str = "majority",
+            labels: str = "ferplus") -> dict[str, Any]:
     """Write every image as USAGE/LABEL/ROW.png under `output`, with manifest.csv, labels.txt and summary.json.
 
-    `votes`, FER+'s CSV, replaces the labels and drops the images on which it has no majority. `output` is replaced
-    as a whole, and only if this stage made all that is in it. Returns the summary: images per Usage and label,
+    `votes`, FER+'s CSV, replaces the labels as `policy` says and drops the images on which it names no expression; with
+    labels="fer2013" the source's labels stay. Either way votes.csv holds the votes on every image kept. `output` is
+    replaced as a whole, and only if this stage made all that is in it. Returns the summary: images per Usage and label,
     duplicates, images dropped. Raises SourceError naming the file and line that is wrong.
     """
     try:
-        ballot = ferplus.Votes(votes) if votes else None
+        ballot = ferplus.Votes(votes, policy) if votes else None
         images: Source = FolderSource(source, seed) if source.is_dir() else CsvSource(source)
-        labels = ferplus.LABELS if ballot else images.labels
-        with atomic_folder(output, own=(*USAGES, manifest.NAME, "labels.txt", "summary.json")) as folder:
-            rows = _write_images(images, labels, ballot, folder)
-            if ballot and len(rows) + ballot.dropped.total() != len(ballot):
+        labelling = _Labelling(images.labels, ballot, voted=labels == "ferplus")
+        own = (*USAGES, manifest.NAME, "labels.txt", "summary.json", ferplus.SIDECAR)
+        with atomic_folder(output, own=own) as folder:
+            rows = _write_images(images, labelling, folder)
+            if ballot and len(rows) + labelling.dropped.total() != len(ballot):
                 raise InputError(f"{votes}: votes for {len(ballot)} images where {source} has fewer; votes and images "
                                  "must be of the same rows in the same order")
             summary = {
                 "images": len(rows),
-                "counts": _counts(rows, labels),
+                "counts": _counts(rows, labelling.labels),
                 "duplicates": count_duplicates(rows),
-                "dropped": dict(ballot.dropped) if ballot else {},
+                "dropped": dict(labelling.dropped),
             }
             manifest.write(folder / manifest.NAME, rows)
-            manifest.write_labels(folder / "labels.txt", labels)
+            if ballot:
+                ferplus.write_sidecar(folder / ferplus.SIDECAR, ((row.path, ballot.of(row.row)) for row in rows))
+            manifest.write_labels(folder / "labels.txt", labelling.labels)
             (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
     except InputError as error:
         raise type(error)(f"{error}; nothing was written") from None
@@ -68,15 +80,33 @@ def extract(source: Path, output: Path, votes: Path | None = None, seed: int = 1
     return summary
 
 
-def _write_images(source: Source, labels: tuple[str, ...], ballot: ferplus.Votes | None, folder: Path
-                  ) -> list[ManifestRow]:
+class _Labelling:
+    """Which class an image is of. labels: the classes, in index order; dropped counts the images of none, by reason."""
+
+    def __init__(self, labels: tuple[str, ...], ballot: ferplus.Votes | None, *, voted: bool) -> None:
+        self._ballot, self._voted = ballot, voted and ballot is not None
+        self.labels = ferplus.LABELS if self._voted else labels
+        self.dropped = ballot.dropped if ballot and voted else Counter[str]()
+
+    def label(self, image: LabelledImage) -> int | None:
+        """Index into labels, None for an image that is dropped. Raises SourceError for one that lacks its votes."""
+        if self._ballot is None:
+            return image.label
+        if self._voted:
+            return self._ballot.label(image)
+        self._ballot.check(image)
+        return image.label
+
+
+def _write_images(source: Source, labelling: _Labelling, folder: Path) -> list[ManifestRow]:
     for usage in USAGES:
-        for label in labels:
+        for label in labelling.labels:
             (folder / usage / label).mkdir(parents=True)
 
     def write(batch: Batch) -> list[ManifestRow]:
-        labelled = ((image, ballot.label(image) if ballot else image.label) for image in batch())
-        return [_write_image(image, label, labels[label], folder) for image, label in labelled if label is not None]
+        labelled = ((image, labelling.label(image)) for image in batch())
+        return [_write_image(image, label, labelling.labels[label], folder)
+                for image, label in labelled if label is not None]
 
     rows: list[ManifestRow] = []
     with progress_bar(None, "images", "extract") as bar:

@@ -12,6 +12,7 @@ from pipeline.atomic import atomic_folder
 from pipeline.caffe.database import DatabaseWriter, datum_from_image, record_key
 from pipeline.console import log, progress
 from pipeline.errors import InputError
+from pipeline.fer import ferplus
 from pipeline.manifest import ManifestRow
 from pipeline.pictures import decode
 from pipeline.threads import map_ahead
@@ -43,7 +44,8 @@ def lmdb(manifest_path: Path, output: Path, protocol: str, seed: int) -> None:
 
     A list's lines are "path label" in the order of its database, paths relative to the manifest's folder ROOT:
     `convert_imageset --gray ROOT/ train.txt train_lmdb` writes the same database. Each database's images are in
-    the order of the manifest permuted by numpy's RandomState(seed), which NEP 19 freezes.
+    the order of the manifest permuted by numpy's RandomState(seed), which NEP 19 freezes. Where FER+'s votes.csv stands
+    beside the manifest, {train,val,test}_votes.csv hold the votes on each database's images, in its order.
 
     `output` is replaced as a whole, and only if nothing but these and a mean file is in it. Raises InputError when a
     Usage that the protocol needs has no image, or naming an image that is unreadable or of another size than the first.
@@ -58,12 +60,16 @@ def lmdb(manifest_path: Path, output: Path, protocol: str, seed: int) -> None:
         if all(row.usage != usage for row in rows):
             raise InputError(f"{manifest_path}: no {usage} images, which protocol {protocol} needs; give the "
                              "whole set, or another protocol")
-    parts = [name for part in PROTOCOLS[protocol] for name in (f"{part}_lmdb", f"{part}.txt")]
+    votes = ferplus.read_sidecar(manifest_path.with_name(ferplus.SIDECAR), (row.path for row in rows))
+    parts = [f"{part}{name}" for part in PROTOCOLS[protocol] for name in ("_lmdb", ".txt", f"_{ferplus.SIDECAR}")]
     with atomic_folder(output, own=(*parts, "labels.txt", "mean.binaryproto")) as folder:
         for part, usages in PROTOCOLS[protocol].items():
             chosen = [row for row in rows if row.usage in usages]
-            order = np.random.RandomState(seed).permutation(len(chosen))
-            _write_database(manifest_path.parent, [chosen[index] for index in order], folder, part)
+            chosen = [chosen[index] for index in np.random.RandomState(seed).permutation(len(chosen))]
+            _write_database(manifest_path.parent, chosen, folder, part)
+            if votes:
+                counts = ((row.path, votes[row.path]) for row in chosen)
+                ferplus.write_sidecar(folder / f"{part}_{ferplus.SIDECAR}", counts)
             if not chosen:
                 log.info("%s_lmdb is empty: %s", part, f"no {usages[0]} images" if usages else f"protocol {protocol}")
         manifest.write_labels(folder / "labels.txt", labels)

@@ -1,10 +1,12 @@
 """extract, from the CSV to images that hold the same pixels."""
 
+import csv
 import hashlib
 import json
 import resource
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -13,10 +15,14 @@ import pytest
 from small_set import noise, pixels_text, read_only, write_csv
 
 from pipeline import manifest
+from pipeline.align import align
+from pipeline.caffe.database import DatabaseReader
 from pipeline.errors import InputError
 from pipeline.extract import extract
+from pipeline.faces.detector import Detections, WholeImage
 from pipeline.fer import ferplus
 from pipeline.fer.labels import KNOWN_COUNTS, LABELS
+from pipeline.lmdb import lmdb
 
 
 def test_images_hold_the_pixels_of_their_rows(small_csv: Path, tmp_path: Path) -> None:
@@ -69,6 +75,52 @@ def test_labels_by_votes(small_csv: Path, tmp_path: Path) -> None:
     votes.write_text("\n".join([",".join(ferplus.COLUMNS), *lines, "Training,40.png,0,10,0,0,0,0,0,0,0,0"]))
     with pytest.raises(InputError, match=r"votes for 41 images where .* has fewer"):
         extract(small_csv, tmp_path / "images", votes)
+
+
+def test_votes_follow_their_images_into_every_stage(small_csv: Path, tmp_path: Path) -> None:
+    usages = [row.usage for row in _rows(small_csv, tmp_path)]
+    ballots = [[9 - row % 9, row % 9, 0, 0, 0, 0, 0, 0, 1, 0] for row in range(40)]
+    votes = tmp_path / "fer2013new.csv"
+    lines = [f"{usage},{row}.png,{','.join(map(str, ballots[row]))}" for row, usage in enumerate(usages)]
+    votes.write_text("\n".join([",".join(ferplus.COLUMNS), *lines]))
+    assert extract(small_csv, tmp_path / "images", votes, labels="fer2013")["dropped"] == {}
+    align(tmp_path / "images/manifest.csv", tmp_path / "aligned", WholeImage())
+    for folder in (tmp_path / "images", tmp_path / "aligned"):
+        rows = manifest.read(folder / "manifest.csv")
+        assert [row.label for row in rows] == [row % 7 for row in range(40)]  # the CSV's own
+        lmdb(folder / "manifest.csv", tmp_path / "databases", "kaggle", seed=1)
+        row_of = {row.path: row.row for row in rows}
+        for part, count in (("train", 24), ("val", 8), ("test", 8)):
+            with open(tmp_path / f"databases/{part}_votes.csv", newline="") as file:
+                _, *lines_of_part = csv.reader(file)
+            with DatabaseReader(tmp_path / f"databases/{part}_lmdb") as database:
+                keys = [key.decode() for key, _ in database]
+            assert keys == [f"{number:08d}_{path}" for number, (path, *_) in enumerate(lines_of_part)]
+            assert [list(map(int, found)) for _, *found in lines_of_part] == [
+                ballots[row_of[path]] for path, *_ in lines_of_part
+            ]
+            assert len(keys) == count
+
+
+def test_dropped_faces_take_their_votes_with_them(small_csv: Path, tmp_path: Path) -> None:
+    usages = [row.usage for row in _rows(small_csv, tmp_path)]
+    votes = tmp_path / "fer2013new.csv"
+    lines = [f"{usage},{row}.png,{row + 1},0,0,0,0,0,0,0,0,0" for row, usage in enumerate(usages)]
+    votes.write_text("\n".join([",".join(ferplus.COLUMNS), *lines]))
+    extract(small_csv, tmp_path / "images", votes)
+    every_third = iter(range(40))
+
+    class InTwoOfThree(WholeImage):
+        def detect(self, images: Sequence[np.ndarray]) -> list[Detections]:
+            found = super().detect(images)
+            return [faces if next(every_third) % 3 else Detections.none() for faces in found]
+
+    align(tmp_path / "images/manifest.csv", tmp_path / "aligned", InTwoOfThree(), missing="drop", threads=1)
+    rows = manifest.read(tmp_path / "aligned/manifest.csv")
+    found = ferplus.read_sidecar(tmp_path / "aligned/votes.csv", [row.path for row in rows])
+    assert found is not None
+    assert len(rows) == 26
+    assert [counts["neutral"] for counts in found.values()] == [row.row + 1 for row in rows]
 
 
 def _rows(source: Path, folder: Path) -> list[manifest.ManifestRow]:

@@ -1,4 +1,4 @@
-"""FER+: the votes of ten people on each of FER2013's images, in place of its one label.
+"""FER+: the votes of ten people on each of FER2013's images, in place of its one label or beside it.
 
 Barsoum et al., "Training Deep Networks for Facial Expression Recognition with Crowd-Sourced Label Distribution",
 ICMI 2016; the file is fer2013new.csv, row by row the images of fer2013.csv.
@@ -6,14 +6,18 @@ ICMI 2016; the file is fer2013new.csv, row by row the images of fer2013.csv.
 
 import csv
 from collections import Counter
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from pipeline.atomic import atomic_file
 from pipeline.fer.images import LabelledImage, SourceError
 
 LABELS = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt")
 CHOICES = (*LABELS, "unknown", "NF")  # what could be voted for; NF: not a face
 COLUMNS = ("Usage", "Image name", *CHOICES)
-NO_MAJORITY = "no majority"
+NO_MAJORITY, TIE = "no majority", "tie"
+SIDECAR = "votes.csv"  # beside a manifest.csv: the votes on each of its images
+SIDECAR_COLUMNS = ("path", *CHOICES)
 
 
 def majority(votes: dict[str, int]) -> str:
@@ -21,40 +25,123 @@ def majority(votes: dict[str, int]) -> str:
 
     A choice with a single vote counts as an outlier and is left out first, as in the authors' own training.
     """
-    counted = {choice: count for choice, count in votes.items() if count > 1}
+    counted = _without_outliers(votes)
     return next((choice for choice, count in counted.items() if 2 * count > sum(counted.values())), NO_MAJORITY)
 
 
-class Votes:
-    """What the majority says of each image. dropped counts those on which it names no expression, by its choice."""
+def plurality(votes: dict[str, int]) -> str:
+    """The choice with the most votes, or TIE where several have as many."""
+    most = max(votes.values())
+    choices = [choice for choice, count in votes.items() if count == most]
+    return choices[0] if len(choices) == 1 else TIE
 
-    def __init__(self, path: Path) -> None:
+
+def leading_expression(votes: dict[str, int]) -> str:
+    """The expression with the most votes, the first of several in LABELS' order.
+
+    NO_MAJORITY unless more than half of the votes, single ones left out, are for expressions.
+    """
+    counted = _without_outliers(votes)
+    expressions = {choice: count for choice, count in counted.items() if choice in LABELS}
+    if 2 * sum(expressions.values()) <= sum(counted.values()):
+        return NO_MAJORITY
+    return max(expressions, key=lambda choice: expressions[choice])
+
+
+def _without_outliers(votes: dict[str, int]) -> dict[str, int]:
+    return {choice: count for choice, count in votes.items() if count > 1}
+
+
+# How votes become a label: one rule for the images that train and one for those that are held out. The vote shares are
+# what a net may learn from; what it is measured on has a label that most people agree on, as the authors measure.
+POLICIES: dict[str, tuple[Callable[[dict[str, int]], str], Callable[[dict[str, int]], str]]] = {
+    "majority": (majority, majority),
+    "plurality": (plurality, plurality),
+    "shares": (leading_expression, majority),
+}
+
+
+class Votes:
+    """The votes on each image, and what a policy makes of them.
+
+    dropped counts the images on which the policy names no expression, by what it says instead.
+    """
+
+    def __init__(self, path: Path, policy: str = "majority") -> None:
         """Read the file. Raises SourceError naming the line that is wrong."""
         self.path = path
-        self._choices: list[tuple[str, str]] = []  # Usage, choice
+        self._usages: list[str] = []
+        self._votes: list[dict[str, int]] = []
         with open(path, encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file)
             if tuple(reader.fieldnames or ()) != COLUMNS:
                 raise SourceError(f"{path}:1: columns {','.join(COLUMNS)} were expected; is this fer2013new.csv?")
             for record in reader:
-                try:
-                    votes = {choice: int(record[choice]) for choice in CHOICES}
-                except (TypeError, ValueError):
-                    raise SourceError(f"{path}:{reader.line_num}: a number of votes for each of {', '.join(CHOICES)} "
-                                      "was expected; is the file truncated?") from None
-                self._choices.append((record["Usage"], majority(votes)))
-        self.dropped = Counter(choice for _, choice in self._choices if choice not in LABELS)
+                self._usages.append(record["Usage"])
+                self._votes.append(_votes(record, f"{path}:{reader.line_num}"))
+        training, held_out = POLICIES[policy]
+        self._choices = [(training if usage == "Training" else held_out)(votes)
+                         for usage, votes in zip(self._usages, self._votes, strict=True)]
+        self.dropped = Counter(choice for choice in self._choices if choice not in LABELS)
 
     def __len__(self) -> int:
-        return len(self._choices)
+        return len(self._votes)
+
+    def of(self, row: int) -> dict[str, int]:
+        """The number of votes for each of CHOICES that an image has, by its row in the source."""
+        return self._votes[row]
+
+    def check(self, image: LabelledImage) -> None:
+        """Raise SourceError unless an image has votes, and they are of its Usage."""
+        if image.row >= len(self) or self._usages[image.row] != image.usage:
+            raise SourceError(f"{self.path}: no votes for row {image.row}, a {image.usage} image; votes and images "
+                              "must be of the same rows in the same order")
 
     def label(self, image: LabelledImage) -> int | None:
-        """Index into LABELS of what the majority sees in an image, None when that is no expression.
+        """Index into LABELS of what the policy sees in an image, None when that is no expression.
 
         Raises SourceError when the image has no votes.
         """
-        usage, choice = self._choices[image.row] if image.row < len(self) else ("", "")
-        if usage != image.usage:
-            raise SourceError(f"{self.path}: no votes for row {image.row}, a {image.usage} image; votes and images "
-                              "must be of the same rows in the same order")
+        self.check(image)
+        choice = self._choices[image.row]
         return LABELS.index(choice) if choice in LABELS else None
+
+
+def _votes(record: dict[str, str], where: str) -> dict[str, int]:
+    try:
+        votes = {choice: int(record[choice]) for choice in CHOICES}
+        if min(votes.values()) < 0 or not any(votes.values()):
+            raise ValueError
+    except (TypeError, ValueError):
+        raise SourceError(f"{where}: a number of votes for each of {', '.join(CHOICES)}, and one vote at least, was "
+                          "expected; is the file truncated?") from None
+    return votes
+
+
+def write_sidecar(path: Path, votes: Iterable[tuple[str, dict[str, int]]]) -> None:
+    """Write SIDECAR: an image's path and the number of votes for each of CHOICES, one image a line."""
+    with atomic_file(path, "w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(SIDECAR_COLUMNS)
+        writer.writerows((image, *counts.values()) for image, counts in votes)
+
+
+def read_sidecar(path: Path, images: Iterable[str]) -> dict[str, dict[str, int]] | None:
+    """The votes on each of a manifest's images, by path; None where no SIDECAR stands at `path`.
+
+    Raises SourceError naming the line that is wrong, or when it is not of these images in this order.
+    """
+    if not path.exists():
+        return None
+    votes: dict[str, dict[str, int]] = {}
+    with open(path, encoding="utf-8", newline="") as file:
+        reader = csv.DictReader(file)
+        if tuple(reader.fieldnames or ()) != SIDECAR_COLUMNS:
+            raise SourceError(f"{path}:1: columns {','.join(SIDECAR_COLUMNS)} were expected; make it again with "
+                              "extract")
+        for record in reader:
+            votes[record["path"]] = _votes(record, f"{path}:{reader.line_num}")
+    if list(votes) != list(images):
+        raise SourceError(f"{path}: votes on other images than those in manifest.csv beside it; make both again with "
+                          "extract")
+    return votes

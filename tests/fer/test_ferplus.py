@@ -5,7 +5,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.fer.ferplus import CHOICES, COLUMNS, LABELS, NO_MAJORITY, Votes, majority
+from pipeline.fer.ferplus import (
+    CHOICES,
+    COLUMNS,
+    LABELS,
+    NO_MAJORITY,
+    TIE,
+    Votes,
+    leading_expression,
+    majority,
+    plurality,
+    read_sidecar,
+    write_sidecar,
+)
 from pipeline.fer.images import LabelledImage, SourceError
 
 
@@ -26,6 +38,20 @@ def test_majority(votes: dict[str, int], choice: str) -> None:
     assert majority(dict.fromkeys(CHOICES, 0) | votes) == choice
 
 
+@pytest.mark.parametrize(("votes", "most", "leading"), [
+    ({"neutral": 4, "sadness": 3, "anger": 3}, "neutral", "neutral"),
+    ({"sadness": 5, "neutral": 5}, TIE, "neutral"),  # the first in FER+'s order
+    ({"unknown": 4, "fear": 3, "anger": 3}, "unknown", "anger"),
+    ({"unknown": 5, "fear": 5}, TIE, NO_MAJORITY),
+    ({"NF": 6, "fear": 4}, "NF", NO_MAJORITY),
+    ({"unknown": 4, "NF": 1, "fear": 5}, "fear", "fear"),  # a single vote is an outlier: 5 of 9
+    (dict.fromkeys(LABELS, 1), TIE, NO_MAJORITY),
+])  # fmt: skip
+def test_plurality_and_leading_expression(votes: dict[str, int], most: str, leading: str) -> None:
+    votes = dict.fromkeys(CHOICES, 0) | votes
+    assert (plurality(votes), leading_expression(votes)) == (most, leading)
+
+
 def write(path: Path, *rows: str) -> Path:
     path.write_text("\n".join([",".join(COLUMNS), *rows]) + "\n")
     return path
@@ -41,6 +67,23 @@ def test_labels_images_and_counts_the_dropped(tmp_path: Path) -> None:
     assert len(votes) == 4
 
 
+def test_shares_train_on_what_is_measured_by_the_majority_only(tmp_path: Path) -> None:
+    path = write(tmp_path / "votes.csv", "Training,a.png,4,0,0,3,3,0,0,0,0,0", "PublicTest,b.png,4,0,0,3,3,0,0,0,0,0")
+    votes = Votes(path, "shares")
+    assert [votes.label(image(0)), votes.label(image(1, "PublicTest"))] == [LABELS.index("neutral"), None]
+    assert votes.of(1) == dict.fromkeys(CHOICES, 0) | {"neutral": 4, "sadness": 3, "anger": 3}
+
+
+def test_a_sidecar_is_of_the_images_of_its_manifest(tmp_path: Path) -> None:
+    counts = [dict.fromkeys(CHOICES, 1), dict.fromkeys(CHOICES, 2)]
+    write_sidecar(tmp_path / "votes.csv", zip(["a.png", "b.png"], counts, strict=True))
+    assert read_sidecar(tmp_path / "votes.csv", ["a.png", "b.png"]) == {"a.png": counts[0], "b.png": counts[1]}
+    for images in (["a.png"], ["b.png", "a.png"], ["a.png", "b.png", "c.png"]):
+        with pytest.raises(SourceError, match=r"votes on other images than those in manifest\.csv"):
+            read_sidecar(tmp_path / "votes.csv", images)
+    assert read_sidecar(tmp_path / "none.csv", ["a.png"]) is None
+
+
 def test_refuses_images_that_are_not_those_voted_on(tmp_path: Path) -> None:
     votes = Votes(write(tmp_path / "votes.csv", "Training,a.png,0,0,0,0,0,0,0,10,0,0"))
     for other in (image(0, "PublicTest"), image(1)):
@@ -51,6 +94,8 @@ def test_refuses_images_that_are_not_those_voted_on(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("text", "message"), [
     ("a,b\n", r"votes\.csv:1: columns Usage,Image name,neutral"),
     (f"{','.join(COLUMNS)}\nTraining,a.png,0,0\n", r"votes\.csv:2: a number of votes for each"),
+    (f"{','.join(COLUMNS)}\nTraining,a.png,0,0,0,0,-1,0,0,10,0,0\n", r"votes\.csv:2: a number of votes for each"),
+    (f"{','.join(COLUMNS)}\nTraining,a.png,0,0,0,0,0,0,0,0,0,0\n", r"votes\.csv:2: .* one vote at least"),
     (f"{','.join(COLUMNS)}\nTraining,a.png,0,0,0,0,x,0,0,10,0,0\n", r"votes\.csv:2: a number of votes for each"),
 ])  # fmt: skip
 def test_refuses_what_is_no_table_of_votes(tmp_path: Path, text: str, message: str) -> None:
