@@ -105,9 +105,24 @@ class Scale(Broadcast):
         return bottom[:1]
 
     def forward(self, bottom: Tensors) -> Tensors:
+        if self.scales_channels(bottom):
+            # Normalising by a mean of 0 and a deviation of 1 is scale and shift in one pass, where a product and a sum
+            # take two. It also keeps bfloat16 values bfloat16, which a product with a float32 scale makes float32.
+            scale, *bias = self.blobs
+            zeros, ones = torch.zeros_like(scale, requires_grad=False), torch.ones_like(scale, requires_grad=False)
+            return [torch.native_batch_norm(bottom[0], scale, bias[0] if bias else None, zeros, ones, False, 0, 0)[0]]
         scale, *bias = (*bottom[1:], *self.blobs)
         top = bottom[0] * self.lay(scale)
         return [top + self.lay(bias[0]) if bias else top]
+
+    def scales_channels(self, bottom: Tensors) -> bool:
+        """Whether the layer's own blob has a factor for each channel of several images (N, C, H, W).
+
+        Of one image torch's backward of batch norm may take the strides for others than they are.
+        """
+        images = bottom[0]
+        return (len(bottom) == 1 and images.ndim == 4 and len(images) > 1 and self.trailing_axes == 2
+                and self.blobs[0].shape == images.shape[1:2])
 
     def onnx(self, graph: Graph, bottom: list[str]) -> list[str]:
         scale, *bias = (*(self.onnx_lay(graph, value) for value in bottom[1:]),
