@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.caffe.augmentation import AugmentationError, augment, check_augmentation
 from pipeline.caffe.blobs import read_mean
 from pipeline.caffe.caffe_pb2 import TRAIN, TransformationParameter
 from pipeline.caffe.proto import PrototxtError
@@ -19,12 +20,18 @@ class Transformer:
 
     param: transform_param; its mean_file must have the images' size before the crop and is read at the crop's offset.
     phase: in TRAIN the crop lies anywhere, otherwise in the centre; mirroring asks for no phase.
-    seed: of what is drawn, mirror first and then the offsets, as Caffe does.
+    In TRAIN augmentation_param, which Caffe does not have, first changes the images at random.
+    seed: of what is drawn: the augmentation, then mirror and the offsets, in the order of Caffe's.
     """
 
     def __init__(self, param: TransformationParameter, phase: int, seed: int | None = None) -> None:
         if param.mean_file and param.mean_value:
             raise TransformError("transform_param: mean_file and mean_value exclude one another")
+        if param.HasField("augmentation_param"):
+            try:
+                check_augmentation(param.augmentation_param)
+            except AugmentationError as error:
+                raise TransformError(f"augmentation_param: {error}") from None
         self.param = param
         self.phase = phase
         self.generator = np.random.Generator(np.random.PCG64(seed))
@@ -47,11 +54,17 @@ class Transformer:
                                  f"{channels} channels")
         return (channels, crop or height, crop or width)
 
-    def __call__(self, images: np.ndarray) -> np.ndarray:
-        """Transform images (N, C, H, W), uint8 or float32, to (N, C, h, w) float32."""
+    def __call__(self, images: np.ndarray, mirrored: np.ndarray | None = None) -> np.ndarray:
+        """Transform images (N, C, H, W), uint8 or float32, to (N, C, h, w) float32.
+
+        mirrored: (N,) bool, the images to mirror; drawn where `mirror` is set and this is not given.
+        """
         count, channels, height, width = images.shape
         _, top_height, top_width = self.output_shape(channels, height, width)
-        mirrored = self.generator.integers(2, size=count, dtype=bool) if self.param.mirror else None
+        if self.phase == TRAIN and self.param.HasField("augmentation_param"):
+            images = augment(images, self.param.augmentation_param, self.generator)
+        if mirrored is None and self.param.mirror:
+            mirrored = self.generator.integers(2, size=count, dtype=bool)
         mean = self.mean
         if (top_height, top_width) != (height, width):
             room = (height - top_height + 1, width - top_width + 1)

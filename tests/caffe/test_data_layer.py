@@ -1,6 +1,7 @@
 """The Data layer: what its fields do, where it goes on after a snapshot, and what it refuses."""
 
 import logging
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
@@ -122,3 +123,35 @@ def test_what_is_no_database_of_that_backend(tmp_path: Path, backend: str) -> No
     source = write(tmp_path / "database", other, [image(0, 1, 4, 4)])
     with pytest.raises(DatabaseError, match=f"where an? .* was expected; it is an? .*: set backend: {other.upper()}"):
         net(source, f"batch_size: 1 backend: {backend.upper()}")
+
+
+def marked(number: int) -> Datum:
+    """An image that is dark on the left and light on the right, (1, 4, 4)."""
+    return datum_from_image(np.array([[[0, 1, 2, 3]] * 4], np.uint8) * 50, number)
+
+
+def test_an_alternating_mirror_turns_every_image_in_every_second_pass(tmp_path: Path) -> None:
+    source = write(tmp_path / "database", "lmdb", [marked(number) for number in range(50)])
+    data = net(source, "batch_size: 20 backend: LMDB", "mirror: true augmentation_param { alternate_mirror: true }")
+    tops = np.concatenate([data.forward()["data"].numpy() for _ in range(10)])
+    mirrored = (tops[:, 0, 0, 0] > tops[:, 0, 0, 3]).reshape(4, 50)
+    assert 10 < mirrored[0].sum() < 40
+    for earlier, later in pairwise(mirrored):
+        np.testing.assert_array_equal(later, ~earlier)
+
+
+def test_an_augmented_net_goes_on_exactly_where_its_state_says(tmp_path: Path) -> None:
+    source = write(tmp_path / "database", "lmdb", [image(number, 1, 9, 8) for number in range(10)])
+    transform = "crop_size: 5 mirror: true augmentation_param { alternate_mirror: true rotation: 20 erasing: 0.3 }"
+    one, other = (net(source, "batch_size: 4 backend: LMDB", transform) for _ in range(2))
+    for _ in range(7):
+        one.forward()
+    other.restore(one.state())
+    for _ in range(3):
+        assert np.array_equal(one.forward()["data"], other.forward()["data"])
+
+
+def test_an_alternating_mirror_needs_mirror(tmp_path: Path) -> None:
+    source = write(tmp_path / "database", "lmdb", [marked(0)])
+    with pytest.raises(LayerError, match="alternate_mirror goes with mirror: true"):
+        net(source, "batch_size: 1 backend: LMDB", "augmentation_param { alternate_mirror: true }")

@@ -73,6 +73,11 @@ class Data(Layer):
             raise self.error(f"batch_size {param.batch_size} of images of shape {data} where at most {MAX_COUNT} "
                              "values were expected")
         self.records = self.reader.cycle()
+        self.alternates = self.training and transform.augmentation_param.alternate_mirror
+        if self.alternates and not transform.mirror:
+            raise self.error("transform_param: augmentation_param's alternate_mirror goes with mirror: true")
+        self.mirror_seed = seed
+        self.taken = 0  # records of all passes
         self.shapes = [(param.batch_size, *data), (param.batch_size,)][: len(self.param.top)]
         return self.shapes
 
@@ -81,19 +86,36 @@ class Data(Layer):
 
     def forward(self, bottom: Tensors) -> Tensors:
         records = self.records.take(self.param.data_param.batch_size)
+        mirrored = self.mirrored(len(records)) if self.alternates else None
+        self.taken += len(records)
         images, labels = self.reader.unpack(records, self.mode)
         if len({image.shape for image in images}) > 1:
-            batch = self.transform_one_by_one(records, images)
+            batch = self.transform_one_by_one(records, images, mirrored)
         else:
-            batch = self.transformer(np.asarray(images))
+            batch = self.transformer(np.asarray(images), mirrored)
         return [torch.from_numpy(batch), torch.from_numpy(labels.astype(np.float32))][: len(self.param.top)]
 
-    def transform_one_by_one(self, records: Sequence[tuple[bytes, bytes]], images: Iterable[np.ndarray]) -> np.ndarray:
+    def mirrored(self, count: int) -> np.ndarray:
+        """(count,) bool: which of the next records are mirrored, each in every second pass.
+
+        In the first pass a hash of the record's number decides, SplitMix64's finaliser (Steele et al., 2014), so that
+        nothing need be kept of a set of any size.
+        """
+        taken = np.arange(self.taken, self.taken + count, dtype=np.uint64)
+        passes, numbers = np.divmod(taken, np.uint64(len(self.reader)))
+        mixed = numbers * np.uint64(0x9E3779B97F4A7C15) + np.uint64(self.mirror_seed)
+        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+            mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
+        return ((mixed >> np.uint64(33)) + passes) % np.uint64(2) == 1
+
+    def transform_one_by_one(
+        self, records: Sequence[tuple[bytes, bytes]], images: Iterable[np.ndarray], mirrored: np.ndarray | None
+    ) -> np.ndarray:
         """Transform images of several sizes to one (N, C, h, w)."""
         tops: list[np.ndarray] = []
-        for (key, _), image in zip(records, images, strict=True):
+        for number, ((key, _), image) in enumerate(zip(records, images, strict=True)):
             try:
-                top = self.transformer(image[None])[0]
+                top = self.transformer(image[None], None if mirrored is None else mirrored[[number]])[0]
             except TransformError as error:
                 raise DatabaseError(f"{self.reader.name(key)}: {error}") from None
             if tops and top.shape != tops[0].shape:
@@ -104,10 +126,13 @@ class Data(Layer):
         return np.stack(tops)
 
     def state(self) -> dict[str, Any]:
-        return {"position": self.records.position, "transformer": self.transformer.state()}
+        state = {"position": self.records.position, "transformer": self.transformer.state()}
+        return state | ({"taken": self.taken} if self.alternates else {})
 
     def restore(self, state: dict[str, Any]) -> None:
         self.records = self.reader.cycle(whole_number(state, "position"))
+        if self.alternates:
+            self.taken = whole_number(state, "taken")
         self.transformer.restore(state["transformer"])
 
 

@@ -60,6 +60,9 @@ class ImageData(ListedData):
             self.transformer = Transformer(self.param.transform_param, self.param.phase, self.draw_seed())
         except TransformError as error:
             raise self.error(str(error)) from None
+        if self.param.transform_param.augmentation_param.alternate_mirror:
+            raise self.error("transform_param: alternate_mirror is the Data layer's, which reads in one order; leave "
+                             "it out")
         self.seed = self.draw_seed()
         skipped = self.draw_seed() % param.rand_skip if param.rand_skip else 0
         self.seek(0, skipped)
