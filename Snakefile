@@ -33,13 +33,19 @@ check_settings(config)
 IMAGES = f"data/{dataset.name}/images"
 ALIGNED = f"data/{dataset.name}/aligned"
 FACES = f"data/{dataset.name}/{config['train_on']}"
-DATABASES = f"data/{dataset.name}/databases/{config['train_on']}_{config['protocol']}"
+FOLD = f"_without_{config['fold'].replace('/', '_of_')}" if config["fold"] else ""
+DATABASES = f"data/{dataset.name}/databases/{config['train_on']}_{config['protocol']}{FOLD}"
 VOTES = ["votes.csv"] if config["ferplus"] else []
 DATABASE_FILES = [f"{DATABASES}/{part}_lmdb/data.mdb" for part in ("train", "val", "test")]
 NET = f"prototxt/{config['net']}"
 RUN = f"results/{config['run'] or dataset.name}"
 # PublicTest may choose the weights; merged leaves no set that may, so its last ones are measured.
 CHOSEN = f"{RUN}/{'best' if config['protocol'] == 'kaggle' else 'final'}.caffemodel"
+TARGETS = [
+    f"{RUN}/targets/{name}_lmdb/data.mdb"
+    for name, setting in (("targets", "soft_targets"), ("auxiliary", "auxiliary"))
+    if config[setting]
+]
 DATA_LOGS = f"logs/data/{dataset.name}"
 RUN_LOGS = f"logs/{RUN}"
 MODEL = config["model"]
@@ -57,7 +63,8 @@ rule train:
     """The whole way: trained, measured, exported; ends by naming the files worth opening."""
     default_target: True
     input:
-        faces=f"{ALIGNED}/contact_sheet.png" if FACES == ALIGNED else [],
+        faces=[] if config["train_on"] == "images" else f"{ALIGNED}/contact_sheet.png",
+        augmentation=f"{RUN}/augmentation.png",
         loss=f"{RUN}/loss.png",
         accuracy=f"{RUN}/accuracy.png",
         confusion=f"{RUN}/confusion.png",
@@ -146,6 +153,27 @@ rule align:
         "python -m pipeline --log {log} align {input.manifest} {params.aligned} {params.options:q} --threads {threads}"
 
 
+rule combine:
+    """Put the whole images and the aligned faces into one manifest."""
+    input:
+        manifest=f"{IMAGES}/manifest.csv",
+        aligned=f"{ALIGNED}/manifest.csv",
+    output:
+        manifest=f"data/{dataset.name}/both/manifest.csv",
+        labels=f"data/{dataset.name}/both/labels.txt",
+        votes=[f"data/{dataset.name}/both/{name}" for name in VOTES],
+    log:
+        f"{DATA_LOGS}/combine.log",
+    benchmark:
+        f"{DATA_LOGS}/combine.benchmark.tsv"
+    conda:
+        "environment.yml"
+    params:
+        both=subpath(output.manifest, parent=True),
+    shell:
+        "python -m pipeline --log {log} combine {input.manifest} {input.aligned} {params.both}"
+
+
 rule lmdb:
     """Write the images into Caffe's databases, as convert_imageset does."""
     input:
@@ -166,7 +194,7 @@ rule lmdb:
     threads: config["threads"]
     params:
         databases=subpath(output.labels, parent=True),
-        options=command_options(config, "protocol", "seed"),
+        options=command_options(config, "protocol", "seed", "fold"),
     shell:
         "python -m pipeline --log {log} lmdb {input.manifest} {params.databases} {params.options:q}"
 
@@ -189,6 +217,64 @@ rule mean:
         "python -m pipeline --log {log} mean {params.database} {output}"
 
 
+if config["teacher"]:
+
+    rule answers:
+        """Write what the teachers say of the training images."""
+        input:
+            teachers=[f"results/{run}/best.caffemodel" for run in config["teacher"] or []],
+            databases=DATABASE_FILES,
+            labels=f"{DATABASES}/labels.txt",
+            manifest=f"{FACES}/manifest.csv" if config["out_of_fold"] else [],
+        output:
+            f"{RUN}/answers.csv",
+        log:
+            f"{RUN_LOGS}/answers.log",
+        benchmark:
+            f"{RUN_LOGS}/answers.benchmark.tsv"
+        conda:
+            "environment.yml"
+        threads: config["threads"]
+        params:
+            databases=subpath(input.labels, parent=True),
+            teachers=[f"results/{run}" for run in config["teacher"] or []],
+            options=lambda wildcards, input: [
+                *command_options({"temperature": config["teacher_temperature"]}, "temperature"),
+                *(["--manifest", input.manifest] if config["out_of_fold"] else []),
+            ],
+        shell:
+            "python -m pipeline --log {log} answers {params.databases} {output} --teacher {params.teachers:q}"
+            " {params.options:q}"
+
+
+if TARGETS:
+
+    rule targets:
+        """Write soft targets for the training images."""
+        input:
+            databases=DATABASE_FILES,
+            labels=f"{DATABASES}/labels.txt",
+            votes=[f"{DATABASES}/train_{name}" for name in VOTES],
+            answers=f"{RUN}/answers.csv" if config["teacher"] else [],
+        output:
+            TARGETS,
+        log:
+            f"{RUN_LOGS}/targets.log",
+        benchmark:
+            f"{RUN_LOGS}/targets.benchmark.tsv"
+        conda:
+            "environment.yml"
+        params:
+            databases=subpath(input.labels, parent=True),
+            targets=f"{RUN}/targets",
+            options=lambda wildcards, input: [
+                *command_options(config, "soft_targets", "label_smoothing", "auxiliary"),
+                *(["--teacher", input.answers] if config["teacher"] else []),
+            ],
+        shell:
+            "python -m pipeline --log {log} targets {params.databases} {params.targets} {params.options:q}"
+
+
 rule render:
     """Fill the net's prototxts in for this run."""
     input:
@@ -198,10 +284,17 @@ rule render:
         labels=f"{DATABASES}/labels.txt",
         mean=f"{DATABASES}/mean.binaryproto",
         databases=DATABASE_FILES,
+        targets=TARGETS,
     output:
         train_val=f"{RUN}/train_val.prototxt",
         deploy=f"{RUN}/deploy.prototxt",
         solver=f"{RUN}/solver.prototxt",
+        augmentation=report(
+            f"{RUN}/augmentation.png",
+            category="Training",
+            caption="report/augmentation.rst",
+            labels={"figure": "what the net sees while it trains"},
+        ),
     log:
         f"{RUN_LOGS}/render.log",
     benchmark:
@@ -215,10 +308,13 @@ rule render:
         options=command_options(
             config,
             *["epochs", "batch_size", "steps", "snapshot", "seed", "base_lr", "gamma", "momentum"],
-            *["weight_decay", "display", "test_interval", "crop_size", "mirror"],
+            *["weight_decay", "display", "test_interval", "crop_size", "mirror", "augmentation"],
+            *["label_smoothing", "class_weights", "auxiliary_weight"],
         ),
+        targets=["--targets", f"{RUN}/targets"] if TARGETS else [],
     shell:
         "python -m pipeline --log {log} render {params.net} {params.databases} {params.run} {params.options:q}"
+        " {params.targets:q}"
 
 
 rule solve:

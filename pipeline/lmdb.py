@@ -13,6 +13,7 @@ from pipeline.caffe.database import DatabaseWriter, datum_from_image, record_key
 from pipeline.console import log, progress
 from pipeline.errors import InputError
 from pipeline.fer import ferplus
+from pipeline.folds import without_fold
 from pipeline.manifest import ManifestRow
 from pipeline.pictures import decode
 from pipeline.threads import map_ahead
@@ -33,19 +34,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="kaggle: train on Training, select on PublicTest, test on PrivateTest where there is "
                              "one; merged: train on Training and PublicTest, test on PrivateTest (default: kaggle)")
     parser.add_argument("--seed", type=int, default=1, help="seed of the images' order (default: 1)")
+    parser.add_argument("--fold", metavar="I/N", help="train without the I-th of N folds of the Training images, for a "
+                                                      "teacher that answers on that fold (default: on all)")
 
 
 def run(args: argparse.Namespace) -> None:
-    lmdb(args.manifest, args.output, args.protocol, args.seed)
+    lmdb(args.manifest, args.output, args.protocol, args.seed, args.fold)
 
 
-def lmdb(manifest_path: Path, output: Path, protocol: str, seed: int) -> None:
+def lmdb(manifest_path: Path, output: Path, protocol: str, seed: int, fold: str | None = None) -> None:
     """Write {train,val,test}_lmdb, {train,val,test}.txt and labels.txt under `output`, grey, one channel.
 
     A list's lines are "path label" in the order of its database, paths relative to the manifest's folder ROOT:
     `convert_imageset --gray ROOT/ train.txt train_lmdb` writes the same database. Each database's images are in
     the order of the manifest permuted by numpy's RandomState(seed), which NEP 19 freezes. Where FER+'s votes.csv stands
     beside the manifest, {train,val,test}_votes.csv hold the votes on each database's images, in its order.
+    fold: "2/5" leaves the second of five folds of the Training images out.
 
     `output` is replaced as a whole, and only if nothing but these and a mean file is in it. Raises InputError when a
     Usage that the protocol needs has no image, or naming an image that is unreadable or of another size than the first.
@@ -62,6 +66,7 @@ def lmdb(manifest_path: Path, output: Path, protocol: str, seed: int) -> None:
                              "whole set, or another protocol")
     votes = ferplus.read_sidecar(manifest_path.with_name(ferplus.SIDECAR), (row.path for row in rows))
     parts = [f"{part}{name}" for part in PROTOCOLS[protocol] for name in ("_lmdb", ".txt", f"_{ferplus.SIDECAR}")]
+    rows = without_fold(rows, fold) if fold else rows
     with atomic_folder(output, own=(*parts, "labels.txt", "mean.binaryproto")) as folder:
         for part, usages in PROTOCOLS[protocol].items():
             chosen = [row for row in rows if row.usage in usages]

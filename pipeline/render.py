@@ -2,16 +2,30 @@
 
 import argparse
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pipeline import manifest
-from pipeline.caffe.caffe_pb2 import TEST, TRAIN, LayerParameter, NetParameter, Phase
+from pipeline.augmentation_sheet import draw_augmented
+from pipeline.caffe.augmentation import LIMITS, AugmentationError, check_augmentation
+from pipeline.caffe.caffe_pb2 import TEST, TRAIN, LayerParameter, NetParameter, Phase, TransformationParameter
 from pipeline.caffe.database import DatabaseReader, datum_to_array
 from pipeline.caffe.proto import PrototxtError, read_net, read_solver, write_prototxt
 from pipeline.caffe.transformer import Transformer
 from pipeline.console import log
 from pipeline.errors import InputError
+from pipeline.objective import (
+    AUXILIARY,
+    INFOGAIN,
+    TARGETS,
+    balanced_weights,
+    infogain_matrix,
+    last_inner_product,
+    learn_auxiliary,
+    learn_by_infogain,
+    learn_targets,
+)
 
 MAX_TEST_BATCH = 500
 
@@ -24,7 +38,8 @@ SOLVER_FIELDS = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("net", type=Path, help="folder of the net's train_val, deploy and solver.prototxt")
     parser.add_argument("databases", type=Path, help="folder of train_lmdb, val_lmdb, test_lmdb, labels.txt and mean")
-    parser.add_argument("output", type=Path, help="folder of the run, for the three rendered prototxts")
+    parser.add_argument("output", type=Path, help="folder of the run, for the three rendered prototxts and the sheet "
+                                                  "of augmented training images")
     parser.add_argument("--epochs", type=int, required=True, help="passes over the training set")
     parser.add_argument("--batch-size", type=int, required=True, help="images in a training batch")
     parser.add_argument("--steps", type=float, nargs="*", required=True, metavar="SHARE",
@@ -35,19 +50,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(f"--{name.replace('_', '-')}", type=kind, help="instead of the solver.prototxt's")
     parser.add_argument("--crop-size", type=int, help="instead of the train_val.prototxt's")
     parser.add_argument("--mirror", action=argparse.BooleanOptionalAction, help="instead of the train_val.prototxt's")
+    parser.add_argument("--augmentation", nargs="*", metavar="CHANGE=RANGE[:PROBABILITY]",
+                        help=f"instead of the train_val.prototxt's; the changes are {', '.join(LIMITS)} and, without a "
+                             "range, alternate_mirror")
+    parser.add_argument("--label-smoothing", type=float, default=0.0,
+                        help="share of every label that goes to all classes alike (default 0)")
+    parser.add_argument("--class-weights", nargs="*", metavar="LABEL=WEIGHT", default=[],
+                        help="weights of the labels in the loss; the one word balanced gives every label the same say")
+    parser.add_argument("--targets", type=Path, help="folder of the stage `targets`: soft targets to learn")
+    parser.add_argument("--auxiliary-weight", type=float, default=0.4,
+                        help="weight of the second head's loss, where --targets has one (default 0.4)")
 
 
 def run(args: argparse.Namespace) -> None:
-    options = ("epochs", "batch_size", "steps", "snapshot", "seed", "crop_size", "mirror")
+    options = ("epochs", "batch_size", "steps", "snapshot", "seed", "crop_size", "mirror", "augmentation",
+               "label_smoothing", "class_weights", "targets", "auxiliary_weight")
     overrides = {name: value for name in SOLVER_FIELDS if (value := getattr(args, name)) is not None}
     render(args.net, args.databases, args.output, **{name: getattr(args, name) for name in options}, **overrides)
 
 
 def render(
     net: Path, databases: Path, output: Path, *, epochs: int, batch_size: int, steps: Sequence[float], snapshot: int,
-    seed: int, crop_size: int | None = None, mirror: bool | None = None, **solver_fields: float,
+    seed: int, crop_size: int | None = None, mirror: bool | None = None, augmentation: Sequence[str] | None = None,
+    label_smoothing: float = 0.0, class_weights: Sequence[str] = (), targets: Path | None = None,
+    auxiliary_weight: float = 0.4, **solver_fields: float,
 ) -> None:
-    """Write train_val.prototxt, deploy.prototxt and solver.prototxt of a run to `output`.
+    """Write train_val.prototxt, deploy.prototxt and solver.prototxt of a run to `output`, with augmentation.png.
 
     max_iter = ceil(epochs * N / batch_size) for N training images; the i-th stepvalue is round(steps[i] * max_iter).
     The test batch is the largest divisor of the held-out set's size up to 500, since Caffe's test cursor wraps: only
@@ -76,11 +104,20 @@ def render(
             transform.crop_size = crop_size
         if mirror is not None and phase == TRAIN:
             transform.mirror = mirror
+        if augmentation is not None and phase == TRAIN:
+            set_augmentation(transform, augmentation)
         input_shape = Transformer(transform, phase).output_shape(*image_shape)
 
+    draw_augmented(output / "augmentation.png", _data_layer(train_val, TRAIN, net), seed)
     _only_input(deploy, net).input_param.shape[0].dim[:] = [1, *input_shape]
     for message, name in ((train_val, "train_val.prototxt"), (deploy, "deploy.prototxt")):
         _classifier(message, net / name).inner_product_param.num_output = len(labels)
+
+    weights = read_class_weights(class_weights, labels, databases)
+    if targets is not None:
+        _learn_soft_targets(train_val, targets, batch_size, auxiliary_weight, weights)
+    if (label_smoothing or weights) and not (targets and (targets / TARGETS).exists()):
+        learn_by_infogain(train_val, infogain_matrix(labels, label_smoothing, weights), output / INFOGAIN)
 
     solver.net = (output / "train_val.prototxt").as_posix()
     solver.max_iter = math.ceil(epochs * train_size / batch_size)
@@ -100,6 +137,65 @@ def render(
     log.info("train: %d images, %d iterations of %d, learning rate %g falling at %s", train_size, solver.max_iter,
              batch_size, solver.base_lr, ", ".join(map(str, solver.stepvalue)) or "no step")
     log.info("test: all %d images of %s, %d iterations of %d", test_size, test_database, *solver.test_iter, test_batch)
+
+
+def _learn_soft_targets(
+    train_val: NetParameter, targets: Path, batch_size: int, auxiliary_weight: float, weights: Mapping[str, float]
+) -> None:
+    """Have the net learn what databases the stage `targets` wrote. Raises InputError where it wrote none."""
+    mixture, auxiliary = targets / TARGETS, targets / AUXILIARY
+    if not mixture.exists() and not auxiliary.exists():
+        raise InputError(f"{targets}: neither {TARGETS} nor {AUXILIARY} inside; make them with the stage targets")
+    if mixture.exists():
+        if weights:
+            raise InputError("class_weights: they weigh labels, and the net learns soft_targets; leave one of them out")
+        learn_targets(train_val, mixture, batch_size)
+    if auxiliary.exists():
+        learn_auxiliary(train_val, auxiliary, batch_size, auxiliary_weight)
+
+
+def set_augmentation(transform: TransformationParameter, words: Sequence[str]) -> None:
+    """Put what --augmentation says in the place of a transform_param's. Raises InputError for what is impossible."""
+    transform.ClearField("augmentation_param")
+    param = transform.augmentation_param
+    for word in words:
+        name, _, rest = word.partition("=")
+        value, _, probability = rest.partition(":")
+        try:
+            if word == "alternate_mirror":
+                param.alternate_mirror = True
+            elif name in LIMITS:
+                setattr(param, name, float(value))
+                if probability:
+                    setattr(param, f"{name}_probability", float(probability))
+            else:
+                raise ValueError
+        except ValueError:
+            raise InputError(f"augmentation: '{word}', where CHANGE=RANGE or CHANGE=RANGE:PROBABILITY was expected, "
+                             f"the changes being {', '.join(LIMITS)}, or alternate_mirror") from None
+    try:
+        check_augmentation(param)
+    except AugmentationError as error:
+        raise InputError(f"augmentation: {error}") from None
+
+
+def read_class_weights(words: Sequence[str], labels: tuple[str, ...], databases: Path) -> dict[str, float]:
+    """What --class-weights says. Raises InputError for a word that is none, or where balanced weighs an empty label."""
+    if list(words) == ["balanced"]:
+        with DatabaseReader(databases / "train_lmdb") as reader:
+            counts = Counter(datum.label for _, datum in reader)
+        return balanced_weights(labels, [counts[index] for index in range(len(labels))])
+    weights = {}
+    for word in words:
+        label, _, weight = word.rpartition("=")
+        try:
+            weights[label] = float(weight)
+        except ValueError:
+            weights[label] = -1.0
+        if not label or not 0 <= weights[label] < math.inf:
+            raise InputError(f"class_weights: '{word}', where LABEL=WEIGHT with a weight of at least 0, or the one "
+                             "word balanced, was expected")
+    return weights
 
 
 def largest_divisor(number: int, limit: int) -> int:
@@ -150,9 +246,8 @@ def _only_input(message: NetParameter, net: Path) -> LayerParameter:
 
 
 def _classifier(message: NetParameter, path: Path) -> LayerParameter:
-    """The last InnerProduct: its outputs are the classes."""
-    for layer in reversed(message.layer):
-        if layer.type == "InnerProduct":
-            return layer
-    raise PrototxtError(f"{path}: no InnerProduct layer, whose num_output would be the number of classes")
+    layer = last_inner_product(message)
+    if layer is None:
+        raise PrototxtError(f"{path}: no InnerProduct layer, whose num_output would be the number of classes")
+    return layer
 

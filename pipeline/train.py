@@ -31,7 +31,7 @@ from pipeline.caffe.layers.hdf5 import listed_files
 from pipeline.caffe.log import TrainingLog
 from pipeline.caffe.net import PRECISIONS, Net
 from pipeline.caffe.proto import read_solver
-from pipeline.caffe.real_caffe import RealCaffe, add_engine_arguments, root_from_environment
+from pipeline.caffe.real_caffe import RealCaffe, add_engine_arguments, refuse_extensions, root_from_environment
 from pipeline.caffe.solver import get_solver, naming_solver
 from pipeline.caffe.solver.nets import test_nets, train_net, weights
 from pipeline.caffe.training import Action, Event, solve
@@ -142,6 +142,9 @@ class _Caffe:
         if (device, precision) != ("cpu", "float32"):
             raise InputError(f"engine caffe: device {device} and precision {precision}, where Caffe as it is packaged "
                              "computes on the CPU in float32; leave both out, or take the engine torch")
+        refuse_extensions(param, str(path))
+        for net in (train_net(param), *test_nets(param)):
+            refuse_extensions(net.read(), str(net.source) if isinstance(net.source, str) else net.field)
         self.param = param
         self.path = path
         self.caffe = RealCaffe(where or root_from_environment(), threads)

@@ -191,3 +191,13 @@ def test_what_caffe_cannot_compute_is_refused(tmp_path: Path) -> None:
         train(solver, "cpu", "bfloat16", engine="caffe", caffe=str(tmp_path))
 
 
+
+
+def test_what_caffe_does_not_have_is_refused_by_its_name(tmp_path: Path) -> None:
+    (tmp_path / "net.prototxt").write_text(
+        'layer { name: "faces" type: "Data" top: "a" transform_param { augmentation_param { rotation: 5 } } }'
+    )
+    solver = tmp_path / "solver.prototxt"
+    solver.write_text(f'net: "{tmp_path}/net.prototxt"')
+    with pytest.raises(CaffeError, match=r"net\.prototxt: layer 'faces': transform_param sets augmentation_param"):
+        train(solver, "cpu", engine="caffe", caffe=str(tmp_path))

@@ -5,13 +5,14 @@ import re
 import shutil
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline import manifest
-from pipeline.caffe.blobs import write_mean
+from pipeline.caffe.blobs import read_mean, write_mean
 from pipeline.caffe.caffe_pb2 import TEST, TRAIN
 from pipeline.caffe.database import DatabaseError, DatabaseWriter, datum_from_image, record_key
 from pipeline.caffe.proto import BinaryError, PrototxtError, read_net, read_solver
@@ -175,3 +176,44 @@ def test_refuses_missing_and_broken_files(tmp_path: Path) -> None:
 def test_refuses_steps_that_do_not_ascend(databases: Path, tmp_path: Path, steps: tuple[float, float]) -> None:
     with pytest.raises(InputError, match="ascending shares"):
         render(NET, databases, tmp_path / "run", **RECIPE | {"steps": steps})
+
+
+def test_augmentation_is_the_training_layers_alone_and_can_be_looked_at(databases: Path, tmp_path: Path) -> None:
+    words = ["rotation=12", "erasing=0.2:0.5", "alternate_mirror"]
+    render(NET, databases, tmp_path / "run", **RECIPE, augmentation=words)
+    train, test = (layer.transform_param for layer in read_net(tmp_path / "run/train_val.prototxt").layer
+                   if layer.type == "Data")  # fmt: skip
+    assert not test.HasField("augmentation_param")
+    param = train.augmentation_param
+    assert (param.rotation, param.alternate_mirror) == (12, True)
+    assert (param.erasing, param.erasing_probability) == pytest.approx((0.2, 0.5))
+    sheet = cv2.imread(str(tmp_path / "run/augmentation.png"), cv2.IMREAD_GRAYSCALE)
+    assert sheet.shape == (2 * 10 * 42, 2 * (12 * 42 + 4))
+    first = sheet[:84, :84]
+    assert first.min() == first.max() == 0  # the first image as it is
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [(["spin=3"], "'spin=3'"), (["rotation"], "'rotation'"), (["zoom=2"], "zoom 2 where"),
+     (["blur=1:2"], "blur_probability 2"), (["shift=a"], "'shift=a'")],
+)  # fmt: skip
+def test_augmentation_that_is_impossible_is_refused(
+    databases: Path, tmp_path: Path, words: list[str], said: str
+) -> None:
+    with pytest.raises(InputError, match=f"augmentation: {said}"):
+        render(NET, databases, tmp_path / "run", **RECIPE, augmentation=words)
+    assert not (tmp_path / "run").exists()
+
+
+def test_balanced_class_weights_come_from_the_training_set(databases: Path, tmp_path: Path) -> None:
+    render(NET, databases, tmp_path / "run", **RECIPE, class_weights=["balanced"])
+    matrix = read_mean(tmp_path / "run/infogain.binaryproto")[0]
+    counts = [15, 15, 14, 14, 14, 14, 14]  # 100 images, labels counting around
+    np.testing.assert_allclose(np.diag(matrix), [100 / (7 * count) for count in counts], rtol=1e-6)
+
+
+@pytest.mark.parametrize("word", ["happy", "happy=x", "=2", "happy=-1", "happy=inf"])
+def test_a_class_weight_that_is_none_is_refused(databases: Path, tmp_path: Path, word: str) -> None:
+    with pytest.raises(InputError, match=f"class_weights: '{word}'"):
+        render(NET, databases, tmp_path / "run", **RECIPE, class_weights=[word])

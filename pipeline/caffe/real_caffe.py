@@ -15,6 +15,8 @@ from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from google.protobuf.message import Message
+
 from pipeline.caffe.caffe_pb2 import SolverParameter
 from pipeline.caffe.training_log import LOSS, OUTPUT, RATE, TEST_NET
 from pipeline.errors import InputError
@@ -24,6 +26,7 @@ if TYPE_CHECKING:  # they bring torch, which takes seconds and which real Caffe 
     from pipeline.caffe.training import Event, Tested
 
 ENGINES = ("torch", "caffe")
+FIRST_OWN_FIELD = 1001  # in caffe.proto
 CONTAINER_ENGINES = ("docker", "podman")
 IMAGE = "caffe"  # of docker/caffe.Dockerfile
 CONDA_ENVIRONMENT = "caffe"  # of docker/caffe-environment.yml
@@ -60,6 +63,21 @@ def root_from_environment() -> str:
         raise CaffeError("engine caffe: nothing says where real Caffe is; get it by one of these and name it as caffe "
                          f"({ways})")
     return root
+
+
+def refuse_extensions(message: Message, where: str) -> None:
+    """Raise CaffeError naming the first field of a message that Caffe does not have.
+
+    Those of this project's own are numbered from FIRST_OWN_FIELD on.
+    """
+    for descriptor, value in message.ListFields():
+        if descriptor.number >= FIRST_OWN_FIELD:
+            raise CaffeError(f"engine caffe: {where} sets {descriptor.name}, which Caffe does not have; leave it out, "
+                             "or take the engine torch")
+        if descriptor.message_type is not None:
+            for part in value if descriptor.is_repeated else [value]:
+                name = f" '{part.name}'" if descriptor.name == "layer" else ""
+                refuse_extensions(part, f"{where}: {descriptor.name}{name}")
 
 
 class RealCaffe:

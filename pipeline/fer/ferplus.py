@@ -13,6 +13,7 @@ from pipeline.atomic import atomic_file
 from pipeline.fer.images import LabelledImage, SourceError
 
 LABELS = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt")
+LABEL_OF = {"angry": "anger", "happy": "happiness", "sad": "sadness"}  # FER2013's words, where they differ
 CHOICES = (*LABELS, "unknown", "NF")  # what could be voted for; NF: not a face
 COLUMNS = ("Usage", "Image name", *CHOICES)
 NO_MAJORITY, TIE = "no majority", "tie"

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,11 +13,15 @@ from pathlib import Path
 import pytest
 from caffe_root import CaffeRoot
 
+from pipeline.caffe.proto import read_net, write_prototxt
 from pipeline.caffe.real_caffe import RealCaffe
 from pipeline.evaluate import evaluate
+from pipeline.extract import extract
+from pipeline.fer import ferplus
 from pipeline.lmdb import lmdb
 from pipeline.mean import mean
 from pipeline.render import render
+from pipeline.targets import targets
 
 NET = Path(__file__).parents[2] / "prototxt/face_emotion_net"
 STOPPED_IN = ("torch", "caffe")  # the engines of a run that is stopped in each, and ends in the first again
@@ -91,3 +97,47 @@ def test_real_caffe_measures_what_the_engine_measures(
         assert ours[part]["confusion"] == theirs[part]["confusion"]
         assert ours[part]["nll"] == pytest.approx(theirs[part]["nll"], rel=1e-4)
     assert "caffe version 1.0.0" in theirs["versions"]
+
+
+@pytest.mark.parametrize("learned", ["soft targets and a second head", "smoothed and weighted labels"])
+def test_real_caffe_learns_what_the_engine_learns(root: str, small_csv: Path, tmp_path: Path, learned: str) -> None:
+    """From one snapshot on, both engines see the same images and report the same losses."""
+    databases, run, net = tmp_path / "databases", tmp_path / "run", tmp_path / "net"
+    extract(small_csv, tmp_path / "images", votes_on(small_csv), labels="fer2013")
+    lmdb(tmp_path / "images/manifest.csv", databases, "kaggle", seed=1)
+    mean(databases / "train_lmdb", databases / "mean.binaryproto")
+    what = {"label_smoothing": 0.1, "class_weights": ["disgust=2", "happy=0.5"]}
+    if learned.startswith("soft"):
+        targets(databases, tmp_path / "targets", {"labels": 0.5, "votes": 0.5}, smoothing=0.1, auxiliary="votes")
+        what = {"targets": tmp_path / "targets"}
+    shutil.copytree(NET.parent / "small", net)
+    without_dropout = read_net(net / "train_val.prototxt")
+    without_dropout.layer.remove(next(layer for layer in without_dropout.layer if layer.type == "Dropout"))
+    write_prototxt(net / "train_val.prototxt", without_dropout)
+    render(net, databases, run, epochs=4, batch_size=4, steps=[], snapshot=12, seed=1, crop_size=48, mirror=False,
+           display=1, test_interval=24, base_lr=0.01, **what)  # fmt: skip
+    count = 12 * (1 + learned.startswith("soft"))  # of the twelve iterations after the snapshot
+    losses = []
+    for engine in ("torch", "caffe"):
+        process = train(run, engine, root)
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors.decode()
+        text = (run / "train.log").read_text()
+        outputs = re.findall(r"Train net output #\d+: (\w+) = (\S+)", text)
+        losses.append([float(value) for name, value in outputs if name in ("loss", "auxiliary_loss")][-count:])
+        for path in (run / "snapshots").glob("*_24.*"):
+            path.unlink()
+    assert len(losses[0]) == count
+    assert losses[1] == pytest.approx(losses[0], rel=2e-3)
+
+
+def votes_on(csv: Path) -> Path:
+    """FER+'s file for the rows of a CSV: votes for two choices of each image."""
+    path = csv.with_name("fer2013new.csv")
+    rows = [",".join(ferplus.COLUMNS)]
+    for number, line in enumerate(csv.read_text().splitlines()[1:]):
+        counts = [0] * 10
+        counts[number % 8], counts[(number + 3) % 8] = 6, 4
+        rows.append(f"{line.rsplit(',', 1)[1]},fer{number:07d}.png,{','.join(map(str, counts))}")
+    path.write_text("\n".join(rows) + "\n")
+    return path
