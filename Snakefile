@@ -37,8 +37,9 @@ DATABASES = f"data/{dataset.name}/databases/{config['train_on']}_{config['protoc
 DATABASE_FILES = [f"{DATABASES}/{part}_lmdb/data.mdb" for part in ("train", "val", "test")]
 NET = f"prototxt/{config['net']}"
 RUN = f"results/{config['run'] or dataset.name}"
+AVERAGED = f"{RUN}/averaged.caffemodel" if config["average"] else []
 # PublicTest may choose the weights; merged leaves no set that may, so its last ones are measured.
-CHOSEN = f"{RUN}/{'best' if config['protocol'] == 'kaggle' else 'final'}.caffemodel"
+CHOSEN = AVERAGED or f"{RUN}/{'best' if config['protocol'] == 'kaggle' else 'final'}.caffemodel"
 DATA_LOGS = f"logs/data/{dataset.name}"
 RUN_LOGS = f"logs/{RUN}"
 MODEL = config["model"]
@@ -209,7 +210,7 @@ rule render:
         options=command_options(
             config,
             *["epochs", "batch_size", "steps", "snapshot", "seed", "base_lr", "gamma", "momentum"],
-            *["weight_decay", "display", "test_interval", "crop_size", "mirror"],
+            *["weight_decay", "lr_policy", "power", "warmup", "display", "test_interval", "crop_size", "mirror"],
         ),
     shell:
         "python -m pipeline --log {log} render {params.net} {params.databases} {params.run} {params.options:q}"
@@ -225,6 +226,7 @@ rule solve:
     output:
         final=f"{RUN}/final.caffemodel",
         best=f"{RUN}/best.caffemodel",
+        averaged=AVERAGED,
         loss=report(
             f"{RUN}/loss.png",
             category="Training",
@@ -245,7 +247,7 @@ rule solve:
         "environment.yml"
     threads: config["threads"]
     params:
-        options=command_options(config, "device", "precision", "engine", "caffe"),
+        options=command_options(config, "device", "precision", "average", "engine", "caffe"),
     shell:
         "python -m pipeline --log {log} train {input.solver} {params.options:q} --threads {threads}"
 

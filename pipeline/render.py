@@ -2,11 +2,12 @@
 
 import argparse
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline import manifest
-from pipeline.caffe.caffe_pb2 import TEST, TRAIN, LayerParameter, NetParameter, Phase
+from pipeline.caffe.caffe_pb2 import TEST, TRAIN, LayerParameter, NetParameter, Phase, SolverParameter
 from pipeline.caffe.database import DatabaseReader, datum_to_array
 from pipeline.caffe.proto import PrototxtError, read_net, read_solver, write_prototxt
 from pipeline.caffe.transformer import Transformer
@@ -17,8 +18,15 @@ MAX_TEST_BATCH = 500
 
 # What a run may say instead of the net's own prototxts: fields of SolverParameter and of TransformationParameter.
 SOLVER_FIELDS = {
-    "base_lr": float, "gamma": float, "momentum": float, "weight_decay": float, "display": int, "test_interval": int,
+    "base_lr": float, "lr_policy": str, "gamma": float, "power": float, "momentum": float, "weight_decay": float,
+    "display": int, "test_interval": int,
 }  # fmt: skip
+# What the rate of a policy depends on. Without them Caffe takes 0, and the rate is 0 or never changes.
+POLICY_FIELDS = {
+    "step": ("gamma", "stepsize"), "exp": ("gamma",), "inv": ("gamma", "power"), "multistep": ("gamma",),
+    "poly": ("power",), "sigmoid": ("gamma", "stepsize"),
+}  # fmt: skip
+DURATION = re.compile(r"(\d+)|(\d+(?:\.\d+)?) epochs?")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,6 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="when the multistep policy lowers the learning rate, as shares of all iterations")
     parser.add_argument("--snapshot", type=int, required=True, help="iterations between two snapshots")
     parser.add_argument("--seed", type=int, required=True, help="of fillers, crops, mirrors and dropout")
+    parser.add_argument("--warmup", metavar="DURATION", help="how long the learning rate rises to its policy's at "
+                        "first: iterations, or '5 epochs'; instead of the solver.prototxt's warmup_iter")
     for name, kind in SOLVER_FIELDS.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=kind, help="instead of the solver.prototxt's")
     parser.add_argument("--crop-size", type=int, help="instead of the train_val.prototxt's")
@@ -38,14 +48,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    options = ("epochs", "batch_size", "steps", "snapshot", "seed", "crop_size", "mirror")
+    options = ("epochs", "batch_size", "steps", "snapshot", "seed", "warmup", "crop_size", "mirror")
     overrides = {name: value for name in SOLVER_FIELDS if (value := getattr(args, name)) is not None}
     render(args.net, args.databases, args.output, **{name: getattr(args, name) for name in options}, **overrides)
 
 
 def render(
     net: Path, databases: Path, output: Path, *, epochs: int, batch_size: int, steps: Sequence[float], snapshot: int,
-    seed: int, crop_size: int | None = None, mirror: bool | None = None, **solver_fields: float,
+    seed: int, warmup: str | None = None, crop_size: int | None = None, mirror: bool | None = None,
+    **solver_fields: float | str,
 ) -> None:
     """Write train_val.prototxt, deploy.prototxt and solver.prototxt of a run to `output`.
 
@@ -84,22 +95,47 @@ def render(
 
     solver.net = (output / "train_val.prototxt").as_posix()
     solver.max_iter = math.ceil(epochs * train_size / batch_size)
+    for field, value in solver_fields.items():
+        setattr(solver, field, value)
+    _check_policy(solver, net)
+    solver.ClearField("stepvalue")
     if solver.lr_policy == "multistep":
         solver.stepvalue[:] = [round(step * solver.max_iter) for step in steps]
+    if warmup is not None:
+        solver.warmup_iter = iterations(warmup, train_size / batch_size)
     solver.test_iter[:] = [test_size // test_batch]
     solver.snapshot = snapshot
     solver.snapshot_prefix = (output / "snapshots" / net.name).as_posix()
     solver.random_seed = seed
-    for field, value in solver_fields.items():
-        setattr(solver, field, value)
 
     write_prototxt(output / "train_val.prototxt", train_val)
     write_prototxt(output / "deploy.prototxt", deploy)
     write_prototxt(output / "solver.prototxt", solver)
     log.info("%d classes: %s", len(labels), ", ".join(labels))
-    log.info("train: %d images, %d iterations of %d, learning rate %g falling at %s", train_size, solver.max_iter,
-             batch_size, solver.base_lr, ", ".join(map(str, solver.stepvalue)) or "no step")
+    log.info("train: %d images, %d iterations of %d, learning rate %g by lr_policy %s%s%s", train_size, solver.max_iter,
+             batch_size, solver.base_lr, solver.lr_policy,
+             f", falling at {', '.join(map(str, solver.stepvalue))}" if solver.stepvalue else "",
+             f", after a warm-up of {solver.warmup_iter} iterations" if solver.warmup_iter else "")
     log.info("test: all %d images of %s, %d iterations of %d", test_size, test_database, *solver.test_iter, test_batch)
+
+
+def iterations(duration: str, epoch: float) -> int:
+    """The iterations that a duration, such as "500" or "1.5 epochs", is of epochs of `epoch` iterations.
+
+    Raises InputError for what is neither.
+    """
+    found = DURATION.fullmatch(duration)
+    if found is None:
+        raise InputError(f"'{duration}' where a number of iterations, or '5 epochs', was expected")
+    return int(found[1]) if found[1] else round(float(found[2]) * epoch)
+
+
+def _check_policy(solver: SolverParameter, net: Path) -> None:
+    """Raise InputError where nothing sets a number that the rate of the lr_policy depends on."""
+    missing = [field for field in POLICY_FIELDS.get(solver.lr_policy, ()) if not solver.HasField(field)]
+    if missing:
+        raise InputError(f"{net / 'solver.prototxt'}: lr_policy '{solver.lr_policy}' without {' and '.join(missing)}; "
+                         f"set {'it' if len(missing) == 1 else 'them'} there or in the settings")
 
 
 def largest_divisor(number: int, limit: int) -> int:

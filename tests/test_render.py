@@ -175,3 +175,24 @@ def test_refuses_missing_and_broken_files(tmp_path: Path) -> None:
 def test_refuses_steps_that_do_not_ascend(databases: Path, tmp_path: Path, steps: tuple[float, float]) -> None:
     with pytest.raises(InputError, match="ascending shares"):
         render(NET, databases, tmp_path / "run", **RECIPE | {"steps": steps})
+
+
+def test_settings_choose_the_policy_and_the_warm_up(databases: Path, tmp_path: Path) -> None:
+    render(NET, databases, tmp_path / "run", **RECIPE, lr_policy="poly", power=1.0, warmup="2.5 epochs")
+    solver = read_solver(tmp_path / "run/solver.prototxt")
+    assert (solver.lr_policy, solver.power, list(solver.stepvalue)) == ("poly", 1, [])
+    assert solver.warmup_iter == round(2.5 * 100 / 64)
+    render(NET, databases, tmp_path / "run", **RECIPE, warmup="30")
+    assert read_solver(tmp_path / "run/solver.prototxt").warmup_iter == 30
+
+
+def test_refuses_a_policy_without_its_numbers(databases: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"solver\.prototxt: lr_policy 'poly' without power; set it"):
+        render(NET, databases, tmp_path / "run", **RECIPE, lr_policy="poly")
+
+
+@pytest.mark.parametrize("warmup", ["5 epoch s", "-1", "1.5", "epochs", "1e3 epochs"])
+def test_refuses_what_is_no_duration(databases: Path, tmp_path: Path, warmup: str) -> None:
+    with pytest.raises(InputError, match="where a number of iterations, or '5 epochs', was expected"):
+        render(NET, databases, tmp_path / "run", **RECIPE, warmup=warmup)
+    assert not (tmp_path / "run").exists()
