@@ -210,7 +210,16 @@ rule render:
         options=command_options(
             config,
             *["epochs", "batch_size", "steps", "snapshot", "seed", "base_lr", "gamma", "momentum"],
-            *["weight_decay", "lr_policy", "power", "warmup", "display", "test_interval", "crop_size", "mirror"],
+            *[
+                "weight_decay",
+                "lr_policy",
+                "power",
+                "warmup",
+                "display",
+                "test_interval",
+                "crop_size",
+                "mirror",
+            ],
         ),
     shell:
         "python -m pipeline --log {log} render {params.net} {params.databases} {params.run} {params.options:q}"
