@@ -3,7 +3,7 @@
 import argparse
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pipeline import manifest
@@ -19,8 +19,9 @@ MAX_TEST_BATCH = 500
 # What a run may say instead of the net's own prototxts: fields of SolverParameter and of TransformationParameter.
 SOLVER_FIELDS = {
     "base_lr": float, "lr_policy": str, "gamma": float, "power": float, "momentum": float, "weight_decay": float,
-    "display": int, "test_interval": int,
 }  # fmt: skip
+# The same, given as durations: iterations, such as "500", or epochs, such as "1.5 epochs".
+DURATIONS = {"warmup": "warmup_iter", "display": "display", "test_interval": "test_interval", "snapshot": "snapshot"}
 # What the rate of a policy depends on. Without them Caffe takes 0, and the rate is 0 or never changes.
 POLICY_FIELDS = {
     "step": ("gamma", "stepsize"), "exp": ("gamma",), "inv": ("gamma", "power"), "multistep": ("gamma",),
@@ -37,10 +38,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=int, required=True, help="images in a training batch")
     parser.add_argument("--steps", type=float, nargs="*", required=True, metavar="SHARE",
                         help="when the multistep policy lowers the learning rate, as shares of all iterations")
-    parser.add_argument("--snapshot", type=int, required=True, help="iterations between two snapshots")
     parser.add_argument("--seed", type=int, required=True, help="of fillers, crops, mirrors and dropout")
-    parser.add_argument("--warmup", metavar="DURATION", help="how long the learning rate rises to its policy's at "
-                        "first: iterations, or '5 epochs'; instead of the solver.prototxt's warmup_iter")
+    for name, field in DURATIONS.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", metavar="DURATION",
+                            help=f"iterations, or '5 epochs': instead of the solver.prototxt's {field}")
     for name, kind in SOLVER_FIELDS.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=kind, help="instead of the solver.prototxt's")
     parser.add_argument("--crop-size", type=int, help="instead of the train_val.prototxt's")
@@ -48,19 +49,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    options = ("epochs", "batch_size", "steps", "snapshot", "seed", "warmup", "crop_size", "mirror")
-    overrides = {name: value for name in SOLVER_FIELDS if (value := getattr(args, name)) is not None}
+    options = ("epochs", "batch_size", "steps", "seed", "crop_size", "mirror")
+    overrides = {name: value for name in (*SOLVER_FIELDS, *DURATIONS) if (value := getattr(args, name)) is not None}
     render(args.net, args.databases, args.output, **{name: getattr(args, name) for name in options}, **overrides)
 
 
 def render(
-    net: Path, databases: Path, output: Path, *, epochs: int, batch_size: int, steps: Sequence[float], snapshot: int,
-    seed: int, warmup: str | None = None, crop_size: int | None = None, mirror: bool | None = None,
-    **solver_fields: float | str,
+    net: Path, databases: Path, output: Path, *, epochs: int, batch_size: int, steps: Sequence[float], seed: int,
+    crop_size: int | None = None, mirror: bool | None = None, **overrides: float | str,
 ) -> None:
     """Write train_val.prototxt, deploy.prototxt and solver.prototxt of a run to `output`.
 
-    max_iter = ceil(epochs * N / batch_size) for N training images; the i-th stepvalue is round(steps[i] * max_iter).
+    overrides: values of SOLVER_FIELDS and DURATIONS, instead of the net's own. max_iter = ceil(epochs * N / batch_size)
+    for N training images, or as near to it as lets a test_interval in epochs divide it: then the last weights are
+    tested, which Caffe does not do otherwise. The i-th stepvalue is round(steps[i] * max_iter).
     The test batch is the largest divisor of the held-out set's size up to 500, since Caffe's test cursor wraps: only
     when test_iter * batch equals the set's size is every image counted once. Paths are written as they are given, so
     give them relative to the repository's root. Raises PrototxtError or another InputError naming the file at fault.
@@ -95,16 +97,15 @@ def render(
 
     solver.net = (output / "train_val.prototxt").as_posix()
     solver.max_iter = math.ceil(epochs * train_size / batch_size)
-    for field, value in solver_fields.items():
-        setattr(solver, field, value)
+    for field in SOLVER_FIELDS.keys() & overrides:
+        setattr(solver, field, overrides[field])
+    _set_durations(solver, {name: str(overrides[name]) for name in DURATIONS if name in overrides},
+                   train_size / batch_size)
     _check_policy(solver, net)
     solver.ClearField("stepvalue")
     if solver.lr_policy == "multistep":
         solver.stepvalue[:] = [round(step * solver.max_iter) for step in steps]
-    if warmup is not None:
-        solver.warmup_iter = iterations(warmup, train_size / batch_size)
     solver.test_iter[:] = [test_size // test_batch]
-    solver.snapshot = snapshot
     solver.snapshot_prefix = (output / "snapshots" / net.name).as_posix()
     solver.random_seed = seed
 
@@ -119,15 +120,32 @@ def render(
     log.info("test: all %d images of %s, %d iterations of %d", test_size, test_database, *solver.test_iter, test_batch)
 
 
-def iterations(duration: str, epoch: float) -> int:
-    """The iterations that a duration, such as "500" or "1.5 epochs", is of epochs of `epoch` iterations.
+def _set_durations(solver: SolverParameter, durations: Mapping[str, str], epoch: float) -> None:
+    """Set the fields that DURATIONS names, for epochs of `epoch` iterations, and move max_iter to the nearest multiple
+    of a test_interval in epochs.
 
-    Raises InputError for what is neither.
+    Raises InputError for what is no duration, and where no snapshot would be of an iteration that is tested.
     """
-    found = DURATION.fullmatch(duration)
-    if found is None:
-        raise InputError(f"'{duration}' where a number of iterations, or '5 epochs', was expected")
-    return int(found[1]) if found[1] else round(float(found[2]) * epoch)
+    found = {name: DURATION.fullmatch(text) for name, text in durations.items()}
+    for name, match in found.items():
+        if match is None:
+            raise InputError(f"{name} '{durations[name]}' where a number of iterations, or '5 epochs', was expected")
+    interval = found.get("test_interval")
+    if interval and interval[2]:
+        asked = max(1, round(float(interval[2]) * epoch))
+        tests = max(1, round(solver.max_iter / asked))
+        solver.test_interval = max(1, round(solver.max_iter / tests))
+        solver.max_iter = tests * solver.test_interval
+        if asked < solver.max_iter:
+            epoch = solver.test_interval / float(interval[2])  # so that multiples of durations are multiples
+    for name, match in found.items():
+        if match and not (name == "test_interval" and match[2]):
+            iterations = int(match[1]) if match[1] else max(1, round(float(match[2]) * epoch))
+            setattr(solver, DURATIONS[name], iterations)
+    apart = sorted((solver.snapshot, solver.test_interval))
+    if apart[0] and apart[1] % apart[0]:
+        raise InputError(f"snapshot {solver.snapshot} and test_interval {solver.test_interval} (iterations), where one "
+                         "was expected to be a multiple of the other: the best snapshot is one that was tested")
 
 
 def _check_policy(solver: SolverParameter, net: Path) -> None:
