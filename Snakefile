@@ -39,8 +39,9 @@ VOTES = ["votes.csv"] if config["ferplus"] else []
 DATABASE_FILES = [f"{DATABASES}/{part}_lmdb/data.mdb" for part in ("train", "val", "test")]
 NET = f"prototxt/{config['net']}"
 RUN = f"results/{config['run'] or dataset.name}"
+AVERAGED = f"{RUN}/averaged.caffemodel" if config["average"] else []
 # PublicTest may choose the weights; merged leaves no set that may, so its last ones are measured.
-CHOSEN = f"{RUN}/{'best' if config['protocol'] == 'kaggle' else 'final'}.caffemodel"
+CHOSEN = AVERAGED or f"{RUN}/{'best' if config['protocol'] == 'kaggle' else 'final'}.caffemodel"
 TARGETS = [
     f"{RUN}/targets/{name}_lmdb/data.mdb"
     for name, setting in (("targets", "soft_targets"), ("auxiliary", "auxiliary"))
@@ -308,8 +309,17 @@ rule render:
         options=command_options(
             config,
             *["epochs", "batch_size", "steps", "snapshot", "seed", "base_lr", "gamma", "momentum"],
-            *["weight_decay", "display", "test_interval", "crop_size", "mirror", "augmentation"],
-            *["label_smoothing", "class_weights", "auxiliary_weight"],
+            *[
+                "weight_decay",
+                "lr_policy",
+                "power",
+                "warmup",
+                "display",
+                "test_interval",
+                "crop_size",
+                "mirror",
+            ],
+            *["augmentation", "label_smoothing", "class_weights", "auxiliary_weight"],
         ),
         targets=["--targets", f"{RUN}/targets"] if TARGETS else [],
     shell:
@@ -327,6 +337,7 @@ rule solve:
     output:
         final=f"{RUN}/final.caffemodel",
         best=f"{RUN}/best.caffemodel",
+        averaged=AVERAGED,
         loss=report(
             f"{RUN}/loss.png",
             category="Training",
@@ -347,7 +358,7 @@ rule solve:
         "environment.yml"
     threads: config["threads"]
     params:
-        options=command_options(config, "device", "precision", "engine", "caffe"),
+        options=command_options(config, "device", "precision", "average", "engine", "caffe"),
     shell:
         "python -m pipeline --log {log} train {input.solver} {params.options:q} --threads {threads}"
 

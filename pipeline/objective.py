@@ -4,7 +4,9 @@ Soft targets are float Datums of a second database, read in step with the images
 -1/N sum(target * log softmax(scores)), is Softmax, Log, Eltwise and Reduction, so that real Caffe trains them too.
 """
 
-from collections.abc import Iterable, Mapping
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +54,28 @@ def balanced_weights(labels: tuple[str, ...], counts: Iterable[int]) -> dict[str
     if empty:
         raise InputError(f"class_weights: balanced, but the training set has no image of {', '.join(empty)}")
     return {name: sum(counts) / (len(labels) * count) for name, count in zip(labels, counts, strict=True)}
+
+
+def read_class_weights(words: Sequence[str], labels: tuple[str, ...], database: Path) -> dict[str, float]:
+    """Weights from words such as disgust=2, or from the one word balanced and the labels in the training database.
+
+    Raises InputError for a word that is none, and as balanced_weights does.
+    """
+    if list(words) == ["balanced"]:
+        with DatabaseReader(database) as reader:
+            counts = Counter(datum.label for _, datum in reader)
+        return balanced_weights(labels, [counts[index] for index in range(len(labels))])
+    weights = {}
+    for word in words:
+        label, _, weight = word.rpartition("=")
+        try:
+            weights[label] = float(weight)
+        except ValueError:
+            weights[label] = -1.0
+        if not label or not 0 <= weights[label] < math.inf:
+            raise InputError(f"class_weights: '{word}', where LABEL=WEIGHT with a weight of at least 0, or the one "
+                             "word balanced, was expected")
+    return weights
 
 
 def learn_by_infogain(message: NetParameter, matrix: np.ndarray, path: Path) -> None:

@@ -2,14 +2,14 @@
 
 import argparse
 import math
-from collections import Counter
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pipeline import manifest
 from pipeline.augmentation_sheet import draw_augmented
-from pipeline.caffe.augmentation import LIMITS, AugmentationError, check_augmentation
-from pipeline.caffe.caffe_pb2 import TEST, TRAIN, LayerParameter, NetParameter, Phase, TransformationParameter
+from pipeline.caffe.augmentation import LIMITS, read_augmentation
+from pipeline.caffe.caffe_pb2 import TEST, TRAIN, LayerParameter, NetParameter, Phase, SolverParameter
 from pipeline.caffe.database import DatabaseReader, datum_to_array
 from pipeline.caffe.proto import PrototxtError, read_net, read_solver, write_prototxt
 from pipeline.caffe.transformer import Transformer
@@ -19,20 +19,28 @@ from pipeline.objective import (
     AUXILIARY,
     INFOGAIN,
     TARGETS,
-    balanced_weights,
     infogain_matrix,
     last_inner_product,
     learn_auxiliary,
     learn_by_infogain,
     learn_targets,
+    read_class_weights,
 )
 
 MAX_TEST_BATCH = 500
 
 # What a run may say instead of the net's own prototxts: fields of SolverParameter and of TransformationParameter.
 SOLVER_FIELDS = {
-    "base_lr": float, "gamma": float, "momentum": float, "weight_decay": float, "display": int, "test_interval": int,
+    "base_lr": float, "lr_policy": str, "gamma": float, "power": float, "momentum": float, "weight_decay": float,
 }  # fmt: skip
+# The same, given as durations: iterations, such as "500", or epochs, such as "1.5 epochs".
+DURATIONS = {"warmup": "warmup_iter", "display": "display", "test_interval": "test_interval", "snapshot": "snapshot"}
+# What the rate of a policy depends on. Without them Caffe takes 0, and the rate is 0 or never changes.
+POLICY_FIELDS = {
+    "step": ("gamma", "stepsize"), "exp": ("gamma",), "inv": ("gamma", "power"), "multistep": ("gamma",),
+    "poly": ("power",), "sigmoid": ("gamma", "stepsize"),
+}  # fmt: skip
+DURATION = re.compile(r"(\d+)|(\d+(?:\.\d+)?) epochs?")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,8 +52,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=int, required=True, help="images in a training batch")
     parser.add_argument("--steps", type=float, nargs="*", required=True, metavar="SHARE",
                         help="when the multistep policy lowers the learning rate, as shares of all iterations")
-    parser.add_argument("--snapshot", type=int, required=True, help="iterations between two snapshots")
     parser.add_argument("--seed", type=int, required=True, help="of fillers, crops, mirrors and dropout")
+    for name, field in DURATIONS.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", metavar="DURATION",
+                            help=f"iterations, or '5 epochs': instead of the solver.prototxt's {field}")
     for name, kind in SOLVER_FIELDS.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=kind, help="instead of the solver.prototxt's")
     parser.add_argument("--crop-size", type=int, help="instead of the train_val.prototxt's")
@@ -63,21 +73,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    options = ("epochs", "batch_size", "steps", "snapshot", "seed", "crop_size", "mirror", "augmentation",
-               "label_smoothing", "class_weights", "targets", "auxiliary_weight")
-    overrides = {name: value for name in SOLVER_FIELDS if (value := getattr(args, name)) is not None}
+    options = ("epochs", "batch_size", "steps", "seed", "crop_size", "mirror", "augmentation", "label_smoothing",
+               "class_weights", "targets", "auxiliary_weight")
+    overrides = {name: value for name in (*SOLVER_FIELDS, *DURATIONS) if (value := getattr(args, name)) is not None}
     render(args.net, args.databases, args.output, **{name: getattr(args, name) for name in options}, **overrides)
 
 
 def render(
-    net: Path, databases: Path, output: Path, *, epochs: int, batch_size: int, steps: Sequence[float], snapshot: int,
-    seed: int, crop_size: int | None = None, mirror: bool | None = None, augmentation: Sequence[str] | None = None,
+    net: Path, databases: Path, output: Path, *, epochs: int, batch_size: int, steps: Sequence[float], seed: int,
+    crop_size: int | None = None, mirror: bool | None = None, augmentation: Sequence[str] | None = None,
     label_smoothing: float = 0.0, class_weights: Sequence[str] = (), targets: Path | None = None,
-    auxiliary_weight: float = 0.4, **solver_fields: float,
+    auxiliary_weight: float = 0.4, **overrides: float | str,
 ) -> None:
     """Write train_val.prototxt, deploy.prototxt and solver.prototxt of a run to `output`, with augmentation.png.
 
-    max_iter = ceil(epochs * N / batch_size) for N training images; the i-th stepvalue is round(steps[i] * max_iter).
+    overrides: values of SOLVER_FIELDS and DURATIONS, instead of the net's own. max_iter = ceil(epochs * N / batch_size)
+    for N training images, or as near to it as lets a test_interval in epochs divide it: then the last weights are
+    tested, which Caffe does not do otherwise. The i-th stepvalue is round(steps[i] * max_iter).
     The test batch is the largest divisor of the held-out set's size up to 500, since Caffe's test cursor wraps: only
     when test_iter * batch equals the set's size is every image counted once. Paths are written as they are given, so
     give them relative to the repository's root. Raises PrototxtError or another InputError naming the file at fault.
@@ -94,6 +106,7 @@ def render(
 
     test_batch = largest_divisor(test_size, MAX_TEST_BATCH)
     image_shape = _image_shape(train_database)
+    training = _data_layer(train_val, TRAIN, net)
     for phase, database, batch in ((TRAIN, train_database, batch_size), (TEST, test_database, test_batch)):
         layer = _data_layer(train_val, phase, net)
         layer.data_param.source = database.as_posix()
@@ -105,15 +118,14 @@ def render(
         if mirror is not None and phase == TRAIN:
             transform.mirror = mirror
         if augmentation is not None and phase == TRAIN:
-            set_augmentation(transform, augmentation)
+            transform.augmentation_param.CopyFrom(read_augmentation(augmentation))
         input_shape = Transformer(transform, phase).output_shape(*image_shape)
 
-    draw_augmented(output / "augmentation.png", _data_layer(train_val, TRAIN, net), seed)
     _only_input(deploy, net).input_param.shape[0].dim[:] = [1, *input_shape]
     for message, name in ((train_val, "train_val.prototxt"), (deploy, "deploy.prototxt")):
         _classifier(message, net / name).inner_product_param.num_output = len(labels)
 
-    weights = read_class_weights(class_weights, labels, databases)
+    weights = read_class_weights(class_weights, labels, train_database)
     if targets is not None:
         _learn_soft_targets(train_val, targets, batch_size, auxiliary_weight, weights)
     if (label_smoothing or weights) and not (targets and (targets / TARGETS).exists()):
@@ -121,21 +133,27 @@ def render(
 
     solver.net = (output / "train_val.prototxt").as_posix()
     solver.max_iter = math.ceil(epochs * train_size / batch_size)
+    for field in SOLVER_FIELDS.keys() & overrides:
+        setattr(solver, field, overrides[field])
+    _set_durations(solver, {name: str(overrides[name]) for name in DURATIONS if name in overrides},
+                   train_size / batch_size)
+    _check_policy(solver, net)
+    solver.ClearField("stepvalue")
     if solver.lr_policy == "multistep":
         solver.stepvalue[:] = [round(step * solver.max_iter) for step in steps]
     solver.test_iter[:] = [test_size // test_batch]
-    solver.snapshot = snapshot
     solver.snapshot_prefix = (output / "snapshots" / net.name).as_posix()
     solver.random_seed = seed
-    for field, value in solver_fields.items():
-        setattr(solver, field, value)
 
     write_prototxt(output / "train_val.prototxt", train_val)
     write_prototxt(output / "deploy.prototxt", deploy)
     write_prototxt(output / "solver.prototxt", solver)
+    draw_augmented(output / "augmentation.png", training, seed)
     log.info("%d classes: %s", len(labels), ", ".join(labels))
-    log.info("train: %d images, %d iterations of %d, learning rate %g falling at %s", train_size, solver.max_iter,
-             batch_size, solver.base_lr, ", ".join(map(str, solver.stepvalue)) or "no step")
+    log.info("train: %d images, %d iterations of %d, learning rate %g by lr_policy %s%s%s", train_size, solver.max_iter,
+             batch_size, solver.base_lr, solver.lr_policy,
+             f", falling at {', '.join(map(str, solver.stepvalue))}" if solver.stepvalue else "",
+             f", after a warm-up of {solver.warmup_iter} iterations" if solver.warmup_iter else "")
     log.info("test: all %d images of %s, %d iterations of %d", test_size, test_database, *solver.test_iter, test_batch)
 
 
@@ -154,48 +172,40 @@ def _learn_soft_targets(
         learn_auxiliary(train_val, auxiliary, batch_size, auxiliary_weight)
 
 
-def set_augmentation(transform: TransformationParameter, words: Sequence[str]) -> None:
-    """Put what --augmentation says in the place of a transform_param's. Raises InputError for what is impossible."""
-    transform.ClearField("augmentation_param")
-    param = transform.augmentation_param
-    for word in words:
-        name, _, rest = word.partition("=")
-        value, _, probability = rest.partition(":")
-        try:
-            if word == "alternate_mirror":
-                param.alternate_mirror = True
-            elif name in LIMITS:
-                setattr(param, name, float(value))
-                if probability:
-                    setattr(param, f"{name}_probability", float(probability))
-            else:
-                raise ValueError
-        except ValueError:
-            raise InputError(f"augmentation: '{word}', where CHANGE=RANGE or CHANGE=RANGE:PROBABILITY was expected, "
-                             f"the changes being {', '.join(LIMITS)}, or alternate_mirror") from None
-    try:
-        check_augmentation(param)
-    except AugmentationError as error:
-        raise InputError(f"augmentation: {error}") from None
+def _set_durations(solver: SolverParameter, durations: Mapping[str, str], epoch: float) -> None:
+    """Set the fields that DURATIONS names, for epochs of `epoch` iterations, and move max_iter to the nearest multiple
+    of a test_interval in epochs.
+
+    Raises InputError for what is no duration, and where no snapshot would be of an iteration that is tested.
+    """
+    found = {name: DURATION.fullmatch(text) for name, text in durations.items()}
+    for name, match in found.items():
+        if match is None:
+            raise InputError(f"{name} '{durations[name]}' where a number of iterations, or '5 epochs', was expected")
+    interval = found.get("test_interval")
+    if interval and interval[2]:
+        asked = max(1, round(float(interval[2]) * epoch))
+        tests = max(1, round(solver.max_iter / asked))
+        solver.test_interval = max(1, round(solver.max_iter / tests))
+        solver.max_iter = tests * solver.test_interval
+        if asked < solver.max_iter:
+            epoch = solver.test_interval / float(interval[2])  # so that multiples of durations are multiples
+    for name, match in found.items():
+        if match and not (name == "test_interval" and match[2]):
+            iterations = int(match[1]) if match[1] else max(1, round(float(match[2]) * epoch))
+            setattr(solver, DURATIONS[name], iterations)
+    apart = sorted((solver.snapshot, solver.test_interval))
+    if apart[0] and apart[1] % apart[0]:
+        raise InputError(f"snapshot {solver.snapshot} and test_interval {solver.test_interval} (iterations), where one "
+                         "was expected to be a multiple of the other: the best snapshot is one that was tested")
 
 
-def read_class_weights(words: Sequence[str], labels: tuple[str, ...], databases: Path) -> dict[str, float]:
-    """What --class-weights says. Raises InputError for a word that is none, or where balanced weighs an empty label."""
-    if list(words) == ["balanced"]:
-        with DatabaseReader(databases / "train_lmdb") as reader:
-            counts = Counter(datum.label for _, datum in reader)
-        return balanced_weights(labels, [counts[index] for index in range(len(labels))])
-    weights = {}
-    for word in words:
-        label, _, weight = word.rpartition("=")
-        try:
-            weights[label] = float(weight)
-        except ValueError:
-            weights[label] = -1.0
-        if not label or not 0 <= weights[label] < math.inf:
-            raise InputError(f"class_weights: '{word}', where LABEL=WEIGHT with a weight of at least 0, or the one "
-                             "word balanced, was expected")
-    return weights
+def _check_policy(solver: SolverParameter, net: Path) -> None:
+    """Raise InputError where nothing sets a number that the rate of the lr_policy depends on."""
+    missing = [field for field in POLICY_FIELDS.get(solver.lr_policy, ()) if not solver.HasField(field)]
+    if missing:
+        raise InputError(f"{net / 'solver.prototxt'}: lr_policy '{solver.lr_policy}' without {' and '.join(missing)}; "
+                         f"set {'it' if len(missing) == 1 else 'them'} there or in the settings")
 
 
 def largest_divisor(number: int, limit: int) -> int:

@@ -1,8 +1,8 @@
 """train: train a rendered net with Caffe's solver; interrupted, the same command goes on from the last snapshot.
 
 Writes, beside the solver: train.log (glog's form), metrics.csv (as it goes), snapshots/, then final.caffemodel,
-best.caffemodel (best accuracy in the test phase, the earliest on a tie), run.json and, last of all, loss.png and
-accuracy.png.
+best.caffemodel (best accuracy in the test phase, the earliest on a tie), with --average averaged.caffemodel, run.json
+and, last of all, loss.png and accuracy.png.
 """
 
 import argparse
@@ -25,10 +25,11 @@ from pipeline import __version__
 from pipeline.atomic import atomic_file
 from pipeline.caffe import glog, snapshot
 from pipeline.caffe.allocation import keep_freed_memory
+from pipeline.caffe.averaging import average_snapshots
 from pipeline.caffe.caffe_pb2 import DataParameter, SolverParameter
 from pipeline.caffe.database import DatabaseReader
 from pipeline.caffe.layers.hdf5 import listed_files
-from pipeline.caffe.log import TrainingLog
+from pipeline.caffe.log import TrainingLog, described
 from pipeline.caffe.net import PRECISIONS, Net
 from pipeline.caffe.proto import read_solver
 from pipeline.caffe.real_caffe import RealCaffe, add_engine_arguments, refuse_extensions, root_from_environment
@@ -38,7 +39,7 @@ from pipeline.caffe.training import Action, Event, solve
 from pipeline.console import log
 from pipeline.errors import InputError
 from pipeline.model_folder import sha256
-from pipeline.training_metrics import Metrics, plot
+from pipeline.training_metrics import Metrics, check_average, plot
 
 RECORD_LENGTHS = struct.Struct("<QQ")  # of a key and a value
 
@@ -51,34 +52,40 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="of products and convolutions; weights stay float32 (default float32)")
     parser.add_argument("--threads", type=int, default=2,
                         help="CPU threads; results are the same to the bit for the same number (default 2)")
+    parser.add_argument("--average", type=int, default=0, metavar="N",
+                        help="average the weights of the last N snapshots into averaged.caffemodel (default 0: off)")
     add_engine_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> None:
-    train(args.solver, args.device, args.precision, args.threads, engine=args.engine, caffe=args.caffe)
+    train(args.solver, args.device, args.precision, args.threads, args.average, engine=args.engine, caffe=args.caffe)
 
 
 def train(
-    solver_path: Path, device: str = "auto", precision: str = "float32", threads: int = 2, *, engine: str = "torch",
-    caffe: str | None = None,
+    solver_path: Path, device: str = "auto", precision: str = "float32", threads: int = 2, average: int = 0, *,
+    engine: str = "torch", caffe: str | None = None,
 ) -> None:
     """Train to max_iter. Raises InputError for a solver, net or database that is none, or a loss that is no number.
+
+    average: of how many snapshots, the last ones, to average the weights; 0: of none.
 
     A run that was interrupted goes on from its last snapshot, in the other engine as well. SIGINT and SIGTERM finish
     the iteration, write a snapshot and end with status 130 or 143.
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() and engine == "torch" else "cpu"
+    torch.set_num_threads(threads)
     param = read_solver(solver_path)
     with naming_solver(solver_path):
         trainer = (_Torch(param, device, precision, threads) if engine == "torch" else
                    _Caffe(param, solver_path, device, precision, threads=threads, where=caffe))  # fmt: skip
     folder = solver_path.parent
+    check_average(param, average)
     start = _resume(param, folder / "run.json", trainer.settings | _hashes(solver_path, param))
     if start:
         _check_whole(start)
     with _signals(trainer.stop) as received:
-        metrics = Metrics(folder / "metrics.csv", param, start.iteration if start else 0)
+        metrics = Metrics(folder / "metrics.csv", param, start.iteration if start else 0, average)
         for _ in metrics.follow(trainer.train(start, folder / "train.log")):
             pass
     if received:
@@ -86,6 +93,8 @@ def train(
         log.info("stopped at iteration %d of %d; the same command goes on from there", reached, param.max_iter)
         raise SystemExit(128 + received[0])
     _keep(folder, param, metrics)
+    if average:
+        _average(folder, param, metrics, {"device": device, "precision": precision})
     plot(folder / "metrics.csv", folder / "loss.png", folder / "accuracy.png")
 
 
@@ -93,7 +102,6 @@ class _Torch:
     """Trains in the project's own engine. settings: what of a run's result it decides."""
 
     def __init__(self, param: SolverParameter, device: str, precision: str, threads: int) -> None:
-        torch.set_num_threads(threads)
         keep_freed_memory()
         self.solver = get_solver(param, device, precision)
         self.action = Action.NONE
@@ -269,3 +277,32 @@ def _keep(folder: Path, param: SolverParameter, metrics: Metrics) -> None:
     accuracy = metrics.rows.get(best.iteration, {}).get("test_accuracy")
     log.info("final.caffemodel is of iteration %d; best.caffemodel of %d%s", final.iteration, best.iteration,
              f", with test accuracy {accuracy}" if accuracy else ", for there was no test phase")
+
+
+def _average(folder: Path, param: SolverParameter, metrics: Metrics, options: dict[str, Any]) -> None:
+    """Write averaged.caffemodel, measure it by the test nets, and log both. `options` are Net's."""
+    snapshots = metrics.averaged()
+    seed = param.random_seed if param.random_seed >= 0 else None
+    net = train_net(param).build(Net, seed=seed, **options)
+    batches = -(-metrics.images * param.iter_size // metrics.batch)  # an epoch
+    average_snapshots(net, [found.weights for found in snapshots], batches)
+    net.save(folder / "averaged.caffemodel")
+    iterations = ", ".join(str(found.iteration) for found in snapshots)
+    with glog.log_file(folder / "train.log") as logger:
+        logger.info("Averaged the snapshots of iterations %s, with the statistics of %d batches", iterations, batches)
+        for number, named in enumerate(test_nets(param)):
+            test_net = named.build(Net, **options)
+            test_net.share_with(net)
+            for line in described(test_net, _means(test_net, param.test_iter[number]).items()):
+                logger.info("    Averaged net output #%d: %s", number, line)
+                log.info("averaged.caffemodel, of iterations %s: %s", iterations, line)
+
+
+def _means(net: Net, batches: int) -> dict[str, torch.Tensor]:
+    """The mean of each output over some batches."""
+    sums: dict[str, torch.Tensor] = {}
+    with torch.no_grad():
+        for _ in range(batches):
+            for name, value in net.forward().items():
+                sums[name] = sums[name] + value if name in sums else value.clone()
+    return {name: value / batches for name, value in sums.items()}

@@ -15,16 +15,39 @@ from pipeline.console import log, progress_bar
 from pipeline.errors import InputError
 
 METRICS = ("iteration", "epoch", "lr", "train_loss", "test_loss", "test_accuracy")
-SNAPSHOTS_KEPT = 2  # the newest, beside the best one
+SNAPSHOTS_KEPT = 2  # the newest, beside the best one and those to be averaged
+
+
+def check_average(param: SolverParameter, count: int) -> None:
+    """Raise InputError where a run does not write `count` snapshots to average, or has no images to count."""
+    if not count:
+        return
+    written = len(_written(param))
+    if not 2 <= count <= written:
+        raise InputError(f"average {count} where at least 2 and at most the run's {written} snapshots were expected; "
+                         "a smaller `snapshot` lets it write more")
+    if not any(layer.type == "Data" for layer in train_net(param).layers()):
+        raise InputError(f"average {count}: the net has no Data layer, whose database says how many batches make an "
+                         "epoch; average by python -m pipeline.caffe average_snapshots")
+
+
+def _written(param: SolverParameter) -> list[int]:
+    """The iterations of the snapshots that a run without interruptions writes."""
+    regular = list(range(param.snapshot, param.max_iter + 1, param.snapshot)) if param.snapshot else []
+    return sorted({*regular, param.max_iter}) if param.snapshot_after_train else regular
 
 
 class Metrics:
-    """metrics.csv, a row a display or test, and the bar that shows the same; knows which snapshot tested best."""
+    """metrics.csv, a row a display or test, and the bar that shows the same; knows which snapshot tested best.
 
-    def __init__(self, path: Path, param: SolverParameter, start: int) -> None:
+    average: how many snapshots are to be averaged at the end.
+    """
+
+    def __init__(self, path: Path, param: SolverParameter, start: int, average: int = 0) -> None:
         self.path = path
         self.param = param
         self.start = start
+        self.average = average
         data = next((layer for layer in train_net(param).layers() if layer.type == "Data"), None)
         self.batch = data.data_param.batch_size * param.iter_size if data else 0
         self.images = _size(data) if data else 0
@@ -91,9 +114,26 @@ class Metrics:
         tested = [s for s in snapshots if self.rows.get(s.iteration, {}).get("test_accuracy")]
         return max(tested, key=lambda s: float(self.rows[s.iteration]["test_accuracy"]), default=None)
 
+    def averaged(self) -> list[snapshot.Snapshot]:
+        """The snapshots to average, oldest first: the last ones that a run without interruptions writes.
+
+        Raises InputError where some are gone, as when the run kept fewer.
+        """
+        param = self.param
+        found = {s.iteration: s for s in snapshot.find_snapshots(param.snapshot_prefix)}
+        wanted = _written(param)[-self.average:]
+        missing = [str(iteration) for iteration in wanted if iteration not in found]
+        if missing:
+            raise InputError(f"average {self.average}: the snapshots of iterations {', '.join(missing)} are gone, "
+                             f"which {param.snapshot_prefix}_iter_*.solverstate should be; average fewer, or delete "
+                             "the snapshots to train again")
+        return [found[iteration] for iteration in wanted]
+
     def _prune(self, newest: snapshot.Snapshot) -> None:
         found = snapshot.find_snapshots(newest.prefix)
         keep = {*found[-SNAPSHOTS_KEPT:], self.best()}
+        if self.average:
+            keep |= set([s for s in found if s.iteration % self.param.snapshot == 0][-self.average:])
         for old in found:
             if old not in keep:
                 old.remove()

@@ -21,7 +21,7 @@ from pipeline.render import MAX_TEST_BATCH, largest_divisor, render
 
 NET = Path("prototxt/face_emotion_net")
 LABELS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
-RECIPE = {"epochs": 150, "batch_size": 64, "steps": (0.6, 0.85), "snapshot": 1000, "seed": 7}
+RECIPE = {"epochs": 150, "batch_size": 64, "steps": (0.6, 0.85), "snapshot": "1000", "seed": 7}
 
 
 def make_databases(
@@ -110,7 +110,7 @@ def test_takes_the_number_of_classes_from_labels(tmp_path: Path) -> None:
 
 
 def test_settings_stand_instead_of_the_prototxts_own(databases: Path, tmp_path: Path) -> None:
-    render(NET, databases, tmp_path / "run", **RECIPE, crop_size=40, mirror=False, base_lr=0.002, display=5)
+    render(NET, databases, tmp_path / "run", **RECIPE, crop_size=40, mirror=False, base_lr=0.002, display="5")
     solver = read_solver(tmp_path / "run/solver.prototxt")
     assert (solver.base_lr, solver.display, solver.test_interval) == (pytest.approx(0.002), 5, 1000)
     train = read_net(tmp_path / "run/train_val.prototxt").layer[0].transform_param
@@ -217,3 +217,53 @@ def test_balanced_class_weights_come_from_the_training_set(databases: Path, tmp_
 def test_a_class_weight_that_is_none_is_refused(databases: Path, tmp_path: Path, word: str) -> None:
     with pytest.raises(InputError, match=f"class_weights: '{word}'"):
         render(NET, databases, tmp_path / "run", **RECIPE, class_weights=[word])
+def test_settings_choose_the_policy_and_the_warm_up(databases: Path, tmp_path: Path) -> None:
+    render(NET, databases, tmp_path / "run", **RECIPE, lr_policy="poly", power=1.0, warmup="2.5 epochs")
+    solver = read_solver(tmp_path / "run/solver.prototxt")
+    assert (solver.lr_policy, solver.power, list(solver.stepvalue)) == ("poly", 1, [])
+    assert solver.warmup_iter == round(2.5 * 100 / 64)
+    render(NET, databases, tmp_path / "run", **RECIPE, warmup="30")
+    assert read_solver(tmp_path / "run/solver.prototxt").warmup_iter == 30
+
+
+def test_refuses_a_policy_without_its_numbers(databases: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"solver\.prototxt: lr_policy 'poly' without power; set it"):
+        render(NET, databases, tmp_path / "run", **RECIPE, lr_policy="poly")
+
+
+@pytest.mark.parametrize(
+    ("train", "epochs", "asked", "expected"),
+    [
+        (100, 150, "1 epoch", (2, 236)),  # 1.5625 iterations an epoch, 234.4 in all
+        (64, 20, "1 epoch", (1, 20)),
+        (3, 20, "1 epoch", (1, 1)),
+        (640, 10, "1 epoch", (10, 100)),
+        (640, 10, "0.5 epochs", (5, 100)),
+        (640, 15, "10 epochs", (75, 150)),
+        (640, 10, "20 epochs", (100, 100)),
+        (640, 10, "0.001 epochs", (1, 100)),
+        (640, 10, "30", (30, 100)),
+    ],
+)
+def test_tests_in_epochs_come_at_the_end_too(
+    tmp_path: Path, train: int, epochs: int, asked: str, expected: tuple[int, int]
+) -> None:
+    databases = make_databases(tmp_path / "databases", train=train, val=2)
+    render(NET, databases, tmp_path / "run", **RECIPE | {"epochs": epochs, "snapshot": asked}, test_interval=asked)
+    solver = read_solver(tmp_path / "run/solver.prototxt")
+    assert (solver.test_interval, solver.max_iter) == expected
+    assert solver.snapshot == solver.test_interval or asked == "20 epochs"
+    assert solver.max_iter % solver.test_interval == 0 or "epoch" not in asked
+
+
+def test_refuses_snapshots_that_are_never_tested(databases: Path, tmp_path: Path) -> None:
+    said = r"snapshot 16 and test_interval 1000 \(iterations\), where one was expected to be a multiple"
+    with pytest.raises(InputError, match=said):
+        render(NET, databases, tmp_path / "run", **RECIPE | {"snapshot": "10 epochs"})
+
+
+@pytest.mark.parametrize("warmup", ["5 epoch s", "-1", "1.5", "epochs", "1e3 epochs"])
+def test_refuses_what_is_no_duration(databases: Path, tmp_path: Path, warmup: str) -> None:
+    with pytest.raises(InputError, match="where a number of iterations, or '5 epochs', was expected"):
+        render(NET, databases, tmp_path / "run", **RECIPE, warmup=warmup)
+    assert not (tmp_path / "run").exists()

@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 
 from pipeline.caffe.blobs import write_mean
-from pipeline.caffe.caffe_pb2 import SolverParameter
+from pipeline.caffe.caffe_pb2 import TEST, TRAIN, SolverParameter
 from pipeline.caffe.database import DatabaseReader, DatabaseWriter
 from pipeline.caffe.hdf5 import write_hdf5
+from pipeline.caffe.net import build_net
 from pipeline.caffe.proto import parse_text, write_prototxt
 from pipeline.caffe.snapshot import find_snapshots
 from pipeline.caffe.solver import POLICIES, SolverError, get_solver
@@ -198,11 +199,12 @@ def test_the_log_has_the_lines_that_caffes_parsers_look_for(uninterrupted: Path)
 
 
 def test_a_killed_run_goes_on_and_ends_with_the_same_weights_to_the_bit(tmp_path: Path, data: Path) -> None:
-    longer = {"max_iter": 300, "snapshot": 20, "test_interval": 20}
+    longer = {"max_iter": 300, "snapshot": 20, "test_interval": 20, "warmup_iter": 50}
     whole = write_run(tmp_path / "whole", data, **longer)
     solver = write_run(tmp_path / "killed", data, **longer)
-    train(whole, "cpu", threads=1)
-    command = [sys.executable, "-m", "pipeline", "train", str(solver), "--device", "cpu", "--threads", "1"]
+    train(whole, "cpu", threads=1, average=4)
+    command = [sys.executable, "-m", "pipeline", "train", str(solver), "--device", "cpu", "--threads", "1",
+               "--average", "4"]
 
     def killed(number: int, after: int) -> int:
         """Run until the snapshot of iteration `after` is there, send the signal, and return the exit status."""
@@ -216,9 +218,46 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_weights_to_the_bit(tmp_path
     assert killed(signal.SIGKILL, 20) == -signal.SIGKILL
     assert killed(signal.SIGTERM, 80) == 128 + signal.SIGTERM
     subprocess.run(command, capture_output=True, check=True)
-    for name in ("final.caffemodel", "best.caffemodel"):
+    for name in ("final.caffemodel", "best.caffemodel", "averaged.caffemodel"):
         assert (solver.parent / name).read_bytes() == (whole.parent / name).read_bytes()
     assert rows(solver.parent) == rows(whole.parent)
+
+
+def test_the_last_snapshots_are_averaged_and_measured(
+    tmp_path: Path, data: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    solver = write_run(tmp_path / "run", data, snapshot=5, max_iter=38, test_interval=1)
+    with caplog.at_level("INFO", "pipeline"):
+        train(solver, "cpu", threads=1, average=4)
+    kept = {found.iteration: found.weights for found in find_snapshots(str(tmp_path / "run/snapshots/small"))}
+    assert set(kept) >= {25, 30, 35, 38}
+    net, one = (build_net(solver.with_name("net.prototxt"), TRAIN, seed=1) for _ in range(2))
+    net.copy_from(tmp_path / "run/averaged.caffemodel")
+    weights = []
+    for iteration in (25, 30, 35, 38):
+        one.copy_from(kept[iteration])
+        weights.append(one.params["fc"][0].detach().double().numpy())
+    np.testing.assert_allclose(net.params["fc"][0].detach().numpy(), np.mean(weights, axis=0), rtol=1e-5, atol=1e-8)
+    assert net.params["bn"][2].item() == 4  # batches of 7, in which 24 images are an epoch
+    test_net = build_net(solver.with_name("net.prototxt"), TEST)
+    test_net.copy_from(tmp_path / "run/averaged.caffemodel")
+    accuracy = np.mean([test_net.forward()["accuracy"].item() for _ in range(2)])
+    said = f"Averaged net output #0: accuracy = {accuracy:.6g}"
+    assert said in (tmp_path / "run/train.log").read_text()
+    assert f"averaged.caffemodel, of iterations 25, 30, 35, 38: accuracy = {accuracy:.6g}" in caplog.text
+
+
+def test_an_average_of_snapshots_that_there_are_not_is_refused(tmp_path: Path, data: Path) -> None:
+    solver = write_run(tmp_path / "run", data)
+    for count in (1, 5):
+        with pytest.raises(InputError, match=f"average {count} where at least 2 and at most the run's 4 snapshots"):
+            train(solver, "cpu", threads=1, average=count)
+    assert not (tmp_path / "run/train.log").exists()
+    train(solver, "cpu", threads=1)
+    best = (tmp_path / "run/best.caffemodel").read_bytes()
+    with pytest.raises(InputError, match=r"average 4: the snapshots of iterations (10|20) are gone"):
+        train(solver, "cpu", threads=1, average=4)
+    assert (tmp_path / "run/best.caffemodel").read_bytes() == best
 
 
 def test_other_settings_start_anew_and_say_so(

@@ -23,6 +23,7 @@ COMMANDS = {
     "upgrade_net_proto_text": "bring a net's prototxt into the form of Caffe 1.0",
     "upgrade_net_proto_binary": "bring a .caffemodel into the form of Caffe 1.0",
     "upgrade_solver_proto_text": "bring a solver's prototxt into the form of Caffe 1.0",
+    "average_snapshots": "average the weights of several snapshots",
     "draw_net": "draw a net",
     "parse_log": "turn a training's log into tables",
     "plot_training_log": "plot a training's log",

@@ -1,10 +1,12 @@
 """Augmentation of training images on the fly: augmentation_param of transform_param, which Caffe does not have."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
 from pipeline.caffe.caffe_pb2 import AugmentationParameter
+from pipeline.errors import InputError
 
 # What may be changed, and the range that each change must stay below.
 LIMITS = {
@@ -16,8 +18,11 @@ SMALLEST_ERASED = 0.02  # share of the area
 ERASED_ASPECT = 3.0  # a rectangle is at most this many times as long as it is wide, as in Zhong et al., 2017
 
 
-class AugmentationError(ValueError):
-    """An augmentation_param that cannot be followed: says which field and what was expected."""
+class AugmentationError(InputError):
+    """An augmentation that cannot be followed: says which change and what was expected."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"augmentation: {reason}")
 
 
 def check_augmentation(param: AugmentationParameter) -> None:
@@ -28,6 +33,31 @@ def check_augmentation(param: AugmentationParameter) -> None:
             raise AugmentationError(f"{name} {value:g} where at least 0 and less than {limit:g} was expected")
         if not 0 <= probability <= 1:
             raise AugmentationError(f"{name}_probability {probability:g} where 0 to 1 was expected")
+
+
+def read_augmentation(words: Sequence[str]) -> AugmentationParameter:
+    """What words such as rotation=12, erasing=0.2:0.5 (with a probability) and alternate_mirror say.
+
+    Raises AugmentationError for a word that is none, and as check_augmentation does.
+    """
+    param = AugmentationParameter()
+    for word in words:
+        name, _, rest = word.partition("=")
+        value, _, probability = rest.partition(":")
+        try:
+            if word == "alternate_mirror":
+                param.alternate_mirror = True
+            elif name in LIMITS:
+                setattr(param, name, float(value))
+                if probability:
+                    setattr(param, f"{name}_probability", float(probability))
+            else:
+                raise ValueError
+        except ValueError:
+            raise AugmentationError(f"'{word}', where CHANGE=RANGE or CHANGE=RANGE:PROBABILITY was expected, the "
+                                    f"changes being {', '.join(LIMITS)}, or alternate_mirror") from None
+    check_augmentation(param)
+    return param
 
 
 def augment(images: np.ndarray, param: AugmentationParameter, generator: np.random.Generator) -> np.ndarray:

@@ -31,7 +31,7 @@ class Transformer:
             try:
                 check_augmentation(param.augmentation_param)
             except AugmentationError as error:
-                raise TransformError(f"augmentation_param: {error}") from None
+                raise TransformError(f"transform_param: {error}") from None
         self.param = param
         self.phase = phase
         self.generator = np.random.Generator(np.random.PCG64(seed))

@@ -125,7 +125,7 @@ def test_any_ranges_leave_values_that_are_pixels(ranges: dict[str, float]) -> No
 def test_what_is_impossible_is_refused_by_name(fields: dict[str, float], words: str) -> None:
     with pytest.raises(AugmentationError, match=words):
         check_augmentation(AugmentationParameter(**fields))
-    with pytest.raises(TransformError, match=f"augmentation_param: {words}"):
+    with pytest.raises(TransformError, match=f"transform_param: augmentation: {words}"):
         Transformer(TransformationParameter(augmentation_param=AugmentationParameter(**fields)), TRAIN)
 
 

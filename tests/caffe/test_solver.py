@@ -126,6 +126,7 @@ def test_the_legacy_enum_names_a_type(number: int, name: str) -> None:
         ('type: "Adam" momentum2: 1', "momentum2 1"),
         ('type: "Adam" solver_type: ADAM', "both type 'Adam' and the solver_type"),
         ("average_loss: 0", "average_loss 0"),
+        ("warmup_iter: -1", "warmup_iter -1 where at least 0"),
         ("snapshot: 10", "needs a snapshot_prefix"),
         ('snapshot: 10 snapshot_prefix: "/dev/null/deep/er"', "/dev/null is no folder"),
         ('net: "a.prototxt"', "net and net_param are given where one"),
@@ -211,3 +212,20 @@ def test_layer_wise_reduce_is_noted(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO", logger="pipeline"):
         solver("layer_wise_reduce: false")
     assert "layer_wise_reduce" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("fields", "rates"),
+    [
+        ('lr_policy: "fixed"', [0.25, 0.5, 0.75, 1, 1, 1]),
+        ('lr_policy: "poly" power: 1 max_iter: 8', [1 / 4, 7 / 8 / 2, 6 / 8 * 3 / 4, 5 / 8, 4 / 8, 3 / 8]),
+        ('lr_policy: "multistep" gamma: 0.5 stepvalue: 2', [0.25, 0.5, 0.375, 0.5, 0.5, 0.5]),
+    ],
+)
+def test_the_rate_rises_to_its_policys_in_the_warm_up(fields: str, rates: list[float]) -> None:
+    made = get_solver(parse_text(f"base_lr: 0.1 warmup_iter: 4 {fields} net_param {{ {NET} }}", SolverParameter, "s"))
+    weight = 1.0
+    for rate in rates:
+        assert made.step() == pytest.approx(0.1 * rate)
+        weight -= 0.1 * rate * 0.5 * 2 * (2 * weight - 5)
+        assert made.net.params["w"][0].item() == pytest.approx(weight)

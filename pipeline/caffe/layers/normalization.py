@@ -1,7 +1,8 @@
 """Layers that set values in proportion to those around them."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -41,16 +42,34 @@ class BatchNorm(Layer):
             self.param.param.add()
         for spec in self.param.param:
             spec.lr_mult = 0
+        self.fraction = self.param.batch_norm_param.moving_average_fraction
         return bottom
+
+    @property
+    def uses_stored(self) -> bool:
+        """Whether the stored statistics normalise, instead of the batch's own."""
+        param = self.param.batch_norm_param
+        return param.use_global_stats if param.HasField("use_global_stats") else not self.training
+
+    @contextmanager
+    def renewing(self) -> Iterator[None]:
+        """Forget the statistics. Every batch that runs meanwhile counts alike: N batches leave sums and a factor N."""
+        with torch.no_grad():
+            for blob in self.blobs:
+                blob.zero_()
+        before, self.fraction = self.fraction, 1.0
+        try:
+            yield
+        finally:
+            self.fraction = before
 
     def forward(self, bottom: Tensors) -> Tensors:
         param = self.param.batch_norm_param
-        stored = param.use_global_stats if param.HasField("use_global_stats") else not self.training
         x = bottom[0]
         mean, variance, factor = self.blobs
         if not len(x):
             raise self.error("a batch of no items, where at least one was expected")
-        if stored:
+        if self.uses_stored:
             scale = 0.0 if factor.item() == 0 else 1 / factor.item()
             return [torch.native_batch_norm(x, None, None, mean * scale, variance * scale, False, 0, param.eps)[0]]
         # With momentum 1 torch leaves the batch's mean and unbiased variance in the running buffers.
@@ -58,7 +77,7 @@ class BatchNorm(Layer):
         top = torch.native_batch_norm(x, None, None, batch_mean, batch_variance, True, 1.0, param.eps)[0]
         with torch.no_grad():
             for blob, batch in ((mean, batch_mean), (variance, batch_variance), (factor, 1)):
-                blob.mul_(param.moving_average_fraction).add_(batch)
+                blob.mul_(self.fraction).add_(batch)
         return [top]
 
     def onnx(self, graph: Graph, bottom: list[str]) -> list[str]:

@@ -31,8 +31,20 @@ POLICIES: dict[str, Callable[[SolverParameter, int, int], float]] = {
 }
 
 
+def warmed_up(param: SolverParameter, iteration: int, rate: float) -> float:
+    """A policy's rate with the warm-up: in the first warmup_iter iterations it rises linearly to what the policy says.
+
+    Iteration i, counted from 0, has (i + 1) / warmup_iter of the policy's rate, so the last one has all of it.
+    """
+    return rate * min(1.0, (iteration + 1) / param.warmup_iter) if param.warmup_iter else rate
+
+
 def check_policy(param: SolverParameter) -> None:
-    """Raise SolverError for an unknown lr_policy, and for a gamma or stepsize that Caffe refuses for it."""
+    """Raise SolverError for an unknown lr_policy, for a gamma or stepsize that Caffe refuses for it, and for a
+    warmup_iter below 0.
+    """
+    if param.warmup_iter < 0:
+        raise SolverError(f"warmup_iter {param.warmup_iter} where at least 0 was expected")
     policy = param.lr_policy
     if policy not in POLICIES:
         raise SolverError(f"lr_policy '{policy}' is unknown; one of {', '.join(POLICIES)} was expected")

@@ -14,7 +14,7 @@ from pipeline.caffe.proto import to_text
 from pipeline.caffe.solver import nets
 from pipeline.caffe.solver.debug_info import DebugInfo
 from pipeline.caffe.solver.errors import SolverError
-from pipeline.caffe.solver.policies import POLICIES, check_policy
+from pipeline.caffe.solver.policies import POLICIES, check_policy, warmed_up
 from pipeline.caffe.syntax import suggest
 from pipeline.console import log
 
@@ -143,7 +143,7 @@ class Solver:
         if (param.lr_policy == "multistep" and self.current_step < len(param.stepvalue)
                 and self.iteration >= param.stepvalue[self.current_step]):
             self.current_step += 1
-        return POLICIES[param.lr_policy](param, self.iteration, self.current_step)
+        return warmed_up(param, self.iteration, POLICIES[param.lr_policy](param, self.iteration, self.current_step))
 
     @property
     def displays(self) -> bool:

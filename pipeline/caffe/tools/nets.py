@@ -55,14 +55,14 @@ def choose_device(args: Namespace) -> str:
     return f"cuda:{named[0]}"
 
 
-def build_model(args: Namespace, phase: Phase, device: str, net_type: type[N]) -> N:
+def build_model(args: Namespace, phase: Phase, device: str, net_type: type[N], seed: int | None = None) -> N:
     """Build the net of -model, as Net or a class made from it, in the state that -level and -stage say."""
     path = Path(args.model)
     message = read_net(path)
     message.state.phase, message.state.level = phase, args.level
     message.state.stage.extend(args.stage.split(","))
     return build_read_net(path, message, phase, net_type, device=device, level=args.level,
-                          stages=[*message.state.stage])
+                          stages=[*message.state.stage], seed=seed)
 
 
 def zeros(net: Net) -> dict[str, torch.Tensor]:
