@@ -25,6 +25,7 @@ COMMANDS = {
     "upgrade_solver_proto_text": "bring a solver's prototxt into the form of Caffe 1.0",
     "average_snapshots": "average the weights of several snapshots",
     "draw_net": "draw a net",
+    "summary": "count a net's parameters and multiply-adds",
     "parse_log": "turn a training's log into tables",
     "plot_training_log": "plot a training's log",
     "export_onnx": "write a net and its weights as ONNX",

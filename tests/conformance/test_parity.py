@@ -37,8 +37,8 @@ def test_every_name_of_a_registry_has_a_row(table: str, names: dict[str, object]
 
 def test_every_command_that_caffe_has_is_compared() -> None:
     compared = {row.removeprefix("caffe ") for row in rows("Tools")}
-    # export_onnx is no command of Caffe's; draw_net and the two of logs are scripts, which Debian does not package.
-    assert set(COMMANDS) - {"export_onnx"} <= compared | {"plot_training_log"}
+    # Caffe has no export_onnx and no summary; draw_net and the two of logs are scripts, which Debian does not package.
+    assert set(COMMANDS) - {"export_onnx", "summary"} <= compared | {"plot_training_log"}
 
 
 def test_every_format_is_compared() -> None:

@@ -170,6 +170,9 @@ class Convolution(Kernels):
         weight = (outputs, channels // self.param.convolution_param.group)
         return self.finish_setup(bottom, weight, self.places(bottom[0]))
 
+    def multiply_adds(self, bottom: list[Shape], top: list[Shape]) -> int:
+        return sum(math.prod(shape) for shape in top) * self.blobs[0][0].numel()
+
     def matrix(self, weight: torch.Tensor) -> torch.Tensor:
         return torch.block_diag(*(kernels.t() for kernels in weight.chunk(self.param.convolution_param.group)))
 
@@ -205,6 +208,9 @@ class Deconvolution(Kernels):
             raise self.error(f"pad {self.pad} cuts off all that kernel {self.kernel} makes of a bottom of shape "
                              f"{bottom[0]}")
         return self.finish_setup(bottom, (channels, outputs // self.param.convolution_param.group), spatial)
+
+    def multiply_adds(self, bottom: list[Shape], top: list[Shape]) -> int:
+        return sum(math.prod(shape) for shape in bottom) * self.blobs[0][0].numel()
 
     def matrix(self, weight: torch.Tensor) -> torch.Tensor:
         return torch.block_diag(*weight.chunk(self.param.convolution_param.group))

@@ -72,6 +72,9 @@ class InnerProduct(Layer):
         linear = _LargeProduct.apply if _LargeProduct.available(vectors, weight) else F.linear
         return [linear(vectors, weight, bias[0] if bias else None)]
 
+    def multiply_adds(self, bottom: list[Shape], top: list[Shape]) -> int:
+        return math.prod(bottom[0][: self.first]) * self.blobs[0].numel()
+
     def onnx(self, graph: Graph, bottom: list[str]) -> list[str]:
         weight, *bias = self.blobs
         inputs_first = weight if self.param.inner_product_param.transpose else weight.t()

@@ -154,6 +154,13 @@ class Layer:
         """Add what forward does in TEST to an ONNX graph, the bottoms being values of it, and name the tops' values."""
         raise self.error(f"{self.type} has no ONNX form here")
 
+    def multiply_adds(self, bottom: list[Shape], top: list[Shape]) -> int:
+        """How many products of weights and values a forward adds up, for bottoms and tops of these shapes.
+
+        As papers count: those of convolutions, inner products and recurrent layers, padding among them; 0 for all else.
+        """
+        return 0
+
     def without_gradient(self, top: torch.Tensor, *bottom: torch.Tensor) -> torch.Tensor:
         """A top made from `bottom` without derivative: as in Caffe, it is an error when a loss needs one."""
         ended: torch.Tensor = _EndOfGradient.apply(top.detach(), self, *bottom)

@@ -143,6 +143,12 @@ class Recurrent(Layer):
         *last, top = graph.scan(hidden, [inputs, cont], self.onnx_step)
         return [top, *(graph.node("Unsqueeze", [value, graph.constant([0])]) for value in last if others)]
 
+    def multiply_adds(self, bottom: list[Shape], top: list[Shape]) -> int:
+        steps, sequences = bottom[1]
+        weights = [blob.numel() for blob in self.blobs if blob.ndim == 2]
+        static = weights.pop(1) if self.has_static else 0  # once a sequence
+        return sequences * (steps * sum(weights) + static)
+
     @staticmethod
     def onnx_kept(graph: Graph, hidden: str, cont: str) -> str:
         """What is hidden, where a sequence goes on."""
