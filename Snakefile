@@ -4,8 +4,11 @@ snakemake -j4 train                        the whole way, on data/raw/fer2013.cs
 snakemake predict --config input=X         read expressions: X is cam, an image, a folder, a video, a stream
 """
 
+import os
+
 from snakemake.utils import min_version
 
+from pipeline.environment import read_environment
 from pipeline.workflow import (
     check_settings,
     command_options,
@@ -17,17 +20,25 @@ from pipeline.workflow import (
 
 min_version("9.0")
 
+# Of every file of settings the environment has the last word, and of that the command line: it is all of config here.
+said = read_environment(os.environ) | config
+shell.prefix('unset "${{!EXPRESSIONS_@}}"; ')  # the stages are told by options
+
 
 configfile: "config/config.yaml"
 
 
-dataset = find_dataset(config["csv"])
+config.update(said)
+read_words(config)
+dataset = find_dataset(config)
 if dataset.is_sample:
 
     configfile: "config/sample.yaml"
 
+    config.update(said)
+    read_words(config)
 
-read_words(config)
+
 check_settings(config)
 
 IMAGES = f"data/{dataset.name}/images"
@@ -42,11 +53,16 @@ RUN = f"results/{config['run'] or dataset.name}"
 CHOSEN = f"{RUN}/{'best' if config['protocol'] == 'kaggle' else 'final'}.caffemodel"
 DATA_LOGS = f"logs/data/{dataset.name}"
 RUN_LOGS = f"logs/{RUN}"
+EXPORTED = config["export_path"] or f"{RUN}/model"
 MODEL = config["model"]
 READINGS = config["output"]
 
 
 report: "report/workflow.rst"
+
+
+onstart:
+    print(dataset.description)
 
 
 localrules:
@@ -62,7 +78,7 @@ rule train:
         accuracy=f"{RUN}/accuracy.png",
         confusion=f"{RUN}/confusion.png",
         metrics=f"{RUN}/metrics.json",
-        model=f"{RUN}/model/MODEL_CARD.md",
+        model=f"{EXPORTED}/MODEL_CARD.md",
     log:
         f"{RUN_LOGS}/closing_words.log",
     run:
@@ -94,7 +110,7 @@ rule sample:
 rule extract:
     """Turn the CSV into images and count them."""
     input:
-        source=str(dataset.source),
+        source=ancient(str(dataset.source)) if dataset.source.is_dir() else str(dataset.source),
         ferplus=config["ferplus"] or [],
     output:
         manifest=f"{IMAGES}/manifest.csv",
@@ -110,7 +126,11 @@ rule extract:
     threads: config["threads"]
     params:
         images=subpath(output.manifest, parent=True),
-        options=command_options(config, "ferplus", "ferplus_policy", "labels", "seed"),
+        options=command_options(
+            config,
+            *["ferplus", "ferplus_policy", "labels", "class_names", "classes", "held_out", "groups", "seed"],
+        ),
+        fingerprint=dataset.fingerprint(),
     shell:
         "python -m pipeline --log {log} extract {input.source:q} {params.images} {params.options:q}"
 
@@ -141,9 +161,14 @@ rule align:
     threads: config["threads"]
     params:
         aligned=subpath(output.manifest, parent=True),
+        detector=command_options(
+            {"detector": config["align_detector"], "detector_model": config["align_detector_model"]},
+            *["detector", "detector_model"],
+        ),
         options=command_options(config, "missing"),
     shell:
-        "python -m pipeline --log {log} align {input.manifest} {params.aligned} {params.options:q} --threads {threads}"
+        "python -m pipeline --log {log} align {input.manifest} {params.aligned} {params.detector:q}"
+        " {params.options:q} --threads {threads}"
 
 
 rule lmdb:
@@ -299,8 +324,8 @@ rule export:
         labels=f"{DATABASES}/labels.txt",
         metrics=f"{RUN}/metrics.json",
     output:
-        f"{RUN}/model/MODEL_CARD.md",
-        f"{RUN}/model/model.onnx",
+        f"{EXPORTED}/MODEL_CARD.md",
+        f"{EXPORTED}/model.onnx",
     log:
         f"{RUN_LOGS}/export.log",
     benchmark:
@@ -314,7 +339,7 @@ rule export:
         faces=config["train_on"],
         precision=config["export_precision"],
     shell:
-        "python -m pipeline --log {log} export {input.deploy} {input.weights} {params.model}"
+        "python -m pipeline --log {log} export {input.deploy} {input.weights} {params.model:q}"
         " --databases {params.databases} --mean {input.mean} --metrics {input.metrics} --run {params.run}/run.json"
         " --faces {params.faces} --precision {params.precision}"
 
