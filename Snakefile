@@ -49,6 +49,7 @@ VOTES = ["votes.csv"] if config["ferplus"] else []
 DATABASE_FILES = [f"{DATABASES}/{part}_lmdb/data.mdb" for part in ("train", "val", "test")]
 NET = f"prototxt/{config['net']}"
 RUN = f"results/{config['run'] or dataset.name}"
+START = f"{RUN}/start.caffemodel" if config["weights"] else []
 # PublicTest may choose the weights; merged leaves no set that may, so its last ones are measured.
 CHOSEN = f"{RUN}/{'best' if config['protocol'] == 'kaggle' else 'final'}.caffemodel"
 DATA_LOGS = f"logs/data/{dataset.name}"
@@ -223,10 +224,12 @@ rule render:
         labels=f"{DATABASES}/labels.txt",
         mean=f"{DATABASES}/mean.binaryproto",
         databases=DATABASE_FILES,
+        weights=config["weights"] or [],
     output:
         train_val=f"{RUN}/train_val.prototxt",
         deploy=f"{RUN}/deploy.prototxt",
         solver=f"{RUN}/solver.prototxt",
+        start=START,
     log:
         f"{RUN_LOGS}/render.log",
     benchmark:
@@ -241,6 +244,7 @@ rule render:
             config,
             *["epochs", "batch_size", "steps", "snapshot", "seed", "base_lr", "gamma", "momentum"],
             *["weight_decay", "display", "test_interval", "crop_size", "mirror"],
+            *["weights", "freeze"],
         ),
     shell:
         "python -m pipeline --log {log} render {params.net} {params.databases} {params.run} {params.options:q}"
@@ -251,6 +255,7 @@ rule solve:
     input:
         solver=f"{RUN}/solver.prototxt",
         train_val=f"{RUN}/train_val.prototxt",
+        start=START,
         mean=f"{DATABASES}/mean.binaryproto",
         databases=DATABASE_FILES,
     output:

@@ -5,15 +5,16 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline import manifest
+from pipeline import fine_tuning, manifest
 from pipeline.caffe.caffe_pb2 import TEST, TRAIN, LayerParameter, NetParameter, Phase
 from pipeline.caffe.database import DatabaseReader, datum_to_array
-from pipeline.caffe.proto import PrototxtError, read_net, read_solver, write_prototxt
+from pipeline.caffe.proto import PrototxtError, read_net, read_solver, write_binary, write_prototxt
 from pipeline.caffe.transformer import Transformer
 from pipeline.console import log
 from pipeline.errors import InputError
 
 MAX_TEST_BATCH = 500
+START = "start.caffemodel"
 
 # What a run may say instead of the net's own prototxts: fields of SolverParameter and of TransformationParameter.
 SOLVER_FIELDS = {
@@ -34,25 +35,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name, kind in SOLVER_FIELDS.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=kind, help="instead of the solver.prototxt's")
     parser.add_argument("--crop-size", type=int, help="instead of the train_val.prototxt's")
+    parser.add_argument("--weights", type=Path, metavar="FILE",
+                        help=".caffemodel to start from; the layer of the classes is made anew for another number")
+    parser.add_argument("--freeze", nargs="*", default=(), metavar="LAYER", help="keep layers as --weights has them")
     parser.add_argument("--mirror", action=argparse.BooleanOptionalAction, help="instead of the train_val.prototxt's")
 
 
 def run(args: argparse.Namespace) -> None:
-    options = ("epochs", "batch_size", "steps", "snapshot", "seed", "crop_size", "mirror")
+    options = ("epochs", "batch_size", "steps", "snapshot", "seed", "crop_size", "mirror", "weights", "freeze")
     overrides = {name: value for name in SOLVER_FIELDS if (value := getattr(args, name)) is not None}
     render(args.net, args.databases, args.output, **{name: getattr(args, name) for name in options}, **overrides)
 
 
 def render(
     net: Path, databases: Path, output: Path, *, epochs: int, batch_size: int, steps: Sequence[float], snapshot: int,
-    seed: int, crop_size: int | None = None, mirror: bool | None = None, **solver_fields: float,
+    seed: int, crop_size: int | None = None, mirror: bool | None = None, weights: Path | None = None,
+    freeze: Sequence[str] = (), **solver_fields: float,
 ) -> None:
     """Write train_val.prototxt, deploy.prototxt and solver.prototxt of a run to `output`.
 
     max_iter = ceil(epochs * N / batch_size) for N training images; the i-th stepvalue is round(steps[i] * max_iter).
     The test batch is the largest divisor of the held-out set's size up to 500, since Caffe's test cursor wraps: only
     when test_iter * batch equals the set's size is every image counted once. Paths are written as they are given, so
-    give them relative to the repository's root. Raises PrototxtError or another InputError naming the file at fault.
+    give them relative to the repository's root. What is taken of `weights` is written to start.caffemodel, which the
+    solver names; fine_tuning tells what that and `freeze` do. Raises PrototxtError or another InputError naming the
+    file at fault.
     """
     train_val, deploy = read_net(net / "train_val.prototxt"), read_net(net / "deploy.prototxt")
     solver = read_solver(net / "solver.prototxt")
@@ -93,6 +100,16 @@ def render(
     for field, value in solver_fields.items():
         setattr(solver, field, value)
 
+    start = None
+    if weights:
+        start = fine_tuning.starting_weights(weights, deploy, _classifier(deploy, net / "deploy.prototxt").name)
+        fine_tuning.freeze(train_val, freeze, start)
+        solver.weights[:] = [(output / START).as_posix()]
+    elif freeze:
+        raise InputError(f"freeze: {', '.join(freeze)}: nothing to keep without weights to start from; set weights")
+
+    if start:
+        write_binary(output / START, start)
     write_prototxt(output / "train_val.prototxt", train_val)
     write_prototxt(output / "deploy.prototxt", deploy)
     write_prototxt(output / "solver.prototxt", solver)
