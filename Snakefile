@@ -4,8 +4,11 @@ snakemake -j4 train                        the whole way, on data/raw/fer2013.cs
 snakemake predict --config input=X         read expressions: X is cam, an image, a folder, a video, a stream
 """
 
+import os
+
 from snakemake.utils import min_version
 
+from pipeline.environment import read_environment
 from pipeline.workflow import (
     check_settings,
     command_options,
@@ -17,17 +20,25 @@ from pipeline.workflow import (
 
 min_version("9.0")
 
+# Of every file of settings the environment has the last word, and of that the command line: it is all of config here.
+said = read_environment(os.environ) | config
+shell.prefix('unset "${{!EXPRESSIONS_@}}"; ')  # the stages are told by options
+
 
 configfile: "config/config.yaml"
 
 
-dataset = find_dataset(config["csv"])
+config.update(said)
+read_words(config)
+dataset = find_dataset(config)
 if dataset.is_sample:
 
     configfile: "config/sample.yaml"
 
+    config.update(said)
+    read_words(config)
 
-read_words(config)
+
 check_settings(config)
 
 IMAGES = f"data/{dataset.name}/images"
@@ -40,6 +51,7 @@ DATABASE_FILES = [f"{DATABASES}/{part}_lmdb/data.mdb" for part in ("train", "val
 NET = f"prototxt/{config['net']}"
 RUN = f"results/{config['run'] or dataset.name}"
 AVERAGED = f"{RUN}/averaged.caffemodel" if config["average"] else []
+START = f"{RUN}/start.caffemodel" if config["weights"] else []
 # PublicTest may choose the weights; merged leaves no set that may, so its last ones are measured.
 CHOSEN = AVERAGED or f"{RUN}/{'best' if config['protocol'] == 'kaggle' else 'final'}.caffemodel"
 TARGETS = [
@@ -49,11 +61,16 @@ TARGETS = [
 ]
 DATA_LOGS = f"logs/data/{dataset.name}"
 RUN_LOGS = f"logs/{RUN}"
+EXPORTED = config["export_path"] or f"{RUN}/model"
 MODEL = config["model"]
 READINGS = config["output"]
 
 
 report: "report/workflow.rst"
+
+
+onstart:
+    print(dataset.description)
 
 
 localrules:
@@ -70,7 +87,7 @@ rule train:
         accuracy=f"{RUN}/accuracy.png",
         confusion=f"{RUN}/confusion.png",
         metrics=f"{RUN}/metrics.json",
-        model=f"{RUN}/model/MODEL_CARD.md",
+        model=f"{EXPORTED}/MODEL_CARD.md",
     log:
         f"{RUN_LOGS}/closing_words.log",
     run:
@@ -102,7 +119,7 @@ rule sample:
 rule extract:
     """Turn the CSV into images and count them."""
     input:
-        source=str(dataset.source),
+        source=ancient(str(dataset.source)) if dataset.source.is_dir() else str(dataset.source),
         ferplus=config["ferplus"] or [],
     output:
         manifest=f"{IMAGES}/manifest.csv",
@@ -118,7 +135,11 @@ rule extract:
     threads: config["threads"]
     params:
         images=subpath(output.manifest, parent=True),
-        options=command_options(config, "ferplus", "ferplus_policy", "labels", "seed"),
+        options=command_options(
+            config,
+            *["ferplus", "ferplus_policy", "labels", "class_names", "classes", "held_out", "groups", "seed"],
+        ),
+        fingerprint=dataset.fingerprint(),
     shell:
         "python -m pipeline --log {log} extract {input.source:q} {params.images} {params.options:q}"
 
@@ -149,9 +170,14 @@ rule align:
     threads: config["threads"]
     params:
         aligned=subpath(output.manifest, parent=True),
+        detector=command_options(
+            {"detector": config["align_detector"], "detector_model": config["align_detector_model"]},
+            *["detector", "detector_model"],
+        ),
         options=command_options(config, "missing"),
     shell:
-        "python -m pipeline --log {log} align {input.manifest} {params.aligned} {params.options:q} --threads {threads}"
+        "python -m pipeline --log {log} align {input.manifest} {params.aligned} {params.detector:q}"
+        " {params.options:q} --threads {threads}"
 
 
 rule combine:
@@ -286,6 +312,7 @@ rule render:
         mean=f"{DATABASES}/mean.binaryproto",
         databases=DATABASE_FILES,
         targets=TARGETS,
+        weights=config["weights"] or [],
     output:
         train_val=f"{RUN}/train_val.prototxt",
         deploy=f"{RUN}/deploy.prototxt",
@@ -296,6 +323,7 @@ rule render:
             caption="report/augmentation.rst",
             labels={"figure": "what the net sees while it trains"},
         ),
+        start=START,
     log:
         f"{RUN_LOGS}/render.log",
     benchmark:
@@ -320,6 +348,7 @@ rule render:
                 "mirror",
             ],
             *["augmentation", "label_smoothing", "class_weights", "auxiliary_weight"],
+            *["weights", "freeze"],
         ),
         targets=["--targets", f"{RUN}/targets"] if TARGETS else [],
     shell:
@@ -332,6 +361,7 @@ rule solve:
     input:
         solver=f"{RUN}/solver.prototxt",
         train_val=f"{RUN}/train_val.prototxt",
+        start=START,
         mean=f"{DATABASES}/mean.binaryproto",
         databases=DATABASE_FILES,
     output:
@@ -406,8 +436,8 @@ rule export:
         labels=f"{DATABASES}/labels.txt",
         metrics=f"{RUN}/metrics.json",
     output:
-        f"{RUN}/model/MODEL_CARD.md",
-        f"{RUN}/model/model.onnx",
+        f"{EXPORTED}/MODEL_CARD.md",
+        f"{EXPORTED}/model.onnx",
     log:
         f"{RUN_LOGS}/export.log",
     benchmark:
@@ -421,7 +451,7 @@ rule export:
         faces=config["train_on"],
         precision=config["export_precision"],
     shell:
-        "python -m pipeline --log {log} export {input.deploy} {input.weights} {params.model}"
+        "python -m pipeline --log {log} export {input.deploy} {input.weights} {params.model:q}"
         " --databases {params.databases} --mean {input.mean} --metrics {input.metrics} --run {params.run}/run.json"
         " --faces {params.faces} --precision {params.precision}"
 

@@ -2,10 +2,12 @@
 
 import argparse
 import importlib
+import os
 import sys
 from pathlib import Path
 
 from pipeline import __version__, console
+from pipeline.environment import add_defaults
 from pipeline.errors import InputError
 
 STAGES = {
@@ -41,6 +43,10 @@ def main() -> None:
             module = importlib.import_module(f"pipeline.{name}")
             stage_parser.description = module.__doc__
             module.add_arguments(stage_parser)
+            try:
+                add_defaults(stage_parser, getattr(module, "SETTINGS", ()), os.environ)
+            except InputError as error:
+                raise SystemExit(f"error: {error}") from None
             stage_parser.set_defaults(run=module.run)
     args = parser.parse_args(arguments)
     console.set_up(args.log)

@@ -8,6 +8,8 @@ from pipeline.calibration import UNCERTAIN
 from pipeline.faces.detector import DETECTORS
 from pipeline.predictor import MIN_FACE, MIN_MOVING_FACE, SHIPPED_MODEL, Predictor
 
+PREDICTOR_SETTINGS = ("model", "detector", "detector_model", "min_face", "uncertain")  # of config.yaml, that mean these
+
 
 def add_predictor_arguments(parser: argparse.ArgumentParser) -> None:
     """What there is to be said of a Predictor."""

@@ -6,12 +6,13 @@ import logging
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from pipeline.arguments import add_predictor_arguments, build_predictor
+from pipeline.arguments import PREDICTOR_SETTINGS, add_predictor_arguments, build_predictor
 from pipeline.console import log
 from pipeline.errors import InputError
 from pipeline.live.bot.credentials import SECRET_VARIABLE, TOKEN_VARIABLE, read_token, webhook_secret
 
 USERS = Path("data/bot/users.sqlite3")
+SETTINGS = (*PREDICTOR_SETTINGS, "threads")  # what the environment may give
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -7,6 +7,7 @@ Soft targets are float Datums of a second database, read in step with the images
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,44 @@ INFOGAIN = "infogain.binaryproto"
 SMALLEST_PROBABILITY = 1e-10  # added before the logarithm, so that a probability of 0 has one
 
 _ONLY_TRAIN = NetStateRule(phase=TRAIN)
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What a net learns. label_smoothing, class_weights: of its labels, as infogain_matrix and read_class_weights take
+    them. targets: the folder that the stage `targets` wrote, for soft targets and a second head. auxiliary_weight: of
+    the second head's loss.
+    """
+
+    label_smoothing: float = 0.0
+    class_weights: tuple[str, ...] = ()
+    targets: Path | None = None
+    auxiliary_weight: float = 0.4
+
+    def set_in(
+        self, message: NetParameter, labels: tuple[str, ...], database: Path, batch_size: int, infogain: Path
+    ) -> None:
+        """Change a train_val net accordingly. database: of the training images. infogain: the file for H, if it has one.
+
+        Raises InputError for weights that are none, a folder without targets, and weights beside targets.
+        """
+        weights = read_class_weights(self.class_weights, labels, database)
+        mixture, auxiliary = (self.targets and (self.targets / name).exists() and self.targets / name
+                              for name in (TARGETS, AUXILIARY))  # fmt: skip
+        if self.targets and not mixture and not auxiliary:
+            raise InputError(f"{self.targets}: neither {TARGETS} nor {AUXILIARY} inside; make them with the stage "
+                             "targets")
+        if mixture and weights:
+            raise InputError("class_weights: they weigh labels, and the net learns soft_targets; leave one of them out")
+        if mixture:
+            learn_targets(message, mixture, batch_size)
+        elif self.label_smoothing or weights:
+            learn_by_infogain(message, infogain_matrix(labels, self.label_smoothing, weights), infogain)
+        if auxiliary:
+            learn_auxiliary(message, auxiliary, batch_size, self.auxiliary_weight)
+
+
+LABELS_ALONE = Objective()
 
 
 def infogain_matrix(labels: tuple[str, ...], smoothing: float, weights: Mapping[str, float]) -> np.ndarray:

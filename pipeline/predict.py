@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from pipeline.arguments import add_predictor_arguments, build_predictor, positive
+from pipeline.arguments import PREDICTOR_SETTINGS, add_predictor_arguments, build_predictor, positive
 from pipeline.console import log, progress_bar
 from pipeline.errors import InputError
 from pipeline.live.frames import Frame, FrameSource, SourceError
@@ -31,6 +31,8 @@ BATCH_PIXELS = 1 << 21
 IDLE_SECONDS = 0.05  # between looks at the window's keys while a camera or stream gives no frame
 KEPT = Path("results/live")
 PARTS = tuple(part.name for part in fields(Parts) if part.type is bool and part.name != "blur")
+# What the environment may give.
+SETTINGS = (*PREDICTOR_SETTINGS, "no_face", "every", "threads", "window", "draw", "faces", "blur")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -6,28 +6,19 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from pipeline import manifest
+from pipeline import fine_tuning, manifest
 from pipeline.augmentation_sheet import draw_augmented
 from pipeline.caffe.augmentation import LIMITS, read_augmentation
 from pipeline.caffe.caffe_pb2 import TEST, TRAIN, LayerParameter, NetParameter, Phase, SolverParameter
 from pipeline.caffe.database import DatabaseReader, datum_to_array
-from pipeline.caffe.proto import PrototxtError, read_net, read_solver, write_prototxt
+from pipeline.caffe.proto import PrototxtError, read_net, read_solver, write_binary, write_prototxt
 from pipeline.caffe.transformer import Transformer
 from pipeline.console import log
 from pipeline.errors import InputError
-from pipeline.objective import (
-    AUXILIARY,
-    INFOGAIN,
-    TARGETS,
-    infogain_matrix,
-    last_inner_product,
-    learn_auxiliary,
-    learn_by_infogain,
-    learn_targets,
-    read_class_weights,
-)
+from pipeline.objective import INFOGAIN, LABELS_ALONE, Objective, last_inner_product
 
 MAX_TEST_BATCH = 500
+START = "start.caffemodel"
 
 # What a run may say instead of the net's own prototxts: fields of SolverParameter and of TransformationParameter.
 SOLVER_FIELDS = {
@@ -59,6 +50,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name, kind in SOLVER_FIELDS.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=kind, help="instead of the solver.prototxt's")
     parser.add_argument("--crop-size", type=int, help="instead of the train_val.prototxt's")
+    parser.add_argument("--weights", type=Path, metavar="FILE",
+                        help=".caffemodel to start from; the layer of the classes is made anew for another number")
+    parser.add_argument("--freeze", nargs="*", default=(), metavar="LAYER", help="keep layers as --weights has them")
     parser.add_argument("--mirror", action=argparse.BooleanOptionalAction, help="instead of the train_val.prototxt's")
     parser.add_argument("--augmentation", nargs="*", metavar="CHANGE=RANGE[:PROBABILITY]",
                         help=f"instead of the train_val.prototxt's; the changes are {', '.join(LIMITS)} and, without a "
@@ -73,17 +67,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    options = ("epochs", "batch_size", "steps", "seed", "crop_size", "mirror", "augmentation", "label_smoothing",
-               "class_weights", "targets", "auxiliary_weight")
+    options = ("epochs", "batch_size", "steps", "seed", "crop_size", "mirror", "augmentation", "weights", "freeze")
     overrides = {name: value for name in (*SOLVER_FIELDS, *DURATIONS) if (value := getattr(args, name)) is not None}
-    render(args.net, args.databases, args.output, **{name: getattr(args, name) for name in options}, **overrides)
+    objective = Objective(args.label_smoothing, tuple(args.class_weights), args.targets, args.auxiliary_weight)
+    render(args.net, args.databases, args.output, objective=objective,
+           **{name: getattr(args, name) for name in options}, **overrides)  # fmt: skip
 
 
 def render(
     net: Path, databases: Path, output: Path, *, epochs: int, batch_size: int, steps: Sequence[float], seed: int,
     crop_size: int | None = None, mirror: bool | None = None, augmentation: Sequence[str] | None = None,
-    label_smoothing: float = 0.0, class_weights: Sequence[str] = (), targets: Path | None = None,
-    auxiliary_weight: float = 0.4, **overrides: float | str,
+    objective: Objective = LABELS_ALONE, weights: Path | None = None, freeze: Sequence[str] = (),
+    **overrides: float | str,
 ) -> None:
     """Write train_val.prototxt, deploy.prototxt and solver.prototxt of a run to `output`, with augmentation.png.
 
@@ -92,7 +87,9 @@ def render(
     tested, which Caffe does not do otherwise. The i-th stepvalue is round(steps[i] * max_iter).
     The test batch is the largest divisor of the held-out set's size up to 500, since Caffe's test cursor wraps: only
     when test_iter * batch equals the set's size is every image counted once. Paths are written as they are given, so
-    give them relative to the repository's root. Raises PrototxtError or another InputError naming the file at fault.
+    give them relative to the repository's root. What is taken of `weights` is written to start.caffemodel, which the
+    solver names; fine_tuning tells what that and `freeze` do. Raises PrototxtError or another InputError naming the
+    file at fault.
     """
     train_val, deploy = read_net(net / "train_val.prototxt"), read_net(net / "deploy.prototxt")
     solver = read_solver(net / "solver.prototxt")
@@ -105,46 +102,42 @@ def render(
         raise InputError(f"steps {list(steps)}: ascending shares of the iterations between 0 and 1 were expected")
 
     test_batch = largest_divisor(test_size, MAX_TEST_BATCH)
-    image_shape = _image_shape(train_database)
-    training = _data_layer(train_val, TRAIN, net)
-    for phase, database, batch in ((TRAIN, train_database, batch_size), (TEST, test_database, test_batch)):
-        layer = _data_layer(train_val, phase, net)
+    training, held_out = (_data_layer(train_val, phase, net) for phase in (TRAIN, TEST))
+    for layer, database, batch in ((training, train_database, batch_size), (held_out, test_database, test_batch)):
         layer.data_param.source = database.as_posix()
         layer.data_param.batch_size = batch
-        transform = layer.transform_param
-        transform.mean_file = (databases / "mean.binaryproto").as_posix()
+        layer.transform_param.mean_file = (databases / "mean.binaryproto").as_posix()
         if crop_size is not None:
-            transform.crop_size = crop_size
-        if mirror is not None and phase == TRAIN:
-            transform.mirror = mirror
-        if augmentation is not None and phase == TRAIN:
-            transform.augmentation_param.CopyFrom(read_augmentation(augmentation))
-        input_shape = Transformer(transform, phase).output_shape(*image_shape)
+            layer.transform_param.crop_size = crop_size
+    if mirror is not None:
+        training.transform_param.mirror = mirror
+    if augmentation is not None:
+        training.transform_param.augmentation_param.CopyFrom(read_augmentation(augmentation))
+    image_shape = _image_shape(train_database)
+    input_shape, _ = (Transformer(layer.transform_param, layer.include[0].phase).output_shape(*image_shape)
+                      for layer in (held_out, training))  # fmt: skip
 
     _only_input(deploy, net).input_param.shape[0].dim[:] = [1, *input_shape]
     for message, name in ((train_val, "train_val.prototxt"), (deploy, "deploy.prototxt")):
         _classifier(message, net / name).inner_product_param.num_output = len(labels)
 
-    weights = read_class_weights(class_weights, labels, train_database)
-    if targets is not None:
-        _learn_soft_targets(train_val, targets, batch_size, auxiliary_weight, weights)
-    if (label_smoothing or weights) and not (targets and (targets / TARGETS).exists()):
-        learn_by_infogain(train_val, infogain_matrix(labels, label_smoothing, weights), output / INFOGAIN)
+    objective.set_in(train_val, labels, train_database, batch_size, output / INFOGAIN)
 
     solver.net = (output / "train_val.prototxt").as_posix()
-    solver.max_iter = math.ceil(epochs * train_size / batch_size)
-    for field in SOLVER_FIELDS.keys() & overrides:
-        setattr(solver, field, overrides[field])
-    _set_durations(solver, {name: str(overrides[name]) for name in DURATIONS if name in overrides},
-                   train_size / batch_size)
-    _check_policy(solver, net)
-    solver.ClearField("stepvalue")
-    if solver.lr_policy == "multistep":
-        solver.stepvalue[:] = [round(step * solver.max_iter) for step in steps]
-    solver.test_iter[:] = [test_size // test_batch]
     solver.snapshot_prefix = (output / "snapshots" / net.name).as_posix()
     solver.random_seed = seed
+    solver.test_iter[:] = [test_size // test_batch]
+    _set_schedule(solver, net, overrides, epochs=epochs, steps=steps, epoch=train_size / batch_size)
+    start = None
+    if weights:
+        start = fine_tuning.starting_weights(weights, deploy, _classifier(deploy, net / "deploy.prototxt").name)
+        fine_tuning.freeze(train_val, freeze, start)
+        solver.weights[:] = [(output / START).as_posix()]
+    elif freeze:
+        raise InputError(f"freeze: {', '.join(freeze)}: nothing to keep without weights to start from; set weights")
 
+    if start:
+        write_binary(output / START, start)
     write_prototxt(output / "train_val.prototxt", train_val)
     write_prototxt(output / "deploy.prototxt", deploy)
     write_prototxt(output / "solver.prototxt", solver)
@@ -157,19 +150,19 @@ def render(
     log.info("test: all %d images of %s, %d iterations of %d", test_size, test_database, *solver.test_iter, test_batch)
 
 
-def _learn_soft_targets(
-    train_val: NetParameter, targets: Path, batch_size: int, auxiliary_weight: float, weights: Mapping[str, float]
+def _set_schedule(
+    solver: SolverParameter, net: Path, overrides: Mapping[str, float | str], *, epochs: int, steps: Sequence[float],
+    epoch: float,
 ) -> None:
-    """Have the net learn what databases the stage `targets` wrote. Raises InputError where it wrote none."""
-    mixture, auxiliary = targets / TARGETS, targets / AUXILIARY
-    if not mixture.exists() and not auxiliary.exists():
-        raise InputError(f"{targets}: neither {TARGETS} nor {AUXILIARY} inside; make them with the stage targets")
-    if mixture.exists():
-        if weights:
-            raise InputError("class_weights: they weigh labels, and the net learns soft_targets; leave one of them out")
-        learn_targets(train_val, mixture, batch_size)
-    if auxiliary.exists():
-        learn_auxiliary(train_val, auxiliary, batch_size, auxiliary_weight)
+    """Set how long is trained, at which rates, and what happens when; an epoch has `epoch` iterations."""
+    solver.max_iter = math.ceil(epochs * epoch)
+    for field in SOLVER_FIELDS.keys() & overrides:
+        setattr(solver, field, overrides[field])
+    _set_durations(solver, {name: str(overrides[name]) for name in DURATIONS if name in overrides}, epoch)
+    _check_policy(solver, net)
+    solver.ClearField("stepvalue")
+    if solver.lr_policy == "multistep":
+        solver.stepvalue[:] = [round(step * solver.max_iter) for step in steps]
 
 
 def _set_durations(solver: SolverParameter, durations: Mapping[str, str], epoch: float) -> None:

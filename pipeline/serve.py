@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline import model_folder
-from pipeline.arguments import add_predictor_arguments, build_predictor, positive
+from pipeline.arguments import PREDICTOR_SETTINGS, add_predictor_arguments, build_predictor, positive
 from pipeline.errors import InputError
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 TOKEN = "SERVE_TOKEN"  # environment variable
 MIN_TOKEN = 16  # characters
+SETTINGS = PREDICTOR_SETTINGS  # what the environment may give
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

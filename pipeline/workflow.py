@@ -1,6 +1,8 @@
 """What the Snakefile needs to know besides its rules: which data set it runs on, and how settings become options."""
 
+import hashlib
 import json
+import os
 import re
 import time
 from collections.abc import Mapping
@@ -18,9 +20,22 @@ from pipeline.live.sources import is_live
 SCHEMA = Path("config/schema.yaml")
 YAML_WORDS = {"true": True, "false": False, "null": None}
 RAW = Path("data/raw")
-RAW_NAMES = ("fer2013.csv", "fer2013.csv.xz", "fer2013.csv.gz", "fer2013.csv.zip", "fer2013.zip", "icml_face_data.csv",
-             "icml_face_data.csv.xz", "icml_face_data.csv.gz", "icml_face_data.csv.zip", "train")  # fmt: skip
+# The files that hold FER2013 as Kaggle publishes it, the likeliest first, in small letters.
+RAW_NAMES = (
+    *(f"{name}{suffix}" for name in ("fer2013", "icml_face_data")
+      for suffix in (".csv", ".csv.xz", ".csv.gz", ".csv.zip", ".zip", ".tar.gz")),
+    "challenges-in-representation-learning-facial-expression-recognition-challenge.zip",
+    "archive.zip",
+)  # fmt: skip
+# What may lie beside them: of Kaggle's archives, and of FER+.
+RAW_COMPANIONS = ("readme", "readme.md", "readme.txt", "fer2013.bib", "fer2013new.csv", "example_submission.csv")
+# What settings leave the data as the source has it. Others put a mark of theirs into the name of the data's folder.
+PLAIN_DATA = {
+    "ferplus": None, "classes": None, "class_names": None, "held_out": 0.1, "groups": "auto", "missing": "keep",
+    "align_detector": "mtcnn", "align_detector_model": None,
+}  # fmt: skip
 SAMPLE = "sample"
+SAMPLE_CSV = Path("data/sample/sample.csv")
 SAMPLE_REMARK = """\
 This was the drawn SAMPLE: its figures say nothing about real faces. To train on FER2013 put fer2013.csv (or .xz, .gz,
 .zip) into data/raw, or add --config csv=PATH, and run the same command again."""
@@ -35,29 +50,85 @@ class Dataset:
 
     @property
     def is_sample(self) -> bool:
-        return self.name == SAMPLE
+        return self.source == SAMPLE_CSV
+
+    @property
+    def description(self) -> str:
+        """What a run says first."""
+        return f"data set {self.name}: {'the drawn sample' if self.is_sample else self.source}"
+
+    def fingerprint(self) -> str | None:
+        """Of a folder, what changes with its files: their names, sizes and times. Snakemake compares files itself."""
+        if not self.source.is_dir():
+            return None
+        digest = hashlib.sha256()
+        for folder, folders, files in os.walk(self.source):
+            folders.sort()
+            for file in sorted(files):
+                path = Path(folder, file)
+                status = path.stat()
+                line = f"{path.relative_to(self.source)}\0{status.st_size}\0{status.st_mtime_ns}\n"
+                digest.update(line.encode("utf-8", "surrogateescape"))
+        return digest.hexdigest()
 
 
-def find_dataset(csv: str | None) -> Dataset:
+def find_dataset(config: Mapping[str, Any]) -> Dataset:
     """The data set that the setting `csv` asks for: a path, "sample", or None for what is in data/raw, else the sample.
 
-    Raises InputError when there is nothing at the path.
+    Its name is the file's or folder's, and a mark of the settings that make other data of it, and of its folder where
+    that is not data/raw. Raises InputError when there is nothing at the path, or nothing known in a data/raw that is
+    not empty.
     """
-    sample = Dataset(SAMPLE, Path("data/sample/sample.csv"))
-    if csv in (SAMPLE, str(sample.source)):
-        return sample
-    if csv is None:
-        found = next((RAW / name for name in RAW_NAMES if (RAW / name).exists()), None)
-        if found is None:
-            return sample
-        csv = str(found.parent if found.is_dir() else found)
-    path = Path(str(csv)).expanduser()  # check_settings has its say on other types afterwards
+    csv = config["csv"]
+    path = Path(str(csv)).expanduser() if csv is not None else _in_raw(RAW) or SAMPLE_CSV
+    made = {name: config[name] for name, plain in PLAIN_DATA.items() if config[name] != plain}
+    if config["ferplus"]:
+        made |= {name: config[name] for name in ("ferplus_policy", "labels")}
+    if csv == SAMPLE or path == SAMPLE_CSV:
+        return Dataset(_marked(SAMPLE, made), SAMPLE_CSV)
     if not path.exists():
         raise InputError(f"csv: {path}: no such file or folder; give fer2013.csv, a folder of class folders or sample")
-    name = "folders" if path == RAW else re.sub(r"[^\w-]+", "_", path.name.split(".")[0])
-    if name == SAMPLE:
-        raise InputError(f"csv: {path}: the name {SAMPLE} is the drawn sample's; rename the file")
-    return Dataset(name, path)
+    name = "folders" if path == RAW else re.sub(r"[^\w-]+", "_", path.resolve().name.split(".")[0]) or "folders"
+    if path.resolve().parent != RAW.resolve() and path != RAW:
+        made["csv"] = str(path.resolve())
+    elif path != RAW and path.is_file() and path.name.lower() not in RAW_NAMES:
+        made["csv"] = path.name
+    return Dataset(_marked(name, made), path)
+
+
+def _marked(name: str, made: dict[str, Any]) -> str:
+    """A name with what tells data made by these settings from others: words for the reader, and a hash of it all."""
+    if not made:
+        return name
+    words = []
+    if "ferplus" in made:
+        words.append(f"ferplus_{made['ferplus_policy']}" if made["labels"] == "ferplus" else "votes")
+    if isinstance(made.get("classes"), list):
+        words.append(f"{len(made['classes'])}_classes")
+    text = json.dumps(made, sort_keys=True, default=str)
+    return "-".join([name, *words, hashlib.sha256(text.encode()).hexdigest()[:8]])
+
+
+def _in_raw(folder: Path, depth: int = 1) -> Path | None:
+    """The data set in data/raw or, an archive being unpacked there, in a folder of it; None where there is nothing.
+
+    Raises InputError naming what lies there and is not known.
+    """
+    entries = {path.name.lower(): path for path in sorted(folder.iterdir()) if not path.name.startswith(".")
+               } if folder.is_dir() else {}  # fmt: skip
+    for name in RAW_NAMES:
+        if name in entries and entries[name].is_file():
+            return entries[name]
+    if "train" in entries and entries["train"].is_dir():
+        return folder
+    found = [path for entry in entries.values() if depth and entry.is_dir() and (path := _in_raw(entry, depth - 1))]
+    if len(found) > 1:
+        raise InputError(f"{folder}: two data sets, {found[0]} and {found[1]}; say which by csv={found[0]}")
+    unknown = [path for name, path in entries.items() if name not in RAW_COMPANIONS]
+    if unknown and not found and folder == RAW:
+        raise InputError(f"{unknown[0]}: not one of the names that FER2013 goes by; if it is the data set say "
+                         f"csv={unknown[0]}, else csv=sample, or move it out of {RAW} (data/README.md has the names)")
+    return found[0] if found else None
 
 
 def read_words(config: dict[str, Any]) -> None:
@@ -65,6 +136,8 @@ def read_words(config: dict[str, Any]) -> None:
     for name, value in config.items():
         if isinstance(value, str):
             config[name] = YAML_WORDS.get(value, value)
+        elif isinstance(value, dict):  # names of folders, which may be numbers
+            config[name] = {str(old): str(new) for old, new in value.items()}
 
 
 def check_settings(config: Mapping[str, Any]) -> None:
@@ -77,13 +150,16 @@ def check_settings(config: Mapping[str, Any]) -> None:
 
 def command_options(config: Mapping[str, Any], *names: str) -> list[str]:
     """The settings `names` as a command's options: base_lr: 0.01 as --base-lr 0.01, true as --mirror, false as
-    --no-mirror, a list as --steps 0.6 0.85; null is left out, so that the command's own default holds.
+    --no-mirror, a list as --steps 0.6 0.85, a table as --class-names 1=fear 2=sad; null is left out, so that the
+    command's own default holds.
     """
     options = []
     for name in names:
         value, flag = config[name], name.replace("_", "-")
         if isinstance(value, bool):
             options.append(f"--{flag}" if value else f"--no-{flag}")
+        elif isinstance(value, Mapping):
+            options += [f"--{flag}", *(f"{key}={each}" for key, each in value.items())]
         elif value is not None:
             options += [f"--{flag}", *map(str, value if isinstance(value, list) else [value])]
     return options

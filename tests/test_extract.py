@@ -123,6 +123,36 @@ def test_dropped_faces_take_their_votes_with_them(small_csv: Path, tmp_path: Pat
     assert [counts["neutral"] for counts in found.values()] == [row.row + 1 for row in rows]
 
 
+def test_takes_a_part_of_the_classes_under_new_names(small_csv: Path, tmp_path: Path) -> None:
+    names = {"happy": "Glad", "sad": "Sad & low"}
+    summary = extract(small_csv, tmp_path / "images", classes=["sad & low", "neutral", "glad"], class_names=names)
+    rows = manifest.read(tmp_path / "images/manifest.csv")
+    assert manifest.read_labels(tmp_path / "images/labels.txt") == ("Sad & low", "neutral", "Glad")
+    assert {row.row: row.label for row in rows} == {
+        row: {4: 0, 6: 1, 3: 2}[row % 7] for row in range(40) if row % 7 in (3, 4, 6)
+    }
+    assert summary["dropped"] == {"of other classes": 40 - len(rows)}
+
+
+def test_classes_are_taken_of_what_the_votes_say(small_csv: Path, tmp_path: Path) -> None:
+    usages = [row.usage for row in _rows(small_csv, tmp_path)]
+    votes = tmp_path / "fer2013new.csv"
+    ballots = ("0,10,0,0,0,0,0,0,0,0", "10,0,0,0,0,0,0,0,0,0", "0,0,0,0,0,0,0,10,0,0", "0,0,0,0,0,0,0,0,0,10")
+    lines = [f"{usage},{row}.png,{ballots[row % 4]}" for row, usage in enumerate(usages)]
+    votes.write_text("\n".join([",".join(ferplus.COLUMNS), *lines]))
+    summary = extract(small_csv, tmp_path / "images", votes, classes=["happy", "neutral"],
+                      class_names={"happiness": "happy"})  # fmt: skip
+    assert {row.row % 4: row.label for row in manifest.read(tmp_path / "images/manifest.csv")} == {0: 0, 1: 1}
+    assert summary["dropped"] == {"of other classes": 10, "NF": 10}
+
+
+def test_a_class_that_is_asked_for_and_has_no_image_is_an_error(tmp_path: Path) -> None:
+    write_csv(tmp_path / "fer2013.csv", noise(5))
+    with pytest.raises(InputError, match=r"class surprise has no image to train on; .*nothing was written"):
+        extract(tmp_path / "fer2013.csv", tmp_path / "images", classes=["angry", "surprise"])
+    assert not (tmp_path / "images").exists()
+
+
 def _rows(source: Path, folder: Path) -> list[manifest.ManifestRow]:
     extract(source, folder / "rows")
     return manifest.read(folder / "rows/manifest.csv")

@@ -17,6 +17,7 @@ from pipeline.caffe.caffe_pb2 import TEST, TRAIN
 from pipeline.caffe.database import DatabaseError, DatabaseWriter, datum_from_image, record_key
 from pipeline.caffe.proto import BinaryError, PrototxtError, read_net, read_solver
 from pipeline.errors import InputError
+from pipeline.objective import Objective
 from pipeline.render import MAX_TEST_BATCH, largest_divisor, render
 
 NET = Path("prototxt/face_emotion_net")
@@ -207,7 +208,7 @@ def test_augmentation_that_is_impossible_is_refused(
 
 
 def test_balanced_class_weights_come_from_the_training_set(databases: Path, tmp_path: Path) -> None:
-    render(NET, databases, tmp_path / "run", **RECIPE, class_weights=["balanced"])
+    render(NET, databases, tmp_path / "run", **RECIPE, objective=Objective(class_weights=("balanced",)))
     matrix = read_mean(tmp_path / "run/infogain.binaryproto")[0]
     counts = [15, 15, 14, 14, 14, 14, 14]  # 100 images, labels counting around
     np.testing.assert_allclose(np.diag(matrix), [100 / (7 * count) for count in counts], rtol=1e-6)
@@ -216,7 +217,7 @@ def test_balanced_class_weights_come_from_the_training_set(databases: Path, tmp_
 @pytest.mark.parametrize("word", ["happy", "happy=x", "=2", "happy=-1", "happy=inf"])
 def test_a_class_weight_that_is_none_is_refused(databases: Path, tmp_path: Path, word: str) -> None:
     with pytest.raises(InputError, match=f"class_weights: '{word}'"):
-        render(NET, databases, tmp_path / "run", **RECIPE, class_weights=[word])
+        render(NET, databases, tmp_path / "run", **RECIPE, objective=Objective(class_weights=(word,)))
 def test_settings_choose_the_policy_and_the_warm_up(databases: Path, tmp_path: Path) -> None:
     render(NET, databases, tmp_path / "run", **RECIPE, lr_policy="poly", power=1.0, warmup="2.5 epochs")
     solver = read_solver(tmp_path / "run/solver.prototxt")

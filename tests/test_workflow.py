@@ -1,5 +1,6 @@
 """The workflow's descriptions agree with one another, and unfit settings are refused in one line."""
 
+import os
 import re
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import yaml
 
 from pipeline.__main__ import STAGES
 from pipeline.errors import InputError
-from pipeline.workflow import check_settings, command_options, find_dataset, read_words, what_to_read
+from pipeline.workflow import Dataset, check_settings, command_options, find_dataset, read_words, what_to_read
 
 ROOT = Path(__file__).parents[1]
 SNAKEFILE = (ROOT / "Snakefile").read_text()
@@ -29,9 +30,9 @@ PREDICT = {"model", "input", "output", "detector", "detector_model", "min_face",
 UNDECLARED = {"results/sample/run.json", "results/sample/metrics.csv"}
 
 
-def snakemake(*arguments: str) -> subprocess.CompletedProcess[str]:
+def snakemake(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "snakemake", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=os.environ | variables)
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +71,8 @@ def test_rules_are_documented_and_logged(rule: str) -> None:
 
 def test_every_setting_is_described_and_used() -> None:
     assert list(CONFIG) == list(SCHEMA["properties"]) == SCHEMA["required"]
-    assert [name for name in CONFIG if f'"{name}"' not in SNAKEFILE and f"'{name}'" not in SNAKEFILE] == []
+    unused = {name for name in CONFIG if f'"{name}"' not in SNAKEFILE and f"'{name}'" not in SNAKEFILE}
+    assert unused == {"csv"}  # which find_dataset reads
 
 
 def test_the_settings_fit_their_schema(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,9 +82,10 @@ def test_the_settings_fit_their_schema(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_command_line_may_say_true_false_and_null_as_the_file_does() -> None:
-    config = CONFIG | {"blur": "true", "window": "false", "mirror": "null", "run": "truly"}
+    said = {"blur": "true", "window": "false", "mirror": "null", "run": "truly", "class_names": {1: 2}}
+    config = CONFIG | said
     read_words(config)
-    assert config == CONFIG | {"blur": True, "window": False, "mirror": None, "run": "truly"}
+    assert config == CONFIG | {"blur": True, "window": False, "mirror": None, "run": "truly", "class_names": {"1": "2"}}
 
 
 @pytest.mark.parametrize(
@@ -100,6 +103,9 @@ def test_a_command_line_may_say_true_false_and_null_as_the_file_does() -> None:
         ({"run": "a b"}, r"run: 'a b' does not match"),
         ({"run": ".."}, r"run: '..' does not match"),
         ({"device": "gpu"}, r"device: 'gpu' is not one of"),
+        ({"classes": ["happy"]}, r"classes: \['happy'\] is too short"),
+        ({"held_out": 0.5}, r"held_out: 0.5 is greater than or equal to the maximum of 0.5"),
+        ({"class_names": {"1": None}}, r"class_names: 1: None is not of type"),
         ({"seed": -1}, r"seed: -1 is less than the minimum of 0"),
     ],
 )
@@ -117,29 +123,130 @@ def test_snakemake_says_what_is_wrong_with_a_setting() -> None:
     assert "settings: Additional properties are not allowed ('batch' was unexpected)" in done.stdout + done.stderr
 
 
+def test_the_environment_stands_between_the_files_and_the_command_line() -> None:
+    done = snakemake("render", "--dry-run", "--forceall", "--config", "csv=sample", "seed=6",
+                     EXPRESSIONS_EPOCHS="3", EXPRESSIONS_SEED="5", EXPRESSIONS_DISPLAY="7")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"pipeline --log \S+ render .* --epochs 3 .* --seed 6 .*--display 7 ", done.stdout + done.stderr)
+
+
+def test_snakemake_names_a_variable_that_is_wrong() -> None:
+    done = snakemake("train", "--dry-run", EXPRESSIONS_EPOCH="3")
+    assert done.returncode != 0
+    assert "EXPRESSIONS_EPOCH: no such setting; did you mean EXPRESSIONS_EPOCHS" in done.stdout + done.stderr
+
+
 def test_settings_become_options() -> None:
+    assert command_options({"class_names": {"1": "a b"}}, "class_names") == ["--class-names", "1=a b"]
     config = {"base_lr": 0.01, "steps": [0.6, 0.85], "mirror": False, "crop_size": None, "seed": 1}
     options = command_options(config, *config)
     assert options == ["--base-lr", "0.01", "--steps", "0.6", "0.85", "--no-mirror", "--seed", "1"]
 
 
+def found(csv: str | None = None, **settings: Any) -> Dataset:
+    return find_dataset(CONFIG | {"csv": csv} | settings)
+
+
 def test_finds_the_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert find_dataset(None).is_sample
+    assert found().is_sample
     raw = tmp_path / "data/raw"
     (raw / "train").mkdir(parents=True)
-    assert (find_dataset(None).name, find_dataset(None).source) == ("folders", Path("data/raw"))
+    assert (found().name, found().source) == ("folders", Path("data/raw"))
     (raw / "fer2013.csv.xz").touch()
-    assert (find_dataset(None).name, find_dataset(None).source) == ("fer2013", Path("data/raw/fer2013.csv.xz"))
-    assert find_dataset("sample") == find_dataset("data/sample/sample.csv")
-    assert find_dataset("sample").is_sample
+    assert (found().name, found().source) == ("fer2013", Path("data/raw/fer2013.csv.xz"))
+    assert found("data/raw/fer2013.csv.xz") == found()
+    assert found("sample") == found("data/sample/sample.csv")
+    assert found("sample").is_sample
     (tmp_path / "my faces.csv.gz").touch()
-    assert find_dataset("my faces.csv.gz").name == "my_faces"  # names of folders go into shell commands
+    assert re.fullmatch(r"my_faces-\w{8}", found("my faces.csv.gz").name)  # names of folders go into shell commands
     with pytest.raises(InputError, match=r"csv: other\.csv: no such file"):
-        find_dataset("other.csv")
-    (tmp_path / "sample.csv").touch()
-    with pytest.raises(InputError, match="rename the file"):
-        find_dataset("sample.csv")
+        found("other.csv")
+
+
+@pytest.mark.parametrize(("files", "source"), [
+    (["FER2013.csv"], "FER2013.csv"),
+    (["fer2013new.csv", "README.md", "icml_face_data.csv.zip"], "icml_face_data.csv.zip"),
+    (["archive.zip"], "archive.zip"),
+    (["fer2013.tar.gz"], "fer2013.tar.gz"),
+    (["archive/train/happy/1.jpg", "archive/test/happy/1.jpg"], "archive"),
+    (["fer2013/fer2013.csv", "fer2013/README"], "fer2013/fer2013.csv"),
+    (["Train/happy/1.jpg", "Test/happy/1.jpg"], ""),
+    ([".gitkeep", "README.md"], None),
+])  # fmt: skip
+def test_knows_the_names_in_data_raw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: list[str],
+                                     source: str | None) -> None:
+    monkeypatch.chdir(tmp_path)
+    for file in files:
+        path = tmp_path / "data/raw" / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    assert found().source == (Path("data/sample/sample.csv") if source is None else Path("data/raw") / source)
+
+
+@pytest.mark.parametrize(("files", "message"), [
+    (["faces.csv"], r"data/raw/faces\.csv: not one of the names .* say csv=data/raw/faces\.csv"),
+    (["pictures/1.png"], "data/raw/pictures: not one of the names"),
+    (["a/fer2013.csv", "b/train/happy/1.png"], r"two data sets, data/raw/a/fer2013\.csv and data/raw/b"),
+])  # fmt: skip
+def test_what_it_does_not_know_in_data_raw_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: list[str],
+                                                 message: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    for file in files:
+        (tmp_path / "data/raw" / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "data/raw" / file).touch()
+    with pytest.raises(InputError, match=message):
+        found()
+    assert found("sample").is_sample
+
+
+def test_data_that_differs_has_folders_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("a", "b", "data/raw"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "fer2013.csv").touch()
+    names = [
+        found().name,
+        found("a/fer2013.csv").name,
+        found("b/fer2013.csv").name,
+        *(found(ferplus="votes.csv", ferplus_policy=policy).name for policy in ("majority", "plurality", "shares")),
+        found(ferplus="votes.csv", labels="fer2013").name,
+        found(classes=["happy", "sad"]).name,
+        found(classes=["sad", "happy"]).name,
+        found(class_names={"happy": "glad"}).name,
+        found(held_out=0.2).name,
+        found(groups="none").name,
+        found(missing="drop").name,
+        found(align_detector="haar").name,
+        found("sample").name,
+        found("sample", classes=["happy", "sad"]).name,
+    ]
+    assert len(set(names)) == len(names)
+    assert names[0] == "fer2013"
+    assert re.fullmatch(r"fer2013-ferplus_plurality-\w{8}", names[4])
+    assert re.fullmatch(r"sample-2_classes-\w{8}", names[-1])
+    assert found("a/../a/fer2013.csv").name == names[1]
+    assert found("sample", classes=["happy", "sad"]).is_sample
+    assert found(ferplus_policy="plurality").name == "fer2013"  # that nothing hangs on without votes
+
+
+def test_folders_that_change_are_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "faces/happy"
+    folder.mkdir(parents=True)
+    (folder / "1.png").write_bytes(b"1")
+    dataset = found("faces")
+    prints = [dataset.fingerprint()]
+    assert prints[0] == dataset.fingerprint()
+    (folder / "2.png").write_bytes(b"1")
+    prints.append(dataset.fingerprint())
+    (folder / "2.png").write_bytes(b"2")
+    os.utime(folder / "2.png", (1, 1))
+    prints.append(dataset.fingerprint())
+    (folder / "1.png").unlink()
+    prints.append(dataset.fingerprint())
+    assert len(set(prints)) == 4
+    assert "fingerprint=dataset.fingerprint()" in RULES["extract"]
 
 
 def test_predict_without_input_says_how() -> None:
@@ -188,7 +295,7 @@ def test_dvc_depends_on_what_is_there() -> None:
             ((path, names),) = file.items()
             assert set(names) <= set(yaml.safe_load((ROOT / path).read_text()))
     told = {name for stage in DVC["stages"].values() for file in stage["params"] for name in next(iter(file.values()))}
-    assert told == set(CONFIG) - {"csv", "run"} - PREDICT  # dvc.yaml's commands say these
+    assert told == set(CONFIG) - {"csv", "run", "export_path"} - PREDICT  # dvc.yaml's commands say these
 
 
 def test_conda_gives_the_versions_of_pip() -> None:

@@ -1,15 +1,19 @@
 """Reads FER2013's CSV as Kaggle has published it, plain or compressed, a few rows at a time.
 
 Columns emotion, pixels and Usage in any order, names and values with or without spaces around them
-(fer2013.csv and icml_face_data.csv); a byte-order mark and CRLF are accepted.
+(fer2013.csv and icml_face_data.csv); names in any case, commas, semicolons or tabs between fields, UTF-16, a byte-order
+mark and CRLF, as spreadsheets write them, are accepted.
 """
 
+import codecs
 import gzip
 import lzma
+import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import IO, Any
@@ -18,6 +22,7 @@ import numpy as np
 
 from pipeline.fer.images import Batch, LabelledImage, SourceError
 from pipeline.fer.labels import IMAGE_SHAPE, LABELS
+from pipeline.fer.spreadsheet import delimiter_of, is_utf16
 from pipeline.manifest import USAGES
 
 COLUMNS = ("emotion", "pixels", "Usage")
@@ -28,11 +33,21 @@ ROWS_PER_BATCH = 32  # the parser's arrays then stay in the processor's cache
 _LABEL_OF = {str(label).encode(): label for label in range(len(LABELS))}
 _USAGE_OF = {usage.encode(): usage for usage in USAGES}
 _OPEN: dict[str, Callable[..., Any]] = {".xz": lzma.open, ".gz": gzip.open}
-_TRUNCATED = (EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile)
+_TRUNCATED = (EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile,
+              tarfile.ReadError, UnicodeDecodeError)
+
+
+@dataclass(frozen=True)
+class Table:
+    """How a CSV's lines are split: where each of COLUMNS stands among how many, and what is between them."""
+
+    columns: dict[str, int]
+    count: int
+    delimiter: bytes
 
 
 class CsvSource:
-    """The images of a fer2013.csv, .csv.xz, .csv.gz or a .zip that holds one.
+    """The images of a fer2013.csv, .csv.xz, .csv.gz or a .zip or .tar.gz that holds one.
 
     Errors are SourceError naming the line that is wrong, or OSError.
     """
@@ -46,13 +61,15 @@ class CsvSource:
         """Read the file's lines; the batches parse them."""
         try:
             with _open(self.path) as file:
-                yield from self._batches(file)
+                utf16 = is_utf16(file.read(2))
+            with _open(self.path) as file:
+                yield from self._batches(codecs.EncodedFile(file, "utf-8", "utf-16") if utf16 else file)
         except _TRUNCATED as error:
             raise SourceError(f"{self.path}: {error or 'the archive ends too early'}; is the file truncated? fetch "
                               "it again") from None
 
-    def _batches(self, file: IO[bytes]) -> Iterator[Batch]:
-        columns = _columns(file.readline(MAX_LINE_BYTES), self.path)
+    def _batches(self, file: Any) -> Iterator[Batch]:
+        table = _table(file.readline(MAX_LINE_BYTES), self.path)
         row = 0
         lines: list[tuple[int, bytes]] = []  # line number and text
         for number, line in enumerate(iter(partial(file.readline, MAX_LINE_BYTES), b""), start=2):
@@ -60,11 +77,11 @@ class CsvSource:
                 continue
             lines.append((number, line))
             if len(lines) == ROWS_PER_BATCH:
-                yield partial(_parse, self.path, columns, row, lines)
+                yield partial(_parse, self.path, table, row, lines)
                 row += len(lines)
                 lines = []
         if lines:
-            yield partial(_parse, self.path, columns, row, lines)
+            yield partial(_parse, self.path, table, row, lines)
         elif row == 0:
             raise SourceError(f"{self.path}: no rows below the header, where images were expected; is the file "
                               "truncated?")
@@ -74,60 +91,71 @@ class CsvSource:
 def _open(path: Path) -> Iterator[IO[bytes]]:
     if path.suffix == ".zip":
         with zipfile.ZipFile(path) as archive:
-            name = _csv_inside(archive, path)
+            name = _csv_among(archive.namelist(), path)
             if archive.getinfo(name).flag_bits & 1:
                 raise SourceError(f"{path}: {name} inside is encrypted; unpack it and give the CSV")
             with archive.open(name) as file:
                 yield file
+    elif path.name.endswith(".tar.gz"):
+        with tarfile.open(path, "r:gz") as tar:
+            names = [member.name for member in tar if member.isfile()]
+            member = tar.extractfile(_csv_among(names, path))
+            assert member is not None  # what is a file can be read
+            yield member
     else:
         with _OPEN.get(path.suffix, open)(path, "rb") as file:
             yield file
 
 
-def _csv_inside(archive: zipfile.ZipFile, path: Path) -> str:
-    names = [name for name in archive.namelist() if name.endswith(".csv")]
+def _csv_among(inside: list[str], path: Path) -> str:
+    """The CSV in an archive, by the names of what is inside."""
+    names = [name for name in inside if name.lower().endswith(".csv")]
     # Kaggle's archive of the challenge holds the whole set and, beside it, its parts.
-    whole = [name for name in names if Path(name).name in ("fer2013.csv", "icml_face_data.csv")]
+    whole = [name for name in names if Path(name).name.lower() in ("fer2013.csv", "icml_face_data.csv")]
     for candidates in (whole, names):
         if len(candidates) == 1:
             return candidates[0]
+    if not names and any("/" in name for name in inside):
+        raise SourceError(f"{path}: folders and no CSV inside; unpack it and give the folder of the class folders")
     raise SourceError(f"{path}: {len(names)} CSV files inside, where one or fer2013.csv was expected; unpack it and "
                       "give the CSV")
 
 
-def _columns(header: bytes, path: Path) -> dict[str, int]:
+def _table(header: bytes, path: Path) -> Table:
     """Find the place of each of COLUMNS."""
     if not header:
         raise SourceError(f"{path}: the file is empty, where the columns {','.join(COLUMNS)} were expected; fetch it "
                           "again")
-    names = [name.decode("utf-8", "replace") for name in _fields(header.removeprefix(b"\xef\xbb\xbf"))]
+    header = header.removeprefix(codecs.BOM_UTF8)
+    delimiter = delimiter_of(header)
+    names = [name.decode("utf-8", "replace").lower() for name in _fields(header, delimiter)]
     columns = {}
     for column in COLUMNS:
-        if names.count(column) != 1:
-            fault = "is missing" if column not in names else "stands there more than once"
+        if names.count(column.lower()) != 1:
+            fault = "is missing" if column.lower() not in names else "stands there more than once"
             raise SourceError(f"{path}:1: column {column} {fault}, where {','.join(COLUMNS)} were expected; is this "
                               "fer2013.csv?")
-        columns[column] = names.index(column)
-    return {"count": len(names), **columns}
+        columns[column] = names.index(column.lower())
+    return Table(columns, len(names), delimiter)
 
 
-def _fields(line: bytes) -> list[bytes]:
-    """Split a line; neither labels, pixels nor Usages hold commas, so quotes only ever surround a whole field."""
-    return [field.strip(b' "\r\n') for field in line.split(b",")]
+def _fields(line: bytes, delimiter: bytes) -> list[bytes]:
+    """Split a line; neither labels, pixels nor Usages hold delimiters, so quotes only ever surround a whole field."""
+    return [field.strip(b' "\r\n') for field in line.split(delimiter)]
 
 
-def _parse(path: Path, columns: dict[str, int], first_row: int, lines: list[tuple[int, bytes]]
+def _parse(path: Path, table: Table, first_row: int, lines: list[tuple[int, bytes]]
            ) -> list[LabelledImage]:
     """Turn lines into images, all their pixels at once."""
     usages, labels, texts = [], [], []
     for number, line in lines:
-        fields = _fields(line)
-        if len(fields) != columns["count"]:
-            raise _fault(path, number, f"{len(fields)} fields where {columns['count']} were expected; is the file "
+        fields = _fields(line, table.delimiter)
+        if len(fields) != table.count:
+            raise _fault(path, number, f"{len(fields)} fields where {table.count} were expected; is the file "
                                        "truncated?")
-        label, text, usage = (fields[columns[column]] for column in COLUMNS)
+        label, text, usage = (fields[table.columns[column]] for column in COLUMNS)
         if label not in _LABEL_OF:
-            if label == b"emotion":
+            if label.lower() == b"emotion":
                 raise _fault(path, number, "a second header where an image was expected; were two files joined? "
                                            "remove the line")
             raise _fault(path, number, f"emotion {_shown(label)} where 0 to {len(LABELS) - 1} was expected; "

@@ -5,12 +5,12 @@ ICMI 2016; the file is fer2013new.csv, row by row the images of fer2013.csv.
 """
 
 import csv
-from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from pipeline.atomic import atomic_file
 from pipeline.fer.images import LabelledImage, SourceError
+from pipeline.fer.spreadsheet import delimiter_of, is_utf16
 
 LABELS = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt")
 LABEL_OF = {"angry": "anger", "happy": "happiness", "sad": "sadness"}  # FER2013's words, where they differ
@@ -63,27 +63,28 @@ POLICIES: dict[str, tuple[Callable[[dict[str, int]], str], Callable[[dict[str, i
 
 
 class Votes:
-    """The votes on each image, and what a policy makes of them.
-
-    dropped counts the images on which the policy names no expression, by what it says instead.
-    """
+    """The votes on each image, and what a policy makes of them."""
 
     def __init__(self, path: Path, policy: str = "majority") -> None:
         """Read the file. Raises SourceError naming the line that is wrong."""
         self.path = path
         self._usages: list[str] = []
         self._votes: list[dict[str, int]] = []
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            if tuple(reader.fieldnames or ()) != COLUMNS:
+        with open(path, "rb") as binary:
+            encoding = "utf-16" if is_utf16(binary.read(2)) else "utf-8-sig"
+        with open(path, encoding=encoding, errors="replace", newline="") as file:
+            header = file.readline()
+            delimiter = delimiter_of(header.encode()).decode()
+            names = [name.strip(' "\r\n').lower() for name in header.split(delimiter)]
+            if names != [name.lower() for name in COLUMNS]:
                 raise SourceError(f"{path}:1: columns {','.join(COLUMNS)} were expected; is this fer2013new.csv?")
+            reader = csv.DictReader(file, COLUMNS, delimiter=delimiter)
             for record in reader:
                 self._usages.append(record["Usage"])
-                self._votes.append(_votes(record, f"{path}:{reader.line_num}"))
+                self._votes.append(_votes(record, f"{path}:{reader.line_num + 1}"))
         training, held_out = POLICIES[policy]
         self._choices = [(training if usage == "Training" else held_out)(votes)
                          for usage, votes in zip(self._usages, self._votes, strict=True)]
-        self.dropped = Counter(choice for choice in self._choices if choice not in LABELS)
 
     def __len__(self) -> int:
         return len(self._votes)
@@ -98,19 +99,19 @@ class Votes:
             raise SourceError(f"{self.path}: no votes for row {image.row}, a {image.usage} image; votes and images "
                               "must be of the same rows in the same order")
 
-    def label(self, image: LabelledImage) -> int | None:
-        """Index into LABELS of what the policy sees in an image, None when that is no expression.
+    def label(self, image: LabelledImage) -> int | str:
+        """Index into LABELS of what the policy sees in an image, or what it says instead: no expression.
 
         Raises SourceError when the image has no votes.
         """
         self.check(image)
         choice = self._choices[image.row]
-        return LABELS.index(choice) if choice in LABELS else None
+        return LABELS.index(choice) if choice in LABELS else choice
 
 
-def _votes(record: dict[str, str], where: str) -> dict[str, int]:
+def _votes(record: Mapping[str, str | None], where: str) -> dict[str, int]:
     try:
-        votes = {choice: int(record[choice]) for choice in CHOICES}
+        votes = {choice: int(record[choice] or "") for choice in CHOICES}
         if min(votes.values()) < 0 or not any(votes.values()):
             raise ValueError
     except (TypeError, ValueError):

@@ -1,15 +1,20 @@
 """Reads class folders: SPLIT/CLASS/*.png|jpg as Kaggle publishes FER2013 too, or CLASS/*.png|jpg without splits."""
 
-from collections.abc import Iterator
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from pipeline.console import log
 from pipeline.fer.images import Batch, LabelledImage, SourceError
 from pipeline.fer.labels import LABELS
+from pipeline.fer.split import HoldOut, check_parts, group_names, hold_out
+from pipeline.manifest import USAGES
 from pipeline.pictures import decode
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -18,41 +23,101 @@ USAGE_OF_FOLDER = {
     "val": "PublicTest", "valid": "PublicTest", "validation": "PublicTest", "publictest": "PublicTest",
     "test": "PrivateTest", "privatetest": "PrivateTest",
 }  # fmt: skip
-SHARES = {"PublicTest": 0.1, "PrivateTest": 0.1}  # of each class, where the folders name no splits
+SIDECARS = ("thumbs.db", "desktop.ini")  # that file managers leave; names that begin with a dot are passed over, too
+SPLIT_NAMES = {"PublicTest": "validation", "PrivateTest": "test"}
 IMAGES_PER_BATCH = 32
 
 
-class FolderSource:
-    """The images of class folders, in the order of their paths; grey, 8 bits, without alpha, of any size.
+@dataclass(frozen=True)
+class ClassFolder:
+    """A folder of pictures of one class. usage: of its split; None where the folders name no splits."""
 
-    Folder names count without regard to case. Folders named as in USAGE_OF_FOLDER hold splits; where there are
-    none, each class is split by seed (0.8 Training, 0.1 PublicTest, 0.1 PrivateTest) with the permutation of
-    numpy's RandomState, which NEP 19 freezes. The classes are the folders: FER2013's in its own order, then others
-    in alphabetical order. Errors are SourceError naming the file, or OSError.
+    path: Path
+    usage: str | None
+
+    @property
+    def name(self) -> str:
+        """Of the class: without regard to case, and to how a file system writes accents."""
+        return unicodedata.normalize("NFC", self.path.name).lower()
+
+
+class ClassFolders:
+    """The class folders under a folder, and their classes: FER2013's in its own order, then others by name.
+
+    Folders named as in USAGE_OF_FOLDER hold splits. Raises SourceError where there are no class folders.
     """
 
-    def __init__(self, path: Path, seed: int) -> None:
+    def __init__(self, path: Path) -> None:
+        self.path = path
         folders = _folders(path)
         splits = [folder for folder in folders if folder.name.lower() in USAGE_OF_FOLDER]
         if splits and len(splits) < len(folders):
             other = next(folder for folder in folders if folder not in splits)
             raise SourceError(f"{other}: no split beside {splits[0].name}, where {', '.join(USAGE_OF_FOLDER)} were "
-                              "expected; rename or remove it")
-        class_folders = [folder for split in splits or [path] for folder in _folders(split)]
-        if not class_folders:
+                              "expected; rename it, or move it elsewhere")
+        self.folders = [
+            ClassFolder(folder, USAGE_OF_FOLDER[split.name.lower()] if splits else None)
+            for split in splits or [path] for folder in _folders(split)
+        ]  # fmt: skip
+        for folder in self.folders:
+            inner = _folders(folder.path)
+            if inner:
+                raise SourceError(f"{folder.path}: holds folders ({inner[0].name}) where pictures of one class were "
+                                  f"expected; if those are its classes or splits, give {folder.path}")
+        if not self.folders:
             raise SourceError(f"{path}: no class folders, where SPLIT/CLASS/*.png or CLASS/*.png was expected; give "
                               "the folder above them")
         order = {label: index for index, label in enumerate(LABELS)}
-        names = {folder.name.lower() for folder in class_folders}
+        names = {folder.name for folder in self.folders}
         self.labels = tuple(sorted(names, key=lambda name: (order.get(name, len(LABELS)), name)))
-        self.files = [
-            (usage, self.labels.index(folder.name.lower()), file)
-            for folder in class_folders
-            for usage, file in _split(folder, USAGE_OF_FOLDER.get(folder.parent.name.lower()) if splits else None, seed)
+
+
+class FolderSource:
+    """The images of class folders, in the order of their paths; grey, 8 bits, without alpha, of any size.
+
+    kept: indices of the classes that are used. Where no folder names a validation split, hold_out() takes it from the
+    training images; where none names any split, the test split as well. Errors are SourceError naming the file or the
+    class, or OSError.
+    """
+
+    def __init__(self, folders: ClassFolders, kept: Sequence[int], rule: HoldOut) -> None:
+        self.labels = folders.labels
+        self._path = folders.path
+        pictures = [
+            (folder.usage, index, file)
+            for folder in folders.folders
+            if (index := self.labels.index(folder.name)) in kept
+            for file in _pictures(folder.path)
         ]
-        if not self.files:
-            raise SourceError(f"{path}: no {' or '.join(SUFFIXES)} files in its class folders; give the folder above "
-                              "the classes")
+        training = [place for place, (usage, _, _) in enumerate(pictures) if usage in (None, "Training")]
+        numbers = Counter(pictures[place][1] for place in training)
+        for label in kept:
+            if not numbers[label]:
+                raise SourceError(f"{self._path}: class {self.labels[label]} has no {' or '.join(SUFFIXES)} file to "
+                                  "train on; add some, or leave the class out with classes")
+        parts = self._hold_out([pictures[place][1:] for place in training], {usage for usage, _, _ in pictures}, rule)
+        held_out = dict(zip(training, parts, strict=True))
+        self.files = [(held_out.get(place, usage or ""), label, file)
+                      for place, (usage, label, file) in enumerate(pictures)]
+
+    def _hold_out(self, training: list[tuple[int, Path]], given: set[str | None], rule: HoldOut) -> list[str]:
+        """The Usage of each training image, once the splits that are not given are taken from them."""
+        shares = dict.fromkeys(USAGES[1:] if given == {None} else set(USAGES[1:2]) - given, rule.share)
+        if not shares:
+            return ["Training"] * len(training)
+        labels = np.array([label for label, _ in training])
+        people = group_names([file for _, file in training], rule.groups)
+        parts = hold_out(labels, people, shares, rule.seed)
+        check_parts(self._path, labels, parts, self.labels, ("Training", *shares))
+        found = Counter(parts)
+        for usage in shares:
+            log.info("%s: no folder of a %s split, so %d of the %d training images are held out as %s: about %g of "
+                     "each class, seed %d", self._path, SPLIT_NAMES[usage], found[usage], len(training), usage,
+                     rule.share, rule.seed)  # fmt: skip
+        if any(people):
+            log.info("%s: the pictures of each of %d people, as the files' names tell them, are in one part",
+                     self._path, len(set(filter(None, people))))
+        return parts
 
     def batches(self) -> Iterator[Batch]:
         for first in range(0, len(self.files), IMAGES_PER_BATCH):
@@ -63,18 +128,13 @@ def _folders(path: Path) -> list[Path]:
     return sorted(folder for folder in path.iterdir() if folder.is_dir() and not folder.name.startswith("."))
 
 
-def _split(folder: Path, usage: str | None, seed: int) -> Iterator[tuple[str, Path]]:
-    files = sorted(file for file in folder.iterdir() if not file.name.startswith("."))
+def _pictures(folder: Path) -> list[Path]:
+    files = sorted(file for file in folder.iterdir()
+                   if not file.name.startswith(".") and file.name.lower() not in SIDECARS)
     for file in files:
         if file.suffix.lower() not in SUFFIXES:
-            raise SourceError(f"{file}: {' or '.join(SUFFIXES)} was expected; convert or remove it")
-    usages = [usage or "Training"] * len(files)
-    if usage is None:
-        shuffled = iter(np.random.RandomState(seed).permutation(len(files)))
-        for held_out, share in SHARES.items():
-            for index in islice(shuffled, round(share * len(files))):
-                usages[index] = held_out
-    yield from zip(usages, files, strict=True)
+            raise SourceError(f"{file}: {' or '.join(SUFFIXES)} was expected; convert it, or move it elsewhere")
+    return files
 
 
 def _read(first: int, files: list[tuple[str, int, Path]]) -> list[LabelledImage]:
@@ -85,6 +145,6 @@ def _pixels(file: Path) -> np.ndarray:
     data = file.read_bytes()
     pixels = decode(data, cv2.IMREAD_GRAYSCALE)
     if pixels is None:
-        raise SourceError(f"{file}: no readable image ({len(data)} bytes), where PNG or JPEG was expected; mend or "
-                          "remove it")
+        raise SourceError(f"{file}: no readable image ({len(data)} bytes), where PNG or JPEG was expected; mend it, or "
+                          "move it elsewhere")
     return pixels

@@ -20,6 +20,7 @@ from pipeline.extract import extract
 from pipeline.fer import ferplus
 from pipeline.lmdb import lmdb
 from pipeline.mean import mean
+from pipeline.objective import Objective
 from pipeline.render import render
 from pipeline.targets import targets
 
@@ -106,16 +107,16 @@ def test_real_caffe_learns_what_the_engine_learns(root: str, small_csv: Path, tm
     extract(small_csv, tmp_path / "images", votes_on(small_csv), labels="fer2013")
     lmdb(tmp_path / "images/manifest.csv", databases, "kaggle", seed=1)
     mean(databases / "train_lmdb", databases / "mean.binaryproto")
-    what = {"label_smoothing": 0.1, "class_weights": ["disgust=2", "happy=0.5"]}
+    objective = Objective(label_smoothing=0.1, class_weights=("disgust=2", "happy=0.5"))
     if learned.startswith("soft"):
         targets(databases, tmp_path / "targets", {"labels": 0.5, "votes": 0.5}, smoothing=0.1, auxiliary="votes")
-        what = {"targets": tmp_path / "targets"}
+        objective = Objective(targets=tmp_path / "targets")
     shutil.copytree(NET.parent / "small", net)
     without_dropout = read_net(net / "train_val.prototxt")
     without_dropout.layer.remove(next(layer for layer in without_dropout.layer if layer.type == "Dropout"))
     write_prototxt(net / "train_val.prototxt", without_dropout)
     render(net, databases, run, epochs=4, batch_size=4, steps=[], snapshot=12, seed=1, crop_size=48, mirror=False,
-           display=1, test_interval=24, base_lr=0.01, **what)  # fmt: skip
+           display=1, test_interval=24, base_lr=0.01, objective=objective)  # fmt: skip
     count = 12 * (1 + learned.startswith("soft"))  # of the twelve iterations after the snapshot
     losses = []
     for engine in ("torch", "caffe"):

@@ -2,6 +2,7 @@
 
 import gzip
 import lzma
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -45,11 +46,23 @@ def test_reads_spaced_headers_quotes_crlf_and_byte_order_mark(tmp_path: Path) ->
     assert image.pixels.shape == (48, 48)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be"])
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_reads_what_a_spreadsheet_saved(tmp_path: Path, encoding: str, delimiter: str) -> None:
+    rows = [["Emotion", "PIXELS", "usage"], *(["3", f'"{pixels_text(image)}"', "Training"] for image in noise(40))]
+    text = "\r\n".join(delimiter.join(row) for row in rows) + "\r\n"
+    mark = "\ufeff" if encoding == "utf-16-be" else ""  # which Python writes none for
+    images = read_text(tmp_path, (mark + text).encode(encoding))
+    np.testing.assert_array_equal([image.pixels for image in images], noise(40))
+    with pytest.raises(SourceError, match=r"faces\.csv:\d+: "):
+        read_text(tmp_path, (mark + text[:-40]).encode(encoding))
+
+
 def test_reads_a_last_line_without_its_end(tmp_path: Path) -> None:
     assert len(read_text(tmp_path, f"emotion,pixels,Usage\n0,{GREY},Training")) == 1
 
 
-@pytest.mark.parametrize("suffix", [".xz", ".gz", ".zip"])
+@pytest.mark.parametrize("suffix", [".xz", ".gz", ".zip", ".tar.gz"])
 def test_reads_archives_and_refuses_truncated_ones(tmp_path: Path, suffix: str) -> None:
     write_csv(tmp_path / "fer2013.csv", noise(3))
     data = (tmp_path / "fer2013.csv").read_bytes()
@@ -58,13 +71,17 @@ def test_reads_archives_and_refuses_truncated_ones(tmp_path: Path, suffix: str) 
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
             archive.writestr("fer2013/train.csv", "another table")
             archive.writestr("fer2013/fer2013.csv", data)
+    elif suffix == ".tar.gz":
+        with tarfile.open(path, "w:gz") as tar:
+            tar.add(tmp_path / "fer2013.csv", "fer2013/fer2013.csv")
     else:
         path.write_bytes({".xz": lzma, ".gz": gzip}[suffix].compress(data))
     np.testing.assert_array_equal([image.pixels for image in read(path)], noise(3))
     whole = path.read_bytes()
-    for size in (0, 10, len(whole) // 2, len(whole) - 4):
+    cut = 4 if suffix != ".tar.gz" else 4000  # a tar ends with zeros that nobody reads
+    for size in (0, 10, len(whole) // 2, len(whole) - cut):
         path.write_bytes(whole[:size])
-        with pytest.raises(SourceError, match=r"fer2013\.csv\.\w+: .*fetch it again"):
+        with pytest.raises(SourceError, match=r"fer2013\.csv\.[\w.]+: .*fetch it again"):
             read(path)
 
 
@@ -74,6 +91,13 @@ def test_refuses_a_zip_of_several_tables(tmp_path: Path) -> None:
         archive.writestr("test.csv", "")
     with pytest.raises(SourceError, match=r"faces\.zip: 2 CSV files inside, where one or fer2013\.csv was expected"):
         read(tmp_path / "faces.zip")
+
+
+def test_says_what_to_do_with_an_archive_of_class_folders(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "archive.zip", "w") as archive:
+        archive.writestr("train/happy/1.jpg", "")
+    with pytest.raises(SourceError, match=r"archive\.zip: folders and no CSV inside; unpack it and give the folder"):
+        read(tmp_path / "archive.zip")
 
 
 def replace(place: int, number: str) -> str:

@@ -57,20 +57,20 @@ def write(path: Path, *rows: str) -> Path:
     return path
 
 
-def test_labels_images_and_counts_the_dropped(tmp_path: Path) -> None:
+def test_labels_images_or_says_why_not(tmp_path: Path) -> None:
     path = write(tmp_path / "votes.csv", "Training,a.png,0,0,0,0,0,0,0,10,0,0", "Training,b.png,0,0,0,0,0,0,0,0,9,1",
                  "PublicTest,c.png,0,10,0,0,0,0,0,0,0,0", "PublicTest,,0,0,0,0,0,0,0,0,0,10")
     votes = Votes(path)
     images = [image(0), image(1), image(2, "PublicTest"), image(3, "PublicTest")]
-    assert [votes.label(each) for each in images] == [LABELS.index("contempt"), None, LABELS.index("happiness"), None]
-    assert votes.dropped == {"unknown": 1, "NF": 1}
+    labels = [votes.label(each) for each in images]
+    assert labels == [LABELS.index("contempt"), "unknown", LABELS.index("happiness"), "NF"]
     assert len(votes) == 4
 
 
 def test_shares_train_on_what_is_measured_by_the_majority_only(tmp_path: Path) -> None:
     path = write(tmp_path / "votes.csv", "Training,a.png,4,0,0,3,3,0,0,0,0,0", "PublicTest,b.png,4,0,0,3,3,0,0,0,0,0")
     votes = Votes(path, "shares")
-    assert [votes.label(image(0)), votes.label(image(1, "PublicTest"))] == [LABELS.index("neutral"), None]
+    assert [votes.label(image(0)), votes.label(image(1, "PublicTest"))] == [LABELS.index("neutral"), NO_MAJORITY]
     assert votes.of(1) == dict.fromkeys(CHOICES, 0) | {"neutral": 4, "sadness": 3, "anger": 3}
 
 
@@ -82,6 +82,17 @@ def test_a_sidecar_is_of_the_images_of_its_manifest(tmp_path: Path) -> None:
         with pytest.raises(SourceError, match=r"votes on other images than those in manifest\.csv"):
             read_sidecar(tmp_path / "votes.csv", images)
     assert read_sidecar(tmp_path / "none.csv", ["a.png"]) is None
+
+
+def test_reads_votes_that_a_spreadsheet_saved(tmp_path: Path) -> None:
+    rows = [COLUMNS, ("Training", "a.png", *"0300000610"), ("Training", "b.png", *"0000000x10")]
+    text = "\r\n".join(";".join(row) for row in rows).lower().replace("training", "Training")
+    for encoding in ("utf-16", "utf-8-sig"):
+        (tmp_path / "votes.csv").write_bytes("\r\n".join(text.split("\r\n")[:2]).encode(encoding))
+        assert Votes(tmp_path / "votes.csv").label(image(0)) == LABELS.index("contempt")
+        (tmp_path / "votes.csv").write_bytes(text.encode(encoding))
+        with pytest.raises(SourceError, match=r"votes\.csv:3: a number of votes"):
+            Votes(tmp_path / "votes.csv")
 
 
 def test_refuses_images_that_are_not_those_voted_on(tmp_path: Path) -> None:
