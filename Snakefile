@@ -346,6 +346,7 @@ rule predict:
             "detector_model",
             "min_face",
             "uncertain",
+            "class_prior",
             "no_face",
             "every",
             "faces",

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.calibration import UNCERTAIN
+from pipeline.class_prior import ClassPrior, ClassPriorError, parse
 from pipeline.faces.detector import DETECTORS
 from pipeline.predictor import MIN_FACE, MIN_MOVING_FACE, SHIPPED_MODEL, Predictor
 
@@ -20,6 +21,10 @@ def add_predictor_arguments(parser: argparse.ArgumentParser) -> None:
                         "where faces are followed)")  # fmt: skip
     parser.add_argument("--uncertain", type=probability, default=UNCERTAIN, metavar="PROBABILITY",
                         help=f"a face whose greatest one is below is uncertain (default {UNCERTAIN})")  # fmt: skip
+    parser.add_argument("--class-prior", type=prior, metavar="PRIOR",
+                        help="how common each label is where the faces come from: training (as in the model's "
+                        "training), uniform, a number between them (0 to 1), or shares, as neutral=0.7,happy=0.2, the "
+                        "other labels sharing the rest (default: the model's)")  # fmt: skip
 
 
 def build_predictor(args: argparse.Namespace, **options: Any) -> Predictor:
@@ -30,6 +35,7 @@ def build_predictor(args: argparse.Namespace, **options: Any) -> Predictor:
         detector_model=args.detector_model,
         min_face=args.min_face,
         uncertain=args.uncertain,
+        class_prior=args.class_prior,
         **options,
     )
 
@@ -48,3 +54,11 @@ def probability(text: str) -> float:
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"{text} where 0 to 1 was expected")
     return value
+
+
+def prior(text: str) -> ClassPrior:
+    """An argument that is a class prior."""
+    try:
+        return parse(text)
+    except ClassPriorError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None

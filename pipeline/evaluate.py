@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 BOOTSTRAP_DRAWS = 2000
 BOOTSTRAP_SEED = 1
+PRIOR_POWERS = (0.0, 0.25, 0.5, 1.0)  # of the table of class priors
+CHOICE_POWERS = np.arange(21) / 20  # that the default class prior is chosen from
 CAFFE_BATCH = 100
 
 
@@ -59,16 +61,26 @@ def evaluate(
     caffe: real Caffe, to run the images in instead of the project's engine.
 
     Returns what metrics.json holds: under `val` and `test` figures() of all images, and under `unseen` those of the
-    images whose source is not byte-equal to one in training; null where the database is empty. Under `temperature` the
-    one that calibrates the net on val_lmdb; null where that is empty, for nothing may be chosen on test_lmdb. Raises
-    InputError when both are, or when net, mean, labels, databases and manifest do not belong together.
+    images whose source is not byte-equal to one in training; null where the database is empty. Under
+    `training_shares` the share of each label in train_lmdb; under `temperature` the one that calibrates the net on
+    val_lmdb and under `class_prior` the power of the shares that choose_power() finds there; null where val_lmdb is
+    empty, for nothing may be chosen on test_lmdb. With a temperature each part has served_figures() under `served`
+    and prior_figures() under `priors`. Raises InputError when both databases are empty, or when net, mean, labels,
+    databases and manifest do not belong together.
     """
     trained = load(deploy, weights, mean, databases / "labels.txt", scale)
     in_caffe = (partial(_in_caffe, caffe=caffe, trained=trained, deploy=deploy, weights=weights, output=output)
                 if caffe else None)  # fmt: skip
     sources = {row.path: row.sha256 for row in manifest.read(manifest_path)}
-    seen = {_source(sources, path, manifest_path) for path in _listed(databases / "train.txt")}
-    metrics: dict[str, Any] = {**dict.fromkeys(PARTS), "temperature": None}
+    listed = _listed(databases / "train.txt")
+    seen = {_source(sources, path, manifest_path) for path, _ in listed}
+    shares = training_shares([label for _, label in listed], trained.labels, databases)
+    metrics: dict[str, Any] = {
+        **dict.fromkeys(PARTS),
+        "training_shares": dict(zip(trained.labels, map(float, shares), strict=True)),
+        "temperature": None,
+        "class_prior": None,
+    }
     for part in PARTS:  # val first: its temperature is measured on both
         paths, truth, probabilities = predictions(trained, databases / f"{part}_lmdb", in_caffe)
         if paths:
@@ -80,9 +92,14 @@ def evaluate(
             )
             if part == "val":
                 metrics["temperature"] = fit_temperature(truth, probabilities)
+                metrics["class_prior"] = choose_power(truth, probabilities, metrics["temperature"], shares)
             if metrics["temperature"]:
-                calibrated = calibrate(probabilities, metrics["temperature"])
-                metrics[part]["calibrated"] = calibrated_figures(truth, calibrated)
+                calibrated = partial(calibrate, probabilities, metrics["temperature"])
+                metrics[part]["served"] = served_figures(truth, calibrated(shares ** -metrics["class_prior"]))
+                metrics[part]["priors"] = [
+                    {"power": power, **prior_figures(truth, calibrated(shares**-power), shares**-power)}
+                    for power in PRIOR_POWERS
+                ]
     if not any(metrics[part] for part in PARTS):
         raise MeasureError(
             f"{databases}: val_lmdb and test_lmdb are both empty, where images to measure were expected"
@@ -96,7 +113,7 @@ def evaluate(
         json.dump(metrics, file, indent=2)
         file.write("\n")
     for part in PARTS:
-        _report(part, metrics[part])
+        _report(part, metrics[part], metrics["class_prior"])
     return metrics
 
 
@@ -120,9 +137,21 @@ def _in_caffe(
             return np.concatenate([rows.copy() for rows in reader.images(CAFFE_BATCH)])[:count, :, 0, 0]
 
 
-def _listed(path: Path) -> list[str]:
+def _listed(path: Path) -> list[tuple[str, int]]:
+    """The paths and labels of a database's list."""
     lines = path.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
-    return [line.rsplit(" ", 1)[0] for line in lines]
+    return [(image, int(label)) for image, label in (line.rsplit(" ", 1) for line in lines)]
+
+
+def training_shares(truth: list[int], labels: tuple[str, ...], databases: Path) -> np.ndarray:
+    """The share of each label among the training images, (classes,). Raises MeasureError when one has no image."""
+    counts = np.bincount(truth, minlength=len(labels))
+    if not counts.all():
+        raise MeasureError(
+            f"{databases / 'train.txt'}: no image of '{labels[counts.argmin()]}', which the net has as a class; train "
+            "on images of every class"
+        )
+    return counts / counts.sum()
 
 
 def _source(sources: dict[str, str], path: str, manifest_path: Path) -> str:
@@ -172,12 +201,16 @@ def figures(truth: np.ndarray, probabilities: np.ndarray, labels: tuple[str, ...
     }
 
 
-def calibrated_figures(truth: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
-    """What calibration makes of a part's ece and nll, and of the faces that are sure, not being below UNCERTAIN, their
-    share of all and the accuracy among them (null where there are none)."""
+def served_figures(truth: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
+    """What is said of probabilities as they are served, calibrated and with the default class prior.
+
+    accuracy, macro_f1, macro_recall, ece and nll; under `sure` the faces that are not below UNCERTAIN, their share of
+    all and the accuracy among them (null where there are none).
+    """
     confidence, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == truth
     sure = confidence >= UNCERTAIN
     return {
+        **_totals(truth, probabilities),
         "ece": calibration_error(confidence, correct),
         "nll": negative_log_likelihood(truth, probabilities),
         "sure": {
@@ -188,6 +221,60 @@ def calibrated_figures(truth: np.ndarray, probabilities: np.ndarray) -> dict[str
     }
 
 
+def prior_figures(truth: np.ndarray, probabilities: np.ndarray, ratios: np.ndarray) -> dict[str, Any]:
+    """What a class prior makes of a part: accuracy, macro_f1, macro_recall, and ece twice.
+
+    ece is that of the images as they are; ece_at_prior that of images with the shares that the prior assumes, for
+    which each image counts as often as `ratios` (classes,) says of its class.
+    """
+    confidence, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == truth
+    return {
+        **_totals(truth, probabilities),
+        "ece": calibration_error(confidence, correct),
+        "ece_at_prior": calibration_error(confidence, correct, ratios[truth]),
+    }
+
+
+def _totals(truth: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
+    """accuracy, macro_f1 and macro_recall, the last over the classes that occur."""
+    confusion = _confusion(truth, probabilities)
+    occur = confusion.sum(axis=1) > 0
+    recall = np.diagonal(confusion)[occur] / confusion[occur].sum(axis=1)
+    return {
+        "accuracy": float(np.trace(confusion) / confusion.sum()),
+        "macro_f1": float(macro_f1(confusion)),
+        "macro_recall": float(recall.mean()),
+    }
+
+
+def _confusion(truth: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Counts (classes, classes), rows being the truth."""
+    classes = probabilities.shape[1]
+    places = truth * classes + probabilities.argmax(axis=1)
+    return np.bincount(places, minlength=classes * classes).reshape(classes, classes)
+
+
+def choose_power(truth: np.ndarray, probabilities: np.ndarray, temperature: float, shares: np.ndarray) -> float:
+    """The power of the training shares (classes,) that a model divides its probabilities by unless a user says more.
+
+    Users' faces do not have the training's shares, so the correction is to be as strong as the held-out images allow:
+    the greatest of CHOICE_POWERS whose mean of accuracy and macro-F1 is within one standard error of the best one's
+    (the rule of Breiman, Friedman, Olshen, Stone: Classification and Regression Trees, 1984, 3.4.3). The error is the
+    bootstrap's.
+    """
+    confusions = [_confusion(truth, calibrate(probabilities, temperature, shares**-power)) for power in CHOICE_POWERS]
+    scores = np.array([_accuracy_and_f1(confusion) for confusion in confusions])
+    best = int(scores.argmax())
+    error = _accuracy_and_f1(_draws(confusions[best])).std()
+    return float(CHOICE_POWERS[np.flatnonzero(scores >= scores[best] - error)[-1]])
+
+
+def _accuracy_and_f1(confusion: np.ndarray) -> np.ndarray:
+    """Mean of accuracy and macro-F1 of confusion matrices (..., classes, classes)."""
+    accuracy = np.trace(confusion, axis1=-2, axis2=-1) / confusion.sum(axis=(-2, -1))
+    return np.asarray((accuracy + macro_f1(confusion)) / 2)
+
+
 def macro_f1(confusion: np.ndarray) -> np.ndarray:
     """Mean F1 of confusion matrices (..., classes, classes), over the classes that occur or were predicted."""
     hits = np.diagonal(confusion, axis1=-2, axis2=-1)
@@ -196,14 +283,19 @@ def macro_f1(confusion: np.ndarray) -> np.ndarray:
 
 
 def macro_f1_interval(confusion: np.ndarray) -> list[float]:
-    """The 95% percentile bootstrap interval: drawing N images again with replacement is one multinomial draw."""
-    count = confusion.sum()
-    draws = np.random.default_rng(BOOTSTRAP_SEED).multinomial(count, confusion.ravel() / count, BOOTSTRAP_DRAWS)
-    low, high = np.percentile(macro_f1(draws.reshape(-1, *confusion.shape)), (2.5, 97.5))
+    """The 95% percentile bootstrap interval."""
+    low, high = np.percentile(macro_f1(_draws(confusion)), (2.5, 97.5))
     return [float(low), float(high)]
 
 
-def _report(part: str, found: dict[str, Any] | None) -> None:
+def _draws(confusion: np.ndarray) -> np.ndarray:
+    """(BOOTSTRAP_DRAWS, classes, classes): drawing N images again with replacement is one multinomial draw."""
+    count = confusion.sum()
+    draws = np.random.default_rng(BOOTSTRAP_SEED).multinomial(count, confusion.ravel() / count, BOOTSTRAP_DRAWS)
+    return draws.reshape(-1, *confusion.shape)
+
+
+def _report(part: str, found: dict[str, Any] | None, power: float | None) -> None:
     if not found:
         log.info("%s: no images", part)
         return
@@ -213,11 +305,18 @@ def _report(part: str, found: dict[str, Any] | None) -> None:
         part, found["n"], 100 * found["accuracy"], 100 * low, 100 * high,
         found["macro_f1"], *found["macro_f1_95"], found["ece"], found["nll"],
     )  # fmt: skip
-    if "calibrated" in found:
-        after = found["calibrated"]
-        log.info("  calibrated: ECE %.4f, NLL %.4f; %.1f%% of the faces at least %.0f%% sure, accuracy among them %s",
-                 after["ece"], after["nll"], 100 * after["sure"]["share"], 100 * UNCERTAIN,
-                 "-" if after["sure"]["accuracy"] is None else f"{after['sure']['accuracy']:.2%}")  # fmt: skip
+    if "served" in found:
+        served = found["served"]
+        log.info("  served with class prior %g: accuracy %.2f%%, macro-F1 %.4f, macro-recall %.4f, ECE %.4f; %.1f%% of "
+                 "the faces at least %.0f%% sure, accuracy among them %s", power, 100 * served["accuracy"],
+                 served["macro_f1"], served["macro_recall"], served["ece"], 100 * served["sure"]["share"],
+                 100 * UNCERTAIN,
+                 "-" if served["sure"]["accuracy"] is None else f"{served['sure']['accuracy']:.2%}")  # fmt: skip
+        log.info("  class prior  accuracy  macro-F1  macro-recall     ECE  ECE at these shares")
+        for row in found["priors"]:
+            log.info("         %4.2f    %6.2f%%    %6.4f        %6.4f  %6.4f               %6.4f", row["power"],
+                     100 * row["accuracy"], row["macro_f1"], row["macro_recall"], row["ece"],
+                     row["ece_at_prior"])  # fmt: skip
     width = max(len(row["label"]) for row in found["per_class"])
     log.info("  %-*s  precision  recall      F1  images", width, "class")
     for row in found["per_class"]:

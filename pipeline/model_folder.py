@@ -2,16 +2,17 @@
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline import manifest
+from pipeline import class_prior, manifest
 from pipeline.caffe.caffe_pb2 import TEST, TransformationParameter
 from pipeline.caffe.transformer import Transformer
 from pipeline.calibration import calibrate
+from pipeline.class_prior import ClassPrior, ClassPriorError
 from pipeline.errors import InputError
 
 if TYPE_CHECKING:
@@ -61,7 +62,9 @@ class Preprocessing:
 class ModelFolder:
     """A model folder whose files were all found to be what model.json says.
 
-    temperature: what calibrates the net's probabilities; 1 where it was never measured.
+    temperature: what calibrates the net's probabilities; 1 where it was never measured. training_shares: the share of
+    each label in training; None where it is not known. class_prior: the power of these shares that probabilities are
+    divided by unless a user says more.
     """
 
     path: Path
@@ -70,6 +73,25 @@ class ModelFolder:
     labels: tuple[str, ...]
     preprocessing: Preprocessing
     temperature: float
+    training_shares: np.ndarray | None = field(default=None, compare=False)
+    class_prior: float = 0.0
+
+    def ratios(self, prior: ClassPrior | None = None) -> np.ndarray | None:
+        """What a class prior multiplies probabilities by, (classes,); None for the model's own prior.
+
+        None where that is the training's. Raises ClassPriorError when the prior does not fit the labels, or is
+        another than the training's and their shares are not known.
+        """
+        if prior is None:
+            prior = self.class_prior
+        if self.training_shares is None:
+            if prior in ("training", 0):
+                return None
+            raise ClassPriorError(
+                f"{self.path / INDEX}: no training_shares, which a class prior needs; export the model again with the "
+                "metrics of evaluate"
+            )
+        return class_prior.ratios(prior, self.labels, self.training_shares)
 
     @property
     def onnx(self) -> Path:
@@ -132,14 +154,37 @@ def read(path: Path) -> ModelFolder:
         reason = str(error).removeprefix("Preprocessing.__init__() ")
         raise ModelError(f"{path / PREPROCESSING}: {reason}; export the model again") from None
     labels = manifest.read_labels(path / LABELS)
-    return ModelFolder(path, index["name"], str(index.get("version")), labels, preprocessing, temperature)
+    shares = _training_shares(index, labels, path / INDEX)
+    power = index.get("class_prior") or 0.0
+    if not isinstance(power, float) or not 0 <= power <= 1:
+        raise ModelError(f"{path / INDEX}: class_prior {power}, not a number from 0 to 1; export the model again")
+    return ModelFolder(path, index["name"], str(index.get("version")), labels, preprocessing, temperature, shares,
+                       power)  # fmt: skip
+
+
+def _training_shares(index: dict[str, Any], labels: tuple[str, ...], path: Path) -> np.ndarray | None:
+    """The training shares (classes,) of model.json, None where it has none. Raises ModelError when they are none."""
+    found = index.get("training_shares")
+    if found is None:
+        return None
+    if not isinstance(found, dict) or list(found) != list(labels):
+        raise ModelError(f"{path}: training_shares of other labels than {', '.join(labels)}; export the model again")
+    values = list(found.values())
+    if not all(isinstance(value, float) and 0 < value <= 1 for value in values) or abs(sum(values) - 1) > 1e-6:
+        raise ModelError(f"{path}: training_shares that are no shares; export the model again")
+    return np.array(values)
 
 
 class Classifier:
-    """A model folder's net on ONNX Runtime. threads: cores that one call uses; several threads may call at once."""
+    """A model folder's net on ONNX Runtime; several threads may call it at once.
 
-    def __init__(self, folder: ModelFolder, threads: int = 1) -> None:
+    threads: cores that one call uses. class_prior: None for the model's own. Raises ModelError when the folder's files
+    contradict one another, ClassPriorError when the prior does not fit the model.
+    """
+
+    def __init__(self, folder: ModelFolder, threads: int = 1, *, class_prior: ClassPrior | None = None) -> None:
         self.labels = folder.labels
+        self._ratios = folder.ratios(class_prior)
         self._temperature = folder.temperature
         self.preprocessing = folder.preprocessing
         self._transform = folder.transformer()
@@ -185,6 +230,9 @@ class Classifier:
         )
 
     def __call__(self, faces: np.ndarray) -> np.ndarray:
-        """Calibrated probabilities (N, classes) for faces (N, C, H, W) uint8 of the size that `preprocessing` tells."""
+        """Probabilities (N, classes) for faces (N, C, H, W) uint8 of the size that `preprocessing` tells.
+
+        They are calibrated, and have the class prior.
+        """
         probabilities = self._session.run(None, {self._input.name: self._transform(faces)})[0]
-        return calibrate(probabilities, self._temperature)
+        return calibrate(probabilities, self._temperature, self._ratios)

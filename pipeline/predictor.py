@@ -18,6 +18,7 @@ from PIL import Image
 
 from pipeline import model_folder
 from pipeline.calibration import UNCERTAIN
+from pipeline.class_prior import ClassPrior
 from pipeline.faces.alignment import SIZE, align_face, whole_image
 from pipeline.faces.conditions import conditions
 from pipeline.faces.detector import LANDMARKS, Detections, Detector, build_detector
@@ -46,9 +47,12 @@ class Predictor:
     detector: one of faces.detector.DETECTORS, or a Detector of your own. min_face: side in pixels of the smallest face
     looked for; None for MIN_FACE in images and MIN_MOVING_FACE in sessions. detector_model: the file of a detector that
     comes without one (yolo, yunet). no_face: what an image without a face gives, no faces (`none`) or itself as the
-    only one (`whole`). uncertain: a face whose greatest probability is below it is marked so. threads: cores that one
-    call uses. Raises ModelError when the model takes other faces than alignment makes, InputError when a file of the
-    model or the detector is missing or damaged.
+    only one (`whole`). uncertain: a face whose greatest probability is below it is marked so. class_prior: how common
+    each label is where the faces come from: `training` (as in the model's training), `uniform`, a power between them
+    (0..1), or a share for each label, as {"neutral": 0.7}, labels left out sharing the rest; None for the model's own
+    default. threads: cores that one call uses. Raises ModelError when the model takes other faces than alignment makes,
+    InputError when a file of the model or the detector is missing or damaged, ClassPriorError (an InputError) when the
+    prior does not fit the model.
     """
 
     def __init__(
@@ -60,6 +64,7 @@ class Predictor:
         detector_model: Path | None = None,
         no_face: str = "none",
         uncertain: float = UNCERTAIN,
+        class_prior: ClassPrior | None = None,
         threads: int = 1,
     ) -> None:
         if no_face not in NO_FACE:
@@ -76,7 +81,7 @@ class Predictor:
                 f"{self.folder.path}: takes faces of shape {wanted} where alignment makes {(1, SIZE, SIZE)}; "
                 "train on this pipeline's own databases"
             )
-        self.classifier = Classifier(self.folder, threads)
+        self.classifier = Classifier(self.folder, threads, class_prior=class_prior)
         self.labels = self.folder.labels
         self.no_face = no_face
         self.uncertain = uncertain

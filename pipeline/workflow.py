@@ -77,13 +77,16 @@ def check_settings(config: Mapping[str, Any]) -> None:
 
 def command_options(config: Mapping[str, Any], *names: str) -> list[str]:
     """The settings `names` as a command's options: base_lr: 0.01 as --base-lr 0.01, true as --mirror, false as
-    --no-mirror, a list as --steps 0.6 0.85; null is left out, so that the command's own default holds.
+    --no-mirror, a list as --steps 0.6 0.85, a mapping as --class-prior sad=0.1,neutral=0.9; null is left out, so that
+    the command's own default holds.
     """
     options = []
     for name in names:
         value, flag = config[name], name.replace("_", "-")
         if isinstance(value, bool):
             options.append(f"--{flag}" if value else f"--no-{flag}")
+        elif isinstance(value, Mapping):
+            options += [f"--{flag}", ",".join(f"{key}={each}" for key, each in value.items())]
         elif value is not None:
             options += [f"--{flag}", *map(str, value if isinstance(value, list) else [value])]
     return options

@@ -23,8 +23,8 @@ RULES = {match[1]: match[2] for match in re.finditer(r"^rule (\w+):\n(.*?)(?=^ru
 
 NO_RULES = {"doctor", "serve", "bot"}  # they make nothing
 # What the rule predict is told: its readings are no part of the way that DVC keeps.
-PREDICT = {"model", "input", "output", "detector", "detector_model", "min_face", "uncertain", "no_face", "every",
-           "summary", "faces", "draw", "blur", "window"}  # fmt: skip
+PREDICT = {"model", "input", "output", "detector", "detector_model", "min_face", "uncertain", "class_prior", "no_face",
+           "every", "summary", "faces", "draw", "blur", "window"}  # fmt: skip
 # What train writes as it goes is no declared output: Snakemake would delete it before a run that is to go on.
 UNDECLARED = {"results/sample/run.json", "results/sample/metrics.csv"}
 
@@ -101,6 +101,8 @@ def test_a_command_line_may_say_true_false_and_null_as_the_file_does() -> None:
         ({"run": ".."}, r"run: '..' does not match"),
         ({"device": "gpu"}, r"device: 'gpu' is not one of"),
         ({"seed": -1}, r"seed: -1 is less than the minimum of 0"),
+        ({"class_prior": 1.5}, r"class_prior: 1.5 is greater than the maximum of 1"),
+        ({"class_prior": {"happy": 2}}, r"class_prior: happy: 2 is greater than or equal to the maximum of 1"),
     ],
 )
 def test_unfit_settings_are_refused_in_one_line(monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any],
@@ -118,9 +120,11 @@ def test_snakemake_says_what_is_wrong_with_a_setting() -> None:
 
 
 def test_settings_become_options() -> None:
-    config = {"base_lr": 0.01, "steps": [0.6, 0.85], "mirror": False, "crop_size": None, "seed": 1}
+    config = {"base_lr": 0.01, "steps": [0.6, 0.85], "mirror": False, "crop_size": None, "seed": 1,
+              "class_prior": {"happy": 0.2, "sad": 0.1}}  # fmt: skip
     options = command_options(config, *config)
-    assert options == ["--base-lr", "0.01", "--steps", "0.6", "0.85", "--no-mirror", "--seed", "1"]
+    assert options == ["--base-lr", "0.01", "--steps", "0.6", "0.85", "--no-mirror", "--seed", "1", "--class-prior",
+                       "happy=0.2,sad=0.1"]  # fmt: skip
 
 
 def test_finds_the_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
