@@ -283,7 +283,7 @@ rule evaluate:
     params:
         run=subpath(input.deploy, parent=True),
         databases=subpath(input.labels, parent=True),
-        options=command_options(config, "engine", "caffe"),
+        options=command_options(config, "views", "engine", "caffe"),
     shell:
         "python -m pipeline --log {log} evaluate {input.deploy} {input.weights} {params.run}"
         " --databases {params.databases} --mean {input.mean} --manifest {input.manifest} {params.options:q}"
@@ -347,6 +347,7 @@ rule predict:
             "min_face",
             "uncertain",
             "class_prior",
+            "views",
             "no_face",
             "every",
             "faces",

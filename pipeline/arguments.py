@@ -8,6 +8,7 @@ from pipeline.calibration import UNCERTAIN
 from pipeline.class_prior import ClassPrior, ClassPriorError, parse
 from pipeline.faces.detector import DETECTORS
 from pipeline.predictor import MIN_FACE, MIN_MOVING_FACE, SHIPPED_MODEL, Predictor
+from pipeline.views import COUNTS
 
 
 def add_predictor_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,6 +26,9 @@ def add_predictor_arguments(parser: argparse.ArgumentParser) -> None:
                         help="how common each label is where the faces come from: training (as in the model's "
                         "training), uniform, a number between them (0 to 1), or shares, as neutral=0.7,happy=0.2, the "
                         "other labels sharing the rest (default: the model's)")  # fmt: skip
+    parser.add_argument("--views", type=int, choices=COUNTS, default=1,
+                        help="of each face, whose probabilities are averaged: 2 adds the mirror image, 10 takes four "
+                        "corners, the centre and their mirror images (default 1)")  # fmt: skip
 
 
 def build_predictor(args: argparse.Namespace, **options: Any) -> Predictor:
@@ -36,6 +40,7 @@ def build_predictor(args: argparse.Namespace, **options: Any) -> Predictor:
         min_face=args.min_face,
         uncertain=args.uncertain,
         class_prior=args.class_prior,
+        views=args.views,
         **options,
     )
 

@@ -4,6 +4,7 @@ import argparse
 import json
 import math
 import tempfile
+import time
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ from pipeline.calibration import UNCERTAIN, calibrate, calibration_error, fit_te
 from pipeline.console import log
 from pipeline.model_folder import sha256
 from pipeline.trained import PARTS, MeasureError, Trained, add_net_arguments, load, predictions, versions
+from pipeline.views import COUNTS, check
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,6 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_net_arguments(parser)
     parser.add_argument("output", type=Path, help="folder to write metrics.json and confusion.png to")
     parser.add_argument("--manifest", type=Path, required=True, help="manifest.csv that the databases were made from")
+    parser.add_argument("--views", type=int, choices=COUNTS, default=1,
+                        help="of each image, whose probabilities are averaged: 2 adds the mirror image, 10 takes four "
+                        "corners, the centre and their mirror images; fewer are measured beside them (default 1)")  # fmt: skip
     add_engine_arguments(parser)
     parser.add_argument("--threads", type=int, default=2, help="CPU threads of real Caffe (default 2)")
 
@@ -42,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     caffe = RealCaffe(args.caffe or root_from_environment(), args.threads) if args.engine == "caffe" else None
     evaluate(args.deploy, args.weights, args.output, databases=args.databases, mean=args.mean,
-             manifest_path=args.manifest, scale=args.scale, caffe=caffe)  # fmt: skip
+             manifest_path=args.manifest, scale=args.scale, views=args.views, caffe=caffe)  # fmt: skip
 
 
 def evaluate(
@@ -54,21 +59,26 @@ def evaluate(
     mean: Path,
     manifest_path: Path,
     scale: float = 1.0,
+    views: int = 1,
     caffe: RealCaffe | None = None,
 ) -> dict[str, Any]:
     """Run every image of val_lmdb and test_lmdb through the net; write metrics.json and confusion.png under `output`.
 
-    caffe: real Caffe, to run the images in instead of the project's engine.
+    views: of each image (views.COUNTS). All figures are of one view, but those under `views`, a row for each number of
+    them up to this one: view_figures(). caffe: real Caffe, to run the images in instead of the project's engine.
 
     Returns what metrics.json holds: under `val` and `test` figures() of all images, and under `unseen` those of the
     images whose source is not byte-equal to one in training; null where the database is empty. Under
     `training_shares` the share of each label in train_lmdb; under `temperature` the one that calibrates the net on
     val_lmdb and under `class_prior` the power of the shares that choose_power() finds there; null where val_lmdb is
-    empty, for nothing may be chosen on test_lmdb. With a temperature each part has served_figures() under `served`
-    and prior_figures() under `priors`. Raises InputError when both databases are empty, or when net, mean, labels,
+    empty, for nothing may be chosen on test_lmdb. Under `view_temperatures` the temperature of each larger number of
+    views. With a temperature each part has served_figures() under `served` and prior_figures() under `priors`. Raises InputError when both databases are empty, or when net, mean, labels,
     databases and manifest do not belong together.
     """
     trained = load(deploy, weights, mean, databases / "labels.txt", scale)
+    check(views, trained.transformer)
+    if caffe and views > 1:
+        raise MeasureError(f"views {views} with engine caffe, whose Data layer gives one; say views 1, or engine torch")
     in_caffe = (partial(_in_caffe, caffe=caffe, trained=trained, deploy=deploy, weights=weights, output=output)
                 if caffe else None)  # fmt: skip
     sources = {row.path: row.sha256 for row in manifest.read(manifest_path)}
@@ -80,9 +90,12 @@ def evaluate(
         "training_shares": dict(zip(trained.labels, map(float, shares), strict=True)),
         "temperature": None,
         "class_prior": None,
+        "view_temperatures": {},
     }
     for part in PARTS:  # val first: its temperature is measured on both
+        start = time.perf_counter()
         paths, truth, probabilities = predictions(trained, databases / f"{part}_lmdb", in_caffe)
+        seconds = time.perf_counter() - start
         if paths:
             unseen = np.array([_source(sources, path, manifest_path) not in seen for path in paths])
             metrics[part] = figures(truth, probabilities, trained.labels)
@@ -100,6 +113,15 @@ def evaluate(
                     {"power": power, **prior_figures(truth, calibrated(shares**-power), shares**-power)}
                     for power in PRIOR_POWERS
                 ]
+            rows = [{"views": 1, **view_figures(truth, probabilities, metrics, shares, 1, seconds)}]
+            for count in [count for count in COUNTS if 1 < count <= views]:
+                start = time.perf_counter()
+                _, _, averaged = predictions(trained, databases / f"{part}_lmdb", views=count)
+                seconds = time.perf_counter() - start
+                if part == "val":
+                    metrics["view_temperatures"][str(count)] = fit_temperature(truth, averaged)
+                rows.append({"views": count, **view_figures(truth, averaged, metrics, shares, count, seconds)})
+            metrics[part]["views"] = rows
     if not any(metrics[part] for part in PARTS):
         raise MeasureError(
             f"{databases}: val_lmdb and test_lmdb are both empty, where images to measure were expected"
@@ -210,9 +232,7 @@ def served_figures(truth: np.ndarray, probabilities: np.ndarray) -> dict[str, An
     confidence, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == truth
     sure = confidence >= UNCERTAIN
     return {
-        **_totals(truth, probabilities),
-        "ece": calibration_error(confidence, correct),
-        "nll": negative_log_likelihood(truth, probabilities),
+        **_summary(truth, probabilities),
         "sure": {
             "threshold": UNCERTAIN,
             "share": float(sure.mean()),
@@ -232,6 +252,32 @@ def prior_figures(truth: np.ndarray, probabilities: np.ndarray, ratios: np.ndarr
         **_totals(truth, probabilities),
         "ece": calibration_error(confidence, correct),
         "ece_at_prior": calibration_error(confidence, correct, ratios[truth]),
+    }
+
+
+def view_figures(
+    truth: np.ndarray, probabilities: np.ndarray, metrics: dict[str, Any], shares: np.ndarray, views: int,
+    seconds: float,
+) -> dict[str, Any]:
+    """What a number of views comes to: accuracy, macro_f1, macro_recall, ece and nll of their mean probabilities.
+
+    `served` has the same as they are served, null without a temperature; ms_per_image is the time on the machine that
+    measured it, the database's included.
+    """
+    temperature = metrics["temperature"] if views == 1 else metrics["view_temperatures"].get(str(views))
+    served = calibrate(probabilities, temperature, shares ** -metrics["class_prior"]) if temperature else None
+    return {
+        **_summary(truth, probabilities),
+        "served": None if served is None else _summary(truth, served),
+        "ms_per_image": 1000 * seconds / len(truth),
+    }
+
+
+def _summary(truth: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
+    return {
+        **_totals(truth, probabilities),
+        "ece": calibration_error(probabilities.max(axis=1), probabilities.argmax(axis=1) == truth),
+        "nll": negative_log_likelihood(truth, probabilities),
     }
 
 
@@ -317,6 +363,12 @@ def _report(part: str, found: dict[str, Any] | None, power: float | None) -> Non
             log.info("         %4.2f    %6.2f%%    %6.4f        %6.4f  %6.4f               %6.4f", row["power"],
                      100 * row["accuracy"], row["macro_f1"], row["macro_recall"], row["ece"],
                      row["ece_at_prior"])  # fmt: skip
+    if len(found["views"]) > 1:
+        for row in found["views"]:
+            served = row["served"] or row
+            log.info("  %2d views: accuracy %.2f%% (%.2f%% as served), macro-F1 %.4f, ECE %.4f as served, %.2f ms an image",
+                     row["views"], 100 * row["accuracy"], 100 * served["accuracy"], row["macro_f1"], served["ece"],
+                     row["ms_per_image"])  # fmt: skip
     width = max(len(row["label"]) for row in found["per_class"])
     log.info("  %-*s  precision  recall      F1  images", width, "class")
     for row in found["per_class"]:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 TOLERANCE = 1e-4  # between ONNX Runtime's probabilities and the engine's
 RANDOM_IMAGES = 64
-METRICS = ("training_shares", "temperature", "class_prior", "metrics")  # of model.json, from metrics.json
+METRICS = ("training_shares", "temperature", "view_temperatures", "class_prior", "metrics")  # of model.json, from metrics.json
 
 
 class ExportError(InputError):
@@ -274,6 +274,15 @@ def _served(found: dict[str, Any]) -> str:
         power = PRIOR_NAMES.get(row["power"], f"{row['power']:g}")
         lines.append(f"| {power} | {row['accuracy']:.2%} | {row['macro_f1']:.4f} | {row['macro_recall']:.4f} | "
                      f"{row['ece']:.4f} | {row['ece_at_prior']:.4f} |")  # fmt: skip
+    if len(found["views"]) > 1:
+        lines += [
+            "",
+            "| views | accuracy | as served | macro-F1 | calibration error as served | ms an image |",
+            "| ---: | ---: | ---: | ---: | ---: | ---: |",
+        ]
+        for row in found["views"]:
+            lines.append(f"| {row['views']} | {row['accuracy']:.2%} | {row['served']['accuracy']:.2%} | "
+                         f"{row['macro_f1']:.4f} | {row['served']['ece']:.4f} | {row['ms_per_image']:.2f} |")  # fmt: skip
     return "\n".join(lines) + "\n\n"
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from pipeline.caffe.transformer import Transformer
 from pipeline.calibration import calibrate
 from pipeline.class_prior import ClassPrior, ClassPriorError
 from pipeline.errors import InputError
+from pipeline.views import COUNTS, ViewsError, check, read_views
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -64,7 +66,7 @@ class ModelFolder:
 
     temperature: what calibrates the net's probabilities; 1 where it was never measured. training_shares: the share of
     each label in training; None where it is not known. class_prior: the power of these shares that probabilities are
-    divided by unless a user says more.
+    divided by unless a user says more. view_temperatures: by number, the temperatures of more views than one.
     """
 
     path: Path
@@ -75,6 +77,18 @@ class ModelFolder:
     temperature: float
     training_shares: np.ndarray | None = field(default=None, compare=False)
     class_prior: float = 0.0
+    view_temperatures: Mapping[int, float] = field(default_factory=dict)
+
+    def temperature_of(self, views: int) -> float:
+        """What calibrates the mean of so many views. Raises ViewsError when it was not measured."""
+        if views == 1 or self.temperature == 1:
+            return self.temperature
+        if views not in self.view_temperatures:
+            raise ViewsError(
+                f"{self.path / INDEX}: views {views} were not measured, so their probabilities would mean nothing; "
+                f"evaluate with views {views} and export again, or read one view"
+            )
+        return self.view_temperatures[views]
 
     def ratios(self, prior: ClassPrior | None = None) -> np.ndarray | None:
         """What a class prior multiplies probabilities by, (classes,); None for the model's own prior.
@@ -132,9 +146,12 @@ def read(path: Path) -> ModelFolder:
     hashes = index.get("sha256")
     if not isinstance(hashes, dict) or not isinstance(index.get("name"), str):
         raise ModelError(f"{path / INDEX}: name and sha256 were expected; export the model again")
-    temperature = index.get("temperature") or 1.0
-    if not isinstance(temperature, float) or not 0 < temperature < float("inf"):
-        raise ModelError(f"{path / INDEX}: temperature {temperature}, not a positive number; export the model again")
+    temperatures = {"1": index.get("temperature") or 1.0, **(index.get("view_temperatures") or {})}
+    for temperature in temperatures.values():
+        if not isinstance(temperature, float) or not 0 < temperature < float("inf"):
+            raise ModelError(
+                f"{path / INDEX}: temperature {temperature}, not a positive number; export the model again"
+            )
     for name in NEEDED:
         if name not in hashes:
             raise ModelError(f"{path / INDEX}: no hash of {name}; export the model again")
@@ -158,8 +175,9 @@ def read(path: Path) -> ModelFolder:
     power = index.get("class_prior") or 0.0
     if not isinstance(power, float) or not 0 <= power <= 1:
         raise ModelError(f"{path / INDEX}: class_prior {power}, not a number from 0 to 1; export the model again")
-    return ModelFolder(path, index["name"], str(index.get("version")), labels, preprocessing, temperature, shares,
-                       power)  # fmt: skip
+    by_views = {count: temperatures[str(count)] for count in COUNTS if str(count) in temperatures}
+    return ModelFolder(path, index["name"], str(index.get("version")), labels, preprocessing, by_views.pop(1), shares,
+                       power, by_views)  # fmt: skip
 
 
 def _training_shares(index: dict[str, Any], labels: tuple[str, ...], path: Path) -> np.ndarray | None:
@@ -178,16 +196,21 @@ def _training_shares(index: dict[str, Any], labels: tuple[str, ...], path: Path)
 class Classifier:
     """A model folder's net on ONNX Runtime; several threads may call it at once.
 
-    threads: cores that one call uses. class_prior: None for the model's own. Raises ModelError when the folder's files
-    contradict one another, ClassPriorError when the prior does not fit the model.
+    threads: cores that one call uses. class_prior: None for the model's own. views: of each face (views.COUNTS), whose
+    probabilities are averaged. Raises ModelError when the folder's files contradict one another, ClassPriorError when
+    the prior does not fit the model, ViewsError when it has no such views, or was not calibrated for them.
     """
 
-    def __init__(self, folder: ModelFolder, threads: int = 1, *, class_prior: ClassPrior | None = None) -> None:
+    def __init__(
+        self, folder: ModelFolder, threads: int = 1, *, class_prior: ClassPrior | None = None, views: int = 1
+    ) -> None:
         self.labels = folder.labels
         self._ratios = folder.ratios(class_prior)
-        self._temperature = folder.temperature
         self.preprocessing = folder.preprocessing
         self._transform = folder.transformer()
+        check(views, self._transform)
+        self._views = views
+        self._temperature = folder.temperature_of(views)
         try:
             self._session = self.session(folder.onnx, threads)
         except Exception as error:  # onnxruntime's errors have no common class of their own
@@ -234,5 +257,8 @@ class Classifier:
 
         They are calibrated, and have the class prior.
         """
-        probabilities = self._session.run(None, {self._input.name: self._transform(faces)})[0]
+        probabilities = read_views(self._run, faces, self._transform, self._views)
         return calibrate(probabilities, self._temperature, self._ratios)
+
+    def _run(self, inputs: np.ndarray) -> np.ndarray:
+        return np.asarray(self._session.run(None, {self._input.name: inputs})[0])

@@ -50,9 +50,10 @@ class Predictor:
     only one (`whole`). uncertain: a face whose greatest probability is below it is marked so. class_prior: how common
     each label is where the faces come from: `training` (as in the model's training), `uniform`, a power between them
     (0..1), or a share for each label, as {"neutral": 0.7}, labels left out sharing the rest; None for the model's own
-    default. threads: cores that one call uses. Raises ModelError when the model takes other faces than alignment makes,
-    InputError when a file of the model or the detector is missing or damaged, ClassPriorError (an InputError) when the
-    prior does not fit the model.
+    default. views: of each face, whose probabilities are averaged: 1, 2 (with its mirror image) or 10 (four corners, the
+    centre, and their mirror images). threads: cores that one call uses. Raises ModelError when the model takes other
+    faces than alignment makes, ClassPriorError or ViewsError when the prior or the views do not fit it, InputError (of
+    which these three are) when a file of the model or the detector is missing or damaged.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class Predictor:
         no_face: str = "none",
         uncertain: float = UNCERTAIN,
         class_prior: ClassPrior | None = None,
+        views: int = 1,
         threads: int = 1,
     ) -> None:
         if no_face not in NO_FACE:
@@ -81,7 +83,7 @@ class Predictor:
                 f"{self.folder.path}: takes faces of shape {wanted} where alignment makes {(1, SIZE, SIZE)}; "
                 "train on this pipeline's own databases"
             )
-        self.classifier = Classifier(self.folder, threads, class_prior=class_prior)
+        self.classifier = Classifier(self.folder, threads, class_prior=class_prior, views=views)
         self.labels = self.folder.labels
         self.no_face = no_face
         self.uncertain = uncertain

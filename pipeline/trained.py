@@ -14,6 +14,7 @@ from pipeline.caffe.database import DatabaseReader, datum_to_array
 from pipeline.caffe.transformer import Transformer
 from pipeline.console import progress_bar
 from pipeline.errors import InputError
+from pipeline.views import read_views
 
 if TYPE_CHECKING:
     from pipeline.caffe.net import Net
@@ -47,8 +48,8 @@ class Trained:
     transformer: Transformer
     labels: tuple[str, ...]
 
-    def forward(self, images: np.ndarray) -> np.ndarray:
-        return self.run(self.transformer(images))
+    def forward(self, images: np.ndarray, views: int = 1) -> np.ndarray:
+        return read_views(self.run, images, self.transformer, views)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -127,11 +128,12 @@ def read_batches(reader: DatabaseReader, classes: int) -> Iterator[tuple[list[by
 
 
 def predictions(
-    trained: Trained, database: Path, in_caffe: Callable[[Path], np.ndarray] | None = None
+    trained: Trained, database: Path, in_caffe: Callable[[Path], np.ndarray] | None = None, views: int = 1
 ) -> tuple[list[str], np.ndarray, np.ndarray]:
     """Run a database through the net: the images' paths in its list, labels (N,), probabilities (N, classes).
 
-    in_caffe: gives a database's probabilities instead of the net as it is here.
+    in_caffe: gives a database's probabilities instead of the net as it is here. views: of each image, as views.COUNTS
+    has them; probabilities are their means.
     """
     paths: list[str] = []
     truth = [np.empty(0, np.int64)]
@@ -142,7 +144,7 @@ def predictions(
             paths += (key.decode("utf-8", "surrogateescape").split("_", 1)[1] for key in keys)
             truth.append(labels)
             if in_caffe is None:
-                scores.append(trained.forward(images))
+                scores.append(trained.forward(images, views))
             bar.update(len(keys))
     probabilities = np.concatenate(scores) if in_caffe is None or not paths else in_caffe(database)
     if not np.allclose(probabilities.sum(axis=1), 1, atol=1e-3):

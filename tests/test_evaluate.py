@@ -92,6 +92,19 @@ def test_every_held_out_image_is_measured_once(trained: TrainedNet, tmp_path: Pa
     assert metrics["files"][0]["path"] == str(trained.deploy)
 
 
+def test_views_are_measured_beside_one(trained: TrainedNet, tmp_path: Path) -> None:
+    metrics = trained.evaluate(tmp_path / "run", views=2)
+    one, two = metrics["val"]["views"]
+    assert {name: one[name] for name in ("accuracy", "macro_f1", "ece", "nll")} == {
+        name: metrics["val"][name] for name in ("accuracy", "macro_f1", "ece", "nll")
+    }
+    assert one["served"]["ece"] == metrics["val"]["served"]["ece"]
+    assert two["nll"] != one["nll"]
+    assert two["served"]["nll"] < two["nll"]  # calibrated with a temperature of its own
+    assert metrics["view_temperatures"].keys() == {"2"}
+    assert min(one["ms_per_image"], two["ms_per_image"]) > 0
+
+
 def test_confusion_is_drawn_for_each_part(trained: TrainedNet, tmp_path: Path) -> None:
     trained.evaluate(tmp_path / "run")
     with Image.open(tmp_path / "run/confusion.png") as image:
@@ -163,7 +176,8 @@ def test_the_default_class_prior_is_the_strongest_that_the_held_out_images_canno
 
     # A net that overrates the commonest class needs a strong correction.
     overrated = probabilities * shares**0.3
-    assert choose_power(truth, overrated / overrated.sum(axis=1, keepdims=True), 1.0, shares) == pytest.approx(many + 0.3)
+    power = choose_power(truth, overrated / overrated.sum(axis=1, keepdims=True), 1.0, shares)
+    assert power == pytest.approx(many + 0.3)
 
 
 def test_ece_at_a_prior_counts_images_as_often_as_it_says() -> None:

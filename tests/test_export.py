@@ -21,6 +21,7 @@ from pipeline.calibration import calibrate
 from pipeline.class_prior import ClassPriorError
 from pipeline.errors import InputError
 from pipeline.model_folder import Classifier, ModelError, read, sha256
+from pipeline.views import ViewsError
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +101,28 @@ def test_metrics_and_run_reach_index_and_card(trained: TrainedNet, tmp_path: Pat
     card = (tmp_path / "model/MODEL_CARD.md").read_text()
     assert f"accuracy {metrics['test']['accuracy']:.2%}" in card
     assert "surprise" in card
+
+
+def test_views_are_calibrated_by_their_own_temperature(trained: TrainedNet, tmp_path: Path) -> None:
+    metrics = trained.evaluate(tmp_path / "run", views=10)
+    assert [row["views"] for row in metrics["val"]["views"]] == [1, 2, 10]
+    trained.export(tmp_path / "model", metrics=tmp_path / "run/metrics.json")
+    folder = read(tmp_path / "model")
+    assert set(folder.view_temperatures) == {2, 10}
+    images = held_out(trained)
+    answer = Classifier(folder, views=2, class_prior="training")(images)
+    net = folder.transformer()(images)
+    raw = Classifier.session(folder.onnx).run(None, {"data": net})[0]
+    flipped = Classifier.session(folder.onnx).run(None, {"data": np.ascontiguousarray(net[..., ::-1])})[0]
+    np.testing.assert_allclose(answer, calibrate((raw + flipped) / 2, folder.view_temperatures[2]), atol=1e-5)
+    assert "| 10 |" in (tmp_path / "model/MODEL_CARD.md").read_text()
+
+
+def test_views_that_were_not_measured_are_refused(trained: TrainedNet, tmp_path: Path) -> None:
+    trained.evaluate(tmp_path / "run")
+    trained.export(tmp_path / "model", metrics=tmp_path / "run/metrics.json")
+    with pytest.raises(ViewsError, match="views 10 were not measured.*evaluate with views 10"):
+        Classifier(read(tmp_path / "model"), views=10)
 
 
 def test_metrics_of_an_older_pipeline_are_refused(trained: TrainedNet, tmp_path: Path) -> None:

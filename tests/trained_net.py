@@ -39,7 +39,7 @@ class TrainedNet:
     mean: Path
     manifest: Path
 
-    def evaluate(self, output: Path, **changed: Path) -> dict:
+    def evaluate(self, output: Path, **changed: object) -> dict:
         given = {"deploy": self.deploy, "weights": self.weights, "databases": self.databases, "mean": self.mean,
                  "manifest_path": self.manifest} | changed  # fmt: skip
         return evaluate(given.pop("deploy"), given.pop("weights"), output, **given)
