@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--manifest", type=Path, required=True, help="manifest.csv that the databases were made from")
     parser.add_argument("--views", type=int, choices=COUNTS, default=1,
                         help="of each image, whose probabilities are averaged: 2 adds the mirror image, 10 takes four "
-                        "corners, the centre and their mirror images; fewer are measured beside them (default 1)")  # fmt: skip
+                        "corners, the centre and their mirror images; fewer are measured too (default 1)")  # fmt: skip
     add_engine_arguments(parser)
     parser.add_argument("--threads", type=int, default=2, help="CPU threads of real Caffe (default 2)")
 
@@ -72,8 +72,8 @@ def evaluate(
     `training_shares` the share of each label in train_lmdb; under `temperature` the one that calibrates the net on
     val_lmdb and under `class_prior` the power of the shares that choose_power() finds there; null where val_lmdb is
     empty, for nothing may be chosen on test_lmdb. Under `view_temperatures` the temperature of each larger number of
-    views. With a temperature each part has served_figures() under `served` and prior_figures() under `priors`. Raises InputError when both databases are empty, or when net, mean, labels,
-    databases and manifest do not belong together.
+    views. With a temperature each part has served_figures() under `served` and prior_figures() under `priors`. Raises
+    InputError when both databases are empty, or when net, mean, labels, databases and manifest do not belong together.
     """
     trained = load(deploy, weights, mean, databases / "labels.txt", scale)
     check(views, trained.transformer)
@@ -113,14 +113,15 @@ def evaluate(
                     {"power": power, **prior_figures(truth, calibrated(shares**-power), shares**-power)}
                     for power in PRIOR_POWERS
                 ]
-            rows = [{"views": 1, **view_figures(truth, probabilities, metrics, shares, 1, seconds)}]
+            told = partial(view_figures, metrics=metrics, shares=shares)
+            rows = [told(truth, probabilities, views=1, seconds=seconds)]
             for count in [count for count in COUNTS if 1 < count <= views]:
                 start = time.perf_counter()
                 _, _, averaged = predictions(trained, databases / f"{part}_lmdb", views=count)
                 seconds = time.perf_counter() - start
                 if part == "val":
                     metrics["view_temperatures"][str(count)] = fit_temperature(truth, averaged)
-                rows.append({"views": count, **view_figures(truth, averaged, metrics, shares, count, seconds)})
+                rows.append(told(truth, averaged, views=count, seconds=seconds))
             metrics[part]["views"] = rows
     if not any(metrics[part] for part in PARTS):
         raise MeasureError(
@@ -256,8 +257,8 @@ def prior_figures(truth: np.ndarray, probabilities: np.ndarray, ratios: np.ndarr
 
 
 def view_figures(
-    truth: np.ndarray, probabilities: np.ndarray, metrics: dict[str, Any], shares: np.ndarray, views: int,
-    seconds: float,
+    truth: np.ndarray, probabilities: np.ndarray, *, views: int, seconds: float, metrics: dict[str, Any],
+    shares: np.ndarray,
 ) -> dict[str, Any]:
     """What a number of views comes to: accuracy, macro_f1, macro_recall, ece and nll of their mean probabilities.
 
@@ -267,6 +268,7 @@ def view_figures(
     temperature = metrics["temperature"] if views == 1 else metrics["view_temperatures"].get(str(views))
     served = calibrate(probabilities, temperature, shares ** -metrics["class_prior"]) if temperature else None
     return {
+        "views": views,
         **_summary(truth, probabilities),
         "served": None if served is None else _summary(truth, served),
         "ms_per_image": 1000 * seconds / len(truth),
@@ -366,7 +368,7 @@ def _report(part: str, found: dict[str, Any] | None, power: float | None) -> Non
     if len(found["views"]) > 1:
         for row in found["views"]:
             served = row["served"] or row
-            log.info("  %2d views: accuracy %.2f%% (%.2f%% as served), macro-F1 %.4f, ECE %.4f as served, %.2f ms an image",
+            log.info("  %2d views: accuracy %.2f%% (as served %.2f%%), macro-F1 %.4f, ECE as served %.4f, %.2f ms each",
                      row["views"], 100 * row["accuracy"], 100 * served["accuracy"], row["macro_f1"], served["ece"],
                      row["ms_per_image"])  # fmt: skip
     width = max(len(row["label"]) for row in found["per_class"])

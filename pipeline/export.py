@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 TOLERANCE = 1e-4  # between ONNX Runtime's probabilities and the engine's
 RANDOM_IMAGES = 64
-METRICS = ("training_shares", "temperature", "view_temperatures", "class_prior", "metrics")  # of model.json, from metrics.json
+# Of model.json, from metrics.json.
+METRICS = ("training_shares", "temperature", "view_temperatures", "class_prior", "metrics")
 
 
 class ExportError(InputError):
@@ -281,8 +282,9 @@ def _served(found: dict[str, Any]) -> str:
             "| ---: | ---: | ---: | ---: | ---: | ---: |",
         ]
         for row in found["views"]:
-            lines.append(f"| {row['views']} | {row['accuracy']:.2%} | {row['served']['accuracy']:.2%} | "
-                         f"{row['macro_f1']:.4f} | {row['served']['ece']:.4f} | {row['ms_per_image']:.2f} |")  # fmt: skip
+            served = row["served"]
+            lines.append(f"| {row['views']} | {row['accuracy']:.2%} | {served['accuracy']:.2%} | "
+                         f"{row['macro_f1']:.4f} | {served['ece']:.4f} | {row['ms_per_image']:.2f} |")  # fmt: skip
     return "\n".join(lines) + "\n\n"
 
 

@@ -50,8 +50,8 @@ class Predictor:
     only one (`whole`). uncertain: a face whose greatest probability is below it is marked so. class_prior: how common
     each label is where the faces come from: `training` (as in the model's training), `uniform`, a power between them
     (0..1), or a share for each label, as {"neutral": 0.7}, labels left out sharing the rest; None for the model's own
-    default. views: of each face, whose probabilities are averaged: 1, 2 (with its mirror image) or 10 (four corners, the
-    centre, and their mirror images). threads: cores that one call uses. Raises ModelError when the model takes other
+    default. views: of each face, whose probabilities are averaged: 1, 2 (with its mirror image) or 10 (four corners,
+    the centre, and their mirror images). threads: cores that one call uses. Raises ModelError when the model takes other
     faces than alignment makes, ClassPriorError or ViewsError when the prior or the views do not fit it, InputError (of
     which these three are) when a file of the model or the detector is missing or damaged.
     """

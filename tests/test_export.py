@@ -121,7 +121,7 @@ def test_views_are_calibrated_by_their_own_temperature(trained: TrainedNet, tmp_
 def test_views_that_were_not_measured_are_refused(trained: TrainedNet, tmp_path: Path) -> None:
     trained.evaluate(tmp_path / "run")
     trained.export(tmp_path / "model", metrics=tmp_path / "run/metrics.json")
-    with pytest.raises(ViewsError, match="views 10 were not measured.*evaluate with views 10"):
+    with pytest.raises(ViewsError, match=r"views 10 were not measured.*evaluate with views 10"):
         Classifier(read(tmp_path / "model"), views=10)
 
 
