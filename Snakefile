@@ -10,6 +10,7 @@ from pipeline.workflow import (
     check_settings,
     command_options,
     find_dataset,
+    model_files,
     print_closing_words,
     read_words,
     what_to_read,
@@ -42,7 +43,6 @@ RUN = f"results/{config['run'] or dataset.name}"
 CHOSEN = f"{RUN}/{'best' if config['protocol'] == 'kaggle' else 'final'}.caffemodel"
 DATA_LOGS = f"logs/data/{dataset.name}"
 RUN_LOGS = f"logs/{RUN}"
-MODEL = config["model"]
 READINGS = config["output"]
 
 
@@ -322,7 +322,7 @@ rule export:
 rule predict:
     """Read the expressions in images, a video, a camera or a stream with a model folder."""
     input:
-        model=f"{MODEL}/model.json",
+        models=model_files(config["model"]),
         files=lambda wildcards: what_to_read(config["input"]).files,
     output:
         lines=f"{READINGS}/predictions.jsonl",
@@ -337,11 +337,11 @@ rule predict:
     params:
         word=lambda wildcards: what_to_read(config["input"]).word,
         again=lambda wildcards: what_to_read(config["input"]).again,
-        model=subpath(input.model, parent=True),
         annotated=lambda wildcards: what_to_read(config["input"]).annotated(READINGS),
         summary=["--summary", f"{READINGS}/summary.png"] if config["summary"] else [],
         options=command_options(
             config,
+            "model",
             "detector",
             "detector_model",
             "min_face",
@@ -356,5 +356,5 @@ rule predict:
             "window",
         ),
     shell:
-        "python -m pipeline --log {log} predict --model {params.model:q} --threads {threads} --json {output.lines:q}"
+        "python -m pipeline --log {log} predict --threads {threads} --json {output.lines:q}"
         " --csv {output.table:q} {params.annotated:q} {params.summary:q} {params.options:q} -- {params.word:q}"

@@ -7,13 +7,16 @@ from typing import Any
 from pipeline.calibration import UNCERTAIN
 from pipeline.class_prior import ClassPrior, ClassPriorError, parse
 from pipeline.faces.detector import DETECTORS
-from pipeline.predictor import MIN_FACE, MIN_MOVING_FACE, SHIPPED_MODEL, Predictor
+from pipeline.model_folder import DEFAULTS, SHIPPED
+from pipeline.predictor import MIN_FACE, MIN_MOVING_FACE, Predictor
 from pipeline.views import COUNTS
 
 
 def add_predictor_arguments(parser: argparse.ArgumentParser) -> None:
     """What there is to be said of a Predictor."""
-    parser.add_argument("--model", type=Path, default=SHIPPED_MODEL, help="model folder (default: the one that ships)")
+    parser.add_argument("--model", metavar="NAME",
+                        help=f"a model: {', '.join(SHIPPED)}, the name of a run, or a model folder (default "
+                        f"{DEFAULTS['images']} for images, {DEFAULTS['moving']} for videos and cameras)")  # fmt: skip
     parser.add_argument("--detector", choices=sorted(DETECTORS), default="mtcnn",
                         help="what finds faces; none takes every image for one (default mtcnn)")  # fmt: skip
     parser.add_argument("--detector-model", type=Path, metavar="FILE", help="of a detector without one: yolo, yunet")

@@ -21,15 +21,21 @@ if TYPE_CHECKING:
     import onnxruntime
 
 INDEX = "model.json"  # name, version, origin, figures, and the hash of every other file
-DEPLOY = "deploy.prototxt"
-WEIGHTS = "weights.caffemodel"  # left out where the ONNX file holds int8 weights
+DEPLOY = "deploy.prototxt"  # left out of an ensemble
+WEIGHTS = "weights.caffemodel"  # left out of an ensemble, and where the ONNX file holds int8 weights
 ONNX = "model.onnx"
 LABELS = "labels.txt"
 MEAN = "mean.binaryproto"
 PREPROCESSING = "preprocessing.json"
 CARD = "MODEL_CARD.md"
-NEEDED = (DEPLOY, ONNX, LABELS, MEAN, PREPROCESSING, CARD)
-FILES = (INDEX, WEIGHTS, *NEEDED)
+NEEDED = (ONNX, LABELS, MEAN, PREPROCESSING, CARD)
+FILES = (INDEX, DEPLOY, WEIGHTS, *NEEDED)
+
+MODELS = Path(__file__).resolve().parents[1] / "models"
+RUNS = Path("results")  # a run's model lies in results/RUN/model
+# The models that ship, by the names users call them by; and which of these reads each kind of input by default.
+SHIPPED = {"fast": "face_emotion_net", "accurate": "face_emotion_net"}
+DEFAULTS = {"images": "accurate", "moving": "fast"}
 
 
 class ModelError(InputError):
@@ -133,6 +139,22 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ModelError(f"{path}: a JSON object was expected; make it again")
     return value
+
+
+def find(model: str | Path) -> Path:
+    """The folder of a model: a path, or the name of one that ships, of a folder under models/ or of a run.
+
+    Raises ModelError naming the models that there are when there is none of that name.
+    """
+    if isinstance(model, Path) or len(Path(model).parts) != 1:
+        return Path(model)
+    for folder in (MODELS / SHIPPED.get(model, model), RUNS / model / "model", Path(model)):
+        if (folder / INDEX).is_file():
+            return folder
+    shipped = {path.parent.name for path in MODELS.glob(f"*/{INDEX}")}
+    runs = {path.parent.parent.name for path in RUNS.glob(f"*/model/{INDEX}")}
+    names = ", ".join([*SHIPPED, *sorted((shipped | runs) - set(SHIPPED))])
+    raise ModelError(f"model {model}: no model of that name; {names} or a model folder was expected")
 
 
 def read(path: Path) -> ModelFolder:

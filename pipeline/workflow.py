@@ -14,6 +14,7 @@ from jsonschema.exceptions import best_match
 
 from pipeline.errors import InputError
 from pipeline.live.sources import is_live
+from pipeline.model_folder import DEFAULTS, INDEX, find
 
 SCHEMA = Path("config/schema.yaml")
 YAML_WORDS = {"true": True, "false": False, "null": None}
@@ -90,6 +91,12 @@ def command_options(config: Mapping[str, Any], *names: str) -> list[str]:
         elif value is not None:
             options += [f"--{flag}", *map(str, value if isinstance(value, list) else [value])]
     return options
+
+
+def model_files(model: str | None) -> list[str]:
+    """The files whose change makes the rule predict run again: those of the setting `model`, or of the default ones."""
+    names = [model] if model else DEFAULTS.values()
+    return sorted({str(find(name) / INDEX) for name in names})
 
 
 @dataclass(frozen=True)
