@@ -10,6 +10,7 @@ from pipeline.workflow import (
     check_settings,
     command_options,
     find_dataset,
+    members,
     model_files,
     print_closing_words,
     read_words,
@@ -317,6 +318,38 @@ rule export:
         "python -m pipeline --log {log} export {input.deploy} {input.weights} {params.model}"
         " --databases {params.databases} --mean {input.mean} --metrics {input.metrics} --run {params.run}/run.json"
         " --faces {params.faces} --precision {params.precision}"
+
+
+rule ensemble:
+    """Join the models of several runs into one whose probabilities are their mean, and measure it."""
+    input:
+        models=lambda wildcards: members(config["ensemble"]),
+        databases=DATABASE_FILES,
+        labels=f"{DATABASES}/labels.txt",
+        manifest=f"{FACES}/manifest.csv",
+    output:
+        metrics=f"{RUN}/ensemble/metrics.json",
+        confusion=report(
+            f"{RUN}/ensemble/confusion.png",
+            category="Evaluation",
+            caption="report/confusion.rst",
+            labels={"figure": "confusion of the ensemble"},
+        ),
+        model=f"{RUN}/ensemble/model/model.onnx",
+    log:
+        f"{RUN_LOGS}/ensemble.log",
+    benchmark:
+        f"{RUN_LOGS}/ensemble.benchmark.tsv"
+    conda:
+        "environment.yml"
+    params:
+        output=subpath(output.metrics, parent=True),
+        databases=subpath(input.labels, parent=True),
+        names=config["ensemble"] or [],
+        options=command_options(config, "views"),
+    shell:
+        "python -m pipeline --log {log} ensemble {params.output} {params.names:q} --databases {params.databases}"
+        " --manifest {input.manifest} {params.options:q}"
 
 
 rule predict:

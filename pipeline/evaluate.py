@@ -5,6 +5,7 @@ import json
 import math
 import tempfile
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ from pipeline.caffe.real_caffe import RealCaffe, add_engine_arguments, root_from
 from pipeline.calibration import UNCERTAIN, calibrate, calibration_error, fit_temperature, negative_log_likelihood
 from pipeline.console import log
 from pipeline.model_folder import sha256
-from pipeline.trained import PARTS, MeasureError, Trained, add_net_arguments, load, predictions, versions
+from pipeline.trained import PARTS, Measurable, MeasureError, Trained, add_net_arguments, load, predictions, versions
 from pipeline.views import COUNTS, check
 
 if TYPE_CHECKING:
@@ -76,11 +77,29 @@ def evaluate(
     InputError when both databases are empty, or when net, mean, labels, databases and manifest do not belong together.
     """
     trained = load(deploy, weights, mean, databases / "labels.txt", scale)
-    check(views, trained.transformer)
     if caffe and views > 1:
         raise MeasureError(f"views {views} with engine caffe, whose Data layer gives one; say views 1, or engine torch")
     in_caffe = (partial(_in_caffe, caffe=caffe, trained=trained, deploy=deploy, weights=weights, output=output)
                 if caffe else None)  # fmt: skip
+    return measure(
+        trained, output, databases=databases, manifest_path=manifest_path, views=views, files=(deploy, weights, mean),
+        made_by=[*versions("numpy", "torch", "scikit-learn"), *([caffe.version] if caffe else [])], in_caffe=in_caffe,
+    )  # fmt: skip
+
+
+def measure(
+    trained: Measurable,
+    output: Path,
+    *,
+    databases: Path,
+    manifest_path: Path,
+    views: int,
+    files: tuple[Path, ...],
+    made_by: list[str],
+    in_caffe: Callable[[Path], np.ndarray] | None = None,
+) -> dict[str, Any]:
+    """evaluate(), of what gives probabilities. files: its own; made_by: names and versions of what computes them."""
+    check(views, trained.transformer)
     sources = {row.path: row.sha256 for row in manifest.read(manifest_path)}
     listed = _listed(databases / "train.txt")
     seen = {_source(sources, path, manifest_path) for path, _ in listed}
@@ -127,10 +146,10 @@ def evaluate(
         raise MeasureError(
             f"{databases}: val_lmdb and test_lmdb are both empty, where images to measure were expected"
         )
-    files = (deploy, weights, mean, *(databases / f"{part}_lmdb" / "data.mdb" for part in PARTS if metrics[part]))
+    files = (*files, *(databases / f"{part}_lmdb" / "data.mdb" for part in PARTS if metrics[part]))
     # Lists, so that `dvc metrics show` leaves them out.
     metrics["files"] = [{"path": str(path), "sha256": sha256(path)} for path in files]
-    metrics["versions"] = [*versions("numpy", "torch", "scikit-learn"), *([caffe.version] if caffe else [])]
+    metrics["versions"] = made_by
     _draw_confusion({part: metrics[part] for part in PARTS if metrics[part]}, trained.labels, output / "confusion.png")
     with atomic_file(output / "metrics.json", "w", encoding="utf-8") as file:
         json.dump(metrics, file, indent=2)

@@ -75,10 +75,10 @@ def export(
 
     trained = load(deploy, weights, mean, databases / "labels.txt", scale)
     preprocessing = Preprocessing(*trained.image_shape, trained.transformer.param.crop_size, scale, faces)
-    measured = _metrics(metrics, trained.labels) if metrics else dict.fromkeys(METRICS)
+    measured = read_metrics(metrics, trained.labels) if metrics else dict.fromkeys(METRICS)
     with atomic_folder(output, own=model_folder.FILES) as folder:
         model = to_onnx(trained.net)
-        held_out = _held_out(databases)
+        held_out = held_out_database(databases)
         index: dict[str, Any] = {
             "name": name or trained.net.name or deploy.stem,
             "version": version,
@@ -101,16 +101,23 @@ def export(
         shutil.copyfile(mean, folder / model_folder.MEAN)
         shutil.copyfile(databases / "labels.txt", folder / model_folder.LABELS)
         model_folder.write_json(folder / model_folder.PREPROCESSING, asdict(preprocessing))
-        (folder / model_folder.CARD).write_text(_card(index, trained, preprocessing), encoding="utf-8")
-        index["sha256"] = {path.name: sha256(path) for path in sorted(folder.iterdir())}
-        model_folder.write_json(folder / model_folder.INDEX, index)
-        model_folder.Classifier(model_folder.read(folder))  # what is shipped is what can be opened
-        size = sum(path.stat().st_size for path in folder.iterdir())
+        count = sum(learnable.blob.numel() for learnable in trained.net.learnable if learnable.lr_mult)
+        net = f"{trained.name}, {count:,} learned values (deploy.prototxt)"
+        size = seal(folder, index, write_card(index, trained.labels, preprocessing, net))
     log.info("%s: %s version %s, %s, %.1f MB", output, index["name"], version, precision, size / 1e6)
     return index
 
 
-def _metrics(path: Path, labels: tuple[str, ...]) -> dict[str, Any]:
+def seal(folder: Path, index: dict[str, Any], card: str) -> int:
+    """Write the card and model.json with all files' hashes, and open the model. Returns the folder's bytes."""
+    (folder / model_folder.CARD).write_text(card, encoding="utf-8")
+    index["sha256"] = {path.name: sha256(path) for path in sorted(folder.iterdir())}
+    model_folder.write_json(folder / model_folder.INDEX, index)
+    model_folder.Classifier(model_folder.read(folder))  # what is shipped is what can be opened
+    return sum(path.stat().st_size for path in folder.iterdir())
+
+
+def read_metrics(path: Path, labels: tuple[str, ...]) -> dict[str, Any]:
     """METRICS of metrics.json. Raises ExportError when it tells of other classes, or is an older pipeline's."""
     metrics = model_folder.read_json(path)
     parts = {part: found for part in PARTS if (found := metrics.get(part))}
@@ -127,7 +134,7 @@ def _metrics(path: Path, labels: tuple[str, ...]) -> dict[str, Any]:
     return {name: metrics[name] for name in METRICS if name != "metrics"} | {"metrics": told}
 
 
-def _held_out(databases: Path) -> Path:
+def held_out_database(databases: Path) -> Path:
     """val_lmdb, or test_lmdb where that is empty."""
     for part in PARTS:
         with DatabaseReader(databases / f"{part}_lmdb") as reader:
@@ -180,8 +187,11 @@ def _measure_loss(trained: Trained, model: "onnx.ModelProto", database: Path) ->
     return loss
 
 
-def _card(index: dict[str, Any], trained: Trained, preprocessing: Preprocessing) -> str:
-    """MODEL_CARD.md: what the model takes and gives, what it was measured at, where its limits are."""
+def write_card(index: dict[str, Any], labels: tuple[str, ...], preprocessing: Preprocessing, net: str) -> str:
+    """MODEL_CARD.md: what the model takes and gives, what it was measured at, where its limits are.
+
+    net: what it is.
+    """
     loss = index.get("int8")
     return CARD.format(
         **index,
@@ -191,11 +201,10 @@ def _card(index: dict[str, Any], trained: Trained, preprocessing: Preprocessing)
         crop=f", of which the centre {preprocessing.crop_size}x{preprocessing.crop_size}"
         if preprocessing.crop_size
         else "",
-        labels=", ".join(trained.labels),
+        labels=", ".join(labels),
         calibration=CALIBRATION.format(**index) if index["temperature"] else "; they are not calibrated",
         prior=_prior(index),
-        net=trained.net.name,
-        count=sum(learnable.blob.numel() for learnable in trained.net.learnable if learnable.lr_mult),
+        net=net,
         weights=INT8.format(**loss) if loss else "float32.",
         figures="".join(_figures(part, found) for part, found in (index["metrics"] or {}).items()) or "Nothing yet.\n",
     )
@@ -207,7 +216,7 @@ Reads the expression that a face shows in a picture.
 
 - **Takes** a {width}x{height} {kind} {face}{crop}, less the mean image, times {scale:g} (preprocessing.json).
 - **Gives** probabilities of {labels}{calibration}.{prior}
-- **Net**: {net}, {count:,} learned values (deploy.prototxt). **Weights**: {weights}
+- **Net**: {net}. **Weights**: {weights}
 
 ## Measured
 

@@ -37,13 +37,15 @@ def add_net_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 @dataclass(frozen=True)
-class Trained:
-    """A deploy net with its weights, its classes and what makes its input.
+class Measurable:
+    """What gives probabilities, with its name, its classes and what makes its input.
 
-    run: takes transformed images (N, C, h, w) to probabilities (N, classes); forward: raw ones (N, C, H, W).
+    output: the name of its output. run: takes transformed images (N, C, h, w) to probabilities (N, classes); forward:
+    raw ones (N, C, H, W).
     """
 
-    net: "Net"
+    name: str
+    output: str
     run: Callable[[np.ndarray], np.ndarray]
     transformer: Transformer
     labels: tuple[str, ...]
@@ -57,6 +59,13 @@ class Trained:
         assert self.transformer.mean is not None
         channels, height, width = self.transformer.mean.shape
         return channels, height, width
+
+
+@dataclass(frozen=True)
+class Trained(Measurable):
+    """A deploy net with its weights."""
+
+    net: "Net"
 
 
 def load(deploy: Path, weights: Path, mean: Path, labels: Path, scale: float) -> Trained:
@@ -79,7 +88,9 @@ def load(deploy: Path, weights: Path, mean: Path, labels: Path, scale: float) ->
             "prototxts again for this class list"
         )
     wanted = net.shapes[net.inputs[0]][1:]
-    trained = Trained(net, lambda images: _forward(net, images), Transformer(param, TEST), names)
+    trained = Trained(
+        net.name, net.outputs[0], lambda images: _forward(net, images), Transformer(param, TEST), names, net
+    )
     shape = trained.image_shape
     if shape != wanted:
         # The net sees the centre of the image: Caffe's crop, which is square.
@@ -128,7 +139,7 @@ def read_batches(reader: DatabaseReader, classes: int) -> Iterator[tuple[list[by
 
 
 def predictions(
-    trained: Trained, database: Path, in_caffe: Callable[[Path], np.ndarray] | None = None, views: int = 1
+    trained: Measurable, database: Path, in_caffe: Callable[[Path], np.ndarray] | None = None, views: int = 1
 ) -> tuple[list[str], np.ndarray, np.ndarray]:
     """Run a database through the net: the images' paths in its list, labels (N,), probabilities (N, classes).
 
@@ -149,7 +160,7 @@ def predictions(
     probabilities = np.concatenate(scores) if in_caffe is None or not paths else in_caffe(database)
     if not np.allclose(probabilities.sum(axis=1), 1, atol=1e-3):
         raise MeasureError(
-            f"net '{trained.net.name}': output '{trained.net.outputs[0]}' does not add up to 1; end the deploy "
+            f"net '{trained.name}': output '{trained.output}' does not add up to 1; end the deploy "
             "net with a Softmax layer"
         )
     return paths, np.concatenate(truth), probabilities

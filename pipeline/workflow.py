@@ -99,6 +99,13 @@ def model_files(model: str | None) -> list[str]:
     return sorted({str(find(name) / INDEX) for name in names})
 
 
+def members(models: list[str] | None) -> list[str]:
+    """The files of the setting `ensemble`. Raises InputError when it is not set or names a model that there is not."""
+    if not models:
+        raise InputError("ensemble: no models to join; say snakemake ensemble --config ensemble=[RUN,RUN] run=NAME")
+    return [str(find(model) / INDEX) for model in models]
+
+
 @dataclass(frozen=True)
 class ToRead:
     """The setting `input`, for the rule predict.

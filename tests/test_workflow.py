@@ -12,7 +12,7 @@ import yaml
 
 from pipeline.__main__ import STAGES
 from pipeline.errors import InputError
-from pipeline.workflow import check_settings, command_options, find_dataset, read_words, what_to_read
+from pipeline.workflow import check_settings, command_options, find_dataset, members, read_words, what_to_read
 
 ROOT = Path(__file__).parents[1]
 SNAKEFILE = (ROOT / "Snakefile").read_text()
@@ -146,6 +146,13 @@ def test_finds_the_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         find_dataset("sample.csv")
 
 
+def test_an_ensemble_without_members_says_how() -> None:
+    with pytest.raises(InputError, match=r"snakemake ensemble --config ensemble=\[RUN,RUN\]"):
+        members(None)
+    with pytest.raises(InputError, match="model nobody: no model of that name"):
+        members(["accurate", "nobody"])
+
+
 def test_predict_without_input_says_how() -> None:
     with pytest.raises(InputError, match="snakemake predict --config input=FOLDER"):
         what_to_read(None)
@@ -192,7 +199,7 @@ def test_dvc_depends_on_what_is_there() -> None:
             ((path, names),) = file.items()
             assert set(names) <= set(yaml.safe_load((ROOT / path).read_text()))
     told = {name for stage in DVC["stages"].values() for file in stage["params"] for name in next(iter(file.values()))}
-    assert told == set(CONFIG) - {"csv", "run"} - PREDICT  # dvc.yaml's commands say these
+    assert told == set(CONFIG) - {"csv", "run", "ensemble"} - PREDICT  # dvc.yaml's commands say these
 
 
 def test_conda_gives_the_versions_of_pip() -> None:
