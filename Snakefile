@@ -13,6 +13,8 @@ from pipeline.workflow import (
     check_settings,
     command_options,
     find_dataset,
+    members,
+    model_files,
     print_closing_words,
     read_words,
     what_to_read,
@@ -62,7 +64,6 @@ TARGETS = [
 DATA_LOGS = f"logs/data/{dataset.name}"
 RUN_LOGS = f"logs/{RUN}"
 EXPORTED = config["export_path"] or f"{RUN}/model"
-MODEL = config["model"]
 READINGS = config["output"]
 
 
@@ -420,7 +421,7 @@ rule evaluate:
     params:
         run=subpath(input.deploy, parent=True),
         databases=subpath(input.labels, parent=True),
-        options=command_options(config, "engine", "caffe"),
+        options=command_options(config, "views", "engine", "caffe"),
     shell:
         "python -m pipeline --log {log} evaluate {input.deploy} {input.weights} {params.run}"
         " --databases {params.databases} --mean {input.mean} --manifest {input.manifest} {params.options:q}"
@@ -456,10 +457,42 @@ rule export:
         " --faces {params.faces} --precision {params.precision}"
 
 
+rule ensemble:
+    """Join the models of several runs into one whose probabilities are their mean, and measure it."""
+    input:
+        models=lambda wildcards: members(config["ensemble"]),
+        databases=DATABASE_FILES,
+        labels=f"{DATABASES}/labels.txt",
+        manifest=f"{FACES}/manifest.csv",
+    output:
+        metrics=f"{RUN}/ensemble/metrics.json",
+        confusion=report(
+            f"{RUN}/ensemble/confusion.png",
+            category="Evaluation",
+            caption="report/confusion.rst",
+            labels={"figure": "confusion of the ensemble"},
+        ),
+        model=f"{RUN}/ensemble/model/model.onnx",
+    log:
+        f"{RUN_LOGS}/ensemble.log",
+    benchmark:
+        f"{RUN_LOGS}/ensemble.benchmark.tsv"
+    conda:
+        "environment.yml"
+    params:
+        output=subpath(output.metrics, parent=True),
+        databases=subpath(input.labels, parent=True),
+        names=config["ensemble"] or [],
+        options=command_options(config, "views"),
+    shell:
+        "python -m pipeline --log {log} ensemble {params.output} {params.names:q} --databases {params.databases}"
+        " --manifest {input.manifest} {params.options:q}"
+
+
 rule predict:
     """Read the expressions in images, a video, a camera or a stream with a model folder."""
     input:
-        model=f"{MODEL}/model.json",
+        models=model_files(config["model"]),
         files=lambda wildcards: what_to_read(config["input"]).files,
     output:
         lines=f"{READINGS}/predictions.jsonl",
@@ -474,15 +507,17 @@ rule predict:
     params:
         word=lambda wildcards: what_to_read(config["input"]).word,
         again=lambda wildcards: what_to_read(config["input"]).again,
-        model=subpath(input.model, parent=True),
         annotated=lambda wildcards: what_to_read(config["input"]).annotated(READINGS),
         summary=["--summary", f"{READINGS}/summary.png"] if config["summary"] else [],
         options=command_options(
             config,
+            "model",
             "detector",
             "detector_model",
             "min_face",
             "uncertain",
+            "class_prior",
+            "views",
             "no_face",
             "every",
             "faces",
@@ -491,5 +526,5 @@ rule predict:
             "window",
         ),
     shell:
-        "python -m pipeline --log {log} predict --model {params.model:q} --threads {threads} --json {output.lines:q}"
+        "python -m pipeline --log {log} predict --threads {threads} --json {output.lines:q}"
         " --csv {output.table:q} {params.annotated:q} {params.summary:q} {params.options:q} -- {params.word:q}"

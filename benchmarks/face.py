@@ -1,6 +1,6 @@
 """The expression net alone: one face at a time on one core, from a face's 48x48 pixels to calibrated probabilities.
 
-    python benchmarks/face.py [--model FOLDER] [--rounds 10] [--runs 500]
+    python benchmarks/face.py [--model NAME] [--rounds 10] [--runs 500]
 
 A round is so many calls of model_folder.Classifier, each with one face; the median round counts. Batches of 16 are
 timed too, for comparison. The last line is 1 ms over the time that a face takes.
@@ -10,12 +10,10 @@ import argparse
 import os
 import statistics
 import time
-from pathlib import Path
 
 import numpy as np
 
 from pipeline import model_folder
-from pipeline.predictor import SHIPPED_MODEL
 
 BAR = 1e-3  # seconds
 BATCH = 16
@@ -37,12 +35,12 @@ def seconds_a_face(classifier: model_folder.Classifier, batch: int, rounds: int,
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, default=SHIPPED_MODEL, help="model folder (default: the one that ships)")
+    parser.add_argument("--model", default="fast", help="a model's name or folder (default fast)")
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--runs", type=int, default=500)
     args = parser.parse_args()
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1])
-    classifier = model_folder.Classifier(model_folder.read(args.model))
+    classifier = model_folder.Classifier(model_folder.read(model_folder.find(args.model)))
     for batch in (BATCH, 1):
         measured = seconds_a_face(classifier, batch, args.rounds, max(1, args.runs // batch))
         median = statistics.median(measured)

@@ -1,6 +1,6 @@
 """predict: from the start of the process to its first line of JSON, and images a second after that.
 
-    python benchmarks/predict.py [--images FOLDER] [--model FOLDER] [--runs 5]
+    python benchmarks/predict.py [--images FOLDER] [--model NAME] [--runs 5]
 
 Without --images it reads 200 photos of 512x600 with a face each, made from the one that comes with matplotlib, and
 2,000 of 48x48, FER2013's size, made from the same. Every run is a process of its own with its output read through a
@@ -21,8 +21,6 @@ from typing import NamedTuple
 
 from pictures import make_photos
 
-from pipeline.predictor import SHIPPED_MODEL
-
 PATIENCE = 1.5  # seconds
 PHOTOS, SMALL = 200, 2000
 
@@ -40,7 +38,7 @@ class Run(NamedTuple):
         return (self.images - 1) / (self.last - self.first) if self.images > 1 else float("nan")
 
 
-def predict(folder: Path, model: Path) -> Run:
+def predict(folder: Path, model: str) -> Run:
     """Run the command once over a folder. Raises CalledProcessError when it fails."""
     command = [sys.executable, "-m", "pipeline", "predict", str(folder), "--model", str(model)]
     start = time.perf_counter()
@@ -56,7 +54,7 @@ def predict(folder: Path, model: Path) -> Run:
     return Run(first, time.perf_counter() - start, images, faces)
 
 
-def measure(name: str, folder: Path, model: Path, runs: int) -> list[Run]:
+def measure(name: str, folder: Path, model: str, runs: int) -> list[Run]:
     """Run so many times and print what came of it."""
     measured = [predict(folder, model) for _ in range(runs)]
     first = sorted(run.first for run in measured)
@@ -72,7 +70,7 @@ def measure(name: str, folder: Path, model: Path, runs: int) -> list[Run]:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=Path, help="a folder of images (default: those described above)")
-    parser.add_argument("--model", type=Path, default=SHIPPED_MODEL, help="model folder (default: the one that ships)")
+    parser.add_argument("--model", default="accurate", help="a model's name or folder (default accurate)")
     parser.add_argument("--runs", type=int, default=5)
     args = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as temporary:

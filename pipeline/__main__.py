@@ -23,6 +23,7 @@ STAGES = {
     "evaluate": "measure the trained net on every held-out image, once",
     "answers": "write what trained nets say of the training images, for a student to learn",
     "export": "put the trained net into a self-contained model folder",
+    "ensemble": "join several model folders into one whose probabilities are their mean, and measure it",
     "predict": "read expressions from images with a model folder",
     "doctor": "look whether everything that predict needs is there and works",
     "serve": "read expressions for others over HTTP, with a page to try it on",

@@ -5,15 +5,20 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.calibration import UNCERTAIN
+from pipeline.class_prior import ClassPrior, ClassPriorError, parse
 from pipeline.faces.detector import DETECTORS
-from pipeline.predictor import MIN_FACE, MIN_MOVING_FACE, SHIPPED_MODEL, Predictor
+from pipeline.model_folder import DEFAULTS, SHIPPED
+from pipeline.predictor import MIN_FACE, MIN_MOVING_FACE, Predictor
+from pipeline.views import COUNTS
 
 PREDICTOR_SETTINGS = ("model", "detector", "detector_model", "min_face", "uncertain")  # of config.yaml, that mean these
 
 
 def add_predictor_arguments(parser: argparse.ArgumentParser) -> None:
     """What there is to be said of a Predictor."""
-    parser.add_argument("--model", type=Path, default=SHIPPED_MODEL, help="model folder (default: the one that ships)")
+    parser.add_argument("--model", metavar="NAME",
+                        help=f"a model: {', '.join(SHIPPED)}, the name of a run, or a model folder (default "
+                        f"{DEFAULTS['images']} for images, {DEFAULTS['moving']} for videos and cameras)")  # fmt: skip
     parser.add_argument("--detector", choices=sorted(DETECTORS), default="mtcnn",
                         help="what finds faces; none takes every image for one (default mtcnn)")  # fmt: skip
     parser.add_argument("--detector-model", type=Path, metavar="FILE", help="of a detector without one: yolo, yunet")
@@ -22,6 +27,13 @@ def add_predictor_arguments(parser: argparse.ArgumentParser) -> None:
                         "where faces are followed)")  # fmt: skip
     parser.add_argument("--uncertain", type=probability, default=UNCERTAIN, metavar="PROBABILITY",
                         help=f"a face whose greatest one is below is uncertain (default {UNCERTAIN})")  # fmt: skip
+    parser.add_argument("--class-prior", type=prior, metavar="PRIOR",
+                        help="how common each label is where the faces come from: training (as in the model's "
+                        "training), uniform, a number between them (0 to 1), or shares, as neutral=0.7,happy=0.2, the "
+                        "other labels sharing the rest (default: the model's)")  # fmt: skip
+    parser.add_argument("--views", type=int, choices=COUNTS, default=1,
+                        help="of each face, whose probabilities are averaged: 2 adds the mirror image, 10 takes four "
+                        "corners, the centre and their mirror images (default 1)")  # fmt: skip
 
 
 def build_predictor(args: argparse.Namespace, **options: Any) -> Predictor:
@@ -32,6 +44,8 @@ def build_predictor(args: argparse.Namespace, **options: Any) -> Predictor:
         detector_model=args.detector_model,
         min_face=args.min_face,
         uncertain=args.uncertain,
+        class_prior=args.class_prior,
+        views=args.views,
         **options,
     )
 
@@ -50,3 +64,11 @@ def probability(text: str) -> float:
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"{text} where 0 to 1 was expected")
     return value
+
+
+def prior(text: str) -> ClassPrior:
+    """An argument that is a class prior."""
+    try:
+        return parse(text)
+    except ClassPriorError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None

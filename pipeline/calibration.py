@@ -11,12 +11,15 @@ FLT_MIN = float(np.finfo(np.float32).tiny)  # the smallest probability whose log
 TEMPERATURES = (0.05, 20.0)  # looked at; a net that needs another is no classifier
 
 
-def calibrate(probabilities: np.ndarray, temperature: float) -> np.ndarray:
-    """Softmax of the logits over `temperature`: (N, classes) to (N, classes), the greatest staying the greatest.
+def calibrate(probabilities: np.ndarray, temperature: float, ratios: np.ndarray | None = None) -> np.ndarray:
+    """Softmax of the logits over `temperature`, times `ratios` and normalised: (N, classes) to (N, classes).
 
     Above 1 they become less sure. Probabilities will do instead of logits: their logarithms differ by a constant.
+    ratios: (classes,) of a class prior (class_prior.ratios); without them the greatest stays the greatest.
     """
     logits = np.log(np.maximum(probabilities, FLT_MIN)) / temperature
+    if ratios is not None:
+        logits = logits + np.log(ratios)
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
     return (powers / powers.sum(axis=1, keepdims=True)).astype(probabilities.dtype)
 
@@ -36,8 +39,13 @@ def negative_log_likelihood(truth: np.ndarray, probabilities: np.ndarray) -> flo
     return float(-np.log(np.maximum(probabilities[np.arange(len(truth)), truth], FLT_MIN)).mean())
 
 
-def calibration_error(confidence: np.ndarray, correct: np.ndarray) -> float:
-    """Expected calibration error: |accuracy - mean confidence| of each bin of confidence, weighted by its images."""
+def calibration_error(confidence: np.ndarray, correct: np.ndarray, weights: np.ndarray | None = None) -> float:
+    """Expected calibration error: |accuracy - mean confidence| of each bin of confidence, weighted by its images.
+
+    weights: (N,) what each image counts; all the same without them.
+    """
+    if weights is None:
+        weights = np.ones(len(confidence))
     bins = np.minimum((confidence * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
-    gaps = np.bincount(bins, weights=confidence - correct)
-    return float(np.abs(gaps).sum() / len(confidence))
+    gaps = np.bincount(bins, weights=(confidence - correct) * weights)
+    return float(np.abs(gaps).sum() / weights.sum())

@@ -55,7 +55,7 @@ class Check:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", type=Path, help="model folder (default: the one that ships)")
+    parser.add_argument("--model", help="a model's name or folder (default: those that ship)")
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
 
 
@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> None:
         raise InputError(f"faults: {failed}; what to do about each is said above")
 
 
-def examine(check: Check, model: Path | None) -> Iterator[Finding]:
+def examine(check: Check, model: str | Path | None) -> Iterator[Finding]:
     """What a check finds; one that breaks is a finding too."""
     try:
         yield from check.look(model)
@@ -102,7 +102,7 @@ def print_finding(title: str, finding: Finding) -> None:
     sys.stdout.flush()
 
 
-def look_at_python(model: Path | None) -> Iterator[Finding]:
+def look_at_python(model: str | Path | None) -> Iterator[Finding]:
     wanted = _project()["requires-python"].removeprefix(">=")
     found = f"{platform.python_version()} on {platform.system()} {platform.machine()}, {_cores()} cores"
     if sys.version_info[:2] >= tuple(map(int, wanted.split("."))):
@@ -111,7 +111,7 @@ def look_at_python(model: Path | None) -> Iterator[Finding]:
         yield Finding("fail", f"{found}, where {wanted} or later is needed", f"install Python {wanted} or later")
 
 
-def look_at_packages(model: Path | None) -> Iterator[Finding]:
+def look_at_packages(model: str | Path | None) -> Iterator[Finding]:
     versions = _versions(_project()["dependencies"])
     missing = [name for name, version in versions.items() if version is None]
     if missing:
@@ -132,18 +132,18 @@ def look_at_packages(model: Path | None) -> Iterator[Finding]:
         yield Finding("ok", there)
 
 
-def look_at_model(model: Path | None) -> Iterator[Finding]:
+def look_at_model(model: str | Path | None) -> Iterator[Finding]:
     from pipeline import model_folder
-    from pipeline.predictor import SHIPPED_MODEL
 
-    folder = model_folder.read(model or SHIPPED_MODEL)
-    model_folder.Classifier(folder)
-    yield Finding(
-        "ok", f"{folder.name} {folder.version}, {len(folder.labels)} expressions, in {folder.path}; its files are whole"
-    )
+    for path in sorted({model_folder.find(name) for name in ([model] if model else model_folder.SHIPPED)}):
+        folder = model_folder.read(path)
+        model_folder.Classifier(folder)
+        yield Finding(
+            "ok", f"{folder.name} {folder.version}, {len(folder.labels)} expressions, in {path}; its files are whole"
+        )
 
 
-def look_at_detector(model: Path | None) -> Iterator[Finding]:
+def look_at_detector(model: str | Path | None) -> Iterator[Finding]:
     from pipeline.faces.mtcnn import MODELS, Mtcnn
     from pipeline.model_folder import sha256
 
@@ -160,17 +160,17 @@ def look_at_detector(model: Path | None) -> Iterator[Finding]:
     yield Finding("ok", f"MTCNN's three nets, in {MODELS}; their files are whole")
 
 
-def look_at_speed(model: Path | None) -> Iterator[Finding]:
+def look_at_speed(model: str | Path | None) -> Iterator[Finding]:
     import numpy as np
     from matplotlib.cbook import get_sample_data
     from PIL import Image
 
     from pipeline.live.frames import Frame
-    from pipeline.predictor import SHIPPED_MODEL, Predictor
+    from pipeline.predictor import Predictor
 
     with Image.open(str(get_sample_data("grace_hopper.jpg", asfileobj=False))) as photograph:
         image = np.asarray(photograph.convert("RGB"))[:SIDE, :SIDE]
-    predictor = Predictor(model or SHIPPED_MODEL, threads=2)
+    predictor = Predictor(model, threads=2)
     frame = Frame("photograph", image)
     (reading,) = predictor.read([frame])
     if len(reading.faces) != 1:
@@ -196,7 +196,7 @@ def look_at_speed(model: Path | None) -> Iterator[Finding]:
         )
 
 
-def look_at_videos(model: Path | None) -> Iterator[Finding]:
+def look_at_videos(model: str | Path | None) -> Iterator[Finding]:
     import av
     import numpy as np
 
@@ -223,7 +223,7 @@ def look_at_videos(model: Path | None) -> Iterator[Finding]:
         yield Finding("ok", found)
 
 
-def look_at_cameras(model: Path | None) -> Iterator[Finding]:
+def look_at_cameras(model: str | Path | None) -> Iterator[Finding]:
     from pipeline.live.sources.camera import list_cameras
 
     if sys.platform != "linux":
@@ -245,7 +245,7 @@ def look_at_cameras(model: Path | None) -> Iterator[Finding]:
         )
 
 
-def look_at_display(model: Path | None) -> Iterator[Finding]:
+def look_at_display(model: str | Path | None) -> Iterator[Finding]:
     from pipeline.live.sinks import display_fault
 
     fault = display_fault()
@@ -257,7 +257,7 @@ def look_at_display(model: Path | None) -> Iterator[Finding]:
         yield Finding("ok", "a window can be shown")
 
 
-def look_at_space(model: Path | None) -> Iterator[Finding]:
+def look_at_space(model: str | Path | None) -> Iterator[Finding]:
     folder = Path.cwd()
     free = shutil.disk_usage(folder).free
     try:
@@ -273,7 +273,7 @@ def look_at_space(model: Path | None) -> Iterator[Finding]:
 
 
 def _look_at_extra(extra: str) -> Callable[[Path | None], Iterator[Finding]]:
-    def look(model: Path | None) -> Iterator[Finding]:
+    def look(model: str | Path | None) -> Iterator[Finding]:
         versions = _versions(_project()["optional-dependencies"][extra])
         missing = [name for name, version in versions.items() if version is None]
         if missing:

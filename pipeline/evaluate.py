@@ -4,6 +4,8 @@ import argparse
 import json
 import math
 import tempfile
+import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,13 +21,16 @@ from pipeline.caffe.real_caffe import RealCaffe, add_engine_arguments, root_from
 from pipeline.calibration import UNCERTAIN, calibrate, calibration_error, fit_temperature, negative_log_likelihood
 from pipeline.console import log
 from pipeline.model_folder import sha256
-from pipeline.trained import PARTS, MeasureError, Trained, add_net_arguments, load, predictions, versions
+from pipeline.trained import PARTS, Measurable, MeasureError, Trained, add_net_arguments, load, predictions, versions
+from pipeline.views import COUNTS, check
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 BOOTSTRAP_DRAWS = 2000
 BOOTSTRAP_SEED = 1
+PRIOR_POWERS = (0.0, 0.25, 0.5, 1.0)  # of the table of class priors
+CHOICE_POWERS = np.arange(21) / 20  # that the default class prior is chosen from
 CAFFE_BATCH = 100
 
 
@@ -33,6 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_net_arguments(parser)
     parser.add_argument("output", type=Path, help="folder to write metrics.json and confusion.png to")
     parser.add_argument("--manifest", type=Path, required=True, help="manifest.csv that the databases were made from")
+    parser.add_argument("--views", type=int, choices=COUNTS, default=1,
+                        help="of each image, whose probabilities are averaged: 2 adds the mirror image, 10 takes four "
+                        "corners, the centre and their mirror images; fewer are measured too (default 1)")  # fmt: skip
     add_engine_arguments(parser)
     parser.add_argument("--threads", type=int, default=2, help="CPU threads of real Caffe (default 2)")
 
@@ -40,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     caffe = RealCaffe(args.caffe or root_from_environment(), args.threads) if args.engine == "caffe" else None
     evaluate(args.deploy, args.weights, args.output, databases=args.databases, mean=args.mean,
-             manifest_path=args.manifest, scale=args.scale, caffe=caffe)  # fmt: skip
+             manifest_path=args.manifest, scale=args.scale, views=args.views, caffe=caffe)  # fmt: skip
 
 
 def evaluate(
@@ -52,25 +60,61 @@ def evaluate(
     mean: Path,
     manifest_path: Path,
     scale: float = 1.0,
+    views: int = 1,
     caffe: RealCaffe | None = None,
 ) -> dict[str, Any]:
     """Run every image of val_lmdb and test_lmdb through the net; write metrics.json and confusion.png under `output`.
 
-    caffe: real Caffe, to run the images in instead of the project's engine.
+    views: of each image (views.COUNTS). All figures are of one view, but those under `views`, a row for each number of
+    them up to this one: view_figures(). caffe: real Caffe, to run the images in instead of the project's engine.
 
     Returns what metrics.json holds: under `val` and `test` figures() of all images, and under `unseen` those of the
-    images whose source is not byte-equal to one in training; null where the database is empty. Under `temperature` the
-    one that calibrates the net on val_lmdb; null where that is empty, for nothing may be chosen on test_lmdb. Raises
-    InputError when both are, or when net, mean, labels, databases and manifest do not belong together.
+    images whose source is not byte-equal to one in training; null where the database is empty. Under
+    `training_shares` the share of each label in train_lmdb; under `temperature` the one that calibrates the net on
+    val_lmdb and under `class_prior` the power of the shares that choose_power() finds there; null where val_lmdb is
+    empty, for nothing may be chosen on test_lmdb. Under `view_temperatures` the temperature of each larger number of
+    views. With a temperature each part has served_figures() under `served` and prior_figures() under `priors`. Raises
+    InputError when both databases are empty, or when net, mean, labels, databases and manifest do not belong together.
     """
     trained = load(deploy, weights, mean, databases / "labels.txt", scale)
+    if caffe and views > 1:
+        raise MeasureError(f"views {views} with engine caffe, whose Data layer gives one; say views 1, or engine torch")
     in_caffe = (partial(_in_caffe, caffe=caffe, trained=trained, deploy=deploy, weights=weights, output=output)
                 if caffe else None)  # fmt: skip
+    return measure(
+        trained, output, databases=databases, manifest_path=manifest_path, views=views, files=(deploy, weights, mean),
+        made_by=[*versions("numpy", "torch", "scikit-learn"), *([caffe.version] if caffe else [])], in_caffe=in_caffe,
+    )  # fmt: skip
+
+
+def measure(
+    trained: Measurable,
+    output: Path,
+    *,
+    databases: Path,
+    manifest_path: Path,
+    views: int,
+    files: tuple[Path, ...],
+    made_by: list[str],
+    in_caffe: Callable[[Path], np.ndarray] | None = None,
+) -> dict[str, Any]:
+    """evaluate(), of what gives probabilities. files: its own; made_by: names and versions of what computes them."""
+    check(views, trained.transformer)
     sources = {row.path: row.sha256 for row in manifest.read(manifest_path)}
-    seen = {_source(sources, path, manifest_path) for path in _listed(databases / "train.txt")}
-    metrics: dict[str, Any] = {**dict.fromkeys(PARTS), "temperature": None}
+    listed = _listed(databases / "train.txt")
+    seen = {_source(sources, path, manifest_path) for path, _ in listed}
+    shares = training_shares([label for _, label in listed], trained.labels, databases)
+    metrics: dict[str, Any] = {
+        **dict.fromkeys(PARTS),
+        "training_shares": dict(zip(trained.labels, map(float, shares), strict=True)),
+        "temperature": None,
+        "class_prior": None,
+        "view_temperatures": {},
+    }
     for part in PARTS:  # val first: its temperature is measured on both
+        start = time.perf_counter()
         paths, truth, probabilities = predictions(trained, databases / f"{part}_lmdb", in_caffe)
+        seconds = time.perf_counter() - start
         if paths:
             unseen = np.array([_source(sources, path, manifest_path) not in seen for path in paths])
             metrics[part] = figures(truth, probabilities, trained.labels)
@@ -80,23 +124,38 @@ def evaluate(
             )
             if part == "val":
                 metrics["temperature"] = fit_temperature(truth, probabilities)
+                metrics["class_prior"] = choose_power(truth, probabilities, metrics["temperature"], shares)
             if metrics["temperature"]:
-                calibrated = calibrate(probabilities, metrics["temperature"])
-                metrics[part]["calibrated"] = calibrated_figures(truth, calibrated)
+                calibrated = partial(calibrate, probabilities, metrics["temperature"])
+                metrics[part]["served"] = served_figures(truth, calibrated(shares ** -metrics["class_prior"]))
+                metrics[part]["priors"] = [
+                    {"power": power, **prior_figures(truth, calibrated(shares**-power), shares**-power)}
+                    for power in PRIOR_POWERS
+                ]
+            told = partial(view_figures, metrics=metrics, shares=shares)
+            rows = [told(truth, probabilities, views=1, seconds=seconds)]
+            for count in [count for count in COUNTS if 1 < count <= views]:
+                start = time.perf_counter()
+                _, _, averaged = predictions(trained, databases / f"{part}_lmdb", views=count)
+                seconds = time.perf_counter() - start
+                if part == "val":
+                    metrics["view_temperatures"][str(count)] = fit_temperature(truth, averaged)
+                rows.append(told(truth, averaged, views=count, seconds=seconds))
+            metrics[part]["views"] = rows
     if not any(metrics[part] for part in PARTS):
         raise MeasureError(
             f"{databases}: val_lmdb and test_lmdb are both empty, where images to measure were expected"
         )
-    files = (deploy, weights, mean, *(databases / f"{part}_lmdb" / "data.mdb" for part in PARTS if metrics[part]))
+    files = (*files, *(databases / f"{part}_lmdb" / "data.mdb" for part in PARTS if metrics[part]))
     # Lists, so that `dvc metrics show` leaves them out.
     metrics["files"] = [{"path": str(path), "sha256": sha256(path)} for path in files]
-    metrics["versions"] = [*versions("numpy", "torch", "scikit-learn"), *([caffe.version] if caffe else [])]
+    metrics["versions"] = made_by
     _draw_confusion({part: metrics[part] for part in PARTS if metrics[part]}, trained.labels, output / "confusion.png")
     with atomic_file(output / "metrics.json", "w", encoding="utf-8") as file:
         json.dump(metrics, file, indent=2)
         file.write("\n")
     for part in PARTS:
-        _report(part, metrics[part])
+        _report(part, metrics[part], metrics["class_prior"])
     return metrics
 
 
@@ -120,9 +179,21 @@ def _in_caffe(
             return np.concatenate([rows.copy() for rows in reader.images(CAFFE_BATCH)])[:count, :, 0, 0]
 
 
-def _listed(path: Path) -> list[str]:
+def _listed(path: Path) -> list[tuple[str, int]]:
+    """The paths and labels of a database's list."""
     lines = path.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
-    return [line.rsplit(" ", 1)[0] for line in lines]
+    return [(image, int(label)) for image, label in (line.rsplit(" ", 1) for line in lines)]
+
+
+def training_shares(truth: list[int], labels: tuple[str, ...], databases: Path) -> np.ndarray:
+    """The share of each label among the training images, (classes,). Raises MeasureError when one has no image."""
+    counts = np.bincount(truth, minlength=len(labels))
+    if not counts.all():
+        raise MeasureError(
+            f"{databases / 'train.txt'}: no image of '{labels[counts.argmin()]}', which the net has as a class; train "
+            "on images of every class"
+        )
+    return counts / counts.sum()
 
 
 def _source(sources: dict[str, str], path: str, manifest_path: Path) -> str:
@@ -172,20 +243,103 @@ def figures(truth: np.ndarray, probabilities: np.ndarray, labels: tuple[str, ...
     }
 
 
-def calibrated_figures(truth: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
-    """What calibration makes of a part's ece and nll, and of the faces that are sure, not being below UNCERTAIN, their
-    share of all and the accuracy among them (null where there are none)."""
+def served_figures(truth: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
+    """What is said of probabilities as they are served, calibrated and with the default class prior.
+
+    accuracy, macro_f1, macro_recall, ece and nll; under `sure` the faces that are not below UNCERTAIN, their share of
+    all and the accuracy among them (null where there are none).
+    """
     confidence, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == truth
     sure = confidence >= UNCERTAIN
     return {
-        "ece": calibration_error(confidence, correct),
-        "nll": negative_log_likelihood(truth, probabilities),
+        **_summary(truth, probabilities),
         "sure": {
             "threshold": UNCERTAIN,
             "share": float(sure.mean()),
             "accuracy": float(correct[sure].mean()) if sure.any() else None,
         },
     }
+
+
+def prior_figures(truth: np.ndarray, probabilities: np.ndarray, ratios: np.ndarray) -> dict[str, Any]:
+    """What a class prior makes of a part: accuracy, macro_f1, macro_recall, and ece twice.
+
+    ece is that of the images as they are; ece_at_prior that of images with the shares that the prior assumes, for
+    which each image counts as often as `ratios` (classes,) says of its class.
+    """
+    confidence, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == truth
+    return {
+        **_totals(truth, probabilities),
+        "ece": calibration_error(confidence, correct),
+        "ece_at_prior": calibration_error(confidence, correct, ratios[truth]),
+    }
+
+
+def view_figures(
+    truth: np.ndarray, probabilities: np.ndarray, *, views: int, seconds: float, metrics: dict[str, Any],
+    shares: np.ndarray,
+) -> dict[str, Any]:
+    """What a number of views comes to: accuracy, macro_f1, macro_recall, ece and nll of their mean probabilities.
+
+    `served` has the same as they are served, null without a temperature; ms_per_image is the time on the machine that
+    measured it, the database's included.
+    """
+    temperature = metrics["temperature"] if views == 1 else metrics["view_temperatures"].get(str(views))
+    served = calibrate(probabilities, temperature, shares ** -metrics["class_prior"]) if temperature else None
+    return {
+        "views": views,
+        **_summary(truth, probabilities),
+        "served": None if served is None else _summary(truth, served),
+        "ms_per_image": 1000 * seconds / len(truth),
+    }
+
+
+def _summary(truth: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
+    return {
+        **_totals(truth, probabilities),
+        "ece": calibration_error(probabilities.max(axis=1), probabilities.argmax(axis=1) == truth),
+        "nll": negative_log_likelihood(truth, probabilities),
+    }
+
+
+def _totals(truth: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
+    """accuracy, macro_f1 and macro_recall, the last over the classes that occur."""
+    confusion = _confusion(truth, probabilities)
+    occur = confusion.sum(axis=1) > 0
+    recall = np.diagonal(confusion)[occur] / confusion[occur].sum(axis=1)
+    return {
+        "accuracy": float(np.trace(confusion) / confusion.sum()),
+        "macro_f1": float(macro_f1(confusion)),
+        "macro_recall": float(recall.mean()),
+    }
+
+
+def _confusion(truth: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Counts (classes, classes), rows being the truth."""
+    classes = probabilities.shape[1]
+    places = truth * classes + probabilities.argmax(axis=1)
+    return np.bincount(places, minlength=classes * classes).reshape(classes, classes)
+
+
+def choose_power(truth: np.ndarray, probabilities: np.ndarray, temperature: float, shares: np.ndarray) -> float:
+    """The power of the training shares (classes,) that a model divides its probabilities by unless a user says more.
+
+    Users' faces do not have the training's shares, so the correction is to be as strong as the held-out images allow:
+    the greatest of CHOICE_POWERS whose mean of accuracy and macro-F1 is within one standard error of the best one's
+    (the rule of Breiman, Friedman, Olshen, Stone: Classification and Regression Trees, 1984, 3.4.3). The error is the
+    bootstrap's.
+    """
+    confusions = [_confusion(truth, calibrate(probabilities, temperature, shares**-power)) for power in CHOICE_POWERS]
+    scores = np.array([_accuracy_and_f1(confusion) for confusion in confusions])
+    best = int(scores.argmax())
+    error = _accuracy_and_f1(_draws(confusions[best])).std()
+    return float(CHOICE_POWERS[np.flatnonzero(scores >= scores[best] - error)[-1]])
+
+
+def _accuracy_and_f1(confusion: np.ndarray) -> np.ndarray:
+    """Mean of accuracy and macro-F1 of confusion matrices (..., classes, classes)."""
+    accuracy = np.trace(confusion, axis1=-2, axis2=-1) / confusion.sum(axis=(-2, -1))
+    return np.asarray((accuracy + macro_f1(confusion)) / 2)
 
 
 def macro_f1(confusion: np.ndarray) -> np.ndarray:
@@ -196,14 +350,19 @@ def macro_f1(confusion: np.ndarray) -> np.ndarray:
 
 
 def macro_f1_interval(confusion: np.ndarray) -> list[float]:
-    """The 95% percentile bootstrap interval: drawing N images again with replacement is one multinomial draw."""
-    count = confusion.sum()
-    draws = np.random.default_rng(BOOTSTRAP_SEED).multinomial(count, confusion.ravel() / count, BOOTSTRAP_DRAWS)
-    low, high = np.percentile(macro_f1(draws.reshape(-1, *confusion.shape)), (2.5, 97.5))
+    """The 95% percentile bootstrap interval."""
+    low, high = np.percentile(macro_f1(_draws(confusion)), (2.5, 97.5))
     return [float(low), float(high)]
 
 
-def _report(part: str, found: dict[str, Any] | None) -> None:
+def _draws(confusion: np.ndarray) -> np.ndarray:
+    """(BOOTSTRAP_DRAWS, classes, classes): drawing N images again with replacement is one multinomial draw."""
+    count = confusion.sum()
+    draws = np.random.default_rng(BOOTSTRAP_SEED).multinomial(count, confusion.ravel() / count, BOOTSTRAP_DRAWS)
+    return draws.reshape(-1, *confusion.shape)
+
+
+def _report(part: str, found: dict[str, Any] | None, power: float | None) -> None:
     if not found:
         log.info("%s: no images", part)
         return
@@ -213,11 +372,24 @@ def _report(part: str, found: dict[str, Any] | None) -> None:
         part, found["n"], 100 * found["accuracy"], 100 * low, 100 * high,
         found["macro_f1"], *found["macro_f1_95"], found["ece"], found["nll"],
     )  # fmt: skip
-    if "calibrated" in found:
-        after = found["calibrated"]
-        log.info("  calibrated: ECE %.4f, NLL %.4f; %.1f%% of the faces at least %.0f%% sure, accuracy among them %s",
-                 after["ece"], after["nll"], 100 * after["sure"]["share"], 100 * UNCERTAIN,
-                 "-" if after["sure"]["accuracy"] is None else f"{after['sure']['accuracy']:.2%}")  # fmt: skip
+    if "served" in found:
+        served = found["served"]
+        log.info("  served with class prior %g: accuracy %.2f%%, macro-F1 %.4f, macro-recall %.4f, ECE %.4f; %.1f%% of "
+                 "the faces at least %.0f%% sure, accuracy among them %s", power, 100 * served["accuracy"],
+                 served["macro_f1"], served["macro_recall"], served["ece"], 100 * served["sure"]["share"],
+                 100 * UNCERTAIN,
+                 "-" if served["sure"]["accuracy"] is None else f"{served['sure']['accuracy']:.2%}")  # fmt: skip
+        log.info("  class prior  accuracy  macro-F1  macro-recall     ECE  ECE at these shares")
+        for row in found["priors"]:
+            log.info("         %4.2f    %6.2f%%    %6.4f        %6.4f  %6.4f               %6.4f", row["power"],
+                     100 * row["accuracy"], row["macro_f1"], row["macro_recall"], row["ece"],
+                     row["ece_at_prior"])  # fmt: skip
+    if len(found["views"]) > 1:
+        for row in found["views"]:
+            served = row["served"] or row
+            log.info("  %2d views: accuracy %.2f%% (as served %.2f%%), macro-F1 %.4f, ECE as served %.4f, %.2f ms each",
+                     row["views"], 100 * row["accuracy"], 100 * served["accuracy"], row["macro_f1"], served["ece"],
+                     row["ms_per_image"])  # fmt: skip
     width = max(len(row["label"]) for row in found["per_class"])
     log.info("  %-*s  precision  recall      F1  images", width, "class")
     for row in found["per_class"]:

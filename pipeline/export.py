@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 TOLERANCE = 1e-4  # between ONNX Runtime's probabilities and the engine's
 RANDOM_IMAGES = 64
+# Of model.json, from metrics.json.
+METRICS = ("training_shares", "temperature", "view_temperatures", "class_prior", "metrics")
 
 
 class ExportError(InputError):
@@ -73,10 +75,10 @@ def export(
 
     trained = load(deploy, weights, mean, databases / "labels.txt", scale)
     preprocessing = Preprocessing(*trained.image_shape, trained.transformer.param.crop_size, scale, faces)
-    temperature, measured = _metrics(metrics, trained.labels) if metrics else (None, None)
+    measured = read_metrics(metrics, trained.labels) if metrics else dict.fromkeys(METRICS)
     with atomic_folder(output, own=model_folder.FILES) as folder:
         model = to_onnx(trained.net)
-        held_out = _held_out(databases)
+        held_out = held_out_database(databases)
         index: dict[str, Any] = {
             "name": name or trained.net.name or deploy.stem,
             "version": version,
@@ -90,8 +92,7 @@ def export(
         else:
             shutil.copyfile(weights, folder / model_folder.WEIGHTS)
         index |= {
-            "temperature": temperature,
-            "metrics": measured,
+            **measured,
             "training": model_folder.read_json(record) if record else None,
             "created_by": versions("numpy", "torch", "onnx", "onnxruntime"),
         }
@@ -100,17 +101,24 @@ def export(
         shutil.copyfile(mean, folder / model_folder.MEAN)
         shutil.copyfile(databases / "labels.txt", folder / model_folder.LABELS)
         model_folder.write_json(folder / model_folder.PREPROCESSING, asdict(preprocessing))
-        (folder / model_folder.CARD).write_text(_card(index, trained, preprocessing), encoding="utf-8")
-        index["sha256"] = {path.name: sha256(path) for path in sorted(folder.iterdir())}
-        model_folder.write_json(folder / model_folder.INDEX, index)
-        model_folder.Classifier(model_folder.read(folder))  # what is shipped is what can be opened
-        size = sum(path.stat().st_size for path in folder.iterdir())
+        count = sum(learnable.blob.numel() for learnable in trained.net.learnable if learnable.lr_mult)
+        net = f"{trained.name}, {count:,} learned values (deploy.prototxt)"
+        size = seal(folder, index, write_card(index, trained.labels, preprocessing, net))
     log.info("%s: %s version %s, %s, %.1f MB", output, index["name"], version, precision, size / 1e6)
     return index
 
 
-def _metrics(path: Path, labels: tuple[str, ...]) -> tuple[float | None, dict[str, Any]]:
-    """Of metrics.json the temperature and what a user wants. Raises ExportError when it tells of other classes."""
+def seal(folder: Path, index: dict[str, Any], card: str) -> int:
+    """Write the card and model.json with all files' hashes, and open the model. Returns the folder's bytes."""
+    (folder / model_folder.CARD).write_text(card, encoding="utf-8")
+    index["sha256"] = {path.name: sha256(path) for path in sorted(folder.iterdir())}
+    model_folder.write_json(folder / model_folder.INDEX, index)
+    model_folder.Classifier(model_folder.read(folder))  # what is shipped is what can be opened
+    return sum(path.stat().st_size for path in folder.iterdir())
+
+
+def read_metrics(path: Path, labels: tuple[str, ...]) -> dict[str, Any]:
+    """METRICS of metrics.json. Raises ExportError when it tells of other classes, or is an older pipeline's."""
     metrics = model_folder.read_json(path)
     parts = {part: found for part in PARTS if (found := metrics.get(part))}
     for part, found in parts.items():
@@ -118,13 +126,15 @@ def _metrics(path: Path, labels: tuple[str, ...]) -> tuple[float | None, dict[st
             raise ExportError(
                 f"{path}: {part} has other classes than {', '.join(labels)}; give the metrics of this net"
             )
+    missing = [name for name in METRICS if name != "metrics" and name not in metrics]
+    if missing:
+        raise ExportError(f"{path}: no {missing[0]}, which evaluate writes; evaluate the net again")
     left_out = ("confusion", "unseen", "seen_in_training")
-    return metrics.get("temperature"), {
-        part: {key: found[key] for key in found if key not in left_out} for part, found in parts.items()
-    }
+    told = {part: {key: found[key] for key in found if key not in left_out} for part, found in parts.items()}
+    return {name: metrics[name] for name in METRICS if name != "metrics"} | {"metrics": told}
 
 
-def _held_out(databases: Path) -> Path:
+def held_out_database(databases: Path) -> Path:
     """val_lmdb, or test_lmdb where that is empty."""
     for part in PARTS:
         with DatabaseReader(databases / f"{part}_lmdb") as reader:
@@ -177,8 +187,11 @@ def _measure_loss(trained: Trained, model: "onnx.ModelProto", database: Path) ->
     return loss
 
 
-def _card(index: dict[str, Any], trained: Trained, preprocessing: Preprocessing) -> str:
-    """MODEL_CARD.md: what the model takes and gives, what it was measured at, where its limits are."""
+def write_card(index: dict[str, Any], labels: tuple[str, ...], preprocessing: Preprocessing, net: str) -> str:
+    """MODEL_CARD.md: what the model takes and gives, what it was measured at, where its limits are.
+
+    net: what it is.
+    """
     loss = index.get("int8")
     return CARD.format(
         **index,
@@ -188,10 +201,10 @@ def _card(index: dict[str, Any], trained: Trained, preprocessing: Preprocessing)
         crop=f", of which the centre {preprocessing.crop_size}x{preprocessing.crop_size}"
         if preprocessing.crop_size
         else "",
-        labels=", ".join(trained.labels),
+        labels=", ".join(labels),
         calibration=CALIBRATION.format(**index) if index["temperature"] else "; they are not calibrated",
-        net=trained.net.name,
-        count=sum(learnable.blob.numel() for learnable in trained.net.learnable if learnable.lr_mult),
+        prior=_prior(index),
+        net=net,
         weights=INT8.format(**loss) if loss else "float32.",
         figures="".join(_figures(part, found) for part, found in (index["metrics"] or {}).items()) or "Nothing yet.\n",
     )
@@ -202,8 +215,8 @@ CARD = """# {name}, version {version}
 Reads the expression that a face shows in a picture.
 
 - **Takes** a {width}x{height} {kind} {face}{crop}, less the mean image, times {scale:g} (preprocessing.json).
-- **Gives** probabilities of {labels}{calibration}.
-- **Net**: {net}, {count:,} learned values (deploy.prototxt). **Weights**: {weights}
+- **Gives** probabilities of {labels}{calibration}.{prior}
+- **Net**: {net}. **Weights**: {weights}
 
 ## Measured
 
@@ -219,6 +232,15 @@ CALIBRATION = (
     ", calibrated: served at the temperature {temperature:.3f}, which the held-out images of val chose, so that of the "
     "faces read with 70% about 70% are read right"
 )
+PRIOR = """
+- **Class shares**: it learned from {shares}, and a net expects the shares that it learned from. {chosen} Say
+  `class_prior` where you know more: `training`, `uniform`, a power, or the shares themselves."""
+CHOSEN = (
+    "Its probabilities are divided by these shares to the power {class_prior:g}: the greatest power whose mean of "
+    "accuracy and macro-F1 on val is within one standard error of the best."
+)
+NOT_CHOSEN = "Its probabilities are left so, because there were no held-out images to choose by."
+PRIOR_NAMES = {0.0: "training", 1.0: "uniform"}  # by power
 INT8 = (
     "int8 in the large products, float32 elsewhere, and no .caffemodel; on the {images:,} images of {database} that "
     "gives an accuracy of {accuracy_int8:.2%} where float32 has {accuracy_float32:.2%}, and {labels_changed} other "
@@ -231,7 +253,7 @@ def _figures(part: str, found: dict[str, Any]) -> str:
     low, high = found["accuracy_95"]
     lines = [
         f"**{part}**, {found['n']:,} images: accuracy {found['accuracy']:.2%} (95%: {low:.2%} to {high:.2%}), macro-F1 "
-        f"{found['macro_f1']:.4f}, expected calibration error {found['ece']:.4f}.{_calibrated(found)}",
+        f"{found['macro_f1']:.4f}, expected calibration error {found['ece']:.4f}.",
         "",
         "| class | precision | recall | F1 | images |",
         "| --- | ---: | ---: | ---: | ---: |",
@@ -239,16 +261,45 @@ def _figures(part: str, found: dict[str, Any]) -> str:
     for row in found["per_class"]:
         shares = ("-" if row[key] is None else f"{row[key]:.3f}" for key in ("precision", "recall", "f1"))
         lines.append(f"| {row['label']} | {' | '.join(shares)} | {row['support']:,} |")
-    return "\n".join(lines) + "\n\n"
+    return "\n".join(lines) + "\n\n" + _served(found)
 
 
-def _calibrated(found: dict[str, Any]) -> str:
-    """What calibration comes to, where there is one."""
-    if "calibrated" not in found:
+def _served(found: dict[str, Any]) -> str:
+    """The figures as they are served, and what class priors do, where there was a temperature."""
+    if "served" not in found:
         return ""
-    after, sure = found["calibrated"], found["calibrated"]["sure"]
-    words = f" Calibrated: {after['ece']:.4f}"
+    served, sure = found["served"], found["served"]["sure"]
+    words = (f"As served: accuracy {served['accuracy']:.2%}, macro-F1 {served['macro_f1']:.4f}, macro-recall "
+             f"{served['macro_recall']:.4f}, expected calibration error {served['ece']:.4f}")  # fmt: skip
     if sure["accuracy"] is not None:
         words += (f"; {sure['share']:.0%} of the faces are at least {sure['threshold']:.0%} sure, and of those "
                   f"{sure['accuracy']:.1%} right")  # fmt: skip
-    return f"{words}."
+    lines = [
+        f"{words}.",
+        "",
+        "| class prior | accuracy | macro-F1 | macro-recall | calibration error | with faces of these shares |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for row in found["priors"]:
+        power = PRIOR_NAMES.get(row["power"], f"{row['power']:g}")
+        lines.append(f"| {power} | {row['accuracy']:.2%} | {row['macro_f1']:.4f} | {row['macro_recall']:.4f} | "
+                     f"{row['ece']:.4f} | {row['ece_at_prior']:.4f} |")  # fmt: skip
+    if len(found["views"]) > 1:
+        lines += [
+            "",
+            "| views | accuracy | as served | macro-F1 | calibration error as served | ms an image |",
+            "| ---: | ---: | ---: | ---: | ---: | ---: |",
+        ]
+        for row in found["views"]:
+            served = row["served"]
+            lines.append(f"| {row['views']} | {row['accuracy']:.2%} | {served['accuracy']:.2%} | "
+                         f"{row['macro_f1']:.4f} | {served['ece']:.4f} | {row['ms_per_image']:.2f} |")  # fmt: skip
+    return "\n".join(lines) + "\n\n"
+
+
+def _prior(index: dict[str, Any]) -> str:
+    """What the card says of the class prior, where the training shares are known."""
+    if not index["training_shares"]:
+        return ""
+    shares = ", ".join(f"{label} {share:.1%}" for label, share in index["training_shares"].items())
+    return PRIOR.format(shares=shares, chosen=CHOSEN.format(**index) if index["temperature"] else NOT_CHOSEN)

@@ -99,14 +99,15 @@ def extract(source: Path, output: Path, votes: Path | None = None, *, policy: st
             if ballot and len(rows) + dropped.total() != len(ballot):
                 raise InputError(f"{votes}: votes for {len(ballot)} images where {source} has fewer; votes and images "
                                  "must be of the same rows in the same order")
+            counts = _counts(rows, labelling.labels)
             summary = {
                 "images": len(rows),
-                "counts": _counts(rows, labelling.labels),
+                "counts": counts,
                 "duplicates": count_duplicates(rows),
                 "dropped": dict(dropped),
             }
             for label in choice.labels if classes else ():
-                if not summary["counts"]["Training"][label]:
+                if not counts["Training"][label]:
                     raise InputError(f"{source}: class {label} has no image to train on; leave it out of classes")
             manifest.write(folder / manifest.NAME, rows)
             if ballot:

@@ -2,31 +2,40 @@
 
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline import manifest
+from pipeline import class_prior, manifest
 from pipeline.caffe.caffe_pb2 import TEST, TransformationParameter
 from pipeline.caffe.transformer import Transformer
 from pipeline.calibration import calibrate
+from pipeline.class_prior import ClassPrior, ClassPriorError
 from pipeline.errors import InputError
+from pipeline.views import COUNTS, ViewsError, check, read_views
 
 if TYPE_CHECKING:
     import onnxruntime
 
 INDEX = "model.json"  # name, version, origin, figures, and the hash of every other file
-DEPLOY = "deploy.prototxt"
-WEIGHTS = "weights.caffemodel"  # left out where the ONNX file holds int8 weights
+DEPLOY = "deploy.prototxt"  # left out of an ensemble
+WEIGHTS = "weights.caffemodel"  # left out of an ensemble, and where the ONNX file holds int8 weights
 ONNX = "model.onnx"
 LABELS = "labels.txt"
 MEAN = "mean.binaryproto"
 PREPROCESSING = "preprocessing.json"
 CARD = "MODEL_CARD.md"
-NEEDED = (DEPLOY, ONNX, LABELS, MEAN, PREPROCESSING, CARD)
-FILES = (INDEX, WEIGHTS, *NEEDED)
+NEEDED = (ONNX, LABELS, MEAN, PREPROCESSING, CARD)
+FILES = (INDEX, DEPLOY, WEIGHTS, *NEEDED)
+
+MODELS = Path(__file__).resolve().parents[1] / "models"
+RUNS = Path("results")  # a run's model lies in results/RUN/model
+# The models that ship, by the names users call them by; and which of these reads each kind of input by default.
+SHIPPED = {"fast": "face_emotion_net", "accurate": "face_emotion_net"}
+DEFAULTS = {"images": "accurate", "moving": "fast"}
 
 
 class ModelError(InputError):
@@ -61,7 +70,9 @@ class Preprocessing:
 class ModelFolder:
     """A model folder whose files were all found to be what model.json says.
 
-    temperature: what calibrates the net's probabilities; 1 where it was never measured.
+    temperature: what calibrates the net's probabilities; 1 where it was never measured. training_shares: the share of
+    each label in training; None where it is not known. class_prior: the power of these shares that probabilities are
+    divided by unless a user says more. view_temperatures: by number, the temperatures of more views than one.
     """
 
     path: Path
@@ -70,6 +81,37 @@ class ModelFolder:
     labels: tuple[str, ...]
     preprocessing: Preprocessing
     temperature: float
+    training_shares: np.ndarray | None = field(default=None, compare=False)
+    class_prior: float = 0.0
+    view_temperatures: Mapping[int, float] = field(default_factory=dict)
+
+    def temperature_of(self, views: int) -> float:
+        """What calibrates the mean of so many views. Raises ViewsError when it was not measured."""
+        if views == 1 or self.temperature == 1:
+            return self.temperature
+        if views not in self.view_temperatures:
+            raise ViewsError(
+                f"{self.path / INDEX}: views {views} were not measured, so their probabilities would mean nothing; "
+                f"evaluate with views {views} and export again, or read one view"
+            )
+        return self.view_temperatures[views]
+
+    def ratios(self, prior: ClassPrior | None = None) -> np.ndarray | None:
+        """What a class prior multiplies probabilities by, (classes,); None for the model's own prior.
+
+        None where that is the training's. Raises ClassPriorError when the prior does not fit the labels, or is
+        another than the training's and their shares are not known.
+        """
+        if prior is None:
+            prior = self.class_prior
+        if self.training_shares is None:
+            if prior in ("training", 0):
+                return None
+            raise ClassPriorError(
+                f"{self.path / INDEX}: no training_shares, which a class prior needs; export the model again with the "
+                "metrics of evaluate"
+            )
+        return class_prior.ratios(prior, self.labels, self.training_shares)
 
     @property
     def onnx(self) -> Path:
@@ -99,6 +141,22 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
+def find(model: str | Path) -> Path:
+    """The folder of a model: a path, or the name of one that ships, of a folder under models/ or of a run.
+
+    Raises ModelError naming the models that there are when there is none of that name.
+    """
+    if isinstance(model, Path) or len(Path(model).parts) != 1:
+        return Path(model)
+    for folder in (MODELS / SHIPPED.get(model, model), RUNS / model / "model", Path(model)):
+        if (folder / INDEX).is_file():
+            return folder
+    shipped = {path.parent.name for path in MODELS.glob(f"*/{INDEX}")}
+    runs = {path.parent.parent.name for path in RUNS.glob(f"*/model/{INDEX}")}
+    names = ", ".join([*SHIPPED, *sorted((shipped | runs) - set(SHIPPED))])
+    raise ModelError(f"model {model}: no model of that name; {names} or a model folder was expected")
+
+
 def read(path: Path) -> ModelFolder:
     """Read a model folder and check every file's hash.
 
@@ -110,9 +168,12 @@ def read(path: Path) -> ModelFolder:
     hashes = index.get("sha256")
     if not isinstance(hashes, dict) or not isinstance(index.get("name"), str):
         raise ModelError(f"{path / INDEX}: name and sha256 were expected; export the model again")
-    temperature = index.get("temperature") or 1.0
-    if not isinstance(temperature, float) or not 0 < temperature < float("inf"):
-        raise ModelError(f"{path / INDEX}: temperature {temperature}, not a positive number; export the model again")
+    temperatures = {"1": index.get("temperature") or 1.0, **(index.get("view_temperatures") or {})}
+    for temperature in temperatures.values():
+        if not isinstance(temperature, float) or not 0 < temperature < float("inf"):
+            raise ModelError(
+                f"{path / INDEX}: temperature {temperature}, not a positive number; export the model again"
+            )
     for name in NEEDED:
         if name not in hashes:
             raise ModelError(f"{path / INDEX}: no hash of {name}; export the model again")
@@ -132,17 +193,46 @@ def read(path: Path) -> ModelFolder:
         reason = str(error).removeprefix("Preprocessing.__init__() ")
         raise ModelError(f"{path / PREPROCESSING}: {reason}; export the model again") from None
     labels = manifest.read_labels(path / LABELS)
-    return ModelFolder(path, index["name"], str(index.get("version")), labels, preprocessing, temperature)
+    shares = _training_shares(index, labels, path / INDEX)
+    power = index.get("class_prior") or 0.0
+    if not isinstance(power, float) or not 0 <= power <= 1:
+        raise ModelError(f"{path / INDEX}: class_prior {power}, not a number from 0 to 1; export the model again")
+    by_views = {count: temperatures[str(count)] for count in COUNTS if str(count) in temperatures}
+    return ModelFolder(path, index["name"], str(index.get("version")), labels, preprocessing, by_views.pop(1), shares,
+                       power, by_views)  # fmt: skip
+
+
+def _training_shares(index: dict[str, Any], labels: tuple[str, ...], path: Path) -> np.ndarray | None:
+    """The training shares (classes,) of model.json, None where it has none. Raises ModelError when they are none."""
+    found = index.get("training_shares")
+    if found is None:
+        return None
+    if not isinstance(found, dict) or list(found) != list(labels):
+        raise ModelError(f"{path}: training_shares of other labels than {', '.join(labels)}; export the model again")
+    values = list(found.values())
+    if not all(isinstance(value, float) and 0 < value <= 1 for value in values) or abs(sum(values) - 1) > 1e-6:
+        raise ModelError(f"{path}: training_shares that are no shares; export the model again")
+    return np.array(values)
 
 
 class Classifier:
-    """A model folder's net on ONNX Runtime. threads: cores that one call uses; several threads may call at once."""
+    """A model folder's net on ONNX Runtime; several threads may call it at once.
 
-    def __init__(self, folder: ModelFolder, threads: int = 1) -> None:
+    threads: cores that one call uses. class_prior: None for the model's own. views: of each face (views.COUNTS), whose
+    probabilities are averaged. Raises ModelError when the folder's files contradict one another, ClassPriorError when
+    the prior does not fit the model, ViewsError when it has no such views, or was not calibrated for them.
+    """
+
+    def __init__(
+        self, folder: ModelFolder, threads: int = 1, *, class_prior: ClassPrior | None = None, views: int = 1
+    ) -> None:
         self.labels = folder.labels
-        self._temperature = folder.temperature
+        self._ratios = folder.ratios(class_prior)
         self.preprocessing = folder.preprocessing
         self._transform = folder.transformer()
+        check(views, self._transform)
+        self._views = views
+        self._temperature = folder.temperature_of(views)
         try:
             self._session = self.session(folder.onnx, threads)
         except Exception as error:  # onnxruntime's errors have no common class of their own
@@ -185,6 +275,12 @@ class Classifier:
         )
 
     def __call__(self, faces: np.ndarray) -> np.ndarray:
-        """Calibrated probabilities (N, classes) for faces (N, C, H, W) uint8 of the size that `preprocessing` tells."""
-        probabilities = self._session.run(None, {self._input.name: self._transform(faces)})[0]
-        return calibrate(probabilities, self._temperature)
+        """Probabilities (N, classes) for faces (N, C, H, W) uint8 of the size that `preprocessing` tells.
+
+        They are calibrated, and have the class prior.
+        """
+        probabilities = read_views(self._run, faces, self._transform, self._views)
+        return calibrate(probabilities, self._temperature, self._ratios)
+
+    def _run(self, inputs: np.ndarray) -> np.ndarray:
+        return np.asarray(self._session.run(None, {self._input.name: inputs})[0])

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -50,7 +51,7 @@ class Objective:
     def set_in(
         self, message: NetParameter, labels: tuple[str, ...], database: Path, batch_size: int, infogain: Path
     ) -> None:
-        """Change a train_val net accordingly. database: of the training images. infogain: the file for H, if it has one.
+        """Change a train_val net accordingly. database: of the training images. infogain: the file for H, if any.
 
         Raises InputError for weights that are none, a folder without targets, and weights beside targets.
         """
@@ -194,7 +195,7 @@ def _add_cross_entropy(
     message: NetParameter, scores: str, targets: str, batch_size: int, *, weight: float, name: str
 ) -> None:
     """-1/N sum(targets * log softmax(scores)) as the top `name`, times `weight` in the net's loss."""
-    chain = (
+    chain: tuple[tuple[str, str, list[str], dict[str, Any]], ...] = (
         ("softmax", "Softmax", [scores], {}),
         ("log", "Log", [f"{name}_softmax"], {"log_param": LogParameter(shift=SMALLEST_PROBABILITY)}),
         ("product", "Eltwise", [f"{name}_log", targets],

@@ -18,6 +18,7 @@ from PIL import Image
 
 from pipeline import model_folder
 from pipeline.calibration import UNCERTAIN
+from pipeline.class_prior import ClassPrior
 from pipeline.faces.alignment import SIZE, align_face, whole_image
 from pipeline.faces.conditions import conditions
 from pipeline.faces.detector import LANDMARKS, Detections, Detector, build_detector
@@ -26,9 +27,8 @@ from pipeline.faces.tracking import EVERY, FRAME_TIME, Tracker
 from pipeline.live.frames import Frame
 from pipeline.live.readings import FaceReading, Reading
 from pipeline.live.sources import decode_data_url, decode_image, read_image, to_rgb
-from pipeline.model_folder import Classifier, ModelError, ModelFolder
+from pipeline.model_folder import DEFAULTS, SHIPPED, Classifier, ModelError, ModelFolder
 
-SHIPPED_MODEL = Path(__file__).resolve().parents[1] / "models" / "face_emotion_net"
 NO_FACE = ("none", "whole")
 MIN_FACE = 20  # pixels: MTCNN's own; smaller faces carry no expression that 48x48 pixels could show
 MIN_MOVING_FACE = 40  # of videos, cameras and streams: a quarter of the detector's work
@@ -43,23 +43,39 @@ NOWHERE = np.full((len(LANDMARKS), 2), np.nan, np.float32)
 class Predictor:
     """A model folder's classifier behind a face detector, both loaded once; several threads may call it at once.
 
-    detector: one of faces.detector.DETECTORS, or a Detector of your own. min_face: side in pixels of the smallest face
-    looked for; None for MIN_FACE in images and MIN_MOVING_FACE in sessions. detector_model: the file of a detector that
-    comes without one (yolo, yunet). no_face: what an image without a face gives, no faces (`none`) or itself as the
-    only one (`whole`). uncertain: a face whose greatest probability is below it is marked so. threads: cores that one
-    call uses. Raises ModelError when the model takes other faces than alignment makes, InputError when a file of the
-    model or the detector is missing or damaged.
+    Args:
+        model: a model folder or its name (model_folder.find). None takes those that ship: `accurate` for images, `fast`
+            for sessions.
+        detector: one of faces.detector.DETECTORS, or a Detector of your own.
+        min_face: side in pixels of the smallest face looked for. None is MIN_FACE in images and MIN_MOVING_FACE in
+            sessions.
+        detector_model: the file of a detector that comes without one (yolo, yunet).
+        no_face: what an image without a face gives: no faces (`none`), or itself as the only one (`whole`).
+        uncertain: a face whose greatest probability is below this is marked so.
+        class_prior: how common each label is where the faces come from: `training` (as in the model's training),
+            `uniform`, a power between them (0..1), or a share for each label, as {"neutral": 0.7}; labels left out
+            share the rest. None is the model's own default.
+        views: of each face, whose probabilities are averaged: 1, 2 (with its mirror image) or 10 (four corners, the
+            centre, and their mirror images).
+        threads: CPU threads that one call uses.
+
+    Raises:
+        ModelError: there is no such model, or it takes other faces than alignment makes.
+        ClassPriorError, ViewsError: the prior or the views do not fit the model.
+        InputError, of which these are: a file of the model or the detector is missing or damaged.
     """
 
     def __init__(
         self,
-        model: str | Path | ModelFolder = SHIPPED_MODEL,
+        model: str | Path | ModelFolder | None = None,
         *,
         detector: str | Detector = "mtcnn",
         min_face: int | None = None,
         detector_model: Path | None = None,
         no_face: str = "none",
         uncertain: float = UNCERTAIN,
+        class_prior: ClassPrior | None = None,
+        views: int = 1,
         threads: int = 1,
     ) -> None:
         if no_face not in NO_FACE:
@@ -69,14 +85,10 @@ class Predictor:
         for name, value in (("min_face", min_face), ("threads", threads)):
             if value is not None and value < 1:
                 raise ValueError(f"{name} {value} where at least 1 was expected")
-        self.folder = model if isinstance(model, ModelFolder) else model_folder.read(Path(model))
-        wanted = (self.folder.preprocessing.channels, self.folder.preprocessing.height, self.folder.preprocessing.width)
-        if wanted != (1, SIZE, SIZE):
-            raise ModelError(
-                f"{self.folder.path}: takes faces of shape {wanted} where alignment makes {(1, SIZE, SIZE)}; "
-                "train on this pipeline's own databases"
-            )
-        self.classifier = Classifier(self.folder, threads)
+        self.folder = _read_model(DEFAULTS["images"] if model is None else model)
+        self._one_model = model is not None or SHIPPED[DEFAULTS["images"]] == SHIPPED[DEFAULTS["moving"]]
+        self._classify: dict[str, Any] = {"threads": threads, "class_prior": class_prior, "views": views}
+        self.classifier = Classifier(self.folder, **self._classify)
         self.labels = self.folder.labels
         self.no_face = no_face
         self.uncertain = uncertain
@@ -90,6 +102,22 @@ class Predictor:
         if not isinstance(self._named, str):
             return self._named
         return build_detector(self._named, min_face=self._min_face or min_face, **self._options)
+
+    @cached_property
+    def moving_folder(self) -> ModelFolder:
+        """The model that sessions read with."""
+        if self._one_model:
+            return self.folder
+        folder = _read_model(DEFAULTS["moving"])
+        if (folder.labels, folder.preprocessing.faces) != (self.folder.labels, self.folder.preprocessing.faces):
+            raise ModelError(
+                f"{folder.path}: other labels or faces than {self.folder.path}; say which of the models shall read"
+            )
+        return folder
+
+    @cached_property
+    def moving_classifier(self) -> Classifier:
+        return self.classifier if self._one_model else Classifier(self.moving_folder, **self._classify)
 
     @cached_property
     def moving_detector(self) -> Detector:
@@ -143,7 +171,7 @@ class Predictor:
         status: str,
         tracks: Sequence[np.ndarray] | None = None,
     ) -> list[Reading]:
-        """Read faces that were found already. tracks: of each frame the numbers (n,) of its faces."""
+        """Read faces that were found already. tracks: of each frame the numbers (n,) of its faces, in a session."""
         crops: list[np.ndarray] = []
         faces: list[list[FaceReading]] = [[] for _ in frames]
         for number, (frame, detections) in enumerate(zip(frames, self._with_landmarks(frames, found), strict=True)):
@@ -161,7 +189,8 @@ class Predictor:
                 crops.append(whole_image(frame.image))
                 box = np.array([0, 0, width - 1, height - 1], np.float32)
                 faces[number].append(_face(box, NOWHERE, score=None, status="whole", track=None, reasons=()))
-        rows = iter(self.classifier(np.stack(crops)[:, None]) if crops else ())
+        classifier = self.classifier if tracks is None else self.moving_classifier
+        rows = iter(classifier(np.stack(crops)[:, None]) if crops else ())
         return [
             Reading(frame.name, frame.image.shape[1], frame.image.shape[0],
                     tuple(self.judged(face, next(rows)) for face in faces[number]), frame.index, frame.time)
@@ -211,6 +240,18 @@ class Session:
             probabilities += (smooth - probabilities) * np.exp(-max(0, now - before) / SMOOTHING)
         self._smooth[track] = now, probabilities
         return self._predictor.judged(face, probabilities)
+
+
+def _read_model(model: str | Path | ModelFolder) -> ModelFolder:
+    """Raises ModelError when the model takes other faces than alignment makes."""
+    folder = model if isinstance(model, ModelFolder) else model_folder.read(model_folder.find(model))
+    wanted = (folder.preprocessing.channels, folder.preprocessing.height, folder.preprocessing.width)
+    if wanted != (1, SIZE, SIZE):
+        raise ModelError(
+            f"{folder.path}: takes faces of shape {wanted} where alignment makes {(1, SIZE, SIZE)}; train on this "
+            "pipeline's own databases"
+        )
+    return folder
 
 
 def _face(

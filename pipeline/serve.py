@@ -66,10 +66,13 @@ def run(args: argparse.Namespace) -> None:
         sessions=args.sessions,
     )
     predictor = build_predictor(args)
-    folder = predictor.folder
-    card = (folder.path / model_folder.CARD).read_text(encoding="utf-8")
-    model = reader.Model(folder.name, folder.version, model_folder.sha256(folder.onnx), folder.labels, card)
-    transport.run(app.build(predictor, model, access, bounds, urls=args.allow_urls), listen, bounds)
+    model, moving_model = (
+        reader.Model(folder.name, folder.version, model_folder.sha256(folder.onnx), folder.labels,
+                     (folder.path / model_folder.CARD).read_text(encoding="utf-8"))
+        for folder in (predictor.folder, predictor.moving_folder)
+    )  # fmt: skip
+    application = app.build(predictor, model, access, bounds, urls=args.allow_urls, moving_model=moving_model)
+    transport.run(application, listen, bounds)
 
 
 def read_token(file: Path | None) -> str | None:

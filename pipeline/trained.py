@@ -14,6 +14,7 @@ from pipeline.caffe.database import DatabaseReader, datum_to_array
 from pipeline.caffe.transformer import Transformer
 from pipeline.console import progress_bar
 from pipeline.errors import InputError
+from pipeline.views import read_views
 
 if TYPE_CHECKING:
     from pipeline.caffe.net import Net
@@ -36,19 +37,21 @@ def add_net_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 @dataclass(frozen=True)
-class Trained:
-    """A deploy net with its weights, its classes and what makes its input.
+class Measurable:
+    """What gives probabilities, with its name, its classes and what makes its input.
 
-    run: takes transformed images (N, C, h, w) to probabilities (N, classes); forward: raw ones (N, C, H, W).
+    output: the name of its output. run: takes transformed images (N, C, h, w) to probabilities (N, classes); forward:
+    raw ones (N, C, H, W).
     """
 
-    net: "Net"
+    name: str
+    output: str
     run: Callable[[np.ndarray], np.ndarray]
     transformer: Transformer
     labels: tuple[str, ...]
 
-    def forward(self, images: np.ndarray) -> np.ndarray:
-        return self.run(self.transformer(images))
+    def forward(self, images: np.ndarray, views: int = 1) -> np.ndarray:
+        return read_views(self.run, images, self.transformer, views)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -56,6 +59,13 @@ class Trained:
         assert self.transformer.mean is not None
         channels, height, width = self.transformer.mean.shape
         return channels, height, width
+
+
+@dataclass(frozen=True)
+class Trained(Measurable):
+    """A deploy net with its weights."""
+
+    net: "Net"
 
 
 def load(deploy: Path, weights: Path, mean: Path, labels: Path, scale: float) -> Trained:
@@ -78,7 +88,9 @@ def load(deploy: Path, weights: Path, mean: Path, labels: Path, scale: float) ->
             "prototxts again for this class list"
         )
     wanted = net.shapes[net.inputs[0]][1:]
-    trained = Trained(net, lambda images: _forward(net, images), Transformer(param, TEST), names)
+    trained = Trained(
+        net.name, net.outputs[0], lambda images: _forward(net, images), Transformer(param, TEST), names, net
+    )
     shape = trained.image_shape
     if shape != wanted:
         # The net sees the centre of the image: Caffe's crop, which is square.
@@ -127,11 +139,12 @@ def read_batches(reader: DatabaseReader, classes: int) -> Iterator[tuple[list[by
 
 
 def predictions(
-    trained: Trained, database: Path, in_caffe: Callable[[Path], np.ndarray] | None = None
+    trained: Measurable, database: Path, in_caffe: Callable[[Path], np.ndarray] | None = None, views: int = 1
 ) -> tuple[list[str], np.ndarray, np.ndarray]:
     """Run a database through the net: the images' paths in its list, labels (N,), probabilities (N, classes).
 
-    in_caffe: gives a database's probabilities instead of the net as it is here.
+    in_caffe: gives a database's probabilities instead of the net as it is here. views: of each image, as views.COUNTS
+    has them; probabilities are their means.
     """
     paths: list[str] = []
     truth = [np.empty(0, np.int64)]
@@ -142,12 +155,12 @@ def predictions(
             paths += (key.decode("utf-8", "surrogateescape").split("_", 1)[1] for key in keys)
             truth.append(labels)
             if in_caffe is None:
-                scores.append(trained.forward(images))
+                scores.append(trained.forward(images, views))
             bar.update(len(keys))
     probabilities = np.concatenate(scores) if in_caffe is None or not paths else in_caffe(database)
     if not np.allclose(probabilities.sum(axis=1), 1, atol=1e-3):
         raise MeasureError(
-            f"net '{trained.net.name}': output '{trained.net.outputs[0]}' does not add up to 1; end the deploy "
+            f"net '{trained.name}': output '{trained.output}' does not add up to 1; end the deploy "
             "net with a Softmax layer"
         )
     return paths, np.concatenate(truth), probabilities

@@ -16,6 +16,7 @@ from jsonschema.exceptions import best_match
 
 from pipeline.errors import InputError
 from pipeline.live.sources import is_live
+from pipeline.model_folder import DEFAULTS, INDEX, find
 
 SCHEMA = Path("config/schema.yaml")
 YAML_WORDS = {"true": True, "false": False, "null": None}
@@ -150,8 +151,8 @@ def check_settings(config: Mapping[str, Any]) -> None:
 
 def command_options(config: Mapping[str, Any], *names: str) -> list[str]:
     """The settings `names` as a command's options: base_lr: 0.01 as --base-lr 0.01, true as --mirror, false as
-    --no-mirror, a list as --steps 0.6 0.85, a table as --class-names 1=fear 2=sad; null is left out, so that the
-    command's own default holds.
+    --no-mirror, a list as --steps 0.6 0.85, a table as --class-names 1=fear 2=sad, but class_prior, which stands before
+    a command's inputs, as one word; null is left out, so that the command's own default holds.
     """
     options = []
     for name in names:
@@ -159,10 +160,24 @@ def command_options(config: Mapping[str, Any], *names: str) -> list[str]:
         if isinstance(value, bool):
             options.append(f"--{flag}" if value else f"--no-{flag}")
         elif isinstance(value, Mapping):
-            options += [f"--{flag}", *(f"{key}={each}" for key, each in value.items())]
+            words = [f"{key}={each}" for key, each in value.items()]
+            options += [f"--{flag}", *([",".join(words)] if name == "class_prior" else words)]
         elif value is not None:
             options += [f"--{flag}", *map(str, value if isinstance(value, list) else [value])]
     return options
+
+
+def model_files(model: str | None) -> list[str]:
+    """The files whose change makes the rule predict run again: those of the setting `model`, or of the default ones."""
+    names = [model] if model else DEFAULTS.values()
+    return sorted({str(find(name) / INDEX) for name in names})
+
+
+def members(models: list[str] | None) -> list[str]:
+    """The files of the setting `ensemble`. Raises InputError when it is not set or names a model that there is not."""
+    if not models:
+        raise InputError("ensemble: no models to join; say snakemake ensemble --config ensemble=[RUN,RUN] run=NAME")
+    return [str(find(model) / INDEX) for model in models]
 
 
 @dataclass(frozen=True)

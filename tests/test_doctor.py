@@ -11,13 +11,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from pipeline import doctor
+from pipeline import doctor, model_folder
 from pipeline.doctor import CHECKS, Check, Finding, examine, print_finding
 from pipeline.errors import InputError
 from pipeline.faces import mtcnn
 from pipeline.live.sources import camera
 from pipeline.live.sources.camera import ListedCamera
-from pipeline.predictor import SHIPPED_MODEL
 
 ROOT = Path(__file__).parents[1]
 
@@ -48,7 +47,7 @@ def test_every_fault_of_the_model_folder_is_told(tmp_path: Path) -> None:
     (finding,) = look("model", tmp_path)
     assert finding.state == "fail"
     assert f"{tmp_path}: no model.json" in finding.found
-    shutil.copytree(SHIPPED_MODEL, tmp_path / "model")
+    shutil.copytree(model_folder.find("accurate"), tmp_path / "model")
     with open(tmp_path / "model" / "labels.txt", "a") as file:
         file.write("bored\n")
     (finding,) = look("model", tmp_path / "model")

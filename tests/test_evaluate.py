@@ -15,7 +15,7 @@ from pipeline import manifest
 from pipeline.caffe.blobs import write_mean
 from pipeline.calibration import UNCERTAIN, calibrate
 from pipeline.errors import InputError
-from pipeline.evaluate import figures, macro_f1, macro_f1_interval
+from pipeline.evaluate import choose_power, figures, macro_f1, macro_f1_interval, prior_figures, training_shares
 
 LABELS = ("a", "b", "c")
 
@@ -76,11 +76,33 @@ def test_every_held_out_image_is_measured_once(trained: TrainedNet, tmp_path: Pa
         assert metrics[part]["confusion"] == confusion.tolist()
         assert metrics[part]["nll"] == pytest.approx(-np.log(probabilities[range(len(truth)), truth]).mean(), rel=1e-4)
         assert metrics[part]["unseen"]["n"] == len(chosen)
-        calibrated = calibrate(probabilities, metrics["temperature"])
+        shares = np.bincount([row.label for row in rows if row.usage == "Training"]) / 24
+        assert list(metrics["training_shares"].values()) == pytest.approx(list(shares))
+        for power, found in [(row["power"], row) for row in metrics[part]["priors"]]:
+            # p^(1 / temperature) / share^power, normalised, written out.
+            served = probabilities ** (1 / metrics["temperature"]) / shares**power
+            served /= served.sum(axis=1, keepdims=True)
+            assert found["accuracy"] == (served.argmax(axis=1) == truth).mean()
+            recalls = [(served.argmax(axis=1) == label)[truth == label].mean() for label in set(truth)]
+            assert found["macro_recall"] == pytest.approx(np.mean(recalls))
+        calibrated = calibrate(probabilities, metrics["temperature"], shares ** -metrics["class_prior"])
         sure = calibrated.max(axis=1) >= UNCERTAIN
-        assert metrics[part]["calibrated"]["sure"]["share"] == pytest.approx(sure.mean())
-    assert metrics["val"]["calibrated"]["nll"] < metrics["val"]["nll"]
+        assert metrics[part]["served"]["sure"]["share"] == pytest.approx(sure.mean())
+    assert metrics["val"]["priors"][0]["ece"] == pytest.approx(metrics["val"]["priors"][0]["ece_at_prior"])
     assert metrics["files"][0]["path"] == str(trained.deploy)
+
+
+def test_views_are_measured_beside_one(trained: TrainedNet, tmp_path: Path) -> None:
+    metrics = trained.evaluate(tmp_path / "run", views=2)
+    one, two = metrics["val"]["views"]
+    assert {name: one[name] for name in ("accuracy", "macro_f1", "ece", "nll")} == {
+        name: metrics["val"][name] for name in ("accuracy", "macro_f1", "ece", "nll")
+    }
+    assert one["served"]["ece"] == metrics["val"]["served"]["ece"]
+    assert two["nll"] != one["nll"]
+    assert two["served"]["nll"] < two["nll"]  # calibrated with a temperature of its own
+    assert metrics["view_temperatures"].keys() == {"2"}
+    assert min(one["ms_per_image"], two["ms_per_image"]) > 0
 
 
 def test_confusion_is_drawn_for_each_part(trained: TrainedNet, tmp_path: Path) -> None:
@@ -110,7 +132,8 @@ def test_without_a_val_set_nothing_is_calibrated(tmp_path: Path) -> None:
     trained = make_trained_net(noise(40), tmp_path, protocol="merged")
     metrics = trained.evaluate(tmp_path / "run")
     assert metrics["temperature"] is None
-    assert "calibrated" not in metrics["test"]
+    assert metrics["class_prior"] is None
+    assert "served" not in metrics["test"]
 
 
 def test_what_does_not_belong_together_is_refused(trained: TrainedNet, tmp_path: Path) -> None:
@@ -137,6 +160,40 @@ def test_what_does_not_belong_together_is_refused(trained: TrainedNet, tmp_path:
         with pytest.raises(InputError, match=message):
             trained.evaluate(tmp_path / "run", **changed)
         assert not (tmp_path / "run").exists()
+
+
+def test_the_default_class_prior_is_the_strongest_that_the_held_out_images_cannot_tell_from_the_best() -> None:
+    generator = np.random.default_rng(0)
+    shares = np.array([0.6, 0.3, 0.1])
+    truth = generator.choice(3, 20_000, p=shares)
+    # Gaussian classes, whose posterior probabilities are known: what is right for them is no correction at all.
+    likelihoods = np.exp(-((generator.normal(1.5 * truth)[:, None] - 1.5 * np.arange(3)) ** 2) / 2)
+    probabilities = likelihoods * shares
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    few = choose_power(truth[:300], probabilities[:300], 1.0, shares)
+    many = choose_power(truth, probabilities, 1.0, shares)
+    assert 0 < many < few  # the more images, the smaller the standard error
+
+    # A net that overrates the commonest class needs a strong correction.
+    overrated = probabilities * shares**0.3
+    power = choose_power(truth, overrated / overrated.sum(axis=1, keepdims=True), 1.0, shares)
+    assert power == pytest.approx(many + 0.3)
+
+
+def test_ece_at_a_prior_counts_images_as_often_as_it_says() -> None:
+    # Two bins: the three right images of class a at 0.8, the wrong one of class b at 0.6.
+    truth, ratios = np.array([0, 0, 0, 1]), np.array([1.0, 3.0])
+    probabilities = np.array([[0.8, 0.2]] * 3 + [[0.6, 0.4]])
+    found = prior_figures(truth, probabilities, ratios)
+    assert found["ece"] == pytest.approx((3 * 0.2 + 0.6) / 4)
+    assert found["ece_at_prior"] == pytest.approx((3 * 0.2 + 3 * 0.6) / 6)
+    assert (found["accuracy"], found["macro_recall"], found["macro_f1"]) == (0.75, 0.5, pytest.approx(6 / 7 / 2))
+
+
+def test_a_class_without_training_images_is_refused() -> None:
+    with pytest.raises(InputError, match=r"train.txt: no image of 'b'"):
+        training_shares([0, 2, 2], LABELS, Path("databases"))
+    assert training_shares([0, 1, 2, 2], LABELS, Path("databases")).tolist() == [0.25, 0.25, 0.5]
 
 
 def test_a_manifest_of_other_images_is_refused(trained: TrainedNet, tmp_path: Path) -> None:

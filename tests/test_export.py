@@ -18,8 +18,10 @@ from pipeline.caffe.database import DatabaseReader, datum_to_array
 from pipeline.caffe.net import Net
 from pipeline.caffe.proto import parse_text
 from pipeline.calibration import calibrate
+from pipeline.class_prior import ClassPriorError
 from pipeline.errors import InputError
 from pipeline.model_folder import Classifier, ModelError, read, sha256
+from pipeline.views import ViewsError
 
 
 @pytest.fixture(scope="module")
@@ -90,11 +92,52 @@ def test_metrics_and_run_reach_index_and_card(trained: TrainedNet, tmp_path: Pat
     assert index["training"] == {"seed": 1}
     assert read(tmp_path / "model").temperature == metrics["temperature"] == index["temperature"]
     images = held_out(trained)
-    calibrated = calibrate(probabilities_by_hand(trained, images[:, 0]), metrics["temperature"])
-    np.testing.assert_allclose(Classifier(read(tmp_path / "model"))(images), calibrated, atol=1e-4)
+    probabilities = probabilities_by_hand(trained, images[:, 0])
+    shares = np.array(list(metrics["training_shares"].values()))
+    for prior, power in ((None, metrics["class_prior"]), ("training", 0), (0.3, 0.3), ("uniform", 1)):
+        served = calibrate(probabilities, metrics["temperature"], shares**-power)
+        answer = Classifier(read(tmp_path / "model"), class_prior=prior)(images)
+        np.testing.assert_allclose(answer, served, atol=1e-4)
     card = (tmp_path / "model/MODEL_CARD.md").read_text()
     assert f"accuracy {metrics['test']['accuracy']:.2%}" in card
     assert "surprise" in card
+
+
+def test_views_are_calibrated_by_their_own_temperature(trained: TrainedNet, tmp_path: Path) -> None:
+    metrics = trained.evaluate(tmp_path / "run", views=10)
+    assert [row["views"] for row in metrics["val"]["views"]] == [1, 2, 10]
+    trained.export(tmp_path / "model", metrics=tmp_path / "run/metrics.json")
+    folder = read(tmp_path / "model")
+    assert set(folder.view_temperatures) == {2, 10}
+    images = held_out(trained)
+    answer = Classifier(folder, views=2, class_prior="training")(images)
+    net = folder.transformer()(images)
+    raw = Classifier.session(folder.onnx).run(None, {"data": net})[0]
+    flipped = Classifier.session(folder.onnx).run(None, {"data": np.ascontiguousarray(net[..., ::-1])})[0]
+    np.testing.assert_allclose(answer, calibrate((raw + flipped) / 2, folder.view_temperatures[2]), atol=1e-5)
+    assert "| 10 |" in (tmp_path / "model/MODEL_CARD.md").read_text()
+
+
+def test_views_that_were_not_measured_are_refused(trained: TrainedNet, tmp_path: Path) -> None:
+    trained.evaluate(tmp_path / "run")
+    trained.export(tmp_path / "model", metrics=tmp_path / "run/metrics.json")
+    with pytest.raises(ViewsError, match=r"views 10 were not measured.*evaluate with views 10"):
+        Classifier(read(tmp_path / "model"), views=10)
+
+
+def test_metrics_of_an_older_pipeline_are_refused(trained: TrainedNet, tmp_path: Path) -> None:
+    metrics = trained.evaluate(tmp_path / "run")
+    del metrics["training_shares"]
+    (tmp_path / "old.json").write_text(json.dumps(metrics))
+    with pytest.raises(InputError, match=r"old\.json: no training_shares.*evaluate the net again"):
+        trained.export(tmp_path / "model", metrics=tmp_path / "old.json")
+
+
+def test_a_model_without_training_shares_takes_no_other_prior(trained: TrainedNet, tmp_path: Path) -> None:
+    trained.export(tmp_path / "model")
+    Classifier(read(tmp_path / "model"), class_prior="training")
+    with pytest.raises(ClassPriorError, match=r"model\.json: no training_shares"):
+        Classifier(read(tmp_path / "model"), class_prior="uniform")
 
 
 def test_an_onnx_form_that_differs_is_not_written(
@@ -165,6 +208,24 @@ def test_a_temperature_that_is_none_is_refused(trained: TrainedNet, tmp_path: Pa
         index = json.loads((tmp_path / "model/model.json").read_text())
         (tmp_path / "model/model.json").write_text(json.dumps(index | {"temperature": wrong}))
         with pytest.raises(ModelError, match="temperature"):
+            read(tmp_path / "model")
+
+
+def test_class_shares_that_are_none_are_refused(trained: TrainedNet, tmp_path: Path) -> None:
+    metrics = trained.evaluate(tmp_path / "run")
+    trained.export(tmp_path / "model", metrics=tmp_path / "run/metrics.json")
+    whole = json.loads((tmp_path / "model/model.json").read_text())
+    shares = metrics["training_shares"]
+    for changed, message in (
+        ({"class_prior": 2.0}, "class_prior 2.0, not a number from 0 to 1"),
+        ({"class_prior": "half"}, "class_prior half"),
+        ({"training_shares": {"happy": 1.0}}, "training_shares of other labels"),
+        ({"training_shares": [1.0]}, "training_shares of other labels"),
+        ({"training_shares": shares | {"happy": 0.0}}, "training_shares that are no shares"),
+        ({"training_shares": shares | {"happy": "many"}}, "training_shares that are no shares"),
+    ):
+        (tmp_path / "model/model.json").write_text(json.dumps(whole | changed))
+        with pytest.raises(ModelError, match=message):
             read(tmp_path / "model")
 
 

@@ -2,6 +2,8 @@
 
 import base64
 import io
+import json
+import shutil
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -266,6 +268,58 @@ def test_a_model_of_other_faces_is_refused(model: Path) -> None:
     )
     with pytest.raises(ModelError, match=r"takes faces of shape \(3, 64, 64\)"):
         Predictor(other)
+
+
+@pytest.fixture
+def two_models(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of two models that ship: the accurate one, and a fast one of a name and temperature of its own."""
+    for name in ("careful", "quick"):
+        shutil.copytree(model, tmp_path / "models" / name)
+    index = json.loads((tmp_path / "models/quick/model.json").read_text())
+    (tmp_path / "models/quick/model.json").write_text(json.dumps(index | {"name": "Quick", "temperature": 3.0}))
+    monkeypatch.setattr(model_folder, "MODELS", tmp_path / "models")
+    monkeypatch.setitem(model_folder.SHIPPED, "accurate", "careful")
+    monkeypatch.setitem(model_folder.SHIPPED, "fast", "quick")
+    return tmp_path / "models"
+
+
+def test_images_are_read_by_the_accurate_model_and_films_by_the_fast_one(
+    two_models: Path, model: Path, portrait: np.ndarray
+) -> None:
+    still = Still((100, 100, 400, 400))
+    predictor = Predictor(detector=still)
+    assert (predictor.folder.path, predictor.moving_folder.path) == (two_models / "careful", two_models / "quick")
+    frame = Frame("film", portrait)
+    np.testing.assert_allclose(values(predictor(portrait)), values(Predictor(model, detector=still)(portrait)))
+    fast = Predictor("fast", detector=still)
+    assert fast.moving_folder is fast.folder
+    np.testing.assert_allclose(values(predictor.session().read(frame)), values(fast.session().read(frame)))
+    assert abs(values(fast(portrait))[0] - values(predictor(portrait))[0]) > 1e-6
+
+
+def test_the_two_models_must_have_the_same_labels(two_models: Path) -> None:
+    text = (two_models / "quick/labels.txt").read_text().replace("angry", "cross")
+    (two_models / "quick/labels.txt").write_text(text)
+    index = json.loads((two_models / "quick/model.json").read_text())
+    index["sha256"]["labels.txt"] = model_folder.sha256(two_models / "quick/labels.txt")
+    (two_models / "quick/model.json").write_text(json.dumps(index))
+    with pytest.raises(ModelError, match=r"quick: other labels or faces than .*careful; say which"):
+        _ = Predictor().moving_folder
+
+
+def test_a_model_is_found_by_its_name(two_models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(two_models / "quick", tmp_path / "results/mine/model")
+    shutil.copytree(two_models / "quick", tmp_path / "here")
+    find = model_folder.find
+    assert find("fast") == two_models / "quick"
+    assert find("careful") == two_models / "careful"
+    assert find("mine") == Path("results/mine/model")
+    assert find("here") == Path("here")
+    assert find("some/where") == find(Path("some/where")) == Path("some/where")
+    assert find(Path("fast")) == Path("fast")
+    with pytest.raises(ModelError, match=r"model slow: no model .* fast, accurate, careful, mine, quick or"):
+        find("slow")
 
 
 def test_readings_become_a_table(predictor: Predictor, portrait: np.ndarray) -> None:

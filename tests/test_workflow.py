@@ -13,7 +13,15 @@ import yaml
 
 from pipeline.__main__ import STAGES
 from pipeline.errors import InputError
-from pipeline.workflow import Dataset, check_settings, command_options, find_dataset, read_words, what_to_read
+from pipeline.workflow import (
+    Dataset,
+    check_settings,
+    command_options,
+    find_dataset,
+    members,
+    read_words,
+    what_to_read,
+)
 
 ROOT = Path(__file__).parents[1]
 SNAKEFILE = (ROOT / "Snakefile").read_text()
@@ -24,8 +32,8 @@ RULES = {match[1]: match[2] for match in re.finditer(r"^rule (\w+):\n(.*?)(?=^ru
 
 NO_RULES = {"doctor", "serve", "bot"}  # they make nothing
 # What the rule predict is told: its readings are no part of the way that DVC keeps.
-PREDICT = {"model", "input", "output", "detector", "detector_model", "min_face", "uncertain", "no_face", "every",
-           "summary", "faces", "draw", "blur", "window"}  # fmt: skip
+PREDICT = {"model", "input", "output", "detector", "detector_model", "min_face", "uncertain", "class_prior", "no_face",
+           "every", "summary", "faces", "draw", "blur", "window"}  # fmt: skip
 # What train writes as it goes is no declared output: Snakemake would delete it before a run that is to go on.
 UNDECLARED = {"results/sample/run.json", "results/sample/metrics.csv"}
 
@@ -107,6 +115,8 @@ def test_a_command_line_may_say_true_false_and_null_as_the_file_does() -> None:
         ({"held_out": 0.5}, r"held_out: 0.5 is greater than or equal to the maximum of 0.5"),
         ({"class_names": {"1": None}}, r"class_names: 1: None is not of type"),
         ({"seed": -1}, r"seed: -1 is less than the minimum of 0"),
+        ({"class_prior": 1.5}, r"class_prior: 1.5 is greater than the maximum of 1"),
+        ({"class_prior": {"happy": 2}}, r"class_prior: happy: 2 is greater than or equal to the maximum of 1"),
     ],
 )
 def test_unfit_settings_are_refused_in_one_line(monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any],
@@ -141,6 +151,8 @@ def test_settings_become_options() -> None:
     config = {"base_lr": 0.01, "steps": [0.6, 0.85], "mirror": False, "crop_size": None, "seed": 1}
     options = command_options(config, *config)
     assert options == ["--base-lr", "0.01", "--steps", "0.6", "0.85", "--no-mirror", "--seed", "1"]
+    assert command_options({"class_prior": {"happy": 0.2, "sad": 0.1}}, "class_prior") == ["--class-prior",
+                                                                                            "happy=0.2,sad=0.1"]
 
 
 def found(csv: str | None = None, **settings: Any) -> Dataset:
@@ -249,6 +261,13 @@ def test_folders_that_change_are_noticed(tmp_path: Path, monkeypatch: pytest.Mon
     assert "fingerprint=dataset.fingerprint()" in RULES["extract"]
 
 
+def test_an_ensemble_without_members_says_how() -> None:
+    with pytest.raises(InputError, match=r"snakemake ensemble --config ensemble=\[RUN,RUN\]"):
+        members(None)
+    with pytest.raises(InputError, match="model nobody: no model of that name"):
+        members(["accurate", "nobody"])
+
+
 def test_predict_without_input_says_how() -> None:
     with pytest.raises(InputError, match="snakemake predict --config input=FOLDER"):
         what_to_read(None)
@@ -295,7 +314,7 @@ def test_dvc_depends_on_what_is_there() -> None:
             ((path, names),) = file.items()
             assert set(names) <= set(yaml.safe_load((ROOT / path).read_text()))
     told = {name for stage in DVC["stages"].values() for file in stage["params"] for name in next(iter(file.values()))}
-    assert told == set(CONFIG) - {"csv", "run", "export_path"} - PREDICT  # dvc.yaml's commands say these
+    assert told == set(CONFIG) - {"csv", "run", "export_path", "ensemble"} - PREDICT  # dvc.yaml's commands say these
 
 
 def test_conda_gives_the_versions_of_pip() -> None:

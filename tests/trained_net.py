@@ -39,7 +39,7 @@ class TrainedNet:
     mean: Path
     manifest: Path
 
-    def evaluate(self, output: Path, **changed: Path) -> dict:
+    def evaluate(self, output: Path, **changed: object) -> dict:
         given = {"deploy": self.deploy, "weights": self.weights, "databases": self.databases, "mean": self.mean,
                  "manifest_path": self.manifest} | changed  # fmt: skip
         return evaluate(given.pop("deploy"), given.pop("weights"), output, **given)
@@ -55,13 +55,14 @@ def write_deploy(path: Path, crop: int = 42, classes: int = 7, last: str = SOFTM
     return path
 
 
-def write_weights(deploy: Path, path: Path) -> Path:
-    """Random ones, large enough that the classes differ."""
+def write_weights(deploy: Path, path: Path, factor: float = 1.0) -> Path:
+    """Random ones, times a factor, large enough that the classes differ."""
     net = build_net(deploy, TEST, seed=1)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for blobs in net.params.values():
-            blobs[0].copy_(torch.randn(blobs[0].shape, generator=generator) * blobs[0][0].numel() ** -0.5 * 0.2)
+            spread = 0.2 * factor * blobs[0][0].numel() ** -0.5
+            blobs[0].copy_(torch.randn(blobs[0].shape, generator=generator) * spread)
     net.save(path)
     return path
 

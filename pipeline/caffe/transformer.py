@@ -64,7 +64,7 @@ class Transformer:
         if self.phase == TRAIN and self.param.HasField("augmentation_param"):
             images = augment(images, self.param.augmentation_param, self.generator)
         if mirrored is None and self.param.mirror:
-            mirrored = self.generator.integers(2, size=count, dtype=bool)
+            mirrored = np.asarray(self.generator.integers(2, size=count, dtype=bool))
         mean = self.mean
         if (top_height, top_width) != (height, width):
             room = (height - top_height + 1, width - top_width + 1)

@@ -48,9 +48,15 @@ ITEM = {"oneOf": [BASE64, IMAGE_ITEM, URL_ITEM]}
 FILE = {"type": "string", "format": "binary"}
 
 
-def build(reader: Reader, model: Model, access: Access, limits: Limits, *, urls: bool = False) -> ASGIApp:
-    """The whole application. urls: whether addresses of images are fetched, from public servers only."""
-    service = Service(reader, model, access, limits, urls=urls)
+def build(
+    reader: Reader, model: Model, access: Access, limits: Limits, *, urls: bool = False,
+    moving_model: Model | None = None,
+) -> ASGIApp:
+    """The whole application. urls: whether addresses of images are fetched, from public servers only.
+
+    model: what reads images; moving_model: what reads a WebSocket's frames, of the same labels, None for `model` too.
+    """
+    service = Service(reader, model, access, limits, urls=urls, moving_model=moving_model or model)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

@@ -31,11 +31,17 @@ def decode(data: bytes, name: str, pixels: int) -> np.ndarray:
 
 
 class Service:
-    """reader: reads the images; access: who may ask; urls: whether addresses of images are fetched."""
+    """reader: reads the images; access: who may ask; urls: whether addresses of images are fetched.
 
-    def __init__(self, reader: Reader, model: Model, access: Access, limits: Limits, *, urls: bool) -> None:
+    model: what the reader reads images with; moving_model: what its sessions read with.
+    """
+
+    def __init__(
+        self, reader: Reader, model: Model, access: Access, limits: Limits, *, urls: bool, moving_model: Model
+    ) -> None:
         self.reader = reader
         self.model = model
+        self.moving_model = moving_model
         self.access = access
         self.limits = limits
         self.urls = urls

@@ -55,7 +55,7 @@ class LiveSession:
                 pass  # gone, or no longer taking what it is sent; the transport is closed either way
 
     async def _greet(self) -> None:
-        access, model = self.service.access, self.service.model
+        access, model = self.service.access, self.service.moving_model
         if access.token is not None:
             try:
                 access.check_token(self.socket)
