@@ -15,13 +15,35 @@ from pipeline.caffe.layers.layer import Graph, Layer, Shape, Tensors, register
 Average = Callable[[torch.Tensor], torch.Tensor]
 
 
+class _PlainBatchStride(torch.autograd.Function):
+    """Returns the bottom as it is, and its gradient: of a batch of one with the stride of a whole item.
+
+    A reshape may give the only item the stride of a channel. torch's backward of batch norm takes such images, or such
+    gradients, for others than they are when the two lie in different orders (torch 2.13, aten/native/Normalization.cpp).
+    """
+
+    @staticmethod
+    def forward(context: Any, values: torch.Tensor) -> torch.Tensor:
+        return _with_plain_batch_stride(values)
+
+    @staticmethod
+    def backward(context: Any, gradient: torch.Tensor) -> torch.Tensor:
+        return _with_plain_batch_stride(gradient)
+
+
+def _with_plain_batch_stride(values: torch.Tensor) -> torch.Tensor:
+    if len(values) != 1:
+        return values.view_as(values)
+    return values.as_strided(values.shape, (values.numel(), *values.stride()[1:]))
+
+
 @register("BatchNorm")
 class BatchNorm(Layer):
     """(x - mean) / sqrt(variance + eps), a channel at a time; no scale or shift. bottom (N, C, ...) -> the same shape.
 
     Blobs: running sums of the means (C,) and variances (C,), and the factor (1,) they are to be divided by. In TRAIN
     (or use_global_stats: false) the batch's own mean and biased variance normalise, and each blob becomes
-    moving_average_fraction times itself plus the batch's mean, variance * m/(m-1), and 1; otherwise the stored ones
+    moving_average_fraction times itself plus the batch's mean, variance * m/(m-1) (m > 1), and 1; otherwise the stored ones
     normalise, a factor of 0 reading as statistics of 0 (caffe/layers/batch_norm_layer.cpp).
     """
 
@@ -46,20 +68,25 @@ class BatchNorm(Layer):
     def forward(self, bottom: Tensors) -> Tensors:
         param = self.param.batch_norm_param
         stored = param.use_global_stats if param.HasField("use_global_stats") else not self.training
-        x = bottom[0]
         mean, variance, factor = self.blobs
-        if not len(x):
+        if not len(bottom[0]):
             raise self.error("a batch of no items, where at least one was expected")
+        x = _PlainBatchStride.apply(bottom[0])
         if stored:
             scale = 0.0 if factor.item() == 0 else 1 / factor.item()
-            return [torch.native_batch_norm(x, None, None, mean * scale, variance * scale, False, 0, param.eps)[0]]
+            top = torch.native_batch_norm(x, None, None, mean * scale, variance * scale, False, 0, param.eps)[0]
+            return [_PlainBatchStride.apply(top)]
         # With momentum 1 torch leaves the batch's mean and unbiased variance in the running buffers.
         batch_mean, batch_variance = torch.zeros_like(mean), torch.zeros_like(variance)
-        top = torch.native_batch_norm(x, None, None, batch_mean, batch_variance, True, 1.0, param.eps)[0]
+        if x.numel() == len(mean):  # one value a channel is its own mean, and Caffe divides its variance by 1
+            top = x - x
+            batch_mean = x.detach().reshape(-1)
+        else:
+            top = torch.native_batch_norm(x, None, None, batch_mean, batch_variance, True, 1.0, param.eps)[0]
         with torch.no_grad():
             for blob, batch in ((mean, batch_mean), (variance, batch_variance), (factor, 1)):
                 blob.mul_(param.moving_average_fraction).add_(batch)
-        return [top]
+        return [_PlainBatchStride.apply(top)]
 
     def onnx(self, graph: Graph, bottom: list[str]) -> list[str]:
         param = self.param.batch_norm_param
