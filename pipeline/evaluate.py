@@ -13,11 +13,12 @@ import numpy as np
 from pipeline import manifest
 from pipeline.atomic import atomic_file
 from pipeline.caffe.caffe_pb2 import DataParameter, LayerParameter
-from pipeline.caffe.database import DatabaseReader
+from pipeline.caffe.database import DatabaseReader, record_key
 from pipeline.caffe.proto import read_net, write_prototxt
 from pipeline.caffe.real_caffe import RealCaffe, add_engine_arguments, root_from_environment
 from pipeline.calibration import UNCERTAIN, calibrate, calibration_error, fit_temperature, negative_log_likelihood
 from pipeline.console import log
+from pipeline.manifest import ManifestRow
 from pipeline.model_folder import sha256
 from pipeline.trained import PARTS, MeasureError, Trained, add_net_arguments, load, predictions, versions
 
@@ -66,13 +67,13 @@ def evaluate(
     trained = load(deploy, weights, mean, databases / "labels.txt", scale)
     in_caffe = (partial(_in_caffe, caffe=caffe, trained=trained, deploy=deploy, weights=weights, output=output)
                 if caffe else None)  # fmt: skip
-    sources = {row.path: row.sha256 for row in manifest.read(manifest_path)}
-    seen = {_source(sources, path, manifest_path) for path in _listed(databases / "train.txt")}
+    rows = {row.path: row for row in manifest.read(manifest_path)}
+    seen = {row.sha256 for row in _listed(databases, "train", rows, manifest_path)}
     metrics: dict[str, Any] = {**dict.fromkeys(PARTS), "temperature": None}
     for part in PARTS:  # val first: its temperature is measured on both
         paths, truth, probabilities = predictions(trained, databases / f"{part}_lmdb", in_caffe)
         if paths:
-            unseen = np.array([_source(sources, path, manifest_path) not in seen for path in paths])
+            unseen = np.array([row.sha256 not in seen for row in _listed(databases, part, rows, manifest_path)])
             metrics[part] = figures(truth, probabilities, trained.labels)
             metrics[part]["seen_in_training"] = int((~unseen).sum())
             metrics[part]["unseen"] = (
@@ -120,17 +121,30 @@ def _in_caffe(
             return np.concatenate([rows.copy() for rows in reader.images(CAFFE_BATCH)])[:count, :, 0, 0]
 
 
-def _listed(path: Path) -> list[str]:
+def _listed(databases: Path, part: str, rows: dict[str, ManifestRow], manifest_path: Path) -> list[ManifestRow]:
+    """The manifest's rows of a database's records, in their order.
+
+    Raises MeasureError where the database, its list and the manifest are not of the same images and labels.
+    """
+    path, database = databases / f"{part}.txt", databases / f"{part}_lmdb"
     lines = path.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
-    return [line.rsplit(" ", 1)[0] for line in lines]
-
-
-def _source(sources: dict[str, str], path: str, manifest_path: Path) -> str:
-    if path not in sources:
-        raise MeasureError(
-            f"{manifest_path}: no row of {path}, which the databases hold; give the manifest they were made from"
-        )
-    return sources[path]
+    found = []
+    with DatabaseReader(database) as reader:
+        if len(reader) != len(lines):
+            raise MeasureError(f"{path}: {len(lines)} lines where {database} has {len(reader)} records; make both again "
+                               "with lmdb")
+        for number, (line, (key, datum)) in enumerate(zip(lines, reader, strict=True)):
+            image, _, label = line.rpartition(" ")
+            if key != record_key(number, image) or str(datum.label) != label:
+                raise MeasureError(f"{path}:{number + 1}: {line} where {reader.name(key)} has label {datum.label}; make "
+                                   "both again with lmdb")
+            row = rows.get(image)
+            if row is None or row.label != datum.label:
+                what = "no row of" if row is None else f"label {row.label} for"
+                raise MeasureError(f"{manifest_path}: {what} {image}, which the databases hold with label {datum.label}; "
+                                   "give the manifest they were made from")
+            found.append(row)
+    return found
 
 
 def figures(truth: np.ndarray, probabilities: np.ndarray, labels: tuple[str, ...]) -> dict[str, Any]:
