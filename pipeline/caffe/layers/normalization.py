@@ -175,20 +175,26 @@ class LRN(Layer):
 
 @register("MVN")
 class MVN(Layer):
-    """(x - mean) / (standard deviation + eps) of every channel, or of every item with across_channels. Shape unchanged.
+    """(x - mean) / (standard deviation + eps) of every channel, or of every item with across_channels.
 
-    bottom (N, C, ...). normalize_variance: false leaves the division out. The deviation is the biased one.
+    bottom of at most four axes -> top of four, (N, C, H, W), those that the bottom lacks 1. normalize_variance: false
+    leaves the division out. The deviation is the biased one (caffe/layers/mvn_layer.cpp).
     """
 
     def setup(self, bottom: list[Shape]) -> list[Shape]:
-        if len(bottom[0]) < 2:
-            raise self.error(f"bottom of shape {bottom[0]} where at least two axes were expected")
+        if len(bottom[0]) > 4:
+            raise self.error(f"bottom of shape {bottom[0]} where at most four axes were expected")
         self.first = 1 if self.param.mvn_param.across_channels else 2
-        return bottom
+        return [self.four(bottom[0])]
+
+    @staticmethod
+    def four(shape: Shape) -> Shape:
+        """A shape with as many axes of 1 behind it as make four."""
+        return (*shape, *[1] * (4 - len(shape)))
 
     def forward(self, bottom: Tensors) -> Tensors:
         param = self.param.mvn_param
-        shape = bottom[0].shape
+        shape = self.four(tuple(bottom[0].shape))
         vectors = bottom[0].reshape(*shape[: self.first], math.prod(shape[self.first :]))
         centred = vectors - vectors.mean(-1, keepdim=True)
         if param.normalize_variance:
@@ -196,13 +202,14 @@ class MVN(Layer):
             # Caffe's gradient has eps beside the deviation wherever it divides by it, also in that of the root.
             scale = variance.detach().sqrt() + param.eps
             centred = centred / (scale + (variance - variance.detach()) / (2 * scale))
-        return [centred.reshape(bottom[0].shape)]
+        return [centred.reshape(shape)]
 
     def onnx(self, graph: Graph, bottom: list[str]) -> list[str]:
         param = self.param.mvn_param
-        axes = list(range(self.first, len(graph.shapes[bottom[0]])))
-        if not axes:  # a mean of one value is the value
-            return [graph.node("Sub", bottom * 2)]
+        missing = 4 - len(graph.shapes[bottom[0]])
+        if missing:
+            bottom = [graph.node("Unsqueeze", [*bottom, graph.constant(list(range(4 - missing, 4)))])]
+        axes = list(range(self.first, 4))
         centred = graph.node("Sub", [*bottom, graph.node("ReduceMean", bottom, axes=axes)])
         if not param.normalize_variance:
             return [centred]
