@@ -15,11 +15,12 @@ import numpy as np
 from pipeline import manifest
 from pipeline.atomic import atomic_file
 from pipeline.caffe.caffe_pb2 import DataParameter, LayerParameter
-from pipeline.caffe.database import DatabaseReader
+from pipeline.caffe.database import DatabaseReader, record_key
 from pipeline.caffe.proto import read_net, write_prototxt
 from pipeline.caffe.real_caffe import RealCaffe, add_engine_arguments, root_from_environment
 from pipeline.calibration import UNCERTAIN, calibrate, calibration_error, fit_temperature, negative_log_likelihood
 from pipeline.console import log
+from pipeline.manifest import ManifestRow
 from pipeline.model_folder import sha256
 from pipeline.trained import PARTS, Measurable, MeasureError, Trained, add_net_arguments, load, predictions, versions
 from pipeline.views import COUNTS, check
@@ -100,10 +101,10 @@ def measure(
 ) -> dict[str, Any]:
     """evaluate(), of what gives probabilities. files: its own; made_by: names and versions of what computes them."""
     check(views, trained.transformer)
-    sources = {row.path: row.sha256 for row in manifest.read(manifest_path)}
-    listed = _listed(databases / "train.txt")
-    seen = {_source(sources, path, manifest_path) for path, _ in listed}
-    shares = training_shares([label for _, label in listed], trained.labels, databases)
+    images = {row.path: row for row in manifest.read(manifest_path)}
+    training = _listed(databases, "train", images, manifest_path)
+    seen = {row.sha256 for row in training}
+    shares = training_shares([row.label for row in training], trained.labels, databases)
     metrics: dict[str, Any] = {
         **dict.fromkeys(PARTS),
         "training_shares": dict(zip(trained.labels, map(float, shares), strict=True)),
@@ -116,7 +117,7 @@ def measure(
         paths, truth, probabilities = predictions(trained, databases / f"{part}_lmdb", in_caffe)
         seconds = time.perf_counter() - start
         if paths:
-            unseen = np.array([_source(sources, path, manifest_path) not in seen for path in paths])
+            unseen = np.array([row.sha256 not in seen for row in _listed(databases, part, images, manifest_path)])
             metrics[part] = figures(truth, probabilities, trained.labels)
             metrics[part]["seen_in_training"] = int((~unseen).sum())
             metrics[part]["unseen"] = (
@@ -179,12 +180,6 @@ def _in_caffe(
             return np.concatenate([rows.copy() for rows in reader.images(CAFFE_BATCH)])[:count, :, 0, 0]
 
 
-def _listed(path: Path) -> list[tuple[str, int]]:
-    """The paths and labels of a database's list."""
-    lines = path.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
-    return [(image, int(label)) for image, label in (line.rsplit(" ", 1) for line in lines)]
-
-
 def training_shares(truth: list[int], labels: tuple[str, ...], databases: Path) -> np.ndarray:
     """The share of each label among the training images, (classes,). Raises MeasureError when one has no image."""
     counts = np.bincount(truth, minlength=len(labels))
@@ -196,12 +191,30 @@ def training_shares(truth: list[int], labels: tuple[str, ...], databases: Path) 
     return counts / counts.sum()
 
 
-def _source(sources: dict[str, str], path: str, manifest_path: Path) -> str:
-    if path not in sources:
-        raise MeasureError(
-            f"{manifest_path}: no row of {path}, which the databases hold; give the manifest they were made from"
-        )
-    return sources[path]
+def _listed(databases: Path, part: str, rows: dict[str, ManifestRow], manifest_path: Path) -> list[ManifestRow]:
+    """The manifest's rows of a database's records, in their order.
+
+    Raises MeasureError where the database, its list and the manifest are not of the same images and labels.
+    """
+    path, database = databases / f"{part}.txt", databases / f"{part}_lmdb"
+    lines = path.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    found = []
+    with DatabaseReader(database) as reader:
+        if len(reader) != len(lines):
+            raise MeasureError(f"{path}: {len(lines)} lines where {database} has {len(reader)} records; make both again "
+                               "with lmdb")
+        for number, (line, (key, datum)) in enumerate(zip(lines, reader, strict=True)):
+            image, _, label = line.rpartition(" ")
+            if key != record_key(number, image) or str(datum.label) != label:
+                raise MeasureError(f"{path}:{number + 1}: {line} where {reader.name(key)} has label {datum.label}; make "
+                                   "both again with lmdb")
+            row = rows.get(image)
+            if row is None or row.label != datum.label:
+                what = "no row of" if row is None else f"label {row.label} for"
+                raise MeasureError(f"{manifest_path}: {what} {image}, which the databases hold with label {datum.label}; "
+                                   "give the manifest they were made from")
+            found.append(row)
+    return found
 
 
 def figures(truth: np.ndarray, probabilities: np.ndarray, labels: tuple[str, ...]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """evaluate: the right figures, of every held-out image once, or a clear error and no file."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -201,3 +202,28 @@ def test_a_manifest_of_other_images_is_refused(trained: TrainedNet, tmp_path: Pa
     manifest.write(tmp_path / "part.csv", [row for row in rows if row.usage == "Training"])
     with pytest.raises(InputError, match=r"part.csv: no row of PublicTest/"):
         trained.evaluate(tmp_path / "run", manifest_path=tmp_path / "part.csv")
+
+
+@pytest.mark.parametrize("part", ["train", "val", "test"])
+def test_a_list_that_is_not_its_databases_is_refused(part: str, tmp_path: Path) -> None:
+    trained = make_trained_net(noise(40), tmp_path)
+    path = trained.databases / f"{part}.txt"
+    lines = path.read_text().splitlines()
+    for changed, said in [
+        ([], "0 lines where"),
+        (lines[:-1], f"{len(lines) - 1} lines where .* has {len(lines)} records"),
+        ([*lines[:2], lines[3], lines[2], *lines[4:]], "txt:3: "),
+        ([lines[0].rpartition(" ")[0] + " 99", *lines[1:]], "txt:1: .* 99 where"),
+    ]:
+        path.write_text("".join(f"{line}\n" for line in changed))
+        with pytest.raises(InputError, match=said):
+            trained.evaluate(tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_manifest_with_other_labels_is_refused(tmp_path: Path) -> None:
+    trained = make_trained_net(noise(40), tmp_path)
+    rows = manifest.read(trained.manifest)
+    manifest.write(trained.manifest, [replace(row, label=(row.label + 1) % 7) for row in rows])
+    with pytest.raises(InputError, match=r"manifest.csv: label \d for .*; give the manifest they were made from"):
+        trained.evaluate(tmp_path / "run")

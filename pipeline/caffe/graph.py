@@ -77,6 +77,8 @@ def insert_splits(net: NetParameter) -> Iterator[tuple[int, LayerParameter]]:
         added.CopyFrom(layer)
         for j in range(len(layer.bottom)):
             if uses[sources[i, j]] > 1:
+                if layer.top[j : j + 1] == [layer.bottom[j]]:
+                    raise _shared_in_place(net, i, layer.bottom[j], sources)
                 added.bottom[j] = next_name(sources[i, j])
         splitters = []
         for j, top in enumerate(layer.top):
@@ -110,6 +112,19 @@ def _find_uses(net: NetParameter) -> tuple[dict[Place, Place], dict[Place, int]]
             if weight:  # being a loss is a use as well
                 uses[i, j] = uses.get((i, j), 0) + 1
     return sources, uses
+
+
+def _shared_in_place(net: NetParameter, place: int, blob: str, sources: Mapping[Place, Place]) -> LayerError:
+    """The error of a layer that changes a blob in place which another one takes as it was, or which is a loss."""
+    source = next(sources[place, j] for j, bottom in enumerate(net.layer[place].bottom) if bottom == blob)
+    others = [number for (number, _), made in sources.items() if made == source and number != place]
+    reason = f"it changes '{blob}' in place, "
+    if not others:
+        return LayerError(net.layer[place].name, reason + "which is a loss or is taken twice; give its top another name",
+                          place)
+    other = others[0], net.layer[others[0]].name
+    return LayerError(net.layer[place].name, f"{reason}which layer '{other[1]}' takes as it was before; give its top "
+                                             "another name", place, other)
 
 
 def _missing_bottom(net: NetParameter, place: int, bottom: str, made: Collection[str]) -> LayerError:

@@ -56,14 +56,19 @@ def write_hdf5(path: Path, tree: Tree) -> None:
 
     Integer arrays become int32 datasets. The file is made in memory, so that it appears whole or not at all.
     """
+    with atomic_file(path) as target:
+        target.write(hdf5_bytes(tree))
+
+
+def hdf5_bytes(tree: Tree) -> bytes:
+    """What write_hdf5() writes."""
     import h5py
 
-    with h5py.File(path.name, "w", driver="core", backing_store=False) as file:
+    with h5py.File("memory", "w", driver="core", backing_store=False) as file:
         _write(file, tree)
         file.flush()
-        image = file.id.get_file_image()
-    with atomic_file(path) as target:
-        target.write(image)
+        image: bytes = file.id.get_file_image()
+    return image
 
 
 def _write(group: "h5py.Group", tree: Tree) -> None:

@@ -80,7 +80,8 @@ class Memory:
     def newest(self, shape: Shape) -> torch.Tensor:
         """The first numbers in that shape, only to be read: those that were put, as they lie, or the device's."""
         if self._put is not None and self._put.numel() == math.prod(shape):
-            return self._put.reshape(shape)
+            # Not reshape() where the shape is the same: it gives a batch of one other strides.
+            return self._put if self._put.shape == shape else self._put.reshape(shape)
         return self.tensor()[: math.prod(shape)].view(shape)
 
 

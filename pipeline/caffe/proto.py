@@ -181,4 +181,9 @@ def _naming_texts(path: Path) -> Iterator[None]:
 def write_binary(path: Path, message: Message) -> None:
     """Write a binary message, its fields in the order of their numbers as Caffe's writer does."""
     with atomic_file(path) as file:
-        file.write(message.SerializeToString(deterministic=True))
+        file.write(binary_bytes(message))
+
+
+def binary_bytes(message: Message) -> bytes:
+    """What write_binary() writes."""
+    return message.SerializeToString(deterministic=True)

@@ -25,6 +25,7 @@ class Solver:
 
     file: a solver's prototxt; files that it names are found from the working folder. What a training logs goes to
     standard error, as GLOG_minloglevel lets it. net: the train net; test_nets: those that are tested, with its blobs.
+    param: the solver's message; a script may change it while it trains, as base_lr, which alone Caffe's lets it.
     Raises PrototxtError, SolverError, OSError.
     """
 
@@ -38,7 +39,6 @@ class Solver:
         if not log.handlers:
             init_log()
             log.setLevel(max(log.level, logging.INFO))
-        self.param = param
         seeded = SolverParameter()
         seeded.CopyFrom(param)
         seeded.type = self.type
@@ -46,6 +46,7 @@ class Solver:
             seeded.random_seed = seed
         self._solver = get_engine_solver(seeded, mode.device(), net_type=StepwiseNet)
         self._solver.keeps_updates = True
+        self.param = self._solver.param  # what is written there holds from the next iteration on
         self._net = _stepwise(self._solver.net)
         self.net = Net.of(self._net)
         self.test_nets = [Net.of(_stepwise(net)) for net in self._solver.test_nets]

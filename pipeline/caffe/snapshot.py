@@ -19,14 +19,15 @@ import torch
 from pipeline.atomic import atomic_file
 from pipeline.caffe.blobs import from_blobproto, set_diff, to_blobproto
 from pipeline.caffe.caffe_pb2 import NetParameter, SolverParameter, SolverState
-from pipeline.caffe.hdf5 import HDF5Reader, Tree, write_hdf5
+from pipeline.caffe.hdf5 import HDF5Reader, Tree, hdf5_bytes, write_hdf5
 from pipeline.caffe.net import WeightsError
-from pipeline.caffe.proto import MAX_TEXT_BYTES, BinaryError, read_binary, write_binary
+from pipeline.caffe.proto import MAX_TEXT_BYTES, BinaryError, binary_bytes, read_binary, write_binary
 from pipeline.caffe.solver import Solver
 from pipeline.caffe.syntax import shorten
 from pipeline.console import log
 
-SIDECAR_FORM = 2
+SIDECAR_FORM = 3
+EARLIER_FORM = 2  # without the state's sum
 # What layers raise that are given back a state that is none.
 _DAMAGE = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 _WITHOUT = "delete it to resume as Caffe does, at the databases' beginning"
@@ -85,27 +86,34 @@ def save(solver: Solver, prefix: str) -> Snapshot:
         write_hdf5(snapshot.weights, _hdf5_weights(solver))
     else:
         write_binary(snapshot.weights, _weights(solver))
+    state = _state_bytes(solver, snapshot)
     sidecar = {
         "form": SIDECAR_FORM,
         "weights": _sha256(snapshot.weights),
+        "state": hashlib.sha256(state).hexdigest(),
         "losses": list(solver.losses),
         "nets": [net.state() for net in (solver.net, *solver.test_nets)],
     }
     with atomic_file(snapshot.sidecar, "w", encoding="utf-8") as file:
         json.dump(sidecar, file)
+    with atomic_file(snapshot.state) as file:
+        file.write(state)
+    return snapshot
+
+
+def _state_bytes(solver: Solver, snapshot: Snapshot) -> bytes:
+    """What the .solverstate holds."""
     histories = [history.cpu().numpy() for history in solver.history]
     if snapshot.hdf5:
-        write_hdf5(snapshot.state, {
+        return hdf5_bytes({
             "iter": np.array([solver.iteration]),
             "learned_net": str(snapshot.weights),
             "current_step": np.array([solver.current_step]),
             "history": {str(index): history for index, history in enumerate(histories)},
         })
-    else:
-        state = SolverState(iter=solver.iteration, learned_net=str(snapshot.weights), current_step=solver.current_step)
-        state.history.extend(map(to_blobproto, histories))
-        write_binary(snapshot.state, state)
-    return snapshot
+    state = SolverState(iter=solver.iteration, learned_net=str(snapshot.weights), current_step=solver.current_step)
+    state.history.extend(map(to_blobproto, histories))
+    return binary_bytes(state)
 
 
 def _weights(solver: Solver) -> NetParameter:
@@ -155,17 +163,13 @@ def restore(solver: Solver, path: Path) -> bool:
         if not weights.is_file():
             raise BinaryError(f"{path}: its weights, '{shorten(state.learned_net)}', are not there, nor are there any "
                               "of its own name beside it")
+    sidecar_path = base.with_suffix(".resume.json")
+    sidecar = _sidecar_of(sidecar_path, path, weights) if sidecar_path.exists() else None
     solver.net.copy_from(weights)
     for array, history in zip(state.history, solver.history, strict=True):
         history.copy_(torch.from_numpy(array))
     solver.iteration, solver.current_step = state.iteration, state.current_step
-    sidecar_path = base.with_suffix(".resume.json")
-    if not sidecar_path.exists():
-        return False
-    sidecar = _read_sidecar(sidecar_path)
-    if sidecar.get("weights") != _sha256(weights):
-        log.warning("%s is of other weights than %s: going on without it, as from a snapshot of Caffe's own",
-                    sidecar_path, weights)
+    if sidecar is None:
         return False
     try:
         solver.losses.extend(map(float, sidecar["losses"]))
@@ -174,6 +178,26 @@ def restore(solver: Solver, path: Path) -> bool:
     except _DAMAGE as error:
         raise BinaryError(f"{sidecar_path}: it does not fit the nets ({shorten(repr(error))}); {_WITHOUT}") from None
     return True
+
+
+def _sidecar_of(path: Path, state: Path, weights: Path) -> dict[str, Any] | None:
+    """The sidecar at `path` of a state and its weights; None where both are others than it was written with.
+
+    Raises BinaryError naming the one of the two that is not what it was, or the sidecar, when it is damaged.
+    """
+    sidecar = _read_sidecar(path)
+    sums = {file: sidecar.get(name) for name, file in (("weights", weights), ("state", state))}
+    if sidecar["form"] == EARLIER_FORM:
+        del sums[state]
+    changed = [file for file, recorded in sums.items() if recorded != _sha256(file)]
+    if not changed:
+        return sidecar
+    if len(changed) < len(sums):
+        raise BinaryError(f"{changed[0]}: another sum than {path} has of it, though the file beside it is as it was "
+                          "written; is it damaged? resume from an earlier snapshot, or delete the .resume.json to resume from "
+                          "it as it is")
+    log.warning("%s is of other weights than %s: going on without it, as from a snapshot of Caffe's own", path, weights)
+    return None
 
 
 @dataclass(frozen=True)
@@ -226,7 +250,7 @@ def _read_sidecar(path: Path) -> dict[str, Any]:
         raise BinaryError(f"{path}: {error}; {_WITHOUT}") from None
     if not isinstance(sidecar, dict):
         raise BinaryError(f"{path}: no object of JSON; {_WITHOUT}")
-    if sidecar.get("form") != SIDECAR_FORM:
+    if sidecar.get("form") not in (EARLIER_FORM, SIDECAR_FORM):
         raise BinaryError(f"{path}: form {sidecar.get('form')} where {SIDECAR_FORM} was expected; was it written by "
                           "another version?")
     return sidecar

@@ -120,6 +120,7 @@ def solve(solver: Solver, requests: Requests = nothing) -> Generator[Event, None
 
 def steps(solver: Solver, count: int, requests: Requests = nothing) -> Generator[Event, None, bool]:
     """Make `count` updates, with the tests and snapshots among them; return whether a request stopped them before."""
+    solver.heed_param()
     param = solver.param
     for _ in range(count):
         if param.test_interval and solver.iteration % param.test_interval == 0 and (

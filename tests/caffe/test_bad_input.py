@@ -465,6 +465,7 @@ def test_a_state_of_a_step_beyond_all_is_gone_on_from_as_in_caffe(copied: snapsh
     state = SolverState.FromString(copied.state.read_bytes())
     state.iter = state.current_step = 2**31 - 1
     write_binary(copied.state, state)
+    copied.sidecar.unlink()
     solver = trained()
     snapshot.restore(solver, copied.state)
     assert solver.step() == pytest.approx(0.01)

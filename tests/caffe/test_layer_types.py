@@ -52,7 +52,9 @@ BROKEN = [
     ("Deconvolution", "a", "y", "convolution_param { num_output: 4 kernel_size: 1 pad: 5 }", r"pad \(5, 5\) cuts off"),
     ("SPP", "v", "y", "spp_param { pyramid_height: 2 }", r"shape \(2, 6\) .* where \(N, C, H, W\)"),
     ("SPP", "a", "y", "", "pyramid_height 0"),
-    ("MVN", "s", "y", "", "at least two axes"),
+    ("MVN", "f", "y", "", "at most four axes"),
+    ("Convolution", "a", "y", "convolution_param { num_output: 2 kernel_size: 10 stride: 2 }", r"kernel \(10, 10\) is"),
+    ("Flatten", "a", "y", "flatten_param { axis: 2 end_axis: 0 }", "end_axis 0 lies before axis 2"),
     ("Pooling", "a", "y m", "pooling_param { pool: AVE kernel_size: 2 }", "second top"),
     ("Pooling", "a", "y", "pooling_param { pool: STOCHASTIC kernel_size: 3 pad: 1 }", "takes no pad"),
     ("Pooling", "a", "y", "pooling_param { kernel_size: 3 pad_h: 1 }", "both pad_h and pad_w"),
@@ -79,7 +81,7 @@ BROKEN = [
 
 @pytest.mark.parametrize(("kind", "bottoms", "tops", "param", "said"), BROKEN)
 def test_a_layer_that_cannot_be_built_says_why(kind: str, bottoms: str, tops: str, param: str, said: str) -> None:
-    given = inputs(a=IMAGE, b=(2, 6, 7, 5), t=(2, 6, 5), v=(2, 6), s=(2,))
+    given = inputs(a=IMAGE, b=(2, 6, 7, 5), f=(2, 6, 1, 7, 5), t=(2, 6, 5), v=(2, 6), s=(2,))
     with pytest.raises(LayerError, match=f"layer 'it': .*{said}"):
         net(given + layer(kind, bottoms, tops, param))
 
@@ -243,3 +245,14 @@ def test_memory_data_refuses_what_is_no_whole_batches() -> None:
     for shape, labels in (((3, 3, 4, 5), 3), ((4, 3, 4, 6), 4), ((4, 3, 4, 5), 3), ((0, 3, 4, 5), 0)):
         with pytest.raises(LayerError, match="n a multiple of 2"):
             memory.set_arrays(np.zeros(shape, "f"), np.zeros(labels, "f"))
+
+
+@pytest.mark.parametrize(("text", "said"), [
+    (layer("TanH", "x", "a") + layer("TanH", "a", "b") + layer("ReLU", "a", "a"), "which layer 'it' takes as it was"),
+    (layer("TanH", "x", "a") + layer("ReLU", "a", "a") + layer("TanH", "a", "b") + layer("ReLU", "a", "a"), "takes as it"),
+    (layer("TanH", "x", "a", "loss_weight: 1") + layer("ReLU", "a", "a"), "is a loss"),
+    (layer("Eltwise", "x x", "x"), "is taken twice"),
+])  # fmt: skip
+def test_a_blob_that_others_take_is_not_changed_in_place(text: str, said: str) -> None:
+    with pytest.raises(LayerError, match=f"it changes '[ax]' in place, .*{said}"):
+        net(inputs(x=(2, 3)) + text)

@@ -22,6 +22,7 @@ from pipeline.caffe.net import WeightsError
 from pipeline.caffe.net_spec import NetSpecError
 from pipeline.caffe.proto import BinaryError, PrototxtError
 from pipeline.caffe.pycaffe import CallError
+from pipeline.caffe.solver import SolverError
 from pipeline.console import log
 
 NET = """
@@ -557,3 +558,33 @@ def test_a_classifier_takes_a_list_of_images(deploy: tuple[str, str]) -> None:
         classifier.predict(["cat.png"])  # type: ignore[list-item]
     with pytest.raises(ImageError, match="no images"):
         classifier.predict([])
+
+
+def test_what_a_script_changes_in_the_solvers_message_holds_from_then_on(solver_file: str) -> None:
+    changed, fresh = (caffe.SGDSolver(solver_file) for _ in range(2))
+    for solver in (changed, fresh):
+        for blobs in solver.net.params.values():
+            for blob in blobs:
+                blob.data[...] = 0.1
+        solver.net.blobs["data"].data[...] = np.arange(120).reshape(2, 3, 5, 4) / 100
+        solver.net.blobs["label"].data[...] = 1
+    changed.step(1)
+    first = changed.net.params["fc"][0].diff.copy()
+    changed.param.base_lr /= 4
+    changed.param.momentum = 0
+    assert changed.lr == pytest.approx(0.025)
+    changed.step(1)
+    fresh.step(1)
+    np.testing.assert_array_equal(first, fresh.net.params["fc"][0].diff)
+    for solver in (fresh,):
+        solver.net.clear_param_diffs()
+        solver.net.forward()
+        solver.net.backward()
+    gradient = fresh.net.params["fc"][0].diff
+    np.testing.assert_allclose(changed.net.params["fc"][0].diff, gradient * np.float32(0.025), rtol=1e-5)
+    changed.param.average_loss = 5
+    changed.step(2)
+    assert len(changed._solver.losses) == 4 - 1  # those since then and the last before
+    changed.param.lr_policy = "none"
+    with pytest.raises(SolverError, match="lr_policy 'none'"):
+        changed.step(1)

@@ -1,5 +1,6 @@
 """Snapshots: gone on from to the bit by every solver, and refused when they are another's."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from pipeline.caffe import snapshot
 from pipeline.caffe.caffe_pb2 import NetParameter, SolverParameter
 from pipeline.caffe.net import WeightsError
-from pipeline.caffe.proto import parse_text, read_binary
+from pipeline.caffe.proto import BinaryError, parse_text, read_binary
 from pipeline.caffe.solver import SOLVERS, Solver, get_solver
 
 NET = """
@@ -66,6 +67,38 @@ def test_a_sidecar_beside_a_snapshot_that_caffe_has_written_over_is_left_aside(
     assert not snapshot.restore(resumed, saved.state)
     assert "is of other weights" in caplog.text
     assert not resumed.losses
+
+
+@pytest.mark.parametrize("fields", ["", "snapshot_format: HDF5"])
+@pytest.mark.parametrize("damaged", ["weights", "state"])
+def test_a_file_that_is_no_longer_what_was_written_is_refused(damaged: str, fields: str, tmp_path: Path) -> None:
+    made = solver("SGD", fields)
+    made.step()
+    saved = snapshot.save(made, str(tmp_path / "run"))
+    path: Path = getattr(saved, damaged)
+    content = bytearray(path.read_bytes())
+    value = made.history[3] if damaged == "state" else made.net.params["fc"][0]
+    place = content.find(value.detach().numpy().tobytes()[:24])
+    assert place > 0
+    content[place + 1] ^= 1  # a bit of a weight: it is read as another one
+    path.write_bytes(content)
+    resumed = solver("SGD", fields)
+    before = resumed.net.params["fc"][0].detach().clone()
+    with pytest.raises(BinaryError, match=f"^{path}: another sum"):
+        snapshot.restore(resumed, saved.state)
+    assert torch.equal(resumed.net.params["fc"][0], before)
+    assert resumed.iteration == 0
+
+
+def test_a_sidecar_of_before_the_states_sum_is_read(tmp_path: Path) -> None:
+    made = solver("SGD")
+    made.step()
+    saved = snapshot.save(made, str(tmp_path / "run"))
+    sidecar = json.loads(saved.sidecar.read_text())
+    sidecar["form"] = 2
+    del sidecar["state"]
+    saved.sidecar.write_text(json.dumps(sidecar))
+    assert snapshot.restore(solver("SGD"), saved.state)
 
 
 def test_the_state_of_a_solver_with_other_history_is_refused(tmp_path: Path) -> None:

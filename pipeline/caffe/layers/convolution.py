@@ -14,6 +14,7 @@ class Windows(Layer):
     """Kernel, stride, pad and dilation of a convolution_param, one number for each axis after the channels'."""
 
     reads = ("convolution_param",)
+    lacks = False  # whether the kernel is larger than the padded bottom that the layer was set up for
 
     def windows_setup(self, bottom: Shape) -> None:
         """Read them, and where the channels stand."""
@@ -48,12 +49,33 @@ class Windows(Layer):
                      for kernel, dilation in zip(self.kernel, self.dilation, strict=True))
 
     def places(self, bottom: Shape) -> Shape:
-        """How many windows fit on each of the bottom's spatial axes."""
-        top = tuple((size + 2 * pad - extent) // stride + 1 for size, pad, extent, stride in
-                    zip(bottom[self.channel_axis + 1 :], self.pad, self.extent, self.stride, strict=True))
-        if min(top, default=1) < 1:
+        """How many windows fit on each of the bottom's spatial axes.
+
+        One does that is larger than the padded bottom by less than the stride: C's division rounds towards 0.
+        """
+        spatial, lacking = bottom[self.channel_axis + 1 :], self.lacking(bottom)
+        self.lacks = any(lacking)
+        if any(lack >= stride for lack, stride in zip(lacking, self.stride, strict=True)):
             raise self.error(f"kernel {self.kernel} is larger than the padded bottom of shape {bottom}")
-        return top
+        return tuple((size + lack + 2 * pad - extent) // stride + 1 for size, lack, pad, extent, stride in
+                     zip(spatial, lacking, self.pad, self.extent, self.stride, strict=True))
+
+    def lacking(self, bottom: Shape) -> list[int]:
+        """By how much the kernel is larger than the padded bottom, on each spatial axis; what lies there is 0."""
+        return [max(extent - size - 2 * pad, 0) for size, pad, extent in
+                zip(bottom[self.channel_axis + 1 :], self.pad, self.extent, strict=True)]
+
+    def widened(self, bottom: torch.Tensor) -> torch.Tensor:
+        """The bottom with zeros behind it where the kernel is larger."""
+        lacking = self.lacking(tuple(bottom.shape))
+        return F.pad(bottom, [amount for lack in reversed(lacking) for amount in (0, lack)]) if any(lacking) else bottom
+
+    def onnx_lacking(self, bottom: Shape) -> list[int]:
+        """lacking(), of a bottom some of whose sizes, -1, may only be known at run time."""
+        spatial = bottom[self.channel_axis + 1 :]
+        if self.lacks and -1 in spatial:
+            raise self.error("a kernel larger than the bottom has no ONNX form here for images of any size")
+        return [0] * len(spatial) if -1 in spatial else self.lacking(bottom)
 
     def onnx_windows(self, graph: Graph, operator: str, inputs: list[str], group: int, image: Shape) -> str:
         """Add a convolution; `image` is its top's shape from the channels on, `inputs` are the bottom and its blobs."""
@@ -66,7 +88,9 @@ class Windows(Layer):
                 raise self.error(f"axis {self.channel_axis} has no ONNX form here for a bottom whose sizes are only "
                                  "known at run time")
             value = graph.node("Reshape", [value, graph.constant([-1, *inner])])
-        top = graph.node(operator, [value, *blobs], kernel_shape=self.kernel, strides=self.stride, pads=self.pad * 2,
+        pads = (*self.pad, *(pad + lack for pad, lack in zip(self.pad, self.onnx_lacking(graph.shapes[inputs[0]]),
+                                                             strict=True)))
+        top = graph.node(operator, [value, *blobs], kernel_shape=self.kernel, strides=self.stride, pads=pads,
                          dilations=self.dilation, group=group)
         if not outer:
             return graph.node("Squeeze", [top, graph.constant([0])])
@@ -136,9 +160,9 @@ class Kernels(Windows):
 
     def forward(self, bottom: Tensors) -> Tensors:
         weight, *bias = self.blobs
-        images, axis = bottom, self.channel_axis
+        images, axis = [self.widened(value) for value in bottom], self.channel_axis
         if axis != 1:  # not always, since reshape loses the strides that put an only channel innermost
-            images = [value.reshape(-1, *value.shape[axis:]) for value in bottom]
+            images = [value.reshape(-1, *value.shape[axis:]) for value in images]
         tops = [self.convolve(value, weight, bias[0] if bias else None) for value in images]
         if axis != 1:
             tops = [top.reshape(*value.shape[:axis], *top.shape[1:]) for value, top in zip(bottom, tops, strict=True)]
@@ -212,6 +236,9 @@ class Deconvolution(Kernels):
     def multiply_adds(self, bottom: list[Shape], top: list[Shape]) -> int:
         return sum(math.prod(shape) for shape in bottom) * self.blobs[0][0].numel()
 
+    def lacking(self, bottom: Shape) -> list[int]:
+        return [0] * len(self.kernel)  # no kernel is laid on the bottom
+
     def matrix(self, weight: torch.Tensor) -> torch.Tensor:
         return torch.block_diag(*weight.chunk(self.param.convolution_param.group))
 
@@ -247,7 +274,7 @@ class Im2col(Windows):
 
     def forward(self, bottom: Tensors) -> Tensors:
         first = self.channel_axis + 1
-        windows = F.pad(bottom[0], [pad for pad in reversed(self.pad) for _ in range(2)])
+        windows = F.pad(self.widened(bottom[0]), [pad for pad in reversed(self.pad) for _ in range(2)])
         for axis, (extent, stride, dilation) in enumerate(zip(self.extent, self.stride, self.dilation, strict=True)):
             windows = windows.unfold(first + axis, extent, stride)[..., ::dilation]
         axes = len(self.kernel)  # the windows' own, that now come last, belong beside the channels

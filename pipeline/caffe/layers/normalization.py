@@ -16,13 +16,35 @@ from pipeline.caffe.layers.layer import Graph, Layer, Shape, Tensors, register
 Average = Callable[[torch.Tensor], torch.Tensor]
 
 
+class _PlainBatchStride(torch.autograd.Function):
+    """Returns the bottom as it is, and its gradient: of a batch of one with the stride of a whole item.
+
+    A reshape may give the only item the stride of a channel. torch's backward of batch norm takes such images, or such
+    gradients, for others than they are when the two lie in different orders (torch 2.13, aten/native/Normalization.cpp).
+    """
+
+    @staticmethod
+    def forward(context: Any, values: torch.Tensor) -> torch.Tensor:
+        return _with_plain_batch_stride(values)
+
+    @staticmethod
+    def backward(context: Any, gradient: torch.Tensor) -> torch.Tensor:
+        return _with_plain_batch_stride(gradient)
+
+
+def _with_plain_batch_stride(values: torch.Tensor) -> torch.Tensor:
+    if len(values) != 1:
+        return values.view_as(values)
+    return values.as_strided(values.shape, (values.numel(), *values.stride()[1:]))
+
+
 @register("BatchNorm")
 class BatchNorm(Layer):
     """(x - mean) / sqrt(variance + eps), a channel at a time; no scale or shift. bottom (N, C, ...) -> the same shape.
 
     Blobs: running sums of the means (C,) and variances (C,), and the factor (1,) they are to be divided by. In TRAIN
     (or use_global_stats: false) the batch's own mean and biased variance normalise, and each blob becomes
-    moving_average_fraction times itself plus the batch's mean, variance * m/(m-1), and 1; otherwise the stored ones
+    moving_average_fraction times itself plus the batch's mean, variance * m/(m-1) (m > 1), and 1; otherwise the stored ones
     normalise, a factor of 0 reading as statistics of 0 (caffe/layers/batch_norm_layer.cpp).
     """
 
@@ -65,20 +87,25 @@ class BatchNorm(Layer):
 
     def forward(self, bottom: Tensors) -> Tensors:
         param = self.param.batch_norm_param
-        x = bottom[0]
         mean, variance, factor = self.blobs
-        if not len(x):
+        if not len(bottom[0]):
             raise self.error("a batch of no items, where at least one was expected")
+        x = _PlainBatchStride.apply(bottom[0])
         if self.uses_stored:
             scale = 0.0 if factor.item() == 0 else 1 / factor.item()
-            return [torch.native_batch_norm(x, None, None, mean * scale, variance * scale, False, 0, param.eps)[0]]
+            top = torch.native_batch_norm(x, None, None, mean * scale, variance * scale, False, 0, param.eps)[0]
+            return [_PlainBatchStride.apply(top)]
         # With momentum 1 torch leaves the batch's mean and unbiased variance in the running buffers.
         batch_mean, batch_variance = torch.zeros_like(mean), torch.zeros_like(variance)
-        top = torch.native_batch_norm(x, None, None, batch_mean, batch_variance, True, 1.0, param.eps)[0]
+        if x.numel() == len(mean):  # one value a channel is its own mean, and Caffe divides its variance by 1
+            top = x - x
+            batch_mean = x.detach().reshape(-1)
+        else:
+            top = torch.native_batch_norm(x, None, None, batch_mean, batch_variance, True, 1.0, param.eps)[0]
         with torch.no_grad():
             for blob, batch in ((mean, batch_mean), (variance, batch_variance), (factor, 1)):
                 blob.mul_(self.fraction).add_(batch)
-        return [top]
+        return [_PlainBatchStride.apply(top)]
 
     def onnx(self, graph: Graph, bottom: list[str]) -> list[str]:
         param = self.param.batch_norm_param
@@ -167,20 +194,26 @@ class LRN(Layer):
 
 @register("MVN")
 class MVN(Layer):
-    """(x - mean) / (standard deviation + eps) of every channel, or of every item with across_channels. Shape unchanged.
+    """(x - mean) / (standard deviation + eps) of every channel, or of every item with across_channels.
 
-    bottom (N, C, ...). normalize_variance: false leaves the division out. The deviation is the biased one.
+    bottom of at most four axes -> top of four, (N, C, H, W), those that the bottom lacks 1. normalize_variance: false
+    leaves the division out. The deviation is the biased one (caffe/layers/mvn_layer.cpp).
     """
 
     def setup(self, bottom: list[Shape]) -> list[Shape]:
-        if len(bottom[0]) < 2:
-            raise self.error(f"bottom of shape {bottom[0]} where at least two axes were expected")
+        if len(bottom[0]) > 4:
+            raise self.error(f"bottom of shape {bottom[0]} where at most four axes were expected")
         self.first = 1 if self.param.mvn_param.across_channels else 2
-        return bottom
+        return [self.four(bottom[0])]
+
+    @staticmethod
+    def four(shape: Shape) -> Shape:
+        """A shape with as many axes of 1 behind it as make four."""
+        return (*shape, *[1] * (4 - len(shape)))
 
     def forward(self, bottom: Tensors) -> Tensors:
         param = self.param.mvn_param
-        shape = bottom[0].shape
+        shape = self.four(tuple(bottom[0].shape))
         vectors = bottom[0].reshape(*shape[: self.first], math.prod(shape[self.first :]))
         centred = vectors - vectors.mean(-1, keepdim=True)
         if param.normalize_variance:
@@ -188,13 +221,14 @@ class MVN(Layer):
             # Caffe's gradient has eps beside the deviation wherever it divides by it, also in that of the root.
             scale = variance.detach().sqrt() + param.eps
             centred = centred / (scale + (variance - variance.detach()) / (2 * scale))
-        return [centred.reshape(bottom[0].shape)]
+        return [centred.reshape(shape)]
 
     def onnx(self, graph: Graph, bottom: list[str]) -> list[str]:
         param = self.param.mvn_param
-        axes = list(range(self.first, len(graph.shapes[bottom[0]])))
-        if not axes:  # a mean of one value is the value
-            return [graph.node("Sub", bottom * 2)]
+        missing = 4 - len(graph.shapes[bottom[0]])
+        if missing:
+            bottom = [graph.node("Unsqueeze", [*bottom, graph.constant(list(range(4 - missing, 4)))])]
+        axes = list(range(self.first, 4))
         centred = graph.node("Sub", [*bottom, graph.node("ReduceMean", bottom, axes=axes)])
         if not param.normalize_variance:
             return [centred]

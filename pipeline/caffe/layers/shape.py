@@ -69,7 +69,7 @@ class Concat(Layer):
 
 @register("Flatten")
 class Flatten(Layer):
-    """Axes `axis` to `end_axis`, both counted in, become one."""
+    """Axes `axis` to `end_axis`, both counted in, become one; an axis of 1 comes in where `end_axis` is one before."""
 
     tops_are_bottom = True
 
@@ -77,12 +77,14 @@ class Flatten(Layer):
         param = self.param.flatten_param
         self.first = self.axis(param.axis, bottom[0])
         self.last = self.axis(param.end_axis, bottom[0], "end_axis")
-        if self.last < self.first:
+        if self.last < self.first - 1:
             raise self.error(f"end_axis {param.end_axis} lies before axis {param.axis}")
         flat = math.prod(bottom[0][self.first : self.last + 1])
         return [(*bottom[0][: self.first], flat, *bottom[0][self.last + 1 :])]
 
     def forward(self, bottom: Tensors) -> Tensors:
+        if self.last < self.first:
+            return [bottom[0].unsqueeze(self.first)]
         return [bottom[0].flatten(self.first, self.last)]
 
     def onnx(self, graph: Graph, bottom: list[str]) -> list[str]:
@@ -179,7 +181,8 @@ class Slice(Layer):
 class Crop(Layer):
     """The first bottom cut to the second's size on every axis from `axis` on, starting at `offset`.
 
-    One offset is for all those axes, none is 0. The second bottom gives no more than its shape.
+    One offset is for all those axes, none is 0. The second bottom gives no more than its shape, whose further axes, where
+    it has more, do not count.
     """
 
     bottoms = (2, 2)
@@ -190,15 +193,15 @@ class Crop(Layer):
         self.first = self.axis(param.axis, whole)
         axes = len(whole) - self.first
         offset = list(param.offset) or [0]
-        if len(offset) not in (1, axes) or len(wanted) != len(whole):
+        if len(offset) not in (1, axes) or len(wanted) < len(whole):
             raise self.error(f"{len(param.offset)} offsets and bottoms of shapes {whole} and {wanted} where 0, 1 or "
-                             f"{axes} offsets and as many axes in both were expected")
+                             f"{axes} offsets and at least as many axes in the second as in the first were expected")
         self.offset = offset * (axes if len(offset) == 1 else 1)
         for axis, start in enumerate(self.offset, self.first):
             if start + wanted[axis] > whole[axis]:
                 raise self.error(f"{wanted[axis]} from offset {start} do not lie within axis {axis} of a bottom of "
                                  f"shape {whole}")
-        return [(*whole[: self.first], *wanted[self.first :])]
+        return [(*whole[: self.first], *wanted[self.first : len(whole)])]
 
     def forward(self, bottom: Tensors) -> Tensors:
         top = bottom[0]
@@ -207,7 +210,7 @@ class Crop(Layer):
         return [top]
 
     def onnx(self, graph: Graph, bottom: list[str]) -> list[str]:
-        size = graph.node("Shape", [bottom[1]], start=self.first)
+        size = graph.node("Shape", [bottom[1]], start=self.first, end=self.first + len(self.offset))
         starts = graph.constant(self.offset)
         axes = graph.constant(list(range(self.first, self.first + len(self.offset))))
         return [graph.node("Slice", [bottom[0], starts, graph.node("Add", [size, starts]), axes])]

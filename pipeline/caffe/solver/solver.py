@@ -135,6 +135,12 @@ class Solver:
         if param.snapshot > 0:
             _check_snapshot_prefix(param.snapshot_prefix)
 
+    def heed_param(self) -> None:
+        """Take in what was changed in `param` since the last iterations. Raises SolverError as the making does."""
+        self.check()
+        if self.losses.maxlen != self.param.average_loss:
+            self.losses = deque(self.losses, maxlen=self.param.average_loss)
+
     def learning_rate(self) -> float:
         """The rate of the next update; multistep moves on by at most one step an iteration, as Caffe does."""
         param = self.param
