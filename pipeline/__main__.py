@@ -20,6 +20,7 @@ STAGES = {
     "targets": "write soft targets for the training images",
     "render": "fill a net's prototxts in for a run",
     "train": "train the net with Caffe's solver",
+    "second_head": "make a net of its own of the second head that a run trained",
     "evaluate": "measure the trained net on every held-out image, once",
     "answers": "write what trained nets say of the training images, for a student to learn",
     "export": "put the trained net into a self-contained model folder",

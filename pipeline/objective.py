@@ -31,6 +31,7 @@ from pipeline.errors import InputError
 
 TARGETS, AUXILIARY = "targets_lmdb", "auxiliary_lmdb"  # in the folder that the stage `targets` writes
 INFOGAIN = "infogain.binaryproto"
+AUXILIARY_SCORES = "auxiliary_scores"  # the layer of the second head
 SMALLEST_PROBABILITY = 1e-10  # added before the logarithm, so that a probability of 0 has one
 
 _ONLY_TRAIN = NetStateRule(phase=TRAIN)
@@ -143,7 +144,7 @@ def learn_auxiliary(message: NetParameter, database: Path, batch_size: int, weig
         raise PrototxtError("no InnerProduct layer, beside which a second head could stand")
     head = LayerParameter()
     head.CopyFrom(classifier)
-    head.name = head.top[0] = "auxiliary_scores"
+    head.name = head.top[0] = AUXILIARY_SCORES
     head.inner_product_param.num_output = _width(database)
     head.include.extend([_ONLY_TRAIN])
     _add_data(message, "auxiliary", database, batch_size)
