@@ -16,6 +16,34 @@ from pipeline.caffe.layers.layer import Graph, Layer, Shape, Tensors, register
 Average = Callable[[torch.Tensor], torch.Tensor]
 
 
+class _Normalisation(torch.autograd.Function):
+    """(x - mean) / sqrt(variance + eps) by the batch's own mean and variance (C,), which come with it; for x (N, C, ...).
+
+    torch's own batch_norm adds a channel's values up one after the other. Behind a rectifier most of them are equal, so
+    that every addition rounds to the same side, and the variance of a batch of 64 is off by a thousandth.
+    """
+
+    @staticmethod
+    def forward(context: Any, x: torch.Tensor, eps: float) -> tuple[torch.Tensor, ...]:
+        axes = [axis for axis in range(x.ndim) if axis != 1]
+        values = x.float()
+        mean = values.mean(axes, keepdim=True)  # torch adds up parts here, and then their sums
+        variance = (values - mean).square_().mean(axes)
+        mean = mean.flatten()
+        context.save_for_backward(x, mean, torch.rsqrt(variance + eps))
+        context.eps = eps
+        context.mark_non_differentiable(mean, variance)
+        return torch.native_batch_norm(x, None, None, mean, variance, False, 0, eps)[0], mean, variance
+
+    @staticmethod
+    def backward(context: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        x, mean, inverse = context.saved_tensors
+        below: torch.Tensor = torch.ops.aten.native_batch_norm_backward(
+            gradients[0], x, None, None, None, mean, inverse, True, context.eps, [True, False, False]
+        )[0]
+        return below, None
+
+
 @register("BatchNorm")
 class BatchNorm(Layer):
     """(x - mean) / sqrt(variance + eps), a channel at a time; no scale or shift. bottom (N, C, ...) -> the same shape.
@@ -72,11 +100,11 @@ class BatchNorm(Layer):
         if self.uses_stored:
             scale = 0.0 if factor.item() == 0 else 1 / factor.item()
             return [torch.native_batch_norm(x, None, None, mean * scale, variance * scale, False, 0, param.eps)[0]]
-        # With momentum 1 torch leaves the batch's mean and unbiased variance in the running buffers.
-        batch_mean, batch_variance = torch.zeros_like(mean), torch.zeros_like(variance)
-        top = torch.native_batch_norm(x, None, None, batch_mean, batch_variance, True, 1.0, param.eps)[0]
+        top, batch_mean, batch_variance = _Normalisation.apply(x, param.eps)
+        count = x.numel() // x.shape[1]
         with torch.no_grad():
-            for blob, batch in ((mean, batch_mean), (variance, batch_variance), (factor, 1)):
+            unbiased = batch_variance * (count / (count - 1) if count > 1 else 1)
+            for blob, batch in ((mean, batch_mean), (variance, unbiased), (factor, 1)):
                 blob.mul_(self.fraction).add_(batch)
         return [top]
 
