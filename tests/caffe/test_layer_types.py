@@ -246,12 +246,11 @@ def test_memory_data_refuses_what_is_no_whole_batches() -> None:
 
 
 def test_batch_norm_adds_many_equal_values_up_without_drifting() -> None:
-    """As behind a rectifier, where half of a channel is 0: one sum for all of it would round to the same side each time."""
+    """As behind a rectifier, where half of a channel is 0: one sum of it all would round to the same side each time."""
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(64, 4, 48, 48, generator=generator).mul_(0.3).relu_()
-    net = Net(parse_text('layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 64 dim: 4 dim: 48 dim: 48 } '
-                         '} } layer { name: "bn" type: "BatchNorm" bottom: "x" top: "y" }', NetParameter, "net"), TRAIN)
-    net.forward(x=x)
+    made = net(inputs(x=tuple(x.shape)) + layer("BatchNorm", "x", "y"), TRAIN)
+    made.forward(x=x)
     variance, mean = torch.var_mean(x.double(), (0, 2, 3))
-    torch.testing.assert_close(net.params["bn"][0].double(), mean, rtol=2e-6, atol=0)
-    torch.testing.assert_close(net.params["bn"][1].double(), variance, rtol=2e-6, atol=0)
+    torch.testing.assert_close(made.params["it"][0].double(), mean, rtol=2e-6, atol=0)
+    torch.testing.assert_close(made.params["it"][1].double(), variance, rtol=2e-6, atol=0)

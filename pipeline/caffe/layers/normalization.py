@@ -17,7 +17,7 @@ Average = Callable[[torch.Tensor], torch.Tensor]
 
 
 class _Normalisation(torch.autograd.Function):
-    """(x - mean) / sqrt(variance + eps) by the batch's own mean and variance (C,), which come with it; for x (N, C, ...).
+    """(x - mean) / sqrt(variance + eps) for x (N, C, ...), by the batch's mean and variance (C,), which come with it.
 
     torch's own batch_norm adds a channel's values up one after the other. Behind a rectifier most of them are equal, so
     that every addition rounds to the same side, and the variance of a batch of 64 is off by a thousandth.
