@@ -13,6 +13,7 @@ from pipeline.workflow import (
     check_settings,
     command_options,
     find_dataset,
+    find_net_settings,
     members,
     model_files,
     print_closing_words,
@@ -32,6 +33,15 @@ configfile: "config/config.yaml"
 
 config.update(said)
 read_words(config)
+net_settings = find_net_settings(config["net"])
+if net_settings:
+
+    configfile: net_settings
+
+    config.update(said)
+    read_words(config)
+
+
 dataset = find_dataset(config)
 if dataset.is_sample:
 

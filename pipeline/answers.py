@@ -69,14 +69,14 @@ def answers(
 
 
 def _load(run: Path, labels: Path) -> Trained:
-    """The net of a run with the weights that were chosen in it, and the mean and scale that it was trained with."""
+    """The net of a run with the weights that were chosen in it, and the mean that it was trained with."""
     weights = run / "averaged.caffemodel"
     if not weights.exists():
         weights = run / "best.caffemodel"
     log.info("teacher: %s", weights)
     net = read_net(run / "train_val.prototxt")
     transform = next(layer.transform_param for layer in net.layer if layer.type == "Data")
-    return load(run / "deploy.prototxt", weights, Path(transform.mean_file), labels, transform.scale)
+    return load(run / "deploy.prototxt", weights, Path(transform.mean_file), labels)
 
 
 def _folds(path: Path, count: int) -> dict[str, int]:

@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     caffe = RealCaffe(args.caffe or root_from_environment(), args.threads) if args.engine == "caffe" else None
     evaluate(args.deploy, args.weights, args.output, databases=args.databases, mean=args.mean,
-             manifest_path=args.manifest, scale=args.scale, views=args.views, caffe=caffe)  # fmt: skip
+             manifest_path=args.manifest, views=args.views, caffe=caffe)  # fmt: skip
 
 
 def evaluate(
@@ -60,7 +60,6 @@ def evaluate(
     databases: Path,
     mean: Path,
     manifest_path: Path,
-    scale: float = 1.0,
     views: int = 1,
     caffe: RealCaffe | None = None,
 ) -> dict[str, Any]:
@@ -77,7 +76,7 @@ def evaluate(
     views. With a temperature each part has served_figures() under `served` and prior_figures() under `priors`. Raises
     InputError when both databases are empty, or when net, mean, labels, databases and manifest do not belong together.
     """
-    trained = load(deploy, weights, mean, databases / "labels.txt", scale)
+    trained = load(deploy, weights, mean, databases / "labels.txt")
     if caffe and views > 1:
         raise MeasureError(f"views {views} with engine caffe, whose Data layer gives one; say views 1, or engine torch")
     in_caffe = (partial(_in_caffe, caffe=caffe, trained=trained, deploy=deploy, weights=weights, output=output)

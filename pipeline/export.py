@@ -43,8 +43,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    export(args.deploy, args.weights, args.output, databases=args.databases, mean=args.mean, scale=args.scale,
-           faces=args.faces, precision=args.precision, metrics=args.metrics, record=args.record, name=args.name,
+    export(args.deploy, args.weights, args.output, databases=args.databases, mean=args.mean, faces=args.faces,
+           precision=args.precision, metrics=args.metrics, record=args.record, name=args.name,
            version=args.model_version)  # fmt: skip
 
 
@@ -55,7 +55,6 @@ def export(
     *,
     databases: Path,
     mean: Path,
-    scale: float = 1.0,
     faces: str = "aligned",
     precision: str = "float32",
     metrics: Path | None = None,
@@ -73,8 +72,9 @@ def export(
 
     from pipeline.caffe.onnx import quantise_weights, to_onnx
 
-    trained = load(deploy, weights, mean, databases / "labels.txt", scale)
-    preprocessing = Preprocessing(*trained.image_shape, trained.transformer.param.crop_size, scale, faces)
+    trained = load(deploy, weights, mean, databases / "labels.txt")
+    transform = trained.transformer.param
+    preprocessing = Preprocessing(*trained.image_shape, transform.crop_size, transform.scale, faces)
     measured = read_metrics(metrics, trained.labels) if metrics else dict.fromkeys(METRICS)
     with atomic_folder(output, own=model_folder.FILES) as folder:
         model = to_onnx(trained.net)

@@ -117,7 +117,10 @@ def render(
     input_shape, _ = (Transformer(layer.transform_param, layer.include[0].phase).output_shape(*image_shape)
                       for layer in (held_out, training))  # fmt: skip
 
-    _only_input(deploy, net).input_param.shape[0].dim[:] = [1, *input_shape]
+    given = _only_input(deploy, net)
+    given.input_param.shape[0].dim[:] = [1, *input_shape]
+    # Caffe's Input ignores it; evaluate and export take it from here.
+    given.transform_param.scale = _common_scale(training, held_out, net)
     for message, name in ((train_val, "train_val.prototxt"), (deploy, "deploy.prototxt")):
         _classifier(message, net / name).inner_product_param.num_output = len(labels)
 
@@ -238,6 +241,15 @@ def _data_layer(message: NetParameter, phase: "Phase", net: Path) -> LayerParame
         raise PrototxtError(f"{net / 'train_val.prototxt'}: {len(found)} Data layers with include {{ phase: {name} }} "
                             "where one was expected; give each phase a Data layer of its own")
     return found[0]
+
+
+def _common_scale(training: LayerParameter, held_out: LayerParameter, net: Path) -> float:
+    """What both phases multiply pixels by."""
+    scale, measured = (layer.transform_param.scale for layer in (training, held_out))
+    if scale != measured:
+        raise PrototxtError(f"{net / 'train_val.prototxt'}: scale {scale:g} in TRAIN and {measured:g} in TEST, where a "
+                            "net is measured as it was trained; give both Data layers the same")
+    return scale
 
 
 def _only_input(message: NetParameter, net: Path) -> LayerParameter:

@@ -29,11 +29,10 @@ class MeasureError(InputError):
 
 def add_net_arguments(parser: argparse.ArgumentParser) -> None:
     """What names a trained net and its data."""
-    parser.add_argument("deploy", type=Path, help="deploy.prototxt")
+    parser.add_argument("deploy", type=Path, help="deploy.prototxt, whose input has the scale of pixels")
     parser.add_argument("weights", type=Path, help=".caffemodel")
     parser.add_argument("--databases", type=Path, required=True, help="folder that the lmdb stage wrote")
     parser.add_argument("--mean", type=Path, required=True, help="mean.binaryproto of the training database")
-    parser.add_argument("--scale", type=float, default=1.0, help="transform_param's scale in training (default 1)")
 
 
 @dataclass(frozen=True)
@@ -68,17 +67,23 @@ class Trained(Measurable):
     net: "Net"
 
 
-def load(deploy: Path, weights: Path, mean: Path, labels: Path, scale: float) -> Trained:
-    """Build a deploy net. Raises MeasureError when it is none, or does not fit the labels or the mean."""
+def load(deploy: Path, weights: Path, mean: Path, labels: Path) -> Trained:
+    """Build a deploy net. Raises MeasureError when it is none, or does not fit the labels or the mean.
+
+    Its images are scaled as the transform_param of its Input layer says, which render takes from train_val.prototxt.
+    Caffe's Input layer itself transforms nothing.
+    """
+    from pipeline.caffe.layers.data import Input
     from pipeline.caffe.net import build_net
 
-    param = TransformationParameter(mean_file=str(mean), scale=scale)
     net = build_net(deploy, TEST)
     if len(net.inputs) != 1 or len(net.outputs) != 1 or len(net.shapes[net.outputs[0]]) != 2:
         raise MeasureError(
             f"{deploy}: inputs {', '.join(net.inputs) or 'none'}, outputs {', '.join(net.outputs) or 'none'} where one "
             "input of images and one output (N, classes) were expected; is it a deploy prototxt?"
         )
+    (given,) = (layer for layer in net.layers if isinstance(layer, Input))
+    param = TransformationParameter(mean_file=str(mean), scale=given.param.transform_param.scale)
     net.copy_from(weights)
     names = manifest.read_labels(labels)
     classes = net.shapes[net.outputs[0]][1]

@@ -19,6 +19,7 @@ from pipeline.live.sources import is_live
 from pipeline.model_folder import DEFAULTS, INDEX, find
 
 SCHEMA = Path("config/schema.yaml")
+NETS = Path("prototxt")
 YAML_WORDS = {"true": True, "false": False, "null": None}
 RAW = Path("data/raw")
 # The files that hold FER2013 as Kaggle publishes it, the likeliest first, in small letters.
@@ -132,6 +133,27 @@ def _in_raw(folder: Path, depth: int = 1) -> Path | None:
     return found[0] if found else None
 
 
+def find_net_settings(net: str) -> Path | None:
+    """The config.yaml in the folder of the net that the setting `net` names; None where the net has none.
+
+    Raises InputError when there is no such net, or naming the net's setting that is wrong.
+    """
+    nets = sorted(path.parent.name for path in NETS.glob("*/train_val.prototxt"))
+    if net not in nets:
+        raise InputError(f"net: {net}: no such net under {NETS}/; there are {', '.join(nets)}")
+    path = NETS / net / "config.yaml"
+    if not path.exists():
+        return None
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: not YAML ({' '.join(str(error).split())})") from None
+    if isinstance(settings, dict) and "net" in settings:
+        raise InputError(f"{path}: net: a net's own settings cannot choose another net; remove the line")
+    _check(settings, str(path), required=())
+    return path
+
+
 def read_words(config: dict[str, Any]) -> None:
     """Read true, false and null in place, as config.yaml writes them; Snakemake takes a command line's for text."""
     for name, value in config.items():
@@ -143,10 +165,16 @@ def read_words(config: dict[str, Any]) -> None:
 
 def check_settings(config: Mapping[str, Any]) -> None:
     """Compare the settings with their JSON schema. Raises InputError naming a setting that is wrong."""
-    error = best_match(Draft202012Validator(yaml.safe_load(SCHEMA.read_text())).iter_errors(config))
+    _check(config, "settings")
+
+
+def _check(settings: Any, name: str, **changes: Any) -> None:
+    """Compare settings with their JSON schema, in which `changes` replace keywords."""
+    schema = yaml.safe_load(SCHEMA.read_text()) | changes
+    error = best_match(Draft202012Validator(schema).iter_errors(settings))
     if error is not None:
         where = "".join(f"{place}: " for place in error.absolute_path)
-        raise InputError(f"settings: {where}{error.message}; config/config.yaml tells what may stand there")
+        raise InputError(f"{name}: {where}{error.message}; config/config.yaml tells what may stand there")
 
 
 def command_options(config: Mapping[str, Any], *names: str) -> list[str]:

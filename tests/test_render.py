@@ -119,12 +119,20 @@ def test_settings_stand_instead_of_the_prototxts_own(databases: Path, tmp_path: 
     assert list(read_net(tmp_path / "run/deploy.prototxt").layer[0].input_param.shape[0].dim) == [1, 1, 40, 40]
 
 
+def test_the_deployed_net_is_given_the_scale_of_training(databases: Path, net: Path, tmp_path: Path) -> None:
+    text = (net / "train_val.prototxt").read_text()
+    (net / "train_val.prototxt").write_text(text.replace("crop_size: 42", "crop_size: 42 scale: 0.25"))
+    render(net, databases, tmp_path / "run", **RECIPE)
+    assert read_net(tmp_path / "run/deploy.prototxt").layer[0].transform_param.scale == 0.25
+
+
 @pytest.mark.parametrize(
     ("spoilt", "message"),
     [
         (("train_val", r'type: "Pooling"', 'type "Pooling"'), r"train_val\.prototxt:\d+:\d+ ?: "),
         (("train_val", "pad: 2", "padding: 2"), r"train_val\.prototxt:\d+:\d+ ?: .*padding"),
         (("train_val", "phase: TEST", "phase: TRAIN"), "2 Data layers with include { phase: TRAIN } where one"),
+        (("train_val", "crop_size: 42", "crop_size: 42 scale: 0.5"), "scale 0.5 in TRAIN and 1 in TEST"),
         (("train_val", "crop_size: 42", "crop_size: 50"), "crop_size 50 is larger than images of 48x48"),
         (("deploy", 'type: "Input"', 'type: "DummyData"'), "0 Input layers where one"),
         (("solver", "base_lr: 0.01", 'base_lr: "fast"'), r"solver\.prototxt:\d+:\d+ ?: "),

@@ -18,6 +18,7 @@ from pipeline.workflow import (
     check_settings,
     command_options,
     find_dataset,
+    find_net_settings,
     members,
     read_words,
     what_to_read,
@@ -328,3 +329,55 @@ def test_conda_gives_the_versions_of_pip() -> None:
 def test_the_readme_tells_every_stage() -> None:
     table = re.findall(r"^\| `(\w+)` \|", (ROOT / "README.md").read_text(), re.M)
     assert table == list(STAGES)
+
+
+def own_settings(folder: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> Path | None:
+    """What find_net_settings says of a net `mine` whose config.yaml is `text`, in a folder of its own."""
+    (folder / "prototxt/mine").mkdir(parents=True)
+    (folder / "prototxt/mine/train_val.prototxt").touch()
+    (folder / "prototxt/mine/config.yaml").write_text(text)
+    (folder / "config").mkdir()
+    (folder / "config/schema.yaml").write_text((ROOT / "config/schema.yaml").read_text())
+    monkeypatch.chdir(folder)
+    return find_net_settings("mine")
+
+
+def test_a_net_may_have_settings_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert own_settings(tmp_path, "epochs: 3", monkeypatch) == Path("prototxt/mine/config.yaml")
+    Path("prototxt/mine/config.yaml").unlink()
+    assert find_net_settings("mine") is None
+    with pytest.raises(InputError, match="net: min: no such net under prototxt/; there are mine"):
+        find_net_settings("min")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("epochs: 0", "epochs: 0 is less than the minimum of 1"),
+        ("epoch: 3", "'epoch' was unexpected"),
+        ("net: small", "a net's own settings cannot choose another net"),
+        ("epochs: [", "not YAML"),
+        ("3", "3 is not of type 'object'"),
+    ],
+)
+def test_a_nets_own_settings_are_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, message: str
+) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        own_settings(tmp_path, text, monkeypatch)
+    assert str(caught.value).startswith("prototxt/mine/config.yaml: ")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "prototxt").glob("*/config.yaml")), ids=lambda path: path.parent.name)
+def test_the_settings_of_the_nets_are_sound(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    assert find_net_settings(path.parent.name) == path.relative_to(ROOT)
+
+
+def test_a_net_overrides_the_file_the_sample_the_net_and_the_command_line_all(tmp_path: Path) -> None:
+    (tmp_path / "faces.csv").touch()
+    dry = ("render", "--dry-run", "--forceall", "--printshellcmds", "--config", "net=gudi")
+    told = [snakemake(*dry, *words).stdout for words in ([f"csv={tmp_path}/faces.csv"], ["csv=sample", "batch_size=9"])]
+    assert "--epochs 100 --batch-size 50" in told[0]
+    assert "--epochs 20 --batch-size 9" in told[1]

@@ -256,3 +256,14 @@ def test_memory_data_refuses_what_is_no_whole_batches() -> None:
 def test_a_blob_that_others_take_is_not_changed_in_place(text: str, said: str) -> None:
     with pytest.raises(LayerError, match=f"it changes '[ax]' in place, .*{said}"):
         net(inputs(x=(2, 3)) + text)
+
+
+def test_batch_norm_adds_many_equal_values_up_without_drifting() -> None:
+    """As behind a rectifier, where half of a channel is 0: one sum of it all would round to the same side each time."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(64, 4, 48, 48, generator=generator).mul_(0.3).relu_()
+    made = net(inputs(x=tuple(x.shape)) + layer("BatchNorm", "x", "y"), TRAIN)
+    made.forward(x=x)
+    variance, mean = torch.var_mean(x.double(), (0, 2, 3))
+    torch.testing.assert_close(made.params["it"][0].double(), mean, rtol=2e-5, atol=0)
+    torch.testing.assert_close(made.params["it"][1].double(), variance, rtol=2e-5, atol=0)

@@ -13,6 +13,7 @@ from pipeline.caffe.blobs import MAX_COUNT
 from pipeline.caffe.caffe_pb2 import FillerParameter, LRNParameter
 from pipeline.caffe.layers.layer import Graph, Layer, Shape, Tensors, register
 
+VALUES_ADDED_UP = 2048  # of a channel, one after the other
 Average = Callable[[torch.Tensor], torch.Tensor]
 
 
@@ -36,6 +37,46 @@ def _with_plain_batch_stride(values: torch.Tensor) -> torch.Tensor:
     if len(values) != 1:
         return values.view_as(values)
     return values.as_strided(values.shape, (values.numel(), *values.stride()[1:]))
+
+
+class _Normalisation(torch.autograd.Function):
+    """(x - mean) / sqrt(variance + eps) for x (N, C, ...), by the batch's mean and variance (C,), which come with it."""
+
+    @staticmethod
+    def forward(context: Any, x: torch.Tensor, eps: float) -> tuple[torch.Tensor, ...]:
+        mean, variance = _statistics(x)
+        context.save_for_backward(x, mean, torch.rsqrt(variance + eps))
+        context.eps = eps
+        context.mark_non_differentiable(mean, variance)
+        return torch.native_batch_norm(x, None, None, mean, variance, False, 0, eps)[0], mean, variance
+
+    @staticmethod
+    def backward(context: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        x, mean, inverse = context.saved_tensors
+        below: torch.Tensor = torch.ops.aten.native_batch_norm_backward(
+            gradients[0], x, None, None, None, mean, inverse, True, context.eps, [True, False, False]
+        )[0]
+        return below, None
+
+
+def _statistics(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and biased variance (C,) of x (N, C, ...), from those of parts of the batch (Chan et al., 1979).
+
+    torch adds a channel's values up one after the other. Behind a rectifier most of them are equal, so that every
+    addition rounds to the same side, and the variance of a whole batch of 64 would be off by a thousandth.
+    """
+    if x.device.type != "cpu":  # where torch adds up by parts
+        variance, mean = torch.var_mean(x.float(), [axis for axis in range(x.ndim) if axis != 1], correction=0)
+        return mean, variance
+    items = max(1, VALUES_ADDED_UP * x.shape[1] // x[0].numel())
+    parts = x.split(items)
+    found = [torch.batch_norm_update_stats(part, None, None, 0.0) for part in parts]
+    if len(found) == 1:
+        return found[0]
+    means, variances = (torch.stack(each) for each in zip(*found, strict=True))
+    shares = means.new_tensor([len(part) / len(x) for part in parts])[:, None]
+    mean = (means * shares).sum(0)
+    return mean, ((variances + (means - mean).square()) * shares).sum(0)
 
 
 @register("BatchNorm")
@@ -95,15 +136,14 @@ class BatchNorm(Layer):
             scale = 0.0 if factor.item() == 0 else 1 / factor.item()
             top = torch.native_batch_norm(x, None, None, mean * scale, variance * scale, False, 0, param.eps)[0]
             return [_PlainBatchStride.apply(top)]
-        # With momentum 1 torch leaves the batch's mean and unbiased variance in the running buffers.
-        batch_mean, batch_variance = torch.zeros_like(mean), torch.zeros_like(variance)
-        if x.numel() == len(mean):  # one value a channel is its own mean, and Caffe divides its variance by 1
-            top = x - x
-            batch_mean = x.detach().reshape(-1)
+        if x.numel() == len(mean):  # one value a channel is its own mean, and of its variance torch makes no number
+            top, batch_mean, batch_variance = x - x, x.detach().reshape(-1), torch.zeros_like(variance)
         else:
-            top = torch.native_batch_norm(x, None, None, batch_mean, batch_variance, True, 1.0, param.eps)[0]
+            top, batch_mean, batch_variance = _Normalisation.apply(x, param.eps)
+        count = x.numel() // x.shape[1]
         with torch.no_grad():
-            for blob, batch in ((mean, batch_mean), (variance, batch_variance), (factor, 1)):
+            unbiased = batch_variance * (count / (count - 1) if count > 1 else 1)
+            for blob, batch in ((mean, batch_mean), (variance, unbiased), (factor, 1)):
                 blob.mul_(self.fraction).add_(batch)
         return [_PlainBatchStride.apply(top)]
 
