@@ -22,14 +22,15 @@ START = "start.caffemodel"
 
 # What a run may say instead of the net's own prototxts: fields of SolverParameter and of TransformationParameter.
 SOLVER_FIELDS = {
-    "base_lr": float, "lr_policy": str, "gamma": float, "power": float, "momentum": float, "weight_decay": float,
+    "momentum": float, "weight_decay": float, "base_lr": float, "lr_policy": str, "gamma": float, "power": float,
+    "plateau_patience": int, "early_stopping": int, "test_metric": str, "min_delta": float,
 }  # fmt: skip
 # The same, given as durations: iterations, such as "500", or epochs, such as "1.5 epochs".
 DURATIONS = {"warmup": "warmup_iter", "display": "display", "test_interval": "test_interval", "snapshot": "snapshot"}
 # What the rate of a policy depends on. Without them Caffe takes 0, and the rate is 0 or never changes.
 POLICY_FIELDS = {
     "step": ("gamma", "stepsize"), "exp": ("gamma",), "inv": ("gamma", "power"), "multistep": ("gamma",),
-    "poly": ("power",), "sigmoid": ("gamma", "stepsize"),
+    "plateau": ("gamma",), "poly": ("power",), "sigmoid": ("gamma", "stepsize"),
 }  # fmt: skip
 DURATION = re.compile(r"(\d+)|(\d+(?:\.\d+)?) epochs?")
 
