@@ -381,7 +381,7 @@ rule solve:
         "environment.yml"
     threads: config["threads"]
     params:
-        options=command_options(config, "device", "precision", "average", "engine", "caffe"),
+        options=command_options(config, "device", "precision", "average", "tensorboard", "engine", "caffe"),
     shell:
         "python -m pipeline --log {log} train {input.solver} {params.options:q} --threads {threads}"
 
@@ -413,7 +413,7 @@ rule evaluate:
     params:
         run=subpath(input.deploy, parent=True),
         databases=subpath(input.labels, parent=True),
-        options=command_options(config, "views", "engine", "caffe"),
+        options=command_options(config, "views", "tensorboard", "engine", "caffe"),
     shell:
         "python -m pipeline --log {log} evaluate {input.deploy} {input.weights} {params.run}"
         " --databases {params.databases} --mean {input.mean} --manifest {input.manifest} {params.options:q}"

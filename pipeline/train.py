@@ -13,7 +13,7 @@ import shutil
 import signal
 import struct
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
@@ -23,6 +23,7 @@ import torch
 
 from pipeline import __version__
 from pipeline.atomic import atomic_file
+from pipeline.board import add_picture, open_board
 from pipeline.caffe import glog, snapshot
 from pipeline.caffe.allocation import keep_freed_memory
 from pipeline.caffe.averaging import average_snapshots
@@ -54,20 +55,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="CPU threads; results are the same to the bit for the same number (default 2)")
     parser.add_argument("--average", type=int, default=0, metavar="N",
                         help="average the weights of the last N snapshots into averaged.caffemodel (default 0: off)")
+    parser.add_argument("--tensorboard", action=argparse.BooleanOptionalAction, default=False,
+                        help="also write what metrics.csv says, and the sheet of augmented images, for TensorBoard")
     add_engine_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> None:
-    train(args.solver, args.device, args.precision, args.threads, args.average, engine=args.engine, caffe=args.caffe)
+    train(args.solver, args.device, args.precision, args.threads, args.average, engine=args.engine, caffe=args.caffe,
+          tensorboard=args.tensorboard)
 
 
 def train(
     solver_path: Path, device: str = "auto", precision: str = "float32", threads: int = 2, average: int = 0, *,
-    engine: str = "torch", caffe: str | None = None,
+    engine: str = "torch", caffe: str | None = None, tensorboard: bool = False,
 ) -> None:
     """Train to max_iter, or until early stopping.
 
-    average: of how many snapshots, the last ones, to average the weights; 0: of none.
+    average: of how many snapshots, the last ones, to average the weights; 0: of none. tensorboard: whether to write
+    for TensorBoard as well, into tensorboard/.
 
     A run that was interrupted goes on from its last snapshot, in the other engine as well. SIGINT and SIGTERM finish
     the iteration, write a snapshot and end with status 130 or 143. Raises InputError for a solver, net or database that
@@ -85,8 +90,11 @@ def train(
     start = _resume(param, folder / "run.json", trainer.settings | _hashes(solver_path, param))
     if start:
         _check_whole(start)
-    with _signals(trainer.stop) as received:
-        metrics = Metrics(folder / "metrics.csv", param, start.iteration if start else 0, average)
+    first = start.iteration if start else 0
+    with _signals(trainer.stop) as received, open_board(folder, first) if tensorboard else nullcontext() as board:
+        if board and (folder / "augmentation.png").exists():
+            add_picture(board, "augmentation", folder / "augmentation.png")
+        metrics = Metrics(folder / "metrics.csv", param, first, average, board)
         for _ in metrics.follow(trainer.train(start, folder / "train.log")):
             pass
     if received:

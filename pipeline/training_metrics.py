@@ -4,8 +4,10 @@ import csv
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline.atomic import atomic_file
+from pipeline.board import TAGS
 from pipeline.caffe import snapshot
 from pipeline.caffe.caffe_pb2 import DataParameter, LayerParameter, SolverParameter
 from pipeline.caffe.database import DatabaseReader
@@ -13,6 +15,9 @@ from pipeline.caffe.solver.nets import train_net
 from pipeline.caffe.training import Event, Finished, Iterated, Snapshotted, StoppedEarly, Tested
 from pipeline.console import log, progress_bar
 from pipeline.errors import InputError
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 METRICS = ("iteration", "epoch", "lr", "train_loss", "test_loss", "test_accuracy")
 SNAPSHOTS_KEPT = 2  # the newest, beside the best one and those to be averaged
@@ -41,14 +46,18 @@ def _written(param: SolverParameter, end: int | None = None) -> list[int]:
 class Metrics:
     """metrics.csv, a row a display or test, and the bar that shows the same; knows which snapshot tested best.
 
-    average: how many snapshots are to be averaged at the end. stopped: where early stopping ended the training.
+    average: how many snapshots are to be averaged at the end. board: shows the same in
+    TensorBoard. stopped: where early stopping ended the training.
     """
 
-    def __init__(self, path: Path, param: SolverParameter, start: int, average: int = 0) -> None:
+    def __init__(
+        self, path: Path, param: SolverParameter, start: int, average: int = 0, board: "SummaryWriter | None" = None
+    ) -> None:
         self.path = path
         self.param = param
         self.start = start
         self.average = average
+        self.board = board
         self.metric = f"test_{param.test_metric}"
         self.stopped: int | None = None
         data = next((layer for layer in train_net(param).layers() if layer.type == "Data"), None)
@@ -108,6 +117,9 @@ class Metrics:
         row = self.rows.setdefault(iteration, dict.fromkeys(METRICS, ""))
         row |= {"iteration": str(iteration), "epoch": self.epoch(iteration)} | values
         self._write()
+        if self.board is not None:
+            for name, value in values.items():
+                self.board.add_scalar(TAGS[name], float(value), iteration)
 
     def _write(self) -> None:
         with atomic_file(self.path, "w", encoding="utf-8", newline="") as file:

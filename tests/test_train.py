@@ -291,6 +291,31 @@ def test_early_stopping_keeps_the_best_weights_and_says_so(
     assert changed in ([], ["metrics.csv"], ["metrics.csv", "loss.png"])
 
 
+def test_tensorboard_shows_what_metrics_csv_says(tmp_path: Path, data: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    solver = write_run(tmp_path / "run", data, max_iter=10)
+    cv2.imwrite(str(tmp_path / "run/augmentation.png"), np.zeros((8, 9, 3), np.uint8))
+    train(solver, "cpu", threads=1, tensorboard=True)
+    shown = EventAccumulator(str(tmp_path / "run/tensorboard"))
+    shown.Reload()
+    for tag, name in (("loss/train", "train_loss"), ("rate/lr", "lr"), ("accuracy/test", "test_accuracy")):
+        expected = [(int(row["iteration"]), float(row[name])) for row in rows(solver.parent) if row[name]]
+        assert [event.step for event in shown.Scalars(tag)] == [step for step, _ in expected]
+        assert [event.value for event in shown.Scalars(tag)] == pytest.approx([value for _, value in expected])
+    assert [(image.width, image.height) for image in shown.Images("augmentation")] == [(9, 8)]
+
+
+def test_tensorboard_without_its_package_is_refused(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    solver = write_run(tmp_path / "run", data)
+    with pytest.raises(InputError, match=r"pip install -c constraints\.txt -e '\.\[tensorboard\]'"):
+        train(solver, "cpu", threads=1, tensorboard=True)
+    assert not (tmp_path / "run/train.log").exists()
+
+
 def test_the_plot_shows_the_rate_and_where_training_stopped(tmp_path: Path) -> None:
     table = tmp_path / "metrics.csv"
     lines = ["iteration,epoch,lr,train_loss,test_loss,test_accuracy"]

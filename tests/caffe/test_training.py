@@ -1,6 +1,7 @@
 """The course of a training: which events come, and when, as in Caffe."""
 
 import itertools
+import json
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 
 from pipeline.caffe import training
 from pipeline.caffe.caffe_pb2 import SolverParameter
-from pipeline.caffe.proto import parse_text
+from pipeline.caffe.proto import BinaryError, parse_text
 from pipeline.caffe.snapshot import restore
 from pipeline.caffe.solver import Solver, get_solver
 from pipeline.caffe.training import Action, Ended, Event, Finished, Iterated, Requests, Snapshotted, solve
@@ -204,3 +205,17 @@ def test_plateau_and_early_stopping_resume_to_the_bit(tmp_path: Path, iteration:
     restore(resumed, tmp_path / f"w_iter_{iteration}.solverstate")
     rest = [told(event) for event in solve(resumed) if isinstance(event, Iterated | training.StoppedEarly)]
     assert rest == whole[iteration:]
+
+
+@pytest.mark.parametrize("progress", [None, {}, {"best": "low", "stale": 0, "waited": 0, "minimum_loss": None,
+                                                 "last_event": 0}])
+def test_a_sidecar_without_what_early_stopping_counted_is_refused(
+    tmp_path: Path, progress: dict[str, object] | None
+) -> None:
+    list(solve(plateau(tmp_path)))
+    sidecar = tmp_path / "w_iter_3.resume.json"
+    content = json.loads(sidecar.read_text())
+    content["progress"] = progress
+    sidecar.write_text(json.dumps(content))
+    with pytest.raises(BinaryError, match=r"w_iter_3\.resume\.json: it does not fit"):
+        restore(plateau(tmp_path), tmp_path / "w_iter_3.solverstate")
