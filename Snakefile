@@ -347,17 +347,9 @@ rule render:
         run=subpath(output.solver, parent=True),
         options=command_options(
             config,
-            *["epochs", "batch_size", "steps", "snapshot", "seed", "base_lr", "gamma", "momentum"],
-            *[
-                "weight_decay",
-                "lr_policy",
-                "power",
-                "warmup",
-                "display",
-                "test_interval",
-                "crop_size",
-                "mirror",
-            ],
+            *["epochs", "batch_size", "seed", "crop_size", "mirror", "momentum", "weight_decay"],
+            *["base_lr", "lr_policy", "gamma", "power", "steps", "warmup", "plateau_patience"],
+            *["display", "test_interval", "snapshot", "early_stopping", "test_metric", "min_delta"],
             *["augmentation", "label_smoothing", "class_weights", "auxiliary_weight"],
             *["weights", "freeze"],
         ),
@@ -399,7 +391,7 @@ rule solve:
         "environment.yml"
     threads: config["threads"]
     params:
-        options=command_options(config, "device", "precision", "average", "engine", "caffe"),
+        options=command_options(config, "device", "precision", "average", "tensorboard", "engine", "caffe"),
     shell:
         "python -m pipeline --log {log} train {input.solver} {params.options:q} --threads {threads}"
 
@@ -431,7 +423,7 @@ rule evaluate:
     params:
         run=subpath(input.deploy, parent=True),
         databases=subpath(input.labels, parent=True),
-        options=command_options(config, "views", "engine", "caffe"),
+        options=command_options(config, "views", "tensorboard", "engine", "caffe"),
     shell:
         "python -m pipeline --log {log} evaluate {input.deploy} {input.weights} {params.run}"
         " --databases {params.databases} --mean {input.mean} --manifest {input.manifest} {params.options:q}"

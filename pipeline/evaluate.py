@@ -14,6 +14,7 @@ import numpy as np
 
 from pipeline import manifest
 from pipeline.atomic import atomic_file
+from pipeline.board import add_picture, open_board
 from pipeline.caffe.caffe_pb2 import DataParameter, LayerParameter
 from pipeline.caffe.database import DatabaseReader, record_key
 from pipeline.caffe.proto import read_net, write_prototxt
@@ -42,6 +43,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--views", type=int, choices=COUNTS, default=1,
                         help="of each image, whose probabilities are averaged: 2 adds the mirror image, 10 takes four "
                         "corners, the centre and their mirror images; fewer are measured too (default 1)")  # fmt: skip
+    parser.add_argument("--tensorboard", action=argparse.BooleanOptionalAction, default=False,
+                        help="also show confusion.png in TensorBoard")
     add_engine_arguments(parser)
     parser.add_argument("--threads", type=int, default=2, help="CPU threads of real Caffe (default 2)")
 
@@ -50,6 +53,9 @@ def run(args: argparse.Namespace) -> None:
     caffe = RealCaffe(args.caffe or root_from_environment(), args.threads) if args.engine == "caffe" else None
     evaluate(args.deploy, args.weights, args.output, databases=args.databases, mean=args.mean,
              manifest_path=args.manifest, views=args.views, caffe=caffe)  # fmt: skip
+    if args.tensorboard:
+        with open_board(args.output) as board:
+            add_picture(board, "confusion", args.output / "confusion.png")
 
 
 def evaluate(

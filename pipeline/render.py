@@ -22,14 +22,15 @@ START = "start.caffemodel"
 
 # What a run may say instead of the net's own prototxts: fields of SolverParameter and of TransformationParameter.
 SOLVER_FIELDS = {
-    "base_lr": float, "lr_policy": str, "gamma": float, "power": float, "momentum": float, "weight_decay": float,
+    "momentum": float, "weight_decay": float, "base_lr": float, "lr_policy": str, "gamma": float, "power": float,
+    "plateau_patience": int, "early_stopping": int, "test_metric": str, "min_delta": float,
 }  # fmt: skip
 # The same, given as durations: iterations, such as "500", or epochs, such as "1.5 epochs".
 DURATIONS = {"warmup": "warmup_iter", "display": "display", "test_interval": "test_interval", "snapshot": "snapshot"}
 # What the rate of a policy depends on. Without them Caffe takes 0, and the rate is 0 or never changes.
 POLICY_FIELDS = {
     "step": ("gamma", "stepsize"), "exp": ("gamma",), "inv": ("gamma", "power"), "multistep": ("gamma",),
-    "poly": ("power",), "sigmoid": ("gamma", "stepsize"),
+    "plateau": ("gamma",), "poly": ("power",), "sigmoid": ("gamma", "stepsize"),
 }  # fmt: skip
 DURATION = re.compile(r"(\d+)|(\d+(?:\.\d+)?) epochs?")
 
@@ -130,7 +131,7 @@ def render(
     solver.snapshot_prefix = (output / "snapshots" / net.name).as_posix()
     solver.random_seed = seed
     solver.test_iter[:] = [test_size // test_batch]
-    _set_schedule(solver, net, overrides, epochs=epochs, steps=steps, epoch=train_size / batch_size)
+    _set_schedule(solver, net, test_database, overrides, epochs=epochs, steps=steps, epoch=train_size / batch_size)
     start = None
     if weights:
         start = fine_tuning.starting_weights(weights, deploy, _classifier(deploy, net / "deploy.prototxt").name)
@@ -154,15 +155,15 @@ def render(
 
 
 def _set_schedule(
-    solver: SolverParameter, net: Path, overrides: Mapping[str, float | str], *, epochs: int, steps: Sequence[float],
-    epoch: float,
+    solver: SolverParameter, net: Path, test_database: Path, overrides: Mapping[str, float | str], *, epochs: int,
+    steps: Sequence[float], epoch: float,
 ) -> None:
     """Set how long is trained, at which rates, and what happens when; an epoch has `epoch` iterations."""
     solver.max_iter = math.ceil(epochs * epoch)
     for field in SOLVER_FIELDS.keys() & overrides:
         setattr(solver, field, overrides[field])
     _set_durations(solver, {name: str(overrides[name]) for name in DURATIONS if name in overrides}, epoch)
-    _check_policy(solver, net)
+    _check_policy(solver, net, test_database)
     solver.ClearField("stepvalue")
     if solver.lr_policy == "multistep":
         solver.stepvalue[:] = [round(step * solver.max_iter) for step in steps]
@@ -196,12 +197,18 @@ def _set_durations(solver: SolverParameter, durations: Mapping[str, str], epoch:
                          "was expected to be a multiple of the other: the best snapshot is one that was tested")
 
 
-def _check_policy(solver: SolverParameter, net: Path) -> None:
-    """Raise InputError where nothing sets a number that the rate of the lr_policy depends on."""
+def _check_policy(solver: SolverParameter, net: Path, test_database: Path) -> None:
+    """Raise InputError where nothing sets a number that the rate of the lr_policy depends on, or nothing is held out
+    that a training could go by.
+    """
     missing = [field for field in POLICY_FIELDS.get(solver.lr_policy, ()) if not solver.HasField(field)]
     if missing:
         raise InputError(f"{net / 'solver.prototxt'}: lr_policy '{solver.lr_policy}' without {' and '.join(missing)}; "
                          f"set {'it' if len(missing) == 1 else 'them'} there or in the settings")
+    if (solver.early_stopping or solver.plateau_patience) and test_database.name != "val_lmdb":
+        raise InputError(f"{test_database.with_name('val_lmdb')} is empty, so nothing is held out to go by for "
+                         "early_stopping or plateau_patience; leave them out, or take protocol kaggle with a source "
+                         "that has PublicTest")
 
 
 def largest_divisor(number: int, limit: int) -> int:

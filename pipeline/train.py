@@ -1,8 +1,8 @@
 """train: train a rendered net with Caffe's solver; interrupted, the same command goes on from the last snapshot.
 
 Writes, beside the solver: train.log (glog's form), metrics.csv (as it goes), snapshots/, then final.caffemodel,
-best.caffemodel (best accuracy in the test phase, the earliest on a tie), with --average averaged.caffemodel, run.json
-and, last of all, loss.png and accuracy.png.
+best.caffemodel (best test_metric in the test phase, the earliest on a tie), with --average averaged.caffemodel,
+run.json and, last of all, loss.png and accuracy.png.
 """
 
 import argparse
@@ -13,7 +13,7 @@ import shutil
 import signal
 import struct
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
@@ -23,6 +23,7 @@ import torch
 
 from pipeline import __version__
 from pipeline.atomic import atomic_file
+from pipeline.board import add_picture, open_board
 from pipeline.caffe import glog, snapshot
 from pipeline.caffe.allocation import keep_freed_memory
 from pipeline.caffe.averaging import average_snapshots
@@ -33,7 +34,7 @@ from pipeline.caffe.log import TrainingLog, described
 from pipeline.caffe.net import PRECISIONS, Net
 from pipeline.caffe.proto import read_solver
 from pipeline.caffe.real_caffe import RealCaffe, add_engine_arguments, refuse_extensions, root_from_environment
-from pipeline.caffe.solver import get_solver, naming_solver
+from pipeline.caffe.solver import POLICIES, get_solver, naming_solver
 from pipeline.caffe.solver.nets import test_nets, train_net, weights
 from pipeline.caffe.training import Action, Event, solve
 from pipeline.console import log
@@ -54,23 +55,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="CPU threads; results are the same to the bit for the same number (default 2)")
     parser.add_argument("--average", type=int, default=0, metavar="N",
                         help="average the weights of the last N snapshots into averaged.caffemodel (default 0: off)")
+    parser.add_argument("--tensorboard", action=argparse.BooleanOptionalAction, default=False,
+                        help="also write what metrics.csv says, and the sheet of augmented images, for TensorBoard")
     add_engine_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> None:
-    train(args.solver, args.device, args.precision, args.threads, args.average, engine=args.engine, caffe=args.caffe)
+    train(args.solver, args.device, args.precision, args.threads, args.average, engine=args.engine, caffe=args.caffe,
+          tensorboard=args.tensorboard)
 
 
 def train(
     solver_path: Path, device: str = "auto", precision: str = "float32", threads: int = 2, average: int = 0, *,
-    engine: str = "torch", caffe: str | None = None,
+    engine: str = "torch", caffe: str | None = None, tensorboard: bool = False,
 ) -> None:
-    """Train to max_iter. Raises InputError for a solver, net or database that is none, or a loss that is no number.
+    """Train to max_iter, or until early stopping.
 
-    average: of how many snapshots, the last ones, to average the weights; 0: of none.
+    average: of how many snapshots, the last ones, to average the weights; 0: of none. tensorboard: whether to write
+    for TensorBoard as well, into tensorboard/.
 
     A run that was interrupted goes on from its last snapshot, in the other engine as well. SIGINT and SIGTERM finish
-    the iteration, write a snapshot and end with status 130 or 143.
+    the iteration, write a snapshot and end with status 130 or 143. Raises InputError for a solver, net or database that
+    is none, and for a loss that is no number.
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() and engine == "torch" else "cpu"
@@ -84,8 +90,11 @@ def train(
     start = _resume(param, folder / "run.json", trainer.settings | _hashes(solver_path, param))
     if start:
         _check_whole(start)
-    with _signals(trainer.stop) as received:
-        metrics = Metrics(folder / "metrics.csv", param, start.iteration if start else 0, average)
+    first = start.iteration if start else 0
+    with _signals(trainer.stop) as received, open_board(folder, first) if tensorboard else nullcontext() as board:
+        if board and (folder / "augmentation.png").exists():
+            add_picture(board, "augmentation", folder / "augmentation.png")
+        metrics = Metrics(folder / "metrics.csv", param, first, average, board)
         for _ in metrics.follow(trainer.train(start, folder / "train.log")):
             pass
     if received:
@@ -95,7 +104,10 @@ def train(
     _keep(folder, param, metrics)
     if average:
         _average(folder, param, metrics, {"device": device, "precision": precision})
-    plot(folder / "metrics.csv", folder / "loss.png", folder / "accuracy.png")
+    marks = {metrics.stopped: "stopped early"} if metrics.stopped is not None else {}
+    if best := metrics.best():
+        marks[best.iteration] = "best"
+    plot(folder / "metrics.csv", folder / "loss.png", folder / "accuracy.png", marks)
 
 
 class _Torch:
@@ -153,6 +165,9 @@ class _Caffe:
         refuse_extensions(param, str(path))
         for net in (train_net(param), *test_nets(param)):
             refuse_extensions(net.read(), str(net.source) if isinstance(net.source, str) else net.field)
+        if param.lr_policy not in POLICIES:
+            raise InputError(f"engine caffe: lr_policy '{param.lr_policy}', which Caffe has not; choose one of "
+                             f"{', '.join(POLICIES)}, or take the engine torch")
         self.param = param
         self.path = path
         self.caffe = RealCaffe(where or root_from_environment(), threads)
@@ -274,9 +289,9 @@ def _keep(folder: Path, param: SolverParameter, metrics: Metrics) -> None:
             continue
         with atomic_file(folder / name) as target, open(source.weights, "rb") as weights:
             shutil.copyfileobj(weights, target)
-    accuracy = metrics.rows.get(best.iteration, {}).get("test_accuracy")
+    value = metrics.rows.get(best.iteration, {}).get(metrics.metric)
     log.info("final.caffemodel is of iteration %d; best.caffemodel of %d%s", final.iteration, best.iteration,
-             f", with test accuracy {accuracy}" if accuracy else ", for there was no test phase")
+             f", with test {param.test_metric} {value}" if value else ", for there was no test phase")
 
 
 def _average(folder: Path, param: SolverParameter, metrics: Metrics, options: dict[str, Any]) -> None:

@@ -2,17 +2,22 @@
 
 import csv
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline.atomic import atomic_file
+from pipeline.board import TAGS
 from pipeline.caffe import snapshot
 from pipeline.caffe.caffe_pb2 import DataParameter, LayerParameter, SolverParameter
 from pipeline.caffe.database import DatabaseReader
 from pipeline.caffe.solver.nets import train_net
-from pipeline.caffe.training import Event, Finished, Iterated, Snapshotted, Tested
+from pipeline.caffe.training import Event, Finished, Iterated, Snapshotted, StoppedEarly, Tested
 from pipeline.console import log, progress_bar
 from pipeline.errors import InputError
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 METRICS = ("iteration", "epoch", "lr", "train_loss", "test_loss", "test_accuracy")
 SNAPSHOTS_KEPT = 2  # the newest, beside the best one and those to be averaged
@@ -31,23 +36,30 @@ def check_average(param: SolverParameter, count: int) -> None:
                          "epoch; average by python -m pipeline.caffe average_snapshots")
 
 
-def _written(param: SolverParameter) -> list[int]:
-    """The iterations of the snapshots that a run without interruptions writes."""
-    regular = list(range(param.snapshot, param.max_iter + 1, param.snapshot)) if param.snapshot else []
-    return sorted({*regular, param.max_iter}) if param.snapshot_after_train else regular
+def _written(param: SolverParameter, end: int | None = None) -> list[int]:
+    """The iterations of the snapshots that a run without interruptions writes until `end`, max_iter by default."""
+    end = param.max_iter if end is None else end
+    regular = list(range(param.snapshot, end + 1, param.snapshot)) if param.snapshot else []
+    return sorted({*regular, end}) if param.snapshot_after_train else regular
 
 
 class Metrics:
     """metrics.csv, a row a display or test, and the bar that shows the same; knows which snapshot tested best.
 
-    average: how many snapshots are to be averaged at the end.
+    average: how many snapshots are to be averaged at the end. board: shows the same in
+    TensorBoard. stopped: where early stopping ended the training.
     """
 
-    def __init__(self, path: Path, param: SolverParameter, start: int, average: int = 0) -> None:
+    def __init__(
+        self, path: Path, param: SolverParameter, start: int, average: int = 0, board: "SummaryWriter | None" = None
+    ) -> None:
         self.path = path
         self.param = param
         self.start = start
         self.average = average
+        self.board = board
+        self.metric = f"test_{param.test_metric}"
+        self.stopped: int | None = None
         data = next((layer for layer in train_net(param).layers() if layer.type == "Data"), None)
         self.batch = data.data_param.batch_size * param.iter_size if data else 0
         self.images = _size(data) if data else 0
@@ -75,6 +87,10 @@ class Metrics:
                     if event.displayed:
                         self._row(event.iteration, lr=f"{event.rate:.6g}", train_loss=f"{event.loss:.6g}")
                         bar.set_postfix_str(self._shown(event, bar.n, bar.format_dict["elapsed"]))
+                elif isinstance(event, StoppedEarly):
+                    self.stopped = event.iteration
+                    log.info("stopped early at iteration %d: %d tests no better than %s %g", event.iteration,
+                             event.tests, param.test_metric, event.best)
                 elif isinstance(event, Finished):
                     self._row(event.iteration, train_loss=f"{event.loss:.6g}")
                 elif isinstance(event, Tested):
@@ -101,6 +117,9 @@ class Metrics:
         row = self.rows.setdefault(iteration, dict.fromkeys(METRICS, ""))
         row |= {"iteration": str(iteration), "epoch": self.epoch(iteration)} | values
         self._write()
+        if self.board is not None:
+            for name, value in values.items():
+                self.board.add_scalar(TAGS[name], float(value), iteration)
 
     def _write(self) -> None:
         with atomic_file(self.path, "w", encoding="utf-8", newline="") as file:
@@ -109,19 +128,21 @@ class Metrics:
             writer.writerows(self.rows[key] for key in sorted(self.rows))
 
     def best(self) -> snapshot.Snapshot | None:
-        """The snapshot that tested best, the earliest on a tie; None where there was no test."""
+        """The snapshot that tested best by test_metric, the earliest on a tie; None where there was no test."""
         snapshots = snapshot.find_snapshots(self.param.snapshot_prefix)
-        tested = [s for s in snapshots if self.rows.get(s.iteration, {}).get("test_accuracy")]
-        return max(tested, key=lambda s: float(self.rows[s.iteration]["test_accuracy"]), default=None)
+        tested = [s for s in snapshots if self.rows.get(s.iteration, {}).get(self.metric)]
+        best = min if self.param.test_metric == "loss" else max
+        return best(tested, key=lambda s: float(self.rows[s.iteration][self.metric]), default=None)
 
     def averaged(self) -> list[snapshot.Snapshot]:
-        """The snapshots to average, oldest first: the last ones that a run without interruptions writes.
+        """The snapshots to average, oldest first: the last ones that a run without interruptions writes. Of a run that
+        stopped early there may be fewer than asked for.
 
         Raises InputError where some are gone, as when the run kept fewer.
         """
         param = self.param
         found = {s.iteration: s for s in snapshot.find_snapshots(param.snapshot_prefix)}
-        wanted = _written(param)[-self.average:]
+        wanted = _written(param, self.stopped)[-self.average:]
         missing = [str(iteration) for iteration in wanted if iteration not in found]
         if missing:
             raise InputError(f"average {self.average}: the snapshots of iterations {', '.join(missing)} are gone, "
@@ -145,10 +166,10 @@ def _size(data: LayerParameter) -> int:
         return len(reader)
 
 
-def plot(metrics_path: Path, loss_path: Path, accuracy_path: Path) -> None:
-    """Draw metrics.csv: training and test loss with the rate's steps, and test accuracy, over epochs.
+def plot(metrics_path: Path, loss_path: Path, accuracy_path: Path, marks: Mapping[int, str] | None = None) -> None:
+    """Draw metrics.csv: training and test loss, and test accuracy, over epochs; the rate's steps, or its curve.
 
-    Over iterations where it has no epochs, as of a net without a Data layer.
+    Over iterations where it has no epochs, as of a net without a Data layer. marks: words for lines at iterations.
     """
     import matplotlib
 
@@ -168,16 +189,27 @@ def plot(metrics_path: Path, loss_path: Path, accuracy_path: Path) -> None:
 
     times, rates = series("lr")
     steps = [times[i] for i in range(1, len(rates)) if rates[i] != rates[i - 1]]
+    few = len(steps) < 10
+    at = {int(row["iteration"]): float(row[time]) for row in rows}
+    lines = [(at[iteration], word) for iteration, word in (marks or {}).items() if iteration in at]
     # Okabe and Ito's colours, told apart by colour-blind readers.
     for path, title, curves in (
         (loss_path, "loss", (("train_loss", "training", "#0072B2"), ("test_loss", "validation", "#D55E00"))),
         (accuracy_path, "accuracy", (("test_accuracy", "validation", "#D55E00"),)),
     ):
         figure, axes = pyplot.subplots(figsize=(7, 4), dpi=150, layout="constrained")
-        for step in steps if len(steps) < 10 else []:
-            axes.axvline(step, color="0.8", linewidth=1, zorder=0)
-            axes.annotate("lr step", (step, 1), xycoords=("data", "axes fraction"), xytext=(3, -3),
-                          textcoords="offset points", va="top", fontsize=7, color="0.5")
+        for place, word in [(step, "lr step") for step in steps if few] + lines:
+            axes.axvline(place, color="0.8", linewidth=1, zorder=0)
+            axes.annotate(word, (place, 1), xycoords=("data", "axes fraction"), xytext=(3, -3),
+                          textcoords="offset points", va="top", fontsize=7, color="0.5", rotation=90)
+        if not few:
+            right = axes.twinx()
+            right.plot(times, rates, color="0.7", linewidth=1)
+            right.set_ylabel("learning rate", color="0.5")
+            right.tick_params(colors="0.5")
+            right.spines["top"].set_visible(False)
+            axes.set_zorder(right.get_zorder() + 1)
+            axes.patch.set_visible(False)
         for name, label, colour in curves:
             x, y = series(name)
             if x:

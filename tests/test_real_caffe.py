@@ -189,6 +189,13 @@ def test_what_caffe_cannot_compute_is_refused(tmp_path: Path) -> None:
     solver.write_text('net: "net.prototxt"')
     with pytest.raises(InputError, match="precision bfloat16, where Caffe"):
         train(solver, "cpu", "bfloat16", engine="caffe", caffe=str(tmp_path))
+    (tmp_path / "net.prototxt").write_text('layer { name: "a" type: "DummyData" top: "a" }')
+    for fields, said in (('lr_policy: "plateau"', "lr_policy 'plateau', which Caffe has not"),
+                         ("warmup_iter: 5", "sets warmup_iter, which Caffe does not have"),
+                         ("early_stopping: 2", "sets early_stopping, which Caffe does not have")):
+        solver.write_text(f'net: "{tmp_path}/net.prototxt" {fields}')
+        with pytest.raises(InputError, match=said):
+            train(solver, "cpu", engine="caffe", caffe=str(tmp_path))
 
 
 

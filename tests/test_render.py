@@ -276,3 +276,17 @@ def test_refuses_what_is_no_duration(databases: Path, tmp_path: Path, warmup: st
     with pytest.raises(InputError, match="where a number of iterations, or '5 epochs', was expected"):
         render(NET, databases, tmp_path / "run", **RECIPE, warmup=warmup)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("fields", [{"early_stopping": 3}, {"lr_policy": "plateau", "plateau_patience": 2}])
+def test_refuses_to_go_by_a_held_out_set_that_is_not_there(tmp_path: Path, fields: dict[str, str | int]) -> None:
+    databases = make_databases(tmp_path / "merged", val=0, test=30)
+    with pytest.raises(InputError, match="val_lmdb is empty, so nothing is held out to go by"):
+        render(NET, databases, tmp_path / "run", **RECIPE, **fields)
+    assert not (tmp_path / "run").exists()
+
+
+def test_fills_stopping_in(databases: Path, tmp_path: Path) -> None:
+    render(NET, databases, tmp_path / "run", **RECIPE, early_stopping=5, test_metric="loss", min_delta=0.5)
+    solver = read_solver(tmp_path / "run/solver.prototxt")
+    assert (solver.early_stopping, solver.test_metric, solver.min_delta) == (5, "loss", 0.5)

@@ -26,6 +26,7 @@ from pipeline.errors import InputError
 from pipeline.lmdb import lmdb
 from pipeline.mean import mean
 from pipeline.train import train
+from pipeline.training_metrics import plot
 
 NET = """name: "Small"
 layer {{ name: "data" type: "Data" top: "data" top: "label" include {{ phase: TRAIN }}
@@ -199,7 +200,8 @@ def test_the_log_has_the_lines_that_caffes_parsers_look_for(uninterrupted: Path)
 
 
 def test_a_killed_run_goes_on_and_ends_with_the_same_weights_to_the_bit(tmp_path: Path, data: Path) -> None:
-    longer = {"max_iter": 300, "snapshot": 20, "test_interval": 20, "warmup_iter": 50}
+    longer = {"max_iter": 300, "snapshot": 20, "test_interval": 20, "warmup_iter": 50, "lr_policy": "plateau",
+              "plateau_patience": 2, "gamma": 0.5, "early_stopping": 12, "test_metric": "loss"}
     whole = write_run(tmp_path / "whole", data, **longer)
     solver = write_run(tmp_path / "killed", data, **longer)
     train(whole, "cpu", threads=1, average=4)
@@ -258,6 +260,77 @@ def test_an_average_of_snapshots_that_there_are_not_is_refused(tmp_path: Path, d
     with pytest.raises(InputError, match=r"average 4: the snapshots of iterations (10|20) are gone"):
         train(solver, "cpu", threads=1, average=4)
     assert (tmp_path / "run/best.caffemodel").read_bytes() == best
+
+
+# No image is read better after the first step, which takes the rate to 0 but for the statistics of BatchNorm.
+STALLS = {"max_iter": 400, "snapshot": 10, "test_interval": 10, "early_stopping": 3, "gamma": 0.0}
+
+
+def test_early_stopping_keeps_the_best_weights_and_says_so(
+    tmp_path: Path, data: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    solver = write_run(tmp_path / "run", data, **STALLS, test_metric="loss")
+    with caplog.at_level("INFO", "pipeline"):
+        train(solver, "cpu", threads=1, average=5)
+    losses = {int(row["iteration"]): float(row["test_loss"]) for row in rows(solver.parent) if row["test_loss"]}
+    losses.pop(0)
+    best = min(losses, key=lambda iteration: losses[iteration])
+    assert max(losses) == best + 30 < 400
+    kept = {found.iteration: found for found in find_snapshots(str(tmp_path / "run/snapshots/small"))}
+    assert (tmp_path / "run/best.caffemodel").read_bytes() == kept[best].weights.read_bytes()
+    assert (tmp_path / "run/final.caffemodel").read_bytes() == kept[best + 30].weights.read_bytes()
+    assert f"stopped early at iteration {best + 30}: 3 tests no better than loss" in caplog.text
+    log = (tmp_path / "run/train.log").read_text()
+    assert f"Early stopping: Iteration {best + 30}, 3 tests no better than loss = {losses[best]:.6g}" in log
+    assert "Optimization stopped early." in log
+    # Started again it has nothing to do, and ends the same.
+    names = ("best.caffemodel", "final.caffemodel", "averaged.caffemodel", "metrics.csv", "loss.png")
+    before = {name: (tmp_path / "run" / name).read_bytes() for name in names}
+    train(solver, "cpu", threads=1, average=5)
+    changed = [name for name in names if (tmp_path / "run" / name).read_bytes() != before[name]]
+    assert changed in ([], ["metrics.csv"], ["metrics.csv", "loss.png"])
+
+
+def test_tensorboard_shows_what_metrics_csv_says(tmp_path: Path, data: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    solver = write_run(tmp_path / "run", data, max_iter=10)
+    cv2.imwrite(str(tmp_path / "run/augmentation.png"), np.zeros((8, 9, 3), np.uint8))
+    train(solver, "cpu", threads=1, tensorboard=True)
+    shown = EventAccumulator(str(tmp_path / "run/tensorboard"))
+    shown.Reload()
+    for tag, name in (("loss/train", "train_loss"), ("rate/lr", "lr"), ("accuracy/test", "test_accuracy")):
+        expected = [(int(row["iteration"]), float(row[name])) for row in rows(solver.parent) if row[name]]
+        assert [event.step for event in shown.Scalars(tag)] == [step for step, _ in expected]
+        assert [event.value for event in shown.Scalars(tag)] == pytest.approx([value for _, value in expected])
+    assert [(image.width, image.height) for image in shown.Images("augmentation")] == [(9, 8)]
+
+
+def test_tensorboard_without_its_package_is_refused(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    solver = write_run(tmp_path / "run", data)
+    with pytest.raises(InputError, match=r"pip install -c constraints\.txt -e '\.\[tensorboard\]'"):
+        train(solver, "cpu", threads=1, tensorboard=True)
+    assert not (tmp_path / "run/train.log").exists()
+
+
+def test_the_plot_shows_the_rate_and_where_training_stopped(tmp_path: Path) -> None:
+    table = tmp_path / "metrics.csv"
+    lines = ["iteration,epoch,lr,train_loss,test_loss,test_accuracy"]
+    lines += [f"{i},{i / 10},{0.01 * (20 - i)},{1 / (1 + i)},{2 / (1 + i)},{i / 20}" for i in range(20)]
+    table.write_text("\n".join(lines) + "\n")
+    plain, marked = tmp_path / "plain.png", tmp_path / "marked.png"
+    plot(table, plain, tmp_path / "accuracy.png")
+    plot(table, marked, tmp_path / "accuracy.png", {15: "stopped early"})
+    before, after = (cv2.imread(str(path)) for path in (plain, marked))
+    assert before is not None
+    assert after is not None
+    changed = (before != after).any(axis=2)
+    assert changed.any(axis=1).mean() > 0.6  # a line from top to bottom, near the right
+    column = int(np.argmax(changed.sum(axis=0)))
+    assert 0.6 < column / changed.shape[1] < 0.95
 
 
 def test_other_settings_start_anew_and_say_so(

@@ -147,6 +147,14 @@ def test_snakemake_names_a_variable_that_is_wrong() -> None:
     assert "EXPRESSIONS_EPOCH: no such setting; did you mean EXPRESSIONS_EPOCHS" in done.stdout + done.stderr
 
 
+def test_an_average_of_snapshots_is_what_is_measured() -> None:
+    done = snakemake("train", "--dry-run", "--forceall", "--config", "csv=sample", "average=3", "warmup=2 epochs")
+    assert done.returncode == 0, done.stderr
+    said = done.stdout + done.stderr
+    assert re.search(r"rule evaluate:\n    input: .*results/sample/averaged\.caffemodel", said)
+    assert not re.search(r"rule evaluate:\n    input: .*results/sample/best\.caffemodel", said)
+
+
 def test_settings_become_options() -> None:
     assert command_options({"class_names": {"1": "a b"}}, "class_names") == ["--class-names", "1=a b"]
     config = {"base_lr": 0.01, "steps": [0.6, 0.85], "mirror": False, "crop_size": None, "seed": 1}

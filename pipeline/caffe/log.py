@@ -14,6 +14,7 @@ from pipeline.caffe.training import (
     Finished,
     Iterated,
     Snapshotted,
+    StoppedEarly,
     TestBegun,
     Tested,
     TestInterrupted,
@@ -46,6 +47,9 @@ class TrainingLog:
                 kind = "HDF5" if event.snapshot.hdf5 else "binary proto"
                 self.write(f"Snapshotting to {kind} file {event.snapshot.weights}")
                 self.write(f"Snapshotting solver state to {kind} file {event.snapshot.state}")
+            case StoppedEarly():
+                self.write(f"Early stopping: Iteration {event.iteration}, {event.tests} tests no better than "
+                           f"{self.solver.param.test_metric} = {event.best:.6g}")
             case Finished():
                 self.write(f"Iteration {event.iteration}, loss = {event.loss:.6g}")
             case Ended():
@@ -65,7 +69,8 @@ class TrainingLog:
             net = self.solver.net
             self._outputs("Train", net, ((name, net.blobs[name]) for name in net.outputs))
         if event.step is not None:
-            self.write(f"MultiStep Status: Iteration {event.iteration}, step = {event.step}")
+            policy = "Plateau" if self.solver.param.lr_policy == "plateau" else "MultiStep"
+            self.write(f"{policy} Status: Iteration {event.iteration}, step = {event.step}")
         if event.displayed:
             self.write(f"Iteration {event.iteration}, lr = {event.rate:.6g}")
         if event.gradient_norm is not None:

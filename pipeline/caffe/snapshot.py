@@ -94,6 +94,8 @@ def save(solver: Solver, prefix: str) -> Snapshot:
         "losses": list(solver.losses),
         "nets": [net.state() for net in (solver.net, *solver.test_nets)],
     }
+    if progress := solver.progress.state():
+        sidecar["progress"] = progress
     with atomic_file(snapshot.sidecar, "w", encoding="utf-8") as file:
         json.dump(sidecar, file)
     with atomic_file(snapshot.state) as file:
@@ -175,6 +177,8 @@ def restore(solver: Solver, path: Path) -> bool:
         solver.losses.extend(map(float, sidecar["losses"]))
         for net, net_state in zip((solver.net, *solver.test_nets), sidecar["nets"], strict=True):
             net.restore(net_state)
+        if solver.progress.state():
+            solver.progress.restore(sidecar["progress"])
     except _DAMAGE as error:
         raise BinaryError(f"{sidecar_path}: it does not fit the nets ({shorten(repr(error))}); {_WITHOUT}") from None
     return True

@@ -1,5 +1,6 @@
 """The course of a training, as Solver::Solve and Solver::Step have it (caffe/solver.cpp): a stream of events."""
 
+import math
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from enum import Enum
@@ -53,7 +54,7 @@ class Tested:
 class Iterated:
     """An update was made. iteration: its number, from 0. loss: smoothed. displayed: whether Caffe would print it.
 
-    step: multistep's, where it has just moved on to it. gradient_norm: where clip_gradients had to clip it.
+    step: multistep's or plateau's, where it has just moved on to it. gradient_norm: where clip_gradients had to clip.
     debug_lines: what debug_info logs of the batches.
     """
 
@@ -74,6 +75,15 @@ class Snapshotted:
 
 
 @dataclass(frozen=True)
+class StoppedEarly:
+    """The last `tests` tests were no better than the best before them, and early_stopping ends the training."""
+
+    iteration: int
+    tests: int
+    best: float
+
+
+@dataclass(frozen=True)
 class Finished:
     """All updates are made, and a last batch has run forward. iteration: max_iter. loss: smoothed."""
 
@@ -83,13 +93,13 @@ class Finished:
 
 @dataclass(frozen=True)
 class Ended:
-    """Nothing comes after this. early: whether the training was asked to stop."""
+    """Nothing comes after this. early: whether it stopped before max_iter, asked to or by early_stopping."""
 
     iteration: int
     early: bool
 
 
-Event = TestBegun | TestInterrupted | Tested | Iterated | Snapshotted | Finished | Ended
+Event = TestBegun | TestInterrupted | Tested | Iterated | Snapshotted | StoppedEarly | Finished | Ended
 Requests = Callable[[], Action]  # what is asked now; to be asked once, it must be NONE the next time
 
 
@@ -99,7 +109,7 @@ def nothing() -> Action:
 
 
 def solve(solver: Solver, requests: Requests = nothing) -> Generator[Event, None, None]:
-    """Train until max_iter, or until a request to stop.
+    """Train until max_iter, until early_stopping ends the training, or until a request to stop.
 
     Tests come before the update of every test_interval-th iteration, snapshots after every snapshot-th, and both once
     more at the end where Caffe has them; there a last batch of the train net runs forward where display divides
@@ -119,18 +129,22 @@ def solve(solver: Solver, requests: Requests = nothing) -> Generator[Event, None
 
 
 def steps(solver: Solver, count: int, requests: Requests = nothing) -> Generator[Event, None, bool]:
-    """Make `count` updates, with the tests and snapshots among them; return whether a request stopped them before."""
+    """Make `count` updates, with the tests and snapshots among them; return whether they were stopped before."""
     solver.heed_param()
-    param = solver.param
+    param, progress = solver.param, solver.progress
     for _ in range(count):
-        if param.test_interval and solver.iteration % param.test_interval == 0 and (
+        if not progress.stops and param.test_interval and solver.iteration % param.test_interval == 0 and (
                 solver.iteration > 0 or param.test_initialization):
             stopped = yield from _tests(solver, requests)
             if stopped:
                 return True
+        if progress.stops:
+            best = math.nan if progress.best is None else progress.best
+            yield StoppedEarly(solver.iteration, progress.stale, best)
+            return True
         displayed, step = solver.displays, solver.current_step
         rate = solver.step()
-        moved_on = param.lr_policy == "multistep" and solver.current_step != step
+        moved_on = param.lr_policy in ("multistep", "plateau") and solver.current_step != step
         yield Iterated(solver.iteration - 1, solver.smoothed_loss(), rate, displayed,
                        solver.current_step if moved_on else None, solver.gradient_norm, _debug_lines(solver))
         action = requests()
@@ -147,6 +161,7 @@ def _tests(solver: Solver, requests: Requests) -> Generator[Event, None, bool]:
     Who resumes a snapshot from amidst tests runs them all: in it the test nets stand where they stood before.
     """
     before = _states(solver)
+    metric = math.nan
     for index, batches in enumerate(solver.param.test_iter):
         yield TestBegun(solver.iteration, index)
         sums: dict[str, torch.Tensor] = {}
@@ -163,7 +178,11 @@ def _tests(solver: Solver, requests: Requests) -> Generator[Event, None, bool]:
             sums = {name: sums[name] + value if name in sums else value.clone() for name, value in outputs.items()}
             loss += batch_loss
         means = {name: value / batches for name, value in sums.items()}
+        if index == 0 and solver.progress.needs_tests:
+            metric = means[solver.param.test_metric].item()
         yield Tested(solver.iteration, index, means, loss.item() / max(1, batches), _debug_lines(solver))
+    if solver.iteration > 0 and solver.progress.needs_tests:  # there is no snapshot of iteration 0 to go back to
+        solver.progress.tested(metric)
     return False
 
 

@@ -126,6 +126,11 @@ def test_the_legacy_enum_names_a_type(number: int, name: str) -> None:
         ('type: "Adam" momentum2: 1', "momentum2 1"),
         ('type: "Adam" solver_type: ADAM', "both type 'Adam' and the solver_type"),
         ("average_loss: 0", "average_loss 0"),
+        ("early_stopping: -1", "early_stopping -1"),
+        ("early_stopping: 1", "go by tests, and there is no test net"),
+        ("early_stopping: 1 test_iter: 1 test_interval: 1", "test_metric 'accuracy' where the outputs .* are loss"),
+        ('test_metric: "auc"', "test_metric 'auc' where accuracy or loss"),
+        ("plateau_winsize: 0", r"plateau_winsize \[0\]"),
         ("warmup_iter: -1", "warmup_iter -1 where at least 0"),
         ("snapshot: 10", "needs a snapshot_prefix"),
         ('snapshot: 10 snapshot_prefix: "/dev/null/deep/er"', "/dev/null is no folder"),
@@ -229,3 +234,18 @@ def test_the_rate_rises_to_its_policys_in_the_warm_up(fields: str, rates: list[f
         assert made.step() == pytest.approx(0.1 * rate)
         weight -= 0.1 * rate * 0.5 * 2 * (2 * weight - 5)
         assert made.net.params["w"][0].item() == pytest.approx(weight)
+
+
+@pytest.mark.parametrize("fields", ["", "plateau_winsize: 5 plateau_patience: 1"])
+def test_plateau_needs_one_measure_of_patience(fields: str) -> None:
+    with pytest.raises(SolverError, match=r"either plateau_winsize .* or plateau_patience"):
+        get_solver(parse_text(f'lr_policy: "plateau" {fields} net_param {{ {NET} }}', SolverParameter, "solver"))
+
+
+def test_plateau_steps_when_the_training_loss_has_had_no_minimum_for_a_window() -> None:
+    # At a rate this high the weight swings ever wider: after the first update no loss is lower than the first.
+    made = get_solver(parse_text(
+        f'lr_policy: "plateau" plateau_winsize: 3 plateau_winsize: 2 gamma: 0.5 base_lr: 2.2 net_param {{ {NET} }}',
+        SolverParameter, "solver"))
+    rates = [made.step() for _ in range(8)]
+    assert rates == pytest.approx([2.2] * 3 + [1.1] * 2 + [0.55] * 3)

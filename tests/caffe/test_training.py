@@ -1,6 +1,7 @@
 """The course of a training: which events come, and when, as in Caffe."""
 
 import itertools
+import json
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 
 from pipeline.caffe import training
 from pipeline.caffe.caffe_pb2 import SolverParameter
-from pipeline.caffe.proto import parse_text
+from pipeline.caffe.proto import BinaryError, parse_text
 from pipeline.caffe.snapshot import restore
 from pipeline.caffe.solver import Solver, get_solver
 from pipeline.caffe.training import Action, Ended, Event, Finished, Iterated, Requests, Snapshotted, solve
@@ -32,14 +33,14 @@ def told(event: Event) -> str:
     match event:
         case training.TestInterrupted():
             return f"interrupted {event.iteration}"
-        case training.Tested():
-            return f"test {event.iteration} {event.loss:g}"
+        case training.Tested() | Finished():
+            return f"{'last' if isinstance(event, Finished) else 'test'} {event.iteration} {event.loss:g}"
         case Snapshotted():
             return f"snapshot {event.snapshot.iteration}"
-        case Finished():
-            return f"last {event.iteration} {event.loss:g}"
         case Ended():
             return f"{'stopped' if event.early else 'done'} {event.iteration}"
+        case training.StoppedEarly():
+            return f"no better than {event.best:g} at {event.iteration}"
     return f"{'display' if event.displayed else 'update'} {event.iteration} {event.loss:g}"
 
 
@@ -143,3 +144,78 @@ def test_debug_info_is_told_of_displayed_iterations_and_of_tests(tmp_path: Path)
     assert [bool(some) for some in lines] == [True, True, False, True]
     assert "    [Backward] Layer w, param blob 0 diff: 1" in lines[1]
     assert not any("Backward" in line for line in lines[0])
+
+
+# After two updates the rate is 0, and the loss stays as it is.
+STALLS = 'test_iter: 1 test_interval: 1 test_metric: "loss" lr_policy: "multistep" gamma: 0 stepvalue: 2'
+
+
+def fixed(folder: Path, fields: str) -> Solver:
+    text = f'base_lr: 0.5 snapshot_prefix: "{folder}/w" {fields} net_param {{ {NET} }}'
+    return get_solver(parse_text(text, SolverParameter, "solver"))
+
+
+def test_early_stopping_ends_a_training_that_gets_no_better(tmp_path: Path) -> None:
+    made = fixed(tmp_path, f"max_iter: 20 early_stopping: 2 {STALLS}")
+    # The tests of iterations 3 and 4 are no better than that of 2.
+    assert course(solve(made)).endswith("test 4 0.03125, no better than 0.03125 at 4, snapshot 4, stopped 4")
+
+
+def test_a_test_must_be_better_by_min_delta(tmp_path: Path) -> None:
+    made = fixed(tmp_path, f"max_iter: 20 early_stopping: 2 min_delta: 0.1 {STALLS}")
+    assert course(solve(made)).endswith("no better than 0.125 at 3, snapshot 3, stopped 3")
+
+
+@pytest.mark.parametrize("snapshot", [0, 1, 3])
+def test_a_training_that_has_stopped_early_stops_again(tmp_path: Path, snapshot: int) -> None:
+    fields = f"max_iter: 20 early_stopping: 2 {STALLS} snapshot: {snapshot}"
+    list(solve(fixed(tmp_path, fields)))
+    resumed = fixed(tmp_path, fields)
+    restore(resumed, tmp_path / "w_iter_4.solverstate")
+    events = list(solve(resumed))
+    assert not any(isinstance(event, Iterated) for event in events)
+    assert "no better than 0.03125 at 4" in course(events)
+
+
+PLATEAU = ('test_iter: 1 test_interval: 1 test_metric: "loss" lr_policy: "plateau" plateau_patience: 2 gamma: 0.5 '
+           "max_iter: 12 snapshot: 1 early_stopping: 7")
+
+
+def plateau(folder: Path) -> Solver:
+    """At its first rate every update changes the weight's sign and nothing else: the loss stays as it is."""
+    made = fixed(folder, PLATEAU)
+    made.param.base_lr, made.param.min_delta = 2, 0.01
+    return made
+
+
+def test_plateau_lowers_the_rate_when_tests_get_no_better(tmp_path: Path) -> None:
+    events = list(solve(plateau(tmp_path)))
+    updates = [event for event in events if isinstance(event, Iterated)]
+    # The tests after the second and third update are no better than that after the first. At a rate of 1 the next
+    # update makes the weight 0, which gets no better.
+    assert [(event.rate, event.step) for event in updates[:7]] == [
+        (2, None), (2, None), (2, None), (1, 1), (1, None), (1, None), (0.5, 2)]
+    assert updates[-1].iteration < 11
+
+
+@pytest.mark.parametrize("iteration", range(1, 10))
+def test_plateau_and_early_stopping_resume_to_the_bit(tmp_path: Path, iteration: int) -> None:
+    whole = [told(event) for event in solve(plateau(tmp_path)) if isinstance(event, Iterated | training.StoppedEarly)]
+    resumed = plateau(tmp_path)
+    restore(resumed, tmp_path / f"w_iter_{iteration}.solverstate")
+    rest = [told(event) for event in solve(resumed) if isinstance(event, Iterated | training.StoppedEarly)]
+    assert rest == whole[iteration:]
+
+
+@pytest.mark.parametrize("progress", [None, {}, {"best": "low", "stale": 0, "waited": 0, "minimum_loss": None,
+                                                 "last_event": 0}])
+def test_a_sidecar_without_what_early_stopping_counted_is_refused(
+    tmp_path: Path, progress: dict[str, object] | None
+) -> None:
+    list(solve(plateau(tmp_path)))
+    sidecar = tmp_path / "w_iter_3.resume.json"
+    content = json.loads(sidecar.read_text())
+    content["progress"] = progress
+    sidecar.write_text(json.dumps(content))
+    with pytest.raises(BinaryError, match=r"w_iter_3\.resume\.json: it does not fit"):
+        restore(plateau(tmp_path), tmp_path / "w_iter_3.solverstate")

@@ -1,4 +1,4 @@
-"""Caffe's learning rate policies (caffe/solvers/sgd_solver.cpp, GetLearningRate)."""
+"""Caffe's learning rate policies (caffe/solvers/sgd_solver.cpp, GetLearningRate), and plateau, which forks have."""
 
 import math
 from collections.abc import Callable
@@ -31,6 +31,10 @@ POLICIES: dict[str, Callable[[SolverParameter, int, int], float]] = {
 }
 
 
+# With the one that only forks of Caffe have; Progress says when its step comes.
+ALL_POLICIES = POLICIES | {"plateau": POLICIES["multistep"]}
+
+
 def warmed_up(param: SolverParameter, iteration: int, rate: float) -> float:
     """A policy's rate with the warm-up: in the first warmup_iter iterations it rises linearly to what the policy says.
 
@@ -46,8 +50,8 @@ def check_policy(param: SolverParameter) -> None:
     if param.warmup_iter < 0:
         raise SolverError(f"warmup_iter {param.warmup_iter} where at least 0 was expected")
     policy = param.lr_policy
-    if policy not in POLICIES:
-        raise SolverError(f"lr_policy '{policy}' is unknown; one of {', '.join(POLICIES)} was expected")
+    if policy not in ALL_POLICIES:
+        raise SolverError(f"lr_policy '{policy}' is unknown; one of {', '.join(ALL_POLICIES)} was expected")
     if policy in ("step", "sigmoid") and param.stepsize < 1:
         raise SolverError(f"lr_policy '{policy}' needs a stepsize of at least 1")
     if policy not in ("fixed", "poly") and param.gamma < 0:

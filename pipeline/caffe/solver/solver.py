@@ -14,7 +14,8 @@ from pipeline.caffe.proto import to_text
 from pipeline.caffe.solver import nets
 from pipeline.caffe.solver.debug_info import DebugInfo
 from pipeline.caffe.solver.errors import SolverError
-from pipeline.caffe.solver.policies import POLICIES, check_policy, warmed_up
+from pipeline.caffe.solver.policies import ALL_POLICIES, check_policy, warmed_up
+from pipeline.caffe.solver.progress import Progress, check_progress
 from pipeline.caffe.syntax import suggest
 from pipeline.console import log
 
@@ -77,6 +78,7 @@ class Solver:
     """A net in training.
 
     param: the solver's message. net: the train net; test_nets share its blobs. iteration: updates made so far.
+    progress: what plateau and early stopping go by.
     history: one tensor a learnable blob and slot, in the order of a .solverstate. losses: the last average_loss losses.
     gradient_norm: what clip_gradients found too long in the last update, else None. updates: what each learnable blob
     lost in the last update; empty before the first and, for all but SGD, unless keeps_updates, which snapshot_diff
@@ -91,6 +93,7 @@ class Solver:
         self.param = param
         self.iteration = 0
         self.current_step = 0
+        self.progress = Progress(param)
         self.losses: deque[float] = deque(maxlen=max(1, param.average_loss))
         self.gradient_norm: float | None = None
         self.updates: list[torch.Tensor] = []
@@ -118,6 +121,8 @@ class Solver:
             self.net.check_hdf5_names()
         for test_net in self.test_nets:
             test_net.share_with(self.net)
+        if self.progress.needs_tests:
+            self._check_test_metric()
         self.history = [torch.zeros_like(learnable.blob, requires_grad=False)
                         for _ in range(self.slots) for learnable in self.net.learnable]
         log.debug("Solver scaffolding done.")
@@ -126,6 +131,7 @@ class Solver:
         """Raise SolverError for fields that no solver, or not this one, can follow."""
         param = self.param
         check_policy(param)
+        check_progress(param)
         if param.max_iter < 0 or param.iter_size < 1:
             raise SolverError(f"max_iter {param.max_iter}, iter_size {param.iter_size}: at least 0 and 1 were expected")
         if param.average_loss < 1:
@@ -138,18 +144,32 @@ class Solver:
     def heed_param(self) -> None:
         """Take in what was changed in `param` since the last iterations. Raises SolverError as the making does."""
         self.check()
+        if self.progress.needs_tests:
+            self._check_test_metric()
         if self.losses.maxlen != self.param.average_loss:
             self.losses = deque(self.losses, maxlen=self.param.average_loss)
 
+    def _check_test_metric(self) -> None:
+        metric = self.param.test_metric
+        if not self.test_nets:
+            raise SolverError("early_stopping and plateau_patience go by tests, and there is no test net; give one by "
+                              "test_iter and test_interval")
+        if math.prod(self.test_nets[0].shapes.get(metric, (0,))) != 1 or metric not in self.test_nets[0].outputs:
+            raise SolverError(f"test_metric '{metric}' where the outputs of the test net are "
+                              f"{', '.join(self.test_nets[0].outputs)}; one number called {metric} was expected")
+
     def learning_rate(self) -> float:
-        """The rate of the next update; multistep moves on by at most one step an iteration, as Caffe does."""
+        """The rate of the next update; multistep and plateau move on by at most one step an iteration."""
         param = self.param
         if param.lr_policy == "step":  # not needed for the rate, but it stands in a .solverstate
             self.current_step = self.iteration // param.stepsize
+        if param.lr_policy == "plateau" and self.losses:
+            self.current_step = self.progress.plateau_step(self.current_step, self.iteration, self.smoothed_loss())
         if (param.lr_policy == "multistep" and self.current_step < len(param.stepvalue)
                 and self.iteration >= param.stepvalue[self.current_step]):
             self.current_step += 1
-        return warmed_up(param, self.iteration, POLICIES[param.lr_policy](param, self.iteration, self.current_step))
+        rate = ALL_POLICIES[param.lr_policy](param, self.iteration, self.current_step)
+        return warmed_up(param, self.iteration, rate)
 
     @property
     def displays(self) -> bool:
