@@ -23,7 +23,8 @@ from pipeline.workflow import (
 
 min_version("9.0")
 
-# Of every file of settings the environment has the last word, and of that the command line: it is all of config here.
+# The environment overrides every file of settings, and the command line, which is all of config here, the environment:
+# after each configfile `said` is put over it again.
 said = read_environment(os.environ) | config
 shell.prefix('unset "${{!EXPRESSIONS_@}}"; ')  # the stages are told by options
 

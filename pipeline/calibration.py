@@ -8,6 +8,7 @@ import numpy as np
 CALIBRATION_BINS = 15  # of equal width, as in Guo et al.
 UNCERTAIN = 0.5  # a face whose greatest calibrated probability is below it is called uncertain
 FLT_MIN = float(np.finfo(np.float32).tiny)  # the smallest probability whose logarithm is taken, as Caffe's loss does
+PRIOR_DEVIATION = 0.5  # of the temperature's logarithm: nets as a rule have 0.4 to 2.7
 TEMPERATURES = (0.05, 20.0)  # looked at; a net that needs another is no classifier
 
 
@@ -25,11 +26,16 @@ def calibrate(probabilities: np.ndarray, temperature: float, ratios: np.ndarray 
 
 
 def fit_temperature(truth: np.ndarray, probabilities: np.ndarray) -> float:
-    """The temperature of the least negative log likelihood: truth (N,) class indices, probabilities (N, classes)."""
+    """The likeliest temperature: truth (N,) class indices, probabilities (N, classes).
+
+    Before anything is measured its logarithm is taken for normal around 0 with PRIOR_DEVIATION. Some thousand images
+    outvote that; the twenty of a small set, all read right, would ask for a net that is always sure.
+    """
     from scipy.optimize import minimize_scalar
 
     def loss(logarithm: float) -> float:
-        return negative_log_likelihood(truth, calibrate(probabilities, float(np.exp(logarithm))))
+        likelihood = negative_log_likelihood(truth, calibrate(probabilities, float(np.exp(logarithm))))
+        return likelihood + (logarithm / PRIOR_DEVIATION) ** 2 / (2 * len(truth))
 
     return float(np.exp(minimize_scalar(loss, bounds=np.log(TEMPERATURES), method="bounded").x))
 

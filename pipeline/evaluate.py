@@ -34,6 +34,7 @@ BOOTSTRAP_SEED = 1
 PRIOR_POWERS = (0.0, 0.25, 0.5, 1.0)  # of the table of class priors
 CHOICE_POWERS = np.arange(21) / 20  # that the default class prior is chosen from
 CAFFE_BATCH = 100
+MAX_TICK = 16  # letters of a class's name beside the confusion matrix
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -450,8 +451,9 @@ def _draw_table(axes: "Axes", darkness: np.ndarray, texts: list[list[str]], labe
 
     # One hue from light to dark: read by lightness alone, so colour blindness takes nothing away.
     axes.imshow(darkness, cmap="Blues", vmin=0, vmax=1.1)
-    axes.set_xticks(range(len(labels)), labels, rotation=40, ha="right", rotation_mode="anchor")
-    axes.set_yticks(range(len(labels)), labels)
+    names = [label if len(label) <= MAX_TICK else f"{label[: MAX_TICK - 1]}…" for label in labels]
+    axes.set_xticks(range(len(labels)), names, rotation=40, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(len(labels)), names)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     axes.tick_params(length=0)

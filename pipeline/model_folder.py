@@ -242,9 +242,13 @@ class Classifier:
         shape = self._transform.output_shape(
             self.preprocessing.channels, self.preprocessing.height, self.preprocessing.width
         )
-        if tuple(self._input.shape[1:]) != shape:
+        # A net that takes images of any size, as global pooling makes it, has names where others have sizes.
+        sizes = tuple(self._input.shape[1:])
+        if len(sizes) != len(shape) or any(
+            isinstance(size, int) and size != made for size, made in zip(sizes, shape, strict=True)
+        ):
             raise ModelError(
-                f"{folder.onnx}: takes images of shape {tuple(self._input.shape[1:])} where {PREPROCESSING} makes "
+                f"{folder.onnx}: takes images of shape {sizes} where {PREPROCESSING} makes "
                 f"{shape}; export the model again"
             )
         if output.shape[1] != len(self.labels):

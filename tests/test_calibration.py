@@ -28,6 +28,15 @@ def test_the_temperature_that_made_a_net_too_sure_is_found(temperature: float) -
     assert negative_log_likelihood(truth, calibrated) <= negative_log_likelihood(truth, told)
 
 
+def test_a_few_images_that_are_all_right_do_not_make_a_net_that_is_always_sure() -> None:
+    truth = np.arange(21) % 3
+    probabilities = np.full((21, 3), 0.1)
+    probabilities[np.arange(21), truth] = 0.8
+    temperature = fit_temperature(truth, probabilities)
+    assert 0.4 < temperature < 1
+    assert calibrate(probabilities, temperature).max() < 0.995
+
+
 @given(arrays.arrays(np.float32, (4, 7), elements=st.floats(-30, 30, width=32)), st.floats(0.1, 10))
 def test_calibration_keeps_order_and_sum(logits: np.ndarray, temperature: float) -> None:
     probabilities = softmax(logits)

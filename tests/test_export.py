@@ -41,6 +41,21 @@ def reseal(folder: Path, name: str) -> None:
     (folder / "model.json").write_text(json.dumps(index))
 
 
+def test_a_net_that_takes_any_size_is_served(trained: TrainedNet, tmp_path: Path) -> None:
+    deploy = tmp_path / "deploy.prototxt"
+    deploy.write_text("""name: "Global"
+layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 1 dim: 1 dim: 42 dim: 42 } } }
+layer { name: "conv" type: "Convolution" bottom: "data" top: "conv"
+        convolution_param { num_output: 8 kernel_size: 3 } }
+layer { name: "pool" type: "Pooling" bottom: "conv" top: "pool" pooling_param { pool: AVE global_pooling: true } }
+layer { name: "scores" type: "InnerProduct" bottom: "pool" top: "scores" inner_product_param { num_output: 7 } }
+layer { name: "prob" type: "Softmax" bottom: "scores" top: "prob" }
+""")
+    weights = write_weights(deploy, tmp_path / "weights.caffemodel")
+    trained.export(tmp_path / "model", deploy=deploy, weights=weights)
+    assert Classifier(read(tmp_path / "model"))(noise(3)[:, None]).shape == (3, 7)
+
+
 def test_a_float32_model_answers_as_the_net(trained: TrainedNet, tmp_path: Path) -> None:
     index = trained.export(tmp_path / "model", version="2", name="Small one")
     names = {path.name for path in (tmp_path / "model").iterdir()}

@@ -1,6 +1,9 @@
 """The expressions' colours, alike in everything that is drawn, and ink that is legible on them."""
 
+import colorsys
+from collections.abc import Iterator
 from functools import cache
+from itertools import chain, count, islice
 
 import numpy as np
 
@@ -16,6 +19,7 @@ COLOURS = {
     "neutral": "#BBBBBB",
     "contempt": "#56B4E9",
 }
+GOLDEN_RATIO = 0.618034  # steps by it around the circle of hues never come close to one another
 SYNONYMS = {"anger": "angry", "happiness": "happy", "sadness": "sad"}  # FER+'s names
 
 
@@ -29,12 +33,17 @@ def expression(label: str) -> str | None:
 @cache
 def colours(labels: tuple[str, ...]) -> dict[str, str]:
     """A colour, "#RRGGBB", for each of a model's labels: its expression's or, for any other, one not yet taken."""
-    taken = {COLOURS[name] for name in map(expression, labels) if name}
-    free = [colour for colour in COLOURS.values() if colour not in taken] or list(COLOURS.values())
-    own = [label for label in labels if expression(label) is None]
-    return {
-        label: COLOURS[name] if (name := expression(label)) else free[own.index(label) % len(free)] for label in labels
-    }
+    known = {label: COLOURS[name] for label in labels if (name := expression(label))}
+    own = [label for label in labels if label not in known]
+    free = (colour for colour in chain(COLOURS.values(), _more()) if colour not in known.values())
+    return known | dict(zip(own, islice(free, len(own)), strict=True))
+
+
+def _more() -> Iterator[str]:
+    """Colours without end, for sets of many classes: hues all around, by turns lighter and darker."""
+    for number in count():
+        channels = colorsys.hls_to_rgb(number * GOLDEN_RATIO % 1, (0.72, 0.42)[number % 2], 0.75)
+        yield "#" + "".join(f"{round(255 * channel):02X}" for channel in channels)
 
 
 def rgb(colour: str) -> tuple[int, int, int]:

@@ -63,9 +63,11 @@ def test_luminance_spans_black_to_white() -> None:
     assert luminance("#808080") == pytest.approx(0.2159, abs=1e-4)
 
 
-def test_every_label_has_a_colour_of_its_own_while_there_are_any() -> None:
+def test_every_label_has_a_colour_of_its_own() -> None:
     given = colours(("happiness", "bored", "sleepy", "sad"))
     assert given["happiness"] == COLOURS["happy"]
     assert given["sad"] == COLOURS["sad"]
     assert len(set(given.values())) == 4
-    assert set(colours(tuple(f"label {i}" for i in range(30))).values()) == set(COLOURS.values())
+    many = colours(tuple(f"label {i}" for i in range(100))).values()
+    assert len(set(many)) == 100
+    assert set(COLOURS.values()) <= set(many)
