@@ -29,7 +29,7 @@ def with_class_maps(net: Net, model: onnx.ModelProto) -> onnx.ModelProto:
     pooled = next(node for node in graph.node if node.name.startswith(f"{pooling.param.name}:"))
     weights, *bias = (blob.detach().cpu().numpy() for blob in product.blobs)
     classes = len(weights)
-    constants = {f"{NAME}:weight": weights.reshape(classes, -1, 1, 1)}
+    constants: dict[str, np.ndarray] = {f"{NAME}:weight": weights.reshape(classes, -1, 1, 1)}
     if bias:
         constants[f"{NAME}:bias"] = bias[0].reshape(classes)
     graph.initializer.extend(numpy_helper.from_array(np.ascontiguousarray(array, np.float32), name)
