@@ -31,6 +31,9 @@ def add_predictor_arguments(parser: argparse.ArgumentParser) -> None:
                         help="how common each label is where the faces come from: training (as in the model's "
                         "training), uniform, a number between them (0 to 1), or shares, as neutral=0.7,happy=0.2, the "
                         "other labels sharing the rest (default: the model's)")  # fmt: skip
+    parser.add_argument("--explain", action=argparse.BooleanOptionalAction, default=False,
+                        help="say where in a face its label comes from: as a heat map where readings are drawn, as "
+                        "numbers in JSON")  # fmt: skip
     parser.add_argument("--views", type=int, choices=COUNTS, default=1,
                         help="of each face, whose probabilities are averaged: 2 adds the mirror image, 10 takes four "
                         "corners, the centre and their mirror images (default 1)")  # fmt: skip
@@ -46,6 +49,7 @@ def build_predictor(args: argparse.Namespace, **options: Any) -> Predictor:
         uncertain=args.uncertain,
         class_prior=args.class_prior,
         views=args.views,
+        explain=args.explain,
         **options,
     )
 

@@ -51,7 +51,7 @@ class Check:
     """title: what is looked at. look: gives what it finds, for a model folder, or None for the one that ships."""
 
     title: str
-    look: Callable[[Path | None], Iterator[Finding]]
+    look: Callable[[str | Path | None], Iterator[Finding]]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -272,7 +272,7 @@ def look_at_space(model: str | Path | None) -> Iterator[Finding]:
         yield Finding("ok", found)
 
 
-def _look_at_extra(extra: str) -> Callable[[Path | None], Iterator[Finding]]:
+def _look_at_extra(extra: str) -> Callable[[str | Path | None], Iterator[Finding]]:
     def look(model: str | Path | None) -> Iterator[Finding]:
         versions = _versions(_project()["optional-dependencies"][extra])
         missing = [name for name, version in versions.items() if version is None]

@@ -71,13 +71,15 @@ def export(
     import onnx
 
     from pipeline.caffe.onnx import quantise_weights, to_onnx
+    from pipeline.caffe.onnx.class_maps import with_class_maps
 
     trained = load(deploy, weights, mean, databases / "labels.txt")
     transform = trained.transformer.param
     preprocessing = Preprocessing(*trained.image_shape, transform.crop_size, transform.scale, faces)
     measured = read_metrics(metrics, trained.labels) if metrics else dict.fromkeys(METRICS)
     with atomic_folder(output, own=model_folder.FILES) as folder:
-        model = to_onnx(trained.net)
+        # Where the net would take images of any size, those that it is served are of one.
+        model = with_class_maps(trained.net, to_onnx(trained.net, flexible=False))
         held_out = held_out_database(databases)
         index: dict[str, Any] = {
             "name": name or trained.net.name or deploy.stem,

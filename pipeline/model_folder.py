@@ -5,6 +5,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +21,8 @@ from pipeline.views import COUNTS, ViewsError, check, read_views
 if TYPE_CHECKING:
     import onnxruntime
 
+    from pipeline.caffe.net import Net
+
 INDEX = "model.json"  # name, version, origin, figures, and the hash of every other file
 DEPLOY = "deploy.prototxt"  # left out of an ensemble
 WEIGHTS = "weights.caffemodel"  # left out of an ensemble, and where the ONNX file holds int8 weights
@@ -27,6 +30,7 @@ ONNX = "model.onnx"
 LABELS = "labels.txt"
 MEAN = "mean.binaryproto"
 PREPROCESSING = "preprocessing.json"
+CLASS_MAPS = "class_maps"  # the ONNX file's second output, where the net has one
 CARD = "MODEL_CARD.md"
 NEEDED = (ONNX, LABELS, MEAN, PREPROCESSING, CARD)
 FILES = (INDEX, DEPLOY, WEIGHTS, *NEEDED)
@@ -238,7 +242,9 @@ class Classifier:
         except Exception as error:  # onnxruntime's errors have no common class of their own
             raise ModelError(f"{folder.onnx}: not a model that ONNX Runtime reads ({error})") from None
         (self._input,) = self._session.get_inputs()
-        (output,) = self._session.get_outputs()
+        output, *more = self._session.get_outputs()
+        self._maps = [value.name for value in more if value.name == CLASS_MAPS]
+        self._folder = folder
         shape = self._transform.output_shape(
             self.preprocessing.channels, self.preprocessing.height, self.preprocessing.width
         )
@@ -251,6 +257,9 @@ class Classifier:
                 f"{folder.onnx}: takes images of shape {sizes} where {PREPROCESSING} makes "
                 f"{shape}; export the model again"
             )
+        self._output = output.name
+        self._net: Net | None = None
+        self._lock = Lock()
         if output.shape[1] != len(self.labels):
             raise ModelError(
                 f"{folder.onnx}: gives {output.shape[1]} probabilities where {LABELS} names {len(self.labels)} "
@@ -287,4 +296,42 @@ class Classifier:
         return calibrate(probabilities, self._temperature, self._ratios)
 
     def _run(self, inputs: np.ndarray) -> np.ndarray:
-        return np.asarray(self._session.run(None, {self._input.name: inputs})[0])
+        return np.asarray(self._session.run([self._output], {self._input.name: inputs})[0])
+
+    def explain(self, faces: np.ndarray) -> np.ndarray:
+        """How much each place of a face speaks for each label: maps (N, classes, h, w) for faces (N, C, H, W) uint8.
+
+        The maps cover the part of the face that the net sees. Of a net that ends in global average pooling they are
+        exact: the mean of a label's map is its score, less the mean score of all labels. Of others they are Grad-CAM's,
+        which the engine computes. Negative values speak against the label.
+
+        Raises:
+            ModelError: the ONNX file has no maps, and the engine cannot run the net: the folder has no weights, or
+                torch is not installed.
+        """
+        inputs = self._transform(faces)
+        if not self._maps:
+            return self._grad_cam(inputs)
+        (maps,) = self._session.run(self._maps, {self._input.name: inputs})
+        return np.asarray(maps - maps.mean(axis=1, keepdims=True))
+
+    def _grad_cam(self, inputs: np.ndarray) -> np.ndarray:
+        weights = self._folder.path / WEIGHTS
+        if not weights.exists():
+            raise ModelError(
+                f"{self._folder.path}: its net has no class maps, and without {WEIGHTS} the engine cannot make them; "
+                "export a float32 model, or a net that ends in global average pooling"
+            )
+        try:
+            from pipeline.caffe.grad_cam import grad_cam
+            from pipeline.caffe.net import build_net
+        except ModuleNotFoundError as error:
+            raise ModelError(
+                f"{self._folder.path}: its net has no class maps, and the engine that could make them needs the "
+                f"package {error.name}; pip install -c constraints.txt -e ."
+            ) from None
+        with self._lock:
+            if self._net is None:
+                self._net = build_net(self._folder.path / DEPLOY, TEST)
+                self._net.copy_from(weights)
+            return grad_cam(self._net, inputs)

@@ -19,13 +19,13 @@ from PIL import Image
 from pipeline import model_folder
 from pipeline.calibration import UNCERTAIN
 from pipeline.class_prior import ClassPrior
-from pipeline.faces.alignment import SIZE, align_face, whole_image
+from pipeline.faces.alignment import SIZE, align_face, face_to_frame, whole_image
 from pipeline.faces.conditions import conditions
 from pipeline.faces.detector import LANDMARKS, Detections, Detector, build_detector
 from pipeline.faces.landmarks import Landmarker
 from pipeline.faces.tracking import EVERY, FRAME_TIME, Tracker
 from pipeline.live.frames import Frame
-from pipeline.live.readings import FaceReading, Reading
+from pipeline.live.readings import Explanation, FaceReading, Reading
 from pipeline.live.sources import decode_data_url, decode_image, read_image, to_rgb
 from pipeline.model_folder import DEFAULTS, SHIPPED, Classifier, ModelError, ModelFolder
 
@@ -57,6 +57,7 @@ class Predictor:
             share the rest. None is the model's own default.
         views: of each face, whose probabilities are averaged: 1, 2 (with its mirror image) or 10 (four corners, the
             centre, and their mirror images).
+        explain: whether each face says where its labels' scores come from (FaceReading.explanation).
         threads: CPU threads that one call uses.
 
     Raises:
@@ -76,6 +77,7 @@ class Predictor:
         uncertain: float = UNCERTAIN,
         class_prior: ClassPrior | None = None,
         views: int = 1,
+        explain: bool = False,
         threads: int = 1,
     ) -> None:
         if no_face not in NO_FACE:
@@ -89,9 +91,12 @@ class Predictor:
         self._one_model = model is not None or SHIPPED[DEFAULTS["images"]] == SHIPPED[DEFAULTS["moving"]]
         self._classify: dict[str, Any] = {"threads": threads, "class_prior": class_prior, "views": views}
         self.classifier = Classifier(self.folder, **self._classify)
+        if explain:  # what cannot be explained is refused before anything is read
+            self.classifier.explain(np.zeros((1, 1, SIZE, SIZE), np.uint8))
         self.labels = self.folder.labels
         self.no_face = no_face
         self.uncertain = uncertain
+        self.explain = explain
         self._straighten = self.folder.preprocessing.faces == "aligned"
         self._options: dict[str, Any] = {"model": detector_model, "threads": threads}
         self._named = detector
@@ -173,12 +178,16 @@ class Predictor:
     ) -> list[Reading]:
         """Read faces that were found already. tracks: of each frame the numbers (n,) of its faces, in a session."""
         crops: list[np.ndarray] = []
+        origins: list[tuple[tuple[int, ...], np.ndarray, np.ndarray]] = []  # of each crop, what face_to_frame takes
+        classifier = self.classifier if tracks is None else self.moving_classifier
         faces: list[list[FaceReading]] = [[] for _ in frames]
         for number, (frame, detections) in enumerate(zip(frames, self._with_landmarks(frames, found), strict=True)):
             reasons = conditions(detections, frame.image.shape)
             for index in detections.by_size():
                 box, landmarks = detections.boxes[index], detections.landmarks[index]
-                crops.append(align_face(frame.image, box, landmarks if self._straighten else NOWHERE))
+                points = landmarks if self._straighten else NOWHERE
+                crops.append(align_face(frame.image, box, points))
+                origins.append((frame.image.shape, box, points))
                 score = None if status == "given" else float(detections.scores[index])
                 track = None if tracks is None else int(tracks[number][index])
                 faces[number].append(
@@ -188,14 +197,26 @@ class Predictor:
                 height, width = frame.image.shape[:2]
                 crops.append(whole_image(frame.image))
                 box = np.array([0, 0, width - 1, height - 1], np.float32)
+                origins.append((frame.image.shape, box, NOWHERE))
                 faces[number].append(_face(box, NOWHERE, score=None, status="whole", track=None, reasons=()))
-        classifier = self.classifier if tracks is None else self.moving_classifier
-        rows = iter(classifier(np.stack(crops)[:, None]) if crops else ())
+        faces_seen = np.stack(crops)[:, None] if crops else None
+        rows = iter(() if faces_seen is None else classifier(faces_seen))
+        if self.explain and faces_seen is not None:
+            places = (face_to_frame(_seen(classifier), *origin) for origin in origins)
+            told = (self._explanation(*pair) for pair in zip(classifier.explain(faces_seen), places, strict=True))
+            faces = [[replace(face, explanation=next(told)) for face in found] for found in faces]
         return [
             Reading(frame.name, frame.image.shape[1], frame.image.shape[0],
                     tuple(self.judged(face, next(rows)) for face in faces[number]), frame.index, frame.time)
             for number, frame in enumerate(frames)
         ]  # fmt: skip
+
+    def _explanation(self, maps: np.ndarray, corners: np.ndarray) -> Explanation:
+        rows = {
+            label: tuple(tuple(map(float, row)) for row in values)
+            for label, values in zip(self.labels, maps, strict=True)
+        }
+        return Explanation(rows, tuple((float(x), float(y)) for x, y in corners))
 
     def judged(self, face: FaceReading, probabilities: np.ndarray) -> FaceReading:
         """The face with these probabilities (classes,)."""
@@ -240,6 +261,13 @@ class Session:
             probabilities += (smooth - probabilities) * np.exp(-max(0, now - before) / SMOOTHING)
         self._smooth[track] = now, probabilities
         return self._predictor.judged(face, probabilities)
+
+
+def _seen(classifier: Classifier) -> np.ndarray:
+    """The corners (4, 2) of what a net sees of an aligned face: the edges of its outermost pixels."""
+    side = classifier.preprocessing.crop_size or SIZE
+    low = (SIZE - side) // 2 - 0.5
+    return np.array([(low, low), (low + side, low), (low + side, low + side), (low, low + side)])
 
 
 def _read_model(model: str | Path | ModelFolder) -> ModelFolder:

@@ -165,8 +165,8 @@ def test_an_onnx_form_that_differs_is_not_written(
     before = sha256(tmp_path / "model/model.onnx")
     right = pipeline.caffe.onnx.to_onnx
 
-    def wrong(net: Net) -> onnx.ModelProto:
-        model = right(net)
+    def wrong(net: Net, **options: bool) -> onnx.ModelProto:
+        model = right(net, **options)
         weight = model.graph.initializer[-1]
         weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) + np.float32(range(7)), weight.name))
         return model

@@ -63,6 +63,19 @@ def align_face(image: np.ndarray, box: np.ndarray, landmarks: np.ndarray) -> np.
     return aligned if samples == 1 else cv2.resize(aligned, (SIZE, SIZE), interpolation=cv2.INTER_AREA)
 
 
+def face_to_frame(points: np.ndarray, shape: tuple[int, ...], box: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+    """Where points (n, 2) x, y of a face that align_face() made lie in the image (H, W, ...) of `shape`: (n, 2).
+
+    box, landmarks: as align_face() was given them. Pixel centres are at whole numbers.
+    """
+    if np.isnan(landmarks).any():
+        start = np.floor(box[:2]).clip(0)
+        end = np.minimum(np.maximum(np.ceil(box[2:]), start), [shape[1] - 1, shape[0] - 1])
+        return np.asarray(start + (points + 0.5) * (end + 1 - start) / SIZE - 0.5)
+    back = cv2.invertAffineTransform(similarity(landmarks.astype(np.float64)))
+    return np.asarray(points @ back[:, :2].T + back[:, 2])
+
+
 def whole_image(image: np.ndarray) -> np.ndarray:
     """Scale a whole image, (H, W, 3) uint8 RGB, to (SIZE, SIZE) uint8 grey."""
     shrinking = min(image.shape[:2]) >= SIZE

@@ -11,6 +11,19 @@ LANDMARKS = ("left_eye", "right_eye", "nose", "mouth_left", "mouth_right")
 
 
 @dataclass(frozen=True)
+class Explanation:
+    """Where in a face each label's score comes from.
+
+    maps: by label, rows of values, the top row first; positive ones speak for the label, negative ones against it.
+    corners: x, y in pixels of the frame of what the maps cover: top left, top right, bottom right, bottom left of the
+    straightened face.
+    """
+
+    maps: dict[str, tuple[tuple[float, ...], ...]]
+    corners: tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True)
 class FaceReading:
     """One face.
 
@@ -20,7 +33,7 @@ class FaceReading:
     frame, smoothed over time. status: `found`; `given` for a box of the caller's; `whole` when no face was found and
     the whole image was read as one. track: the face's number across frames, from 1; None in a lone image. uncertain:
     the greatest probability is below the threshold. conditions: of `tiny`, `turned` and `edge`, those that make the
-    reading worth less.
+    reading worth less. explanation: None unless it was asked for.
     """
 
     box: tuple[float, float, float, float]
@@ -31,13 +44,23 @@ class FaceReading:
     track: int | None = None
     uncertain: bool = False
     conditions: tuple[str, ...] = ()
+    explanation: Explanation | None = None
+
+    @property
+    def heat(self) -> tuple[tuple[float, ...], ...] | None:
+        """What speaks for the label: rows of 0..1, the greatest being 1; None without an explanation."""
+        if self.explanation is None:
+            return None
+        rows = self.explanation.maps[self.label]
+        greatest = max(max(row) for row in rows)
+        return tuple(tuple(max(value, 0.0) / greatest if greatest > 0 else 0.0 for value in row) for row in rows)
 
     @property
     def label(self) -> str:
         return max(self.probabilities, key=lambda label: self.probabilities[label])
 
     def to_json(self) -> dict[str, Any]:
-        return {
+        told: dict[str, Any] = {
             "track": self.track,
             "box": [round(value, 1) for value in self.box],
             "score": None if self.score is None else round(self.score, 4),
@@ -48,6 +71,12 @@ class FaceReading:
             "status": self.status,
             "conditions": list(self.conditions),
         }
+        if self.explanation and self.heat:
+            told["explanation"] = {
+                "corners": [[round(x, 1), round(y, 1)] for x, y in self.explanation.corners],
+                "heat": [[round(value, 3) for value in row] for row in self.heat],
+            }
+        return told
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import numpy as np
 
 from pipeline.live.overlay.bars import draw_bars, draw_rows, find_place
 from pipeline.live.overlay.canvas import DARK, MUTED, WHITE, Canvas, Rectangle, emoji_sprite, plate_sprite
+from pipeline.live.overlay.heat import draw_heat
 from pipeline.live.overlay.hide import hide
 from pipeline.live.overlay.layout import MAX_ROWS, MIN_TEXT, ROW, Face, Layout, overlap, panel_size
 from pipeline.live.readings import FaceReading, Reading
@@ -62,6 +63,7 @@ class Overlay:
         shown = reading.faces if parts.faces == "all" else self._largest(reading)
         faces = [Face.of(face, layout, self.names) for face in shown]
         for face in reversed(faces):
+            draw_heat(canvas.image, face.reading, layout.factor, layout.top)
             if parts.boxes:
                 canvas.outline(face.box, layout.line, face.colour, dashed=face.reading.uncertain)
             if parts.landmarks and not parts.blur:

@@ -5,6 +5,11 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 
+class ExplanationAnswer(BaseModel):
+    corners: list[tuple[float, float]] = Field(description="x and y in pixels of what the heat covers, four of them")
+    heat: list[list[float]] = Field(description="What speaks for the label: rows of 0 to 1")
+
+
 class FaceAnswer(BaseModel):
     track: int | None = Field(description="The face's number across frames, from 1; null in a lone image")
     box: tuple[float, float, float, float] = Field(description="Left, top, right, bottom in pixels")
@@ -15,6 +20,7 @@ class FaceAnswer(BaseModel):
     uncertain: bool = Field(description="Whether even the most probable one is not probable enough to go by")
     status: Literal["found", "given", "whole"] = Field(description="whole: no face found, the image was read as one")
     conditions: list[str] = Field(description="Of tiny, turned and edge, those that make the reading worth less")
+    explanation: ExplanationAnswer | None = Field(default=None, description="Where the server runs with --explain")
 
 
 class ReadingAnswer(BaseModel):

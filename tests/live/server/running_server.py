@@ -13,7 +13,7 @@ import uvicorn
 from PIL import Image
 
 from pipeline.live.frames import Frame
-from pipeline.live.readings import FaceReading, Reading
+from pipeline.live.readings import Explanation, FaceReading, Reading
 from pipeline.live.server.app import build
 from pipeline.live.server.guard import Access
 from pipeline.live.server.limits import Limits
@@ -94,6 +94,7 @@ class Painted:
     opened: int = 0
     uncertain: bool = False
     conditions: tuple[str, ...] = ()
+    explanation: Explanation | None = None
 
     def __post_init__(self) -> None:
         self.gate.set()
@@ -108,7 +109,7 @@ class Painted:
         probabilities = dict.fromkeys(LABELS, 0.0) | {"happy": 0.75, "neutral": 0.25}
         face = FaceReading(
             (0.0, 0.0, width - 1.0, height - 1.0), 0.99, {}, probabilities, "found", track, self.uncertain,
-            self.conditions,
+            self.conditions, self.explanation,
         )  # fmt: skip
         return Reading(frame.name, width, height, (face,), frame.index, frame.time)
 

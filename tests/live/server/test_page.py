@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 from running_server import MANY, Painted, Running, picture
 
+from pipeline.live.readings import Explanation
 from pipeline.live.server.guard import Access
 from pipeline.live.server.limits import Limits
 
@@ -258,6 +259,26 @@ def test_an_uncertain_reading_looks_uncertain(
     expect(page.locator(".who .label")).to_have_text(re.compile("uncertain perhaps happy, 75%"))
     expect(page.locator(".who img")).to_have_attribute("src", "/emoji/unknown.svg")
     expect(page.locator(".conditions")).to_have_text("Worth less: turned away.")
+
+
+def test_why_a_label_is_drawn_where_the_server_tells_it(
+    start: Start, painted: Painted, browser: "Browser", visit: Callable[..., "Page"]
+) -> None:
+    page = visit(browser, start(painted))
+    middle = "canvas => [...canvas.getContext('2d').getImageData(canvas.width / 2, canvas.height / 2, 1, 1).data]"
+    page.evaluate(DROP, ["a.png", "image/png", list(picture(300, 200))])
+    expect(page.locator(".who .label")).to_have_text(re.compile("happy"))
+    expect(page.locator("#why-field")).to_be_hidden()
+    assert page.locator("#overlay").evaluate(middle) == [0, 0, 0, 0]
+    square = ((50.0, 0.0), (250.0, 0.0), (250.0, 199.0), (50.0, 199.0))
+    painted.explanation = Explanation({"happy": ((0.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 0.0))}, square)
+    page.evaluate(DROP, ["b.png", "image/png", list(picture(300, 200))])
+    expect(page.locator("#why-field")).to_be_visible()
+    red, _, _, opacity = page.locator("#overlay").evaluate(middle)
+    assert red > 200
+    assert opacity == pytest.approx(153, abs=20)
+    page.locator("#why-field").click()
+    assert page.locator("#overlay").evaluate(middle) == [0, 0, 0, 0]
 
 
 def test_a_server_that_stops_is_told_and_found_again(

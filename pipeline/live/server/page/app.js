@@ -401,7 +401,8 @@ function facesShown(reading) {
 function show(reading, now = false) {
   state.reading = reading;
   const faces = facesShown(reading);
-  painter.draw(reading, faces, mirrored());
+  if (faces.some((face) => face.explanation)) $("why-field").hidden = false;
+  painter.draw(reading, faces, mirrored(), $("why").checked);
   showFaces(faces);
   const text = faces.length ? faces.slice(0, 3).map(sentence).join(". ") : "No face found";
   overlay.setAttribute("aria-label", text);
@@ -526,7 +527,7 @@ function drawTimeLine() {
 }
 
 function redraw() {
-  if (state.reading) painter.draw(state.reading, facesShown(state.reading), mirrored());
+  if (state.reading) painter.draw(state.reading, facesShown(state.reading), mirrored(), $("why").checked);
   drawTimeLine();
 }
 
@@ -564,6 +565,7 @@ $("mirror").addEventListener("change", () => {
   video.classList.toggle("mirrored", mirrored());
   redraw();
 });
+$("why").addEventListener("change", redraw);
 for (const choice of document.querySelectorAll("input[name=faces]")) {
   choice.addEventListener("change", () => { if (state.reading) show(state.reading); });
 }

@@ -26,6 +26,19 @@ function fit(canvas) {
   return pen;
 }
 
+// What spoke for the label, from dark red to pale yellow and the more opaque the more it did, between four corners.
+function drawHeat(pen, heat, [start, across, , down]) {
+  const [height, width] = [heat.length, heat[0].length];
+  const cells = new OffscreenCanvas(width, height);
+  const picture = new ImageData(width, height);
+  heat.flat().forEach((value, at) => picture.data.set([120 + 135 * value, 255 * value ** 1.5, 140 * value ** 4, 153 * value], 4 * at));
+  cells.getContext("2d").putImageData(picture, 0, 0);
+  pen.save();
+  pen.transform((across[0] - start[0]) / width, (across[1] - start[1]) / width, (down[0] - start[0]) / height, (down[1] - start[1]) / height, ...start);
+  pen.drawImage(cells, 0, 0);
+  pen.restore();
+}
+
 export class Overlay {
   constructor(canvas, model, emoji) {
     this.canvas = canvas;
@@ -35,8 +48,9 @@ export class Overlay {
 
   clear() { fit(this.canvas); }
 
-  // size: of the frame that was read, in pixels; faces: those to draw; mirrored: as the video is.
-  draw(size, faces, mirrored) {
+  // size: of the frame that was read, in pixels; faces: those to draw; mirrored: as the video is; why: whether heat is
+  // drawn where a face has an explanation.
+  draw(size, faces, mirrored, why) {
     const pen = fit(this.canvas);
     const { clientWidth: width, clientHeight: height } = this.canvas;
     const scale = Math.min(width / size.width, height / size.height);
@@ -44,6 +58,13 @@ export class Overlay {
     const y0 = (height - size.height * scale) / 2;
     const area = { left: Math.max(0, x0), top: Math.max(0, y0), right: Math.min(width, width - x0), bottom: Math.min(height, height - y0) };
     const taken = [];
+    for (const { explanation } of why ? faces : []) {
+      if (!explanation) continue;
+      drawHeat(pen, explanation.heat, explanation.corners.map(([x, y]) => {
+        const across = (x + 0.5) * scale;
+        return [x0 + (mirrored ? size.width * scale - across : across), y0 + (y + 0.5) * scale];
+      }));
+    }
     faces.forEach((face, index) => {
       let [left, top, right, bottom] = face.box.map((value) => value * scale);
       if (mirrored) [left, right] = [size.width * scale - right, size.width * scale - left];
