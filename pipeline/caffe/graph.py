@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from pipeline.caffe.caffe_pb2 import LayerParameter, NetParameter, NetStateRule, Phase
+from pipeline.caffe.forks import FOREIGN_TYPES
 from pipeline.caffe.layers import LAYERS, Layer, LayerError
 from pipeline.caffe.syntax import suggest
 from pipeline.console import log
@@ -171,6 +172,8 @@ def layer_class(layer: LayerParameter) -> type[Layer]:
     """The class of a layer's type. Raises LayerError when it is unknown."""
     if not layer.type:
         raise LayerError(layer.name, 'it has no type, such as type: "Convolution"')
+    if layer.type in FOREIGN_TYPES:
+        raise LayerError(layer.name, f"type '{layer.type}' {FOREIGN_TYPES[layer.type]}")
     if layer.type not in LAYERS:
         hint = suggest(layer.type, LAYERS) or f"; the engine has {', '.join(sorted(LAYERS))}"
         raise LayerError(layer.name, f"type '{layer.type}' is unknown{hint}")
