@@ -30,10 +30,11 @@ FOREIGN_TYPES = {
                       "weights into theirs", "bn_param"),
     "ConvolutionDepthwise": ForeignType(SHUFFLENET, GROUPED),
     "DepthwiseConvolution": ForeignType("of MobileNets (yonghenglh6/DepthwiseConvolution)", GROUPED),
-    "DetectionOutput": ForeignType(SSD, "end the net before it, and decode boxes from its outputs", "detection_output_param"),
+    "DetectionOutput": ForeignType(SSD, "end the net before it, and decode boxes from its outputs",
+                                   "detection_output_param"),
     "Interp": ForeignType("PSPNet's (hszhao/PSPNet)", IN_PYTHON, "interp_param"),
-    "MarginInnerProduct": ForeignType("SphereFace's (wy1iu/sphereface)", "leave it out of the deployed net, whose features "
-                                      "are its bottom", "margin_inner_product_param"),
+    "MarginInnerProduct": ForeignType("SphereFace's (wy1iu/sphereface)", "leave it out of the deployed net, whose "
+                                      "features are its bottom", "margin_inner_product_param"),
     "MultiBoxLoss": ForeignType(SSD, "leave it out of the deployed net", "multibox_loss_param"),
     "Normalize": ForeignType(SSD, IN_PYTHON, "norm_param"),
     "Permute": ForeignType(SSD, IN_PYTHON, "permute_param"),

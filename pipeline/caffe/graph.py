@@ -121,8 +121,8 @@ def _shared_in_place(net: NetParameter, place: int, blob: str, sources: Mapping[
     others = [number for (number, _), made in sources.items() if made == source and number != place]
     reason = f"it changes '{blob}' in place, "
     if not others:
-        return LayerError(net.layer[place].name, reason + "which is a loss or is taken twice; give its top another name",
-                          place)
+        reason += "which is a loss or is taken twice; give its top another name"
+        return LayerError(net.layer[place].name, reason, place)
     other = others[0], net.layer[others[0]].name
     return LayerError(net.layer[place].name, f"{reason}which layer '{other[1]}' takes as it was before; give its top "
                                              "another name", place, other)

@@ -181,8 +181,8 @@ class Slice(Layer):
 class Crop(Layer):
     """The first bottom cut to the second's size on every axis from `axis` on, starting at `offset`.
 
-    One offset is for all those axes, none is 0. The second bottom gives no more than its shape, whose further axes, where
-    it has more, do not count.
+    One offset is for all those axes, none is 0. The second bottom gives no more than its shape; where it has more axes,
+    the last do not count.
     """
 
     bottoms = (2, 2)

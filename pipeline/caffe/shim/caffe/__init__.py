@@ -31,7 +31,7 @@ class _Engine(MetaPathFinder, Loader):
 
 
 sys.meta_path.insert(0, _Engine())
-__path__: list[str] = []  # all that is in the package is the engine's
+__path__ = []  # all that is in the package is the engine's
 
 
 def __getattr__(name: str) -> Any:
