@@ -208,8 +208,8 @@ def _listed(databases: Path, part: str, rows: dict[str, ManifestRow], manifest_p
             image, _, label = line.rpartition(" ")
             if key != record_key(number, image) or str(datum.label) != label:
                 raise MeasureError(
-                    f"{path}:{number + 1}: {line} where {reader.name(key)} has label {datum.label}; make both again with "
-                    "lmdb"
+                    f"{path}:{number + 1}: {line} where {reader.name(key)} has label {datum.label}; make both "
+                    "again with lmdb"
                 )
             row = rows.get(image)
             if row is None or row.label != datum.label:
