@@ -282,3 +282,9 @@ def test_what_is_advised_for_forks_layers_computes_what_they_do() -> None:
     tops = net(text).forward(x=x)
     np.testing.assert_array_equal(tops["y"].detach().numpy(), x.repeat(2, 2).repeat(2, 3))
     np.testing.assert_array_equal(tops["z"].numpy(), np.clip(x, 0, 6))
+
+
+@pytest.mark.parametrize("kind", ["AbsVal", "Flatten", "Reshape", "Split"])
+def test_a_layer_that_does_not_work_in_place_says_so(kind: str) -> None:
+    with pytest.raises(LayerError, match=f"{kind} does not work in place; give its top another name than 'x'"):
+        net(inputs(x=(2, 3)) + layer(kind, "x", "x"))

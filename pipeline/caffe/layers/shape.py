@@ -14,6 +14,7 @@ class Split(Layer):
 
     tops = (1, None)
     tops_are_bottom = True
+    works_in_place = False
 
     def setup(self, bottom: list[Shape]) -> list[Shape]:
         return bottom * len(self.param.top)
@@ -72,6 +73,7 @@ class Flatten(Layer):
     """Axes `axis` to `end_axis`, both counted in, become one; an axis of 1 comes in where `end_axis` is one before."""
 
     tops_are_bottom = True
+    works_in_place = False
 
     def setup(self, bottom: list[Shape]) -> list[Shape]:
         param = self.param.flatten_param
@@ -101,6 +103,7 @@ class Reshape(Layer):
     """num_axes axes from `axis` take the dimensions of `shape`: 0 copies the bottom's, -1 is worked out."""
 
     tops_are_bottom = True
+    works_in_place = False
 
     def setup(self, bottom: list[Shape]) -> list[Shape]:
         param = self.param.reshape_param
