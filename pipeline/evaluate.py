@@ -207,18 +207,23 @@ def _listed(databases: Path, part: str, rows: dict[str, ManifestRow], manifest_p
     found = []
     with DatabaseReader(database) as reader:
         if len(reader) != len(lines):
-            raise MeasureError(f"{path}: {len(lines)} lines where {database} has {len(reader)} records; make both again "
-                               "with lmdb")
+            raise MeasureError(
+                f"{path}: {len(lines)} lines where {database} has {len(reader)} records; make both again with lmdb"
+            )
         for number, (line, (key, datum)) in enumerate(zip(lines, reader, strict=True)):
             image, _, label = line.rpartition(" ")
             if key != record_key(number, image) or str(datum.label) != label:
-                raise MeasureError(f"{path}:{number + 1}: {line} where {reader.name(key)} has label {datum.label}; make "
-                                   "both again with lmdb")
+                raise MeasureError(
+                    f"{path}:{number + 1}: {line} where {reader.name(key)} has label {datum.label}; make both "
+                    "again with lmdb"
+                )
             row = rows.get(image)
             if row is None or row.label != datum.label:
                 what = "no row of" if row is None else f"label {row.label} for"
-                raise MeasureError(f"{manifest_path}: {what} {image}, which the databases hold with label {datum.label}; "
-                                   "give the manifest they were made from")
+                raise MeasureError(
+                    f"{manifest_path}: {what} {image}, which the databases hold with label {datum.label}; give the "
+                    "manifest they were made from"
+                )
             found.append(row)
     return found
 

@@ -22,7 +22,8 @@ _NAMES = {
     **dict.fromkeys(["AdaDeltaSolver", "AdaGradSolver", "AdamSolver", "NesterovSolver", "RMSPropSolver", "SGDSolver",
                      "get_solver"], "pycaffe_solvers"),
 }
-_MODULES = ("classifier", "coord_map", "detector", "draw", "io", "layers", "net_spec", "params", "proto", "pycaffe")
+_MODULES = ("_caffe", "classifier", "coord_map", "detector", "draw", "io", "layers", "net_spec", "params", "proto",
+            "pycaffe")
 _ABSENT = {
     "NCCL": "the engine trains on one GPU or the CPU",
     "Timer": "use time.perf_counter, or the command time for a net's layers",

@@ -19,6 +19,10 @@ class MappingError(InputError, RuntimeError):
     """Blobs between which no place can be mapped."""
 
 
+class CropError(MappingError, AssertionError):
+    """Blobs of which one cannot be cropped to the other, or a layer whose kernel cannot be told."""
+
+
 Mapping = tuple[int | None, Any, Any]  # axis: the last that is no coordinate, None for any; scale; shift
 
 
@@ -42,7 +46,7 @@ def coord_map(fn: Function) -> Mapping:
 def _kernel(fn: Function, field: str) -> tuple[int, Any, Any, Any]:
     param = fn.params.get(field, fn.params)
     if any(f"{name}_{axis}" in param for name in ("kernel", "stride", "pad") for axis in "hw"):
-        raise MappingError(f"{fn.type_name} has kernel_h and the like where kernel_size, stride and pad are read")
+        raise CropError(f"{fn.type_name} has kernel_h and the like where kernel_size, stride and pad are read")
     kernel, stride, pad, dilation = (
         np.atleast_1d(param.get(name, default)) for name, default in
         (("kernel_size", 1), ("stride", 1), ("pad", 0), ("dilation", 1)))
@@ -95,9 +99,9 @@ def crop(top_from: Top, top_to: Top) -> Top:
     """
     axis, scale, shift = coord_map_from_to(top_from, top_to)
     if np.any(np.asarray(scale) != 1):
-        raise MappingError(f"one blob is the other scaled by {scale}; only blobs of one scale are cropped")
+        raise CropError(f"one blob is the other scaled by {scale}; only blobs of one scale are cropped")
     if np.any(np.asarray(shift) > 0) or np.any(np.asarray(shift) != np.round(shift)):
-        raise MappingError(f"one blob lies at {-np.asarray(shift)} in the other where whole pixels of at least 0 were "
+        raise CropError(f"one blob lies at {-np.asarray(shift)} in the other where whole pixels of at least 0 were "
                            "expected; pad the first layer more")
     offset = np.atleast_1d(-np.round(shift).astype(int)).tolist()
     made: Top = maker("Crop")(top_from, top_to, crop_param={"axis": (axis or 0) + 1, "offset": offset})

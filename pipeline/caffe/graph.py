@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from pipeline.caffe.caffe_pb2 import LayerParameter, NetParameter, NetStateRule, Phase
+from pipeline.caffe.forks import FOREIGN_TYPES
 from pipeline.caffe.layers import LAYERS, Layer, LayerError
 from pipeline.caffe.syntax import suggest
 from pipeline.console import log
@@ -120,8 +121,8 @@ def _shared_in_place(net: NetParameter, place: int, blob: str, sources: Mapping[
     others = [number for (number, _), made in sources.items() if made == source and number != place]
     reason = f"it changes '{blob}' in place, "
     if not others:
-        return LayerError(net.layer[place].name, reason + "which is a loss or is taken twice; give its top another name",
-                          place)
+        reason += "which is a loss or is taken twice; give its top another name"
+        return LayerError(net.layer[place].name, reason, place)
     other = others[0], net.layer[others[0]].name
     return LayerError(net.layer[place].name, f"{reason}which layer '{other[1]}' takes as it was before; give its top "
                                              "another name", place, other)
@@ -171,6 +172,8 @@ def layer_class(layer: LayerParameter) -> type[Layer]:
     """The class of a layer's type. Raises LayerError when it is unknown."""
     if not layer.type:
         raise LayerError(layer.name, 'it has no type, such as type: "Convolution"')
+    if layer.type in FOREIGN_TYPES:
+        raise LayerError(layer.name, f"type '{layer.type}' {FOREIGN_TYPES[layer.type]}")
     if layer.type not in LAYERS:
         hint = suggest(layer.type, LAYERS) or f"; the engine has {', '.join(sorted(LAYERS))}"
         raise LayerError(layer.name, f"type '{layer.type}' is unknown{hint}")

@@ -101,6 +101,11 @@ def has_nccl() -> bool:
     return False
 
 
+def write_log(message: str) -> None:
+    """Log a line, once init_log was called."""
+    log.info("%s", message)
+
+
 def init_log(level: int = 0, stderr: bool = True) -> None:
     """Log what is done, how nets are built too, to standard error in glog's form.
 

@@ -10,6 +10,7 @@
 import re
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from typing import Any
 
 from google.protobuf.message import Message
@@ -20,6 +21,10 @@ from pipeline.errors import InputError
 
 class NetSpecError(InputError, TypeError):
     """A layer that cannot be made so."""
+
+
+class NetSpecFieldError(NetSpecError, AttributeError):
+    """A keyword that no field of the layer's messages has."""
 
 
 class Top:
@@ -171,9 +176,10 @@ def _layer(function: Function, bottoms: list[str], names: _Names) -> LayerParame
     layer.name = names.of_layer(function)
     for name, value in function.params.items():
         try:
-            assign(_holder(layer, name), name, value)
+            assign_proto(_holder(layer, name), name, value)
         except (AttributeError, TypeError, ValueError) as error:
-            raise NetSpecError(f"layer '{layer.name}' ({function.type_name}): {name}={value!r}: {error}") from None
+            raised = NetSpecFieldError if isinstance(error, AttributeError) else NetSpecError
+            raise raised(f"layer '{layer.name}' ({function.type_name}): {name}={value!r}: {error}") from None
     return layer
 
 
@@ -196,7 +202,7 @@ _OWN = {_simple(re.sub("Parameter$", "", field.message_type.name)): field.name
         if field.message_type is not None and field.name.endswith("_param")}
 
 
-def assign(message: Message, name: str, value: Any) -> None:
+def assign_proto(message: Message, name: str, value: Any) -> None:
     """Set a message's field: from lists repeated fields, from dicts messages; one value for a repeated field is a list.
 
     Raises AttributeError when there is no such field, TypeError or ValueError when the value does not fit.
@@ -208,7 +214,7 @@ def assign(message: Message, name: str, value: Any) -> None:
     if not hasattr(place, "extend"):
         if isinstance(value, dict):
             for key, part in value.items():
-                assign(place, key, part)
+                assign_proto(place, key, part)
         else:
             setattr(message, name, value)
         return
@@ -217,9 +223,16 @@ def assign(message: Message, name: str, value: Any) -> None:
         for item in values:
             added = place.add()
             for key, part in item.items():
-                assign(added, key, part)
+                assign_proto(added, key, part)
     else:
         place.extend(values)
 
 
-__all__ = ["Function", "NetSpec", "NetSpecError", "Top", "maker", "to_proto"]
+def __getattr__(name: str) -> object:
+    """`layers` and `params`, which NetSpecs are written with."""
+    if name in ("layers", "params"):
+        return import_module(f"pipeline.caffe.{name}")
+    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+
+
+__all__ = ["Function", "NetSpec", "NetSpecError", "NetSpecFieldError", "Top", "assign_proto", "maker", "to_proto"]

@@ -1,5 +1,6 @@
 """Reads and writes Caffe's messages: prototxts by protobuf's own text parser, binary files with a size limit."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,9 @@ from pipeline.caffe import caffe_pb2
 from pipeline.caffe.syntax import describe, find_layers, find_line
 from pipeline.caffe.upgrade import UpgradeError, upgrade_net
 from pipeline.errors import InputError
+
+# In Caffe's package this module is a folder: `import caffe.proto.caffe_pb2`.
+sys.modules[f"{__name__}.caffe_pb2"] = caffe_pb2
 
 M = TypeVar("M", bound=Message)
 

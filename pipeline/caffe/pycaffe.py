@@ -25,8 +25,24 @@ T = TypeVar("T")
 Arrays = dict[str, np.ndarray]
 
 
-class CallError(InputError):
+class CallError(InputError, ValueError):
     """What a net or solver cannot be asked: arrays that are not its blobs', in number or shape."""
+
+
+class BlobNameError(CallError, KeyError):
+    """A name that none of a net's blobs has."""
+
+    __str__ = Exception.__str__  # KeyError's puts the sentence in quotes
+
+
+class FirstLayerError(CallError, RuntimeError):
+    """What a net is asked that its first layer does not do."""
+
+
+class NoFileError(InputError, FileNotFoundError, RuntimeError):
+    """A net's file that is not there: FileNotFoundError as Python has it, RuntimeError as Caffe has it."""
+
+    __str__ = Exception.__str__
 
 
 class Named(OrderedDict[str, T]):
@@ -61,6 +77,9 @@ class Net:
 
     def _open(self, network_file: str, weights: str | None, phase: Phase, level: int, stages: Iterable[str]) -> None:
         path = Path(network_file)
+        for file in (network_file, weights):
+            if file is not None and not Path(file).exists():
+                raise NoFileError(f"{file}: there is no such file")
         self._wrap(build_read_net(path, read_net(path), phase, StepwiseNet, level=level, stages=tuple(stages),
                                   device=mode.device(), seed=mode.next_seed()))
         if weights is not None:
@@ -68,7 +87,7 @@ class Net:
 
     def _wrap(self, net: StepwiseNet) -> None:
         self._net = net
-        self._blobs = Named(net.stays)
+        self._named = Named(net.stays)
         self._layers = []
         for layer, blobs in zip(net.layers, net.of_layers, strict=True):
             if isinstance(layer, Python):
@@ -85,7 +104,7 @@ class Net:
     @property
     def blobs(self) -> "Named[Blob]":
         """The blobs by name, in the order in which layers make them."""
-        return self._blobs
+        return self._named
 
     @property
     def params(self) -> "Named[Blobs]":
@@ -96,7 +115,7 @@ class Net:
     @property
     def blob_loss_weights(self) -> "Named[float]":
         """By blob, the factor with which its sum is part of the loss."""
-        weights = Named((name, 0.0) for name in self._blobs)
+        weights = Named((name, 0.0) for name in self._named)
         for layer in self._net.layers:
             for index, name in enumerate(layer.param.top):
                 weights[name] = layer.param.loss_weight[index] if index < len(layer.param.loss_weight) else 0.0
@@ -138,7 +157,35 @@ class Net:
 
     @property
     def _blob_names(self) -> list[str]:
-        return list(self._blobs)
+        return list(self._named)
+
+    # What follows has no text in Caffe either: blobs and layers by number, as scripts that walk a net ask for them.
+
+    @property
+    def _blobs(self) -> list[Blob]:
+        return list(self._named.values())
+
+    @property
+    def _blob_loss_weights(self) -> list[float]:
+        return list(self.blob_loss_weights.values())
+
+    @property
+    def _inputs(self) -> list[int]:
+        return self._numbers(self.inputs)
+
+    @property
+    def _outputs(self) -> list[int]:
+        return self._numbers(self.outputs)
+
+    def _bottom_ids(self, layer: int) -> list[int]:
+        return self._numbers(self._net.layers[layer].param.bottom)
+
+    def _top_ids(self, layer: int) -> list[int]:
+        return self._numbers(self._net.layers[layer].param.top)
+
+    def _numbers(self, blobs: Iterable[str]) -> list[int]:
+        names = self._blob_names
+        return [names.index(blob) for blob in blobs]
 
     def _forward(self, first: int, last: int) -> float:
         return self._net.run_forward(first, last)
@@ -158,7 +205,7 @@ class Net:
         wanted = self.outputs if end is None else self.top_names[end]
         self._fill(inputs, self.inputs, "inputs")
         for name, value in inputs.items():
-            self._put(self._blobs[name].data, value, f"input '{name}'")
+            self._put(self._named[name].data, value, f"input '{name}'")
         self._forward(first, last)
         return {name: self._blob(name).data for name in (*wanted, *_names(blobs, "blobs"))}
 
@@ -174,7 +221,7 @@ class Net:
         wanted = self.inputs if end is None else self.bottom_names[end]
         self._fill(gradients, self.outputs, "outputs")
         for name, value in gradients.items():
-            self._put(self._blobs[name].diff, value, f"gradient of '{name}'")
+            self._put(self._named[name].diff, value, f"gradient of '{name}'")
         self._backward(first, last)
         return {name: self._blob(name).diff for name in (*wanted, *_names(diffs, "diffs"))}
 
@@ -184,9 +231,9 @@ class Net:
         return self._layer_names.index(layer)
 
     def _blob(self, name: str) -> Blob:
-        if name not in self._blobs:
-            raise CallError(f"no blob is named '{name}'; the net has {', '.join(self._blobs)}")
-        return self._blobs[name]
+        if name not in self._named:
+            raise BlobNameError(f"no blob is named '{name}'; the net has {', '.join(self._named)}")
+        return self._named[name]
 
     @staticmethod
     def _fill(given: Mapping[str, Any], expected: Sequence[str], what: str) -> None:
@@ -235,7 +282,7 @@ class Net:
 
     def _batches(self, arrays: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         """The arrays cut to the net's batch size, that of its first blob."""
-        size = next(iter(self._blobs.values())).num
+        size = next(iter(self._named.values())).num
         for start in range(0, _length(arrays), size):
             batch = {}
             for name, value in arrays.items():
@@ -276,7 +323,7 @@ class Net:
         """Let the MemoryData layer, the net's first, read (n, channels, height, width) images and n labels."""
         layer = self._net.layers[0]
         if not isinstance(layer, MemoryData):
-            raise CallError(f"set_input_arrays needs a net whose first layer is MemoryData; it is {layer.type}")
+            raise FirstLayerError(f"set_input_arrays needs a net whose first layer is MemoryData; it is {layer.type}")
         layer.set_arrays(data, labels)
 
     def before_forward(self, callback: Callable[[int], None]) -> None:

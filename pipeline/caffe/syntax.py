@@ -10,6 +10,8 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 from google.protobuf.text_format import ParseError
 
+from pipeline.caffe.forks import FOREIGN_FIELDS
+
 MAX_QUOTED = 60  # characters of the text in an error
 
 _TOKEN = re.compile(r"""
@@ -123,6 +125,8 @@ def describe(text: str, error: ParseError, message_type: type[Message]) -> str:
 def _explain(text: str, offset: int, reason: str, message: Descriptor) -> str:
     if found := _NO_FIELD.fullmatch(reason):
         owner = message.file.pool.FindMessageTypeByName(found[1])
+        if owner.name == "LayerParameter" and found[2] in FOREIGN_FIELDS:
+            return f"'{found[2]}' {FOREIGN_FIELDS[found[2]]}"
         names = [field.name for field in owner.fields]
         return f"'{shorten(found[2])}' is no field of {owner.name}{suggest(found[2], names) or _see(owner)}"
     if found := _TWICE.fullmatch(reason):

@@ -5,10 +5,11 @@ import pytest
 import torch
 
 from pipeline.caffe.caffe_pb2 import TEST, TRAIN, NetParameter
-from pipeline.caffe.layers import LayerError
+from pipeline.caffe.forks import FOREIGN_FIELDS, FOREIGN_TYPES
+from pipeline.caffe.layers import LAYERS, LayerError
 from pipeline.caffe.layers.data import MemoryData
 from pipeline.caffe.net import Net
-from pipeline.caffe.proto import parse_text
+from pipeline.caffe.proto import PrototxtError, parse_text
 
 
 def inputs(**shapes: tuple[int, ...]) -> str:
@@ -249,7 +250,8 @@ def test_memory_data_refuses_what_is_no_whole_batches() -> None:
 
 @pytest.mark.parametrize(("text", "said"), [
     (layer("TanH", "x", "a") + layer("TanH", "a", "b") + layer("ReLU", "a", "a"), "which layer 'it' takes as it was"),
-    (layer("TanH", "x", "a") + layer("ReLU", "a", "a") + layer("TanH", "a", "b") + layer("ReLU", "a", "a"), "takes as it"),
+    (layer("TanH", "x", "a") + layer("ReLU", "a", "a") + layer("TanH", "a", "b") + layer("ReLU", "a", "a"),
+     "takes as it"),
     (layer("TanH", "x", "a", "loss_weight: 1") + layer("ReLU", "a", "a"), "is a loss"),
     (layer("Eltwise", "x x", "x"), "is taken twice"),
 ])  # fmt: skip
@@ -267,3 +269,33 @@ def test_batch_norm_adds_many_equal_values_up_without_drifting() -> None:
     variance, mean = torch.var_mean(x.double(), (0, 2, 3))
     torch.testing.assert_close(made.params["it"][0].double(), mean, rtol=2e-5, atol=0)
     torch.testing.assert_close(made.params["it"][1].double(), variance, rtol=2e-5, atol=0)
+
+
+@pytest.mark.parametrize("name", FOREIGN_TYPES)
+def test_a_layer_of_a_fork_is_told_as_that(name: str) -> None:
+    assert name not in LAYERS
+    with pytest.raises(LayerError, match=f"type '{name}' is none of Caffe 1.0's but the fork"):
+        net(inputs(x=(2, 3)) + layer(name, "x", "y"))
+
+
+@pytest.mark.parametrize("name", FOREIGN_FIELDS)
+def test_a_field_of_a_fork_is_told_as_that(name: str) -> None:
+    with pytest.raises(PrototxtError, match=f"^net:1:[0-9]+: '{name}' is none of Caffe 1.0's but the fork"):
+        net(layer("Split", "x", "y", f"{name} {{ scale: 2 }}"))
+
+
+def test_what_is_advised_for_forks_layers_computes_what_they_do() -> None:
+    x = np.random.default_rng(0).uniform(-9, 9, (2, 3, 4, 5)).astype("f")
+    doubled = ("convolution_param { kernel_size: 2 stride: 2 group: 3 num_output: 3 bias_term: false "
+               'weight_filler { type: "constant" value: 1 } }')  # fmt: skip
+    text = inputs(x=x.shape) + layer("Deconvolution", "x", "y", doubled)
+    text += layer("Clip", "x", "z", "clip_param { min: 0 max: 6 }")
+    tops = net(text).forward(x=x)
+    np.testing.assert_array_equal(tops["y"].detach().numpy(), x.repeat(2, 2).repeat(2, 3))
+    np.testing.assert_array_equal(tops["z"].numpy(), np.clip(x, 0, 6))
+
+
+@pytest.mark.parametrize("kind", ["AbsVal", "Flatten", "Reshape", "Split"])
+def test_a_layer_that_does_not_work_in_place_says_so(kind: str) -> None:
+    with pytest.raises(LayerError, match=f"{kind} does not work in place; give its top another name than 'x'"):
+        net(inputs(x=(2, 3)) + layer(kind, "x", "x"))

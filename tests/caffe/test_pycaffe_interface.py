@@ -1,6 +1,7 @@
 """Caffe's Python interface where no comparison with Caffe reaches: what it refuses, and what is the engine's own."""
 
 import logging
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ import torch
 from PIL import Image
 
 from pipeline import caffe
+from pipeline.caffe import caffe_pb2
 from pipeline.caffe import layers as L
 from pipeline.caffe import params as P
 from pipeline.caffe.io import ImageError
@@ -451,8 +453,8 @@ def test_a_net_spec_refuses_what_makes_no_layer() -> None:
         caffe.to_proto(L.ReLU(data, negative_slope="a"))
     with pytest.raises(NetSpecError, match="in_place has 2 bottoms and 1 tops"):
         caffe.to_proto(L.Eltwise(data, data, in_place=True))
-    with pytest.raises(AttributeError, match="no attribute 'Nix'; layer types are AbsVal"):
-        L.Nix(data)
+    with pytest.raises(AttributeError, match="no attribute 'nix'; layer types are AbsVal"):
+        L.nix(data)
     with pytest.raises(AttributeError, match="Caffe has no NixParameter"):
         _ = P.Nix
     with pytest.raises(AttributeError, match="no blob 'nix'"):
@@ -588,3 +590,70 @@ def test_what_a_script_changes_in_the_solvers_message_holds_from_then_on(solver_
     changed.param.lr_policy = "none"
     with pytest.raises(SolverError, match="lr_policy 'none'"):
         changed.step(1)
+
+
+UNEDITED = """
+import caffe, caffe.io, caffe.draw, caffe.proto.caffe_pb2
+import caffe._caffe
+from caffe.proto.caffe_pb2 import NetParameter, SolverParameter
+from caffe.proto import caffe_pb2
+from caffe import layers as L, params as P
+from caffe.net_spec import assign_proto
+import numpy, sys
+import helper
+
+assert caffe.proto.caffe_pb2 is caffe_pb2 and isinstance(L.ReLU(L.Input()).to_proto(), NetParameter)
+assert caffe.Net is caffe._caffe.Net is helper.Net and caffe.io.Transformer and P.Pooling.MAX == 0
+caffe.log("a line")
+net = caffe.Net("net.prototxt", caffe.TEST)
+print(type(net).__module__, sys.argv, [len(net._blobs), net._inputs, net._outputs, net._bottom_ids(3), net._top_ids(0)])
+"""
+
+
+def test_a_script_runs_unedited(prototxt: str, tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(UNEDITED)
+    (tmp_path / "helper.py").write_text("from caffe import Net\n")
+    expected = "pipeline.caffe.pycaffe ['script.py', 'x'] [5, [0, 1], [4], [3, 1], [0, 1]]\n"
+    shim = [sys.executable, "-m", "pipeline.caffe.shim"]
+    folder = subprocess.run(shim, capture_output=True, text=True, check=True).stdout.strip()
+    root = str(Path(folder).parents[2])
+    for command, path in (([*shim, "script.py", "x"], root), ([sys.executable, "script.py", "x"], f"{folder}:{root}")):
+        done = subprocess.run(command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": path}, capture_output=True,
+                              text=True, check=False)
+        assert (done.returncode, done.stdout) == (0, expected), done.stderr
+
+
+def test_modules_of_messages_are_imported_as_in_caffe() -> None:
+    import pipeline.caffe.proto.caffe_pb2  # type: ignore[import-not-found]  # noqa: F401
+    from pipeline.caffe.proto.caffe_pb2 import NetParameter  # type: ignore[import-not-found]
+
+    assert NetParameter is caffe_pb2.NetParameter
+    assert caffe._caffe.Net is caffe.Net
+    message = NetParameter()
+    caffe.net_spec.assign_proto(message, "layer", [{"name": "a"}])
+    assert message.layer[0].name == "a"
+    assert caffe.net_spec.layers is L
+
+
+def test_errors_are_of_the_types_that_they_have_in_caffe(prototxt: str) -> None:
+    net = caffe.Net(prototxt, caffe.TEST)
+    for expected, call in [
+        (RuntimeError, lambda: caffe.Net("nothing.prototxt", caffe.TEST)),
+        (RuntimeError, lambda: caffe.Net(prototxt, "nothing.caffemodel", caffe.TEST)),
+        (RuntimeError, lambda: net.set_input_arrays(np.zeros((2, 3, 5, 4), "f"), np.zeros(2, "f"))),
+        (ValueError, lambda: net.forward(end="nothing")),
+        (ValueError, lambda: net.forward(data=np.zeros((2, 1, 5, 4)), label=np.zeros((3, 7)))),
+        (KeyError, lambda: net.forward(blobs=["nothing"])),
+        (KeyError, lambda: net.blobs["nothing"]),
+        (TypeError, lambda: L.ReLU(3)),
+        (TypeError, lambda: L.ReLU(L.Input(), negative_slope="x").to_proto()),
+        (AttributeError, lambda: L.ReLU(L.Input(), negativ_slope=1).to_proto()),
+        (AttributeError, lambda: L.Foo(foo_param={"a": 1}).to_proto()),
+        (AssertionError, lambda: caffe.coord_map.crop(L.Convolution(data := L.Input(), kernel_size=2), data)),
+    ]:
+        with pytest.raises(expected):
+            call()
+
+
+def test_a_type_that_is_not_here_can_be_written_down() -> None:
+    assert L.Foo(ntop=1).to_proto().layer[0].type == "Foo"

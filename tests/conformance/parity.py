@@ -19,6 +19,9 @@ the byte where files are compared; an empty cell was not compared. One command m
 ```sh
 CAFFE_ROOT=DIR pytest tests/conformance --parity docs/parity.md
 ```
+
+Nets are left out in which Caffe's own gradient is wrong, as with Sigmoid and Dropout in place on one blob:
+[engine.md](engine.md#where-caffes-gradient-is-wrong) lists them.
 """
 
 # Of each table: what its rows are, and what stands above it.

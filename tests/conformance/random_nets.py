@@ -1,4 +1,4 @@
-"""Small nets drawn from a seed: layers in any order, branches that join again, blobs changed in place, one image or more.
+"""Small nets drawn from a seed: layers in any order, branches that join again, blobs changed in place.
 
 They are drawn so that Caffe's own gradients are right (docs/engine.md says where they are not), and more than rounding.
 """
@@ -38,7 +38,8 @@ class RandomNet:
         """The layers that its images and labels are given to."""
         dims = " ".join(f"dim: {size}" for size in (self.batch, *IMAGE))
         return (f'layer {{ name: "data" type: "Input" top: "data" input_param {{ shape {{ {dims} }} }} }}\n'
-                f'layer {{ name: "label" type: "Input" top: "label" input_param {{ shape {{ dim: {self.batch} }} }} }}\n')
+                f'layer {{ name: "label" type: "Input" top: "label" '
+                f"input_param {{ shape {{ dim: {self.batch} }} }} }}\n")
 
     @property
     def case(self) -> str:
@@ -72,7 +73,7 @@ class _Drawing:
         self.net = net
         self.draw = draw
 
-    def layer(self, kind: str, bottoms: list[Blob], shape: Shape, param: str = "", in_place: bool = False,
+    def layer(self, kind: str, bottoms: list[Blob], shape: Shape, param: str = "", *, in_place: bool = False,
               safe: bool = False) -> Blob:
         """Add a layer and return its top. `safe`: neither its own backward nor another's needs what it makes."""
         name = f"{kind.lower()}{len(self.net.layers)}"
@@ -109,8 +110,8 @@ class _Drawing:
         channels, height, width = x.shape
         pool = "MAX" if x.centred else self.draw.choice(["MAX", "AVE"])
         if self.draw.random() < 0.15 or min(height, width) < 3:
-            return self.layer("Pooling", [x], (channels, 1, 1), f"pooling_param {{ pool: {pool} global_pooling: true }}",
-                              safe=True)
+            return self.layer("Pooling", [x], (channels, 1, 1),
+                              f"pooling_param {{ pool: {pool} global_pooling: true }}", safe=True)
         size, stride = self.draw.randint(2, 3), self.draw.randint(1, 2)
         top = (channels, -(-(height - size) // stride) + 1, -(-(width - size) // stride) + 1)
         return self.layer("Pooling", [x], top, f"pooling_param {{ pool: {pool} kernel_size: {size} stride: {stride} }}",
@@ -127,7 +128,9 @@ class _Drawing:
             return self.layer("MVN", [x], x.shape)
         # Of few values the variance is little but rounding.
         kept = self.draw.random() < 0.4 or self.net.batch * x.shape[1] * x.shape[2] < 8
-        param = f"batch_norm_param {{ use_global_stats: {str(kept).lower()} }}" if kept or self.draw.random() < 0.5 else ""
+        param = ""
+        if kept or self.draw.random() < 0.5:
+            param = f"batch_norm_param {{ use_global_stats: {str(kept).lower()} }}"
         if not param and self.net.phase == "TRAIN":
             param = "batch_norm_param { eps: 0.001 }"
         top = self.layer("BatchNorm", [x], x.shape, param, in_place=x.in_place and self.draw.random() < 0.5, safe=True)
@@ -187,5 +190,6 @@ def random_net(number: int) -> RandomNet:
     if draw.random() < 0.3 and "reshape" not in x.name:  # Caffe's Flatten passes no gradient on to a Reshape
         x = drawing.layer("Flatten", [x], x.shape)
     x = drawing.layer("InnerProduct", [x], (CLASSES, 1, 1), f"inner_product_param {{ num_output: {CLASSES} }}")
-    net.layers.append(f'layer {{ name: "loss" type: "SoftmaxWithLoss" bottom: "{x.name}" bottom: "label" top: "loss" }}')
+    bottoms = f'bottom: "{x.name}" bottom: "label"'
+    net.layers.append(f'layer {{ name: "loss" type: "SoftmaxWithLoss" {bottoms} top: "loss" }}')
     return net

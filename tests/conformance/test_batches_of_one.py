@@ -1,4 +1,4 @@
-"""One image at a time: the cases with batches of one item, and blobs that lie in memory in any of the orders there are."""
+"""The cases with batches of one item, and with blobs that lie in memory in any of the orders there are."""
 
 import re
 import shutil
@@ -91,6 +91,8 @@ def _reshaped(values: torch.Tensor) -> torch.Tensor:
     return laid.reshape(laid.shape)
 
 
+SPECIAL = {"ArgMax", "HDF5Output", "Python", "Threshold"}  # they write files, run scripts or pass no gradient
+
 # How the same numbers may lie in memory.
 ORDERS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "rows": torch.Tensor.contiguous,
@@ -131,8 +133,7 @@ def test_a_layer_answers_the_same_however_blobs_lie_in_memory(batch: int | None,
         draw_parameters(net, values)
         for layer in net.layers:
             shapes = [net.shapes[name] for name in layer.param.bottom]
-            # What draws, writes files, or passes no gradient.
-            if all(len(shape) != 4 for shape in shapes) or layer.type in ("ArgMax", "HDF5Output", "Python", "Threshold"):
+            if all(len(shape) != 4 for shape in shapes) or layer.type in SPECIAL:
                 continue
             before = [blob.detach().clone() for blob in layer.blobs]
             bottoms = [values.input(name, shape) for name, shape in zip(layer.param.bottom, shapes, strict=True)]

@@ -2,9 +2,9 @@
 
 import shutil
 import types
-from collections.abc import Callable
 from contextlib import chdir
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -21,6 +21,9 @@ from pipeline.caffe.caffe_pb2 import TRAIN
 from pipeline.caffe.net import Net
 from pipeline.caffe.onnx import to_onnx
 from pipeline.caffe.proto import read_net
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["recorder"]
 

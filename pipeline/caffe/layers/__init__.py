@@ -51,8 +51,11 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    """L.Convolution(...) and so on, after `from pipeline.caffe import layers as L`: what NetSpec is made of."""
-    if name in LAYERS:
+    """L.Convolution(...) and so on, after `from pipeline.caffe import layers as L`: what NetSpec is made of.
+
+    As in Caffe of any name that a type may have: what no engine knows here may be known where the prototxt goes.
+    """
+    if name[:1].isupper():
         from pipeline.caffe.net_spec import maker
 
         return maker(name)

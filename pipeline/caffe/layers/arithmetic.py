@@ -14,6 +14,8 @@ from pipeline.caffe.layers.layer import Graph, Shape, Tensors, register
 class AbsVal(Activation):
     """|x|."""
 
+    works_in_place = False
+
     def forward(self, bottom: Tensors) -> Tensors:
         return [bottom[0].abs()]
 

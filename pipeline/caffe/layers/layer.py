@@ -103,6 +103,8 @@ class Layer:
     labels: ClassVar[tuple[int, ...]] = ()
     # Whether the tops are the bottom's own values in Caffe: who writes into one there writes into all.
     tops_are_bottom: ClassVar[bool] = False
+    # Whether a top may have the name of its bottom.
+    works_in_place: ClassVar[bool] = True
     # Whether it is faster on images whose channels lie innermost by more than it takes to lay them so.
     prefers_channels_last: ClassVar[bool] = False
     # Parameter messages of other types that this one reads as well.
@@ -121,6 +123,9 @@ class Layer:
                 labels = len(names) in self.labels if kind == "bottom" else False
                 raise self.error(f"{len(names)} {kind}{'s' * (len(names) != 1)} where {self.type} {verb} {wanted}"
                                  f"{'; the last is the labels' * labels}")
+
+        if not self.works_in_place and any(top == bottom for top, bottom in zip(param.top, param.bottom, strict=False)):
+            raise self.error(f"{self.type} does not work in place; give its top another name than '{param.top[0]}'")
 
     @property
     def training(self) -> bool:

@@ -21,7 +21,7 @@ class _PlainBatchStride(torch.autograd.Function):
     """Returns the bottom as it is, and its gradient: of a batch of one with the stride of a whole item.
 
     A reshape may give the only item the stride of a channel. torch's backward of batch norm takes such images, or such
-    gradients, for others than they are when the two lie in different orders (torch 2.13, aten/native/Normalization.cpp).
+    gradients, for others than they are when the two lie in different orders (torch 2.13).
     """
 
     @staticmethod
@@ -85,8 +85,8 @@ class BatchNorm(Layer):
 
     Blobs: running sums of the means (C,) and variances (C,), and the factor (1,) they are to be divided by. In TRAIN
     (or use_global_stats: false) the batch's own mean and biased variance normalise, and each blob becomes
-    moving_average_fraction times itself plus the batch's mean, variance * m/(m-1) (m > 1), and 1; otherwise the stored ones
-    normalise, a factor of 0 reading as statistics of 0 (caffe/layers/batch_norm_layer.cpp).
+    moving_average_fraction times itself plus the batch's mean, variance * m/(m-1) (of one value, 0), and 1; otherwise
+    the stored ones normalise, a factor of 0 reading as statistics of 0 (caffe/layers/batch_norm_layer.cpp).
     """
 
     blobs_are_learned = False

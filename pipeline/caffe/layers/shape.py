@@ -14,6 +14,7 @@ class Split(Layer):
 
     tops = (1, None)
     tops_are_bottom = True
+    works_in_place = False
 
     def setup(self, bottom: list[Shape]) -> list[Shape]:
         return bottom * len(self.param.top)
@@ -72,6 +73,7 @@ class Flatten(Layer):
     """Axes `axis` to `end_axis`, both counted in, become one; an axis of 1 comes in where `end_axis` is one before."""
 
     tops_are_bottom = True
+    works_in_place = False
 
     def setup(self, bottom: list[Shape]) -> list[Shape]:
         param = self.param.flatten_param
@@ -101,6 +103,7 @@ class Reshape(Layer):
     """num_axes axes from `axis` take the dimensions of `shape`: 0 copies the bottom's, -1 is worked out."""
 
     tops_are_bottom = True
+    works_in_place = False
 
     def setup(self, bottom: list[Shape]) -> list[Shape]:
         param = self.param.reshape_param
@@ -181,8 +184,8 @@ class Slice(Layer):
 class Crop(Layer):
     """The first bottom cut to the second's size on every axis from `axis` on, starting at `offset`.
 
-    One offset is for all those axes, none is 0. The second bottom gives no more than its shape, whose further axes, where
-    it has more, do not count.
+    One offset is for all those axes, none is 0. The second bottom gives no more than its shape; where it has more axes,
+    the last do not count.
     """
 
     bottoms = (2, 2)

@@ -1,0 +1,58 @@
+"""The names of pycaffe's compiled part, for scripts that ask it directly."""
+
+from pipeline.caffe.layers.python import PythonLayer as Layer
+from pipeline.caffe.memory import Blob
+from pipeline.caffe.memory import Blobs as BlobVec
+from pipeline.caffe.mode import (
+    has_nccl,
+    init_log,
+    set_device,
+    set_mode_cpu,
+    set_mode_gpu,
+    set_multiprocess,
+    set_random_seed,
+    set_solver_count,
+    set_solver_rank,
+    solver_count,
+    solver_rank,
+)
+from pipeline.caffe.mode import write_log as log
+from pipeline.caffe.pycaffe import Net, layer_type_list
+from pipeline.caffe.pycaffe_solvers import (
+    AdaDeltaSolver,
+    AdaGradSolver,
+    AdamSolver,
+    NesterovSolver,
+    RMSPropSolver,
+    SGDSolver,
+    Solver,
+    get_solver,
+)
+
+__all__ = [
+    "AdaDeltaSolver",
+    "AdaGradSolver",
+    "AdamSolver",
+    "Blob",
+    "BlobVec",
+    "Layer",
+    "NesterovSolver",
+    "Net",
+    "RMSPropSolver",
+    "SGDSolver",
+    "Solver",
+    "get_solver",
+    "has_nccl",
+    "init_log",
+    "layer_type_list",
+    "log",
+    "set_device",
+    "set_mode_cpu",
+    "set_mode_gpu",
+    "set_multiprocess",
+    "set_random_seed",
+    "set_solver_count",
+    "set_solver_rank",
+    "solver_count",
+    "solver_rank",
+]
