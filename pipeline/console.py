@@ -1,6 +1,7 @@
 """What a person sees: messages and progress on standard error; standard output is left to results."""
 
 import logging
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -10,6 +11,11 @@ from tqdm import tqdm
 
 log = logging.getLogger("pipeline")
 T = TypeVar("T")
+
+
+def printable(name: str | os.PathLike[str]) -> str:
+    """A file's name on one line: what cannot be printed, a line's end among it, is written as its escape."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in os.fspath(name))
 
 
 class _AboveTheBar(logging.Handler):

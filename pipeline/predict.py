@@ -13,14 +13,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from pipeline.arguments import PREDICTOR_SETTINGS, add_predictor_arguments, build_predictor, positive
-from pipeline.console import log, progress_bar
-from pipeline.errors import InputError
-from pipeline.live.frames import Frame, FrameSource, SourceError
+from pipeline.arguments import PREDICTOR_SETTINGS, add_predictor_arguments, build_predictor, interval, positive
+from pipeline.console import log, printable, progress_bar
+from pipeline.errors import InputError, SourceError
+from pipeline.live.frames import Frame, FrameSource
 from pipeline.live.overlay import Overlay, Parts
 from pipeline.live.readings import Reading
 from pipeline.live.sinks import AnnotatedImages, AnnotatedVideo, Csv, JsonLines, Sink, Window, display_fault
-from pipeline.live.sources import ImageFiles, VideoFile, open_sources, printable
+from pipeline.live.sources import ImageFiles, VideoFile, open_sources
 from pipeline.live.summary import Summary
 from pipeline.predictor import EVERY, NO_FACE, Predictor
 from pipeline.threads import attended, map_ahead
@@ -43,9 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-face", choices=NO_FACE, default=NO_FACE[0],
                         help="an image without a face: has no reading (none), or is read as a whole (whole; default "
                         "none)")  # fmt: skip
-    parser.add_argument("--every", type=positive, default=EVERY, metavar="FRAMES",
-                        help="from one search for faces to the next; in between they are followed "
-                        f"(default {EVERY})")  # fmt: skip
+    parser.add_argument("--every", type=interval, default=EVERY, metavar="SECONDS",
+                        help="from one search for faces to the next, less than 1; in between they are followed; 0: a "
+                        f"search in every frame (default {EVERY})")  # fmt: skip
     parser.add_argument("--threads", type=positive, default=2, help="of the processor, to be used (default 2)")
     out = parser.add_argument_group("outputs")
     out.add_argument("--window", action=argparse.BooleanOptionalAction, default=None,
@@ -119,7 +119,7 @@ def _counted(number: int, noun: str) -> str:
 
 
 def predict(
-    sources: Sequence[FrameSource], predictor: Predictor, outputs: Outputs, *, every: int = EVERY, threads: int = 2
+    sources: Sequence[FrameSource], predictor: Predictor, outputs: Outputs, *, every: float = EVERY, threads: int = 2
 ) -> None:
     """Read every frame of the sources, one source after the other, and write the readings out in their order.
 
@@ -219,7 +219,7 @@ def _video_name(source: FrameSource) -> str:
 
 
 def _run(
-    source: FrameSource, predictor: Predictor, sinks: Sequence[Sink], counts: Counts, *, every: int, threads: int
+    source: FrameSource, predictor: Predictor, sinks: Sequence[Sink], counts: Counts, *, every: float, threads: int
 ) -> SourceError | None:
     """Give the sinks all frames of a source. Returns what ended a live one, which is over then, and not undone."""
     try:
@@ -253,7 +253,7 @@ def _idle(sinks: Sequence[Sink]) -> bool:
 
 
 def _follow(
-    predictor: Predictor, source: FrameSource, every: int, meanwhile: Callable[[], bool]
+    predictor: Predictor, source: FrameSource, every: float, meanwhile: Callable[[], bool]
 ) -> Iterator[tuple[Frame, Reading]]:
     """Every frame of a moving picture with its reading. Those of a file are read ahead, while others are written.
 

@@ -24,9 +24,10 @@ from pipeline.faces.conditions import conditions
 from pipeline.faces.detector import LANDMARKS, Detections, Detector, build_detector
 from pipeline.faces.landmarks import Landmarker
 from pipeline.faces.tracking import EVERY, FRAME_TIME, Tracker
+from pipeline.image_files import decode_image, read_image, to_rgb
 from pipeline.live.frames import Frame
 from pipeline.live.readings import FaceReading, Reading
-from pipeline.live.sources import decode_data_url, decode_image, read_image, to_rgb
+from pipeline.live.sources import decode_data_url
 from pipeline.model_folder import DEFAULTS, SHIPPED, Classifier, ModelError, ModelFolder
 
 NO_FACE = ("none", "whole")
@@ -160,8 +161,8 @@ class Predictor:
         """Find and read the faces of frames together; what is read in one does not depend on the others."""
         return self.read_detections(frames, self.detector.detect([frame.image for frame in frames]), "found")
 
-    def session(self, *, every: int = EVERY) -> "Session":
-        """Read one moving picture frame by frame. every: frames from one full detection to the next."""
+    def session(self, *, every: float = EVERY) -> "Session":
+        """Read one moving picture frame by frame. every: seconds from one full detection to the next, 0 to under 1."""
         return Session(self, Tracker(self.moving_detector, self.landmarker, every=every))
 
     def read_detections(

@@ -19,10 +19,11 @@ from small_set import noise
 
 from pipeline import model_folder
 from pipeline.__main__ import main
-from pipeline.errors import InputError
+from pipeline.errors import InputError, SourceError
 from pipeline.fer.labels import LABELS
-from pipeline.live.frames import Frame, SourceError
-from pipeline.live.sources import open_sources, read_image
+from pipeline.image_files import read_image
+from pipeline.live.frames import Frame
+from pipeline.live.sources import open_sources
 from pipeline.predict import Outputs, _batches, predict
 from pipeline.predictor import Predictor
 
@@ -100,7 +101,7 @@ def test_unreadable_images_are_told_and_end_in_failure(model: Path, portrait: np
 
 def test_a_film_is_followed_and_written_with_table_and_plot(model: Path, film: Path, tmp_path: Path) -> None:
     done = command(film, "--model", model, "--json", tmp_path / "out.jsonl", "--csv", tmp_path / "out.csv",
-                   "--annotated", tmp_path / "drawn", "--summary", tmp_path / "plot.png", "--every", 4)  # fmt: skip
+                   "--annotated", tmp_path / "drawn", "--summary", tmp_path / "plot.png", "--every", 0.16)  # fmt: skip
     assert done.returncode == 0, done.stderr
     read = lines((tmp_path / "out.jsonl").read_text())
     assert [line["frame"] for line in read] == list(range(24))
@@ -144,7 +145,7 @@ def test_no_output_takes_the_place_of_an_input_or_another_output(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("option", ["--threads=0", "--every=0", "--min-face=0", "--uncertain=2", "--uncertain=nan"])
+@pytest.mark.parametrize("option", ["--threads=0", "--every=1", "--every=10", "--every=-0.1", "--every=nan", "--min-face=0", "--uncertain=2", "--uncertain=nan"])
 def test_impossible_numbers_are_refused(
     option: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -218,7 +218,7 @@ def test_several_threads_read_at_once(predictor: Predictor, portrait: np.ndarray
 
 
 def test_a_face_keeps_its_number_while_it_moves(predictor: Predictor, portrait: np.ndarray) -> None:
-    session = predictor.session(every=5)
+    session = predictor.session(every=0.2)
     background = np.full((600, 900, 3), 60, np.uint8)
     for number in range(24):
         image = background.copy()
@@ -239,14 +239,14 @@ def test_probabilities_are_smoothed_by_the_time_that_passed(model: Path, portrai
 
     predictor = Predictor(model, detector=Still((100, 100, 400, 400)))
     predictor.classifier = Turns()  # type: ignore[assignment]
-    session = predictor.session(every=1)
+    session = predictor.session(every=0)
     dark, bright = (np.full((600, 512, 3), grey, np.uint8) for grey in (20, 230))
     start = session.read(Frame("film", dark, 0, 0.0))
     after = session.read(Frame("film", bright, 1, SMOOTHING))
     assert values(start)[:2] == [0, 1]
     assert values(after)[:2] == pytest.approx([1 - np.exp(-1), np.exp(-1)])
     assert sum(values(after)) == pytest.approx(1)
-    untimed = predictor.session(every=1)
+    untimed = predictor.session(every=0)
     untimed.read(Frame("film", dark, 0))
     weight = np.exp(-2 * FRAME_TIME / SMOOTHING)
     assert values(untimed.read(Frame("film", bright, 2)))[:2] == pytest.approx([1 - weight, weight])

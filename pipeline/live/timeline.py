@@ -12,7 +12,7 @@ from pipeline.live.readings import FaceReading, Reading
 MAX_KNOWN = 256  # people kept; of more those seen shortest are only counted
 MAX_BINS = 1024  # about a plot's width in pixels; when time goes beyond, each two become one
 MAX_NAMES = 8  # of sources kept
-HOLD = 2.0  # seconds; a longer time without any frame is a gap, not a low frame rate
+HOLD = 2.0  # seconds; of frames that are mostly closer, a longer time without any frame is a gap, not a low frame rate
 THUMBNAIL = 96  # pixels
 MARGIN = 0.25  # of the box's size, shown around it in a thumbnail
 
@@ -85,7 +85,9 @@ class Timeline:
         """Begin and end of each bin that holds frames: it lasts until the next one does, but for at most HOLD."""
         numbers = sorted(self.frames)
         begins = [number * self.width for number in numbers]
-        hold = max(self.width, HOLD) if self.unit == "time" else self.width
+        # A video of a frame every ten seconds has no gaps: it is shown by the distances that its frames mostly have.
+        usual = float(np.median(np.diff(begins))) if len(begins) > 1 else 0
+        hold = max(self.width, HOLD, 2 * usual) if self.unit == "time" else self.width
         ends = [min(after, begin + hold) for begin, after in pairwise(begins)]
         return dict(zip(numbers, zip(begins, [*ends, begins[-1] + self.width], strict=True), strict=True))
 

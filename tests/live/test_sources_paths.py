@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from moving_pictures import drawn, write_video
 from PIL import Image
 
+from pipeline.console import printable
 from pipeline.errors import InputError
 from pipeline.live.sources import ImageFiles, SourceError, VideoFile, open_sources
-from pipeline.live.sources.paths import printable, read_list
+from pipeline.live.sources.paths import read_list
 
 ODD_NAMES = ("with space.png", "é ü 笑.png", "line\nbreak.png", "-dash.png", "cam:9.png", "a:b.png", "\udce9\udcff.png",
              "face[1].png", "100%.png", "quote'\".png")  # fmt: skip

@@ -9,7 +9,8 @@ import pytest
 from moving_pictures import drawn, write_video
 from PIL import Image
 
-from pipeline.live.frames import FrameSource, SourceError
+from pipeline.errors import SourceError
+from pipeline.live.frames import FrameSource
 from pipeline.live.sources import ImageFiles, VideoFile, is_live, open_sources
 from pipeline.live.sources.camera import Camera
 from pipeline.live.sources.stream import Stream

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.atomic import atomic_file
+from pipeline.console import printable
 from pipeline.errors import InputError
 from pipeline.live.frames import Frame
 from pipeline.live.readings import Reading
 from pipeline.live.sinks.sink import Sink
-from pipeline.live.sources.paths import printable
 
 if TYPE_CHECKING:
     from pipeline.live.overlay import Overlay

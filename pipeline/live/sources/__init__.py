@@ -4,8 +4,10 @@ import re
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
+from pipeline.console import printable
+from pipeline.errors import SourceError
 from pipeline.live.fetch import StatusError, look, without_credentials
-from pipeline.live.frames import FrameSource, SourceError
+from pipeline.live.frames import FrameSource
 from pipeline.live.sources import video
 from pipeline.live.sources.camera import Camera
 from pipeline.live.sources.images import (
@@ -15,11 +17,8 @@ from pipeline.live.sources.images import (
     ImageFiles,
     StandardInput,
     decode_data_url,
-    decode_image,
-    read_image,
-    to_rgb,
 )
-from pipeline.live.sources.paths import IMAGES, VIDEOS, find, printable
+from pipeline.live.sources.paths import IMAGES, VIDEOS, find
 from pipeline.live.sources.stream import Stream, has_an_end
 from pipeline.live.sources.video import VideoAddress, VideoFile
 
@@ -28,12 +27,8 @@ __all__ = [
     "SourceError",
     "VideoFile",
     "decode_data_url",
-    "decode_image",
     "is_live",
     "open_sources",
-    "printable",
-    "read_image",
-    "to_rgb",
 ]
 
 CAMERA = re.compile(r"cam(?::(?P<number>[0-9]{1,4}))?|(?P<path>/dev/(?:video[0-9]+|v4l/.+))")

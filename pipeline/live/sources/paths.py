@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-from pipeline.live.frames import SourceError
+from pipeline.console import printable
+from pipeline.errors import SourceError
+from pipeline.image_files import is_image
 
 IMAGES = (".avif", ".bmp", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".mpo", ".pbm", ".pgm", ".png", ".pnm",
           ".ppm", ".tif", ".tiff", ".webp")  # fmt: skip
@@ -17,11 +19,6 @@ VIDEOS = (".3gp", ".asf", ".avi", ".flv", ".m2ts", ".m4v", ".mjpeg", ".mjpg", ".
           ".mts", ".ogv", ".webm", ".wmv")  # fmt: skip
 LISTS = (".lst", ".txt")
 MAX_LIST_BYTES = 1 << 26  # a line each for a million files
-
-
-def printable(name: str | os.PathLike[str]) -> str:
-    """A file's name on one line: what cannot be printed, a line's end among it, is written as its escape."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in os.fspath(name))
 
 
 @dataclass
@@ -34,7 +31,7 @@ class Found:
     def add(self, path: Path) -> Self:
         """Take a file for an image or a video: by its suffix, and by what it holds where that says nothing."""
         suffix = path.suffix.lower()
-        if suffix in IMAGES or (suffix not in VIDEOS and _is_image(path)):
+        if suffix in IMAGES or (suffix not in VIDEOS and is_image(path)):
             self.images.append(path)
         else:
             self.videos.append(path)
@@ -126,17 +123,3 @@ def read_list(path: Path) -> list[Path]:
 
 # Caffe's convert_imageset takes what stands behind the last space for the label (tools/convert_imageset.cpp).
 LABELLED = re.compile(r"(.+) -?[0-9]+\s*$", re.DOTALL)
-
-
-def _is_image(path: Path) -> bool:
-    from PIL import Image, UnidentifiedImageError
-
-    from pipeline.live.sources.images import FORMATS
-
-    try:
-        with Image.open(path, formats=FORMATS):
-            return True
-    except UnidentifiedImageError:
-        return path.stat().st_size == 0
-    except Exception:  # whatever Pillow raises when the header of what it knows is damaged
-        return True

@@ -2,6 +2,7 @@
 
 import re
 import ssl
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,10 +14,10 @@ from typing import TYPE_CHECKING, NoReturn, Self, TypeVar
 
 import numpy as np
 
-from pipeline.console import log
+from pipeline.console import log, printable
+from pipeline.errors import SourceError
 from pipeline.live.fetch import without_credentials
-from pipeline.live.frames import Frame, SourceError
-from pipeline.live.sources.paths import printable
+from pipeline.live.frames import Frame
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -35,6 +36,7 @@ FILE_FORMATS = (
     "matroska", "mjpeg", "mov", "mp4", "mpeg", "mpegts", "mpegvideo", "mpjpeg", "mxf", "nut", "obu", "ogg", "rm", "wtv",
     "yuv4mpegpipe",
 )  # fmt: skip
+DISPLAY_MATRIX = struct.Struct("=9i")
 DURATION = re.compile(r"(?P<hours>[0-9]{1,4}):(?P<minutes>[0-9]{2}):(?P<seconds>[0-9]{2}(?:\.[0-9]{1,9})?)")
 NETWORK_PROTOCOLS = "http,https,tls,tcp,udp,rtp,srtp,rtsp,crypto,data,httpproxy"
 
@@ -272,16 +274,36 @@ class UprightRgb:
             if width * frame.height > MAX_PIXELS:
                 raise _too_large(self.name, width, frame.height)
             self.size = width, frame.height
-            self.turns = round(frame.rotation / 90) % 4
+            self.transposed, self.flips = _orientation(frame)
         # One thread: scaling is short, and several would wait for those that decode.
         rgb = self.reformatter.reformat(frame, *self.size, format="rgb24", threads=1).to_ndarray()
-        return self._turned(rgb) if self.turns else rgb
+        return self._upright(rgb) if self.transposed or self.flips is not None else rgb
 
-    def _turned(self, rgb: np.ndarray) -> np.ndarray:
-        import cv2  # numpy's rot90 takes eight times as long
+    def _upright(self, rgb: np.ndarray) -> np.ndarray:
+        import cv2  # numpy takes eight times as long
 
-        turns = (cv2.ROTATE_90_COUNTERCLOCKWISE, cv2.ROTATE_180, cv2.ROTATE_90_CLOCKWISE)
-        return cv2.rotate(rgb, turns[self.turns - 1])
+        if self.transposed:
+            rgb = cv2.transpose(rgb)
+        return rgb if self.flips is None else cv2.flip(rgb, self.flips)
+
+
+def _orientation(frame: "VideoFrame") -> tuple[bool, int | None]:
+    """How the file says a frame is shown: whether its rows become columns, and OpenCV's flip code after that, or None.
+
+    A display matrix holds a, b, u, c, d, v, x, y, w: what is stored at (p, q) is shown at (ap + cq + x, bp + dq + y)
+    (ISO/IEC 14496-12, 6.2.2). Angles between those of a quarter turn are taken for the nearest.
+    """
+    from av.sidedata.sidedata import Type
+
+    matrix = next((bytes(data) for data in frame.side_data if data.type == Type.DISPLAYMATRIX), b"")
+    if len(matrix) < DISPLAY_MATRIX.size:
+        return False, None
+    a, b, _, c, d, *_ = DISPLAY_MATRIX.unpack_from(matrix)
+    transposed = abs(a) + abs(d) < abs(b) + abs(c)
+    mirrored, upside_down = (c < 0, b < 0) if transposed else (a < 0, d < 0)
+    return transposed, {(False, False): None, (True, False): 1, (False, True): 0, (True, True): -1}[
+        bool(mirrored), bool(upside_down)
+    ]
 
 
 def _ahead(items: Iterator[T], depth: int) -> Iterator[T]:
