@@ -35,6 +35,11 @@ CAMERA = re.compile(r"cam(?::(?P<number>[0-9]{1,4}))?|(?P<path>/dev/(?:video[0-9
 ADDRESS = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://")
 STREAMS = ("rtsp", "rtsps")
 PLAYLISTS = ("application/vnd.apple.mpegurl", "application/x-mpegurl", "audio/mpegurl", "audio/x-mpegurl")
+# What servers call pages, archives and documents.
+NO_PICTURE = ("text/html", "application/xhtml+xml", "application/json", "application/pdf", "application/zip",
+              "application/gzip", "application/x-tar", "application/x-7z-compressed", "application/msword",
+              "application/rtf", "application/vnd.rar")  # fmt: skip
+DOCUMENTS = ("application/vnd.openxmlformats", "application/vnd.ms-", "application/vnd.oasis", "application/x-rar")
 
 
 def open_sources(inputs: Sequence[str]) -> list[FrameSource]:
@@ -99,7 +104,7 @@ def _address(url: str, scheme: str) -> ImageAddress | VideoAddress | Stream:
         return VideoAddress(url) if has_an_end(url) else Stream(url)
     if kind.startswith("image/") or (suffix in IMAGES and not kind.startswith(("video/", "multipart/", "text/"))):
         return ImageAddress(url)
-    if kind in ("text/html", "application/xhtml+xml", "application/json"):
+    if kind in NO_PICTURE or kind.startswith(DOCUMENTS):
         raise SourceError(
             f"{without_credentials(url)}: {kind} where an image, video or stream was expected; a page that shows one "
             "has another address than the thing itself"

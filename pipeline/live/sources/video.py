@@ -18,6 +18,7 @@ from pipeline.console import log, printable
 from pipeline.errors import SourceError
 from pipeline.live.fetch import without_credentials
 from pipeline.live.frames import Frame
+from pipeline.live.sources import signatures
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -40,6 +41,8 @@ DISPLAY_MATRIX = struct.Struct("=9i")
 DURATION = re.compile(r"(?P<hours>[0-9]{1,4}):(?P<minutes>[0-9]{2}):(?P<seconds>[0-9]{2}(?:\.[0-9]{1,9})?)")
 NETWORK_PROTOCOLS = "http,https,tls,tcp,udp,rtp,srtp,rtsp,crypto,data,httpproxy"
 
+UNKNOWN = "neither an image nor a video of a known format; is it whole?"
+
 T = TypeVar("T")
 
 
@@ -61,6 +64,10 @@ class Video:
         self.options = options
         self.total: int | None = None
         self.failed = 0
+
+    def cut(self) -> str | None:
+        """What the file says of its own length, where there is less of it."""
+        return None
 
     def __enter__(self) -> Self:
         """Raises SourceError when it cannot be opened, has no video, or one that cannot be decoded."""
@@ -101,6 +108,10 @@ class Video:
                 at = max(at, index / rate if frame.time is None else frame.time - start)
                 yield Frame(self.name, convert(frame, self.stream), index, at)
                 index += 1
+        except (SourceError, MemoryError):
+            raise
+        except (RuntimeError, ValueError) as error:  # what FFmpeg's decoders and scaler raise besides
+            damage.add(f"breaks off after {index} frames: {error}")
         except BrokenOffError as broken:
             damage.add(f"breaks off after {index} frames: {broken}")
         self.failed = damage.count
@@ -111,6 +122,11 @@ class Video:
 
     def _tell_early_end(self, frames: int, end: float) -> None:
         duration = float((self.stream.duration or 0) * (self.stream.time_base or 0)) or self._tagged_duration()
+        if what := self.cut():  # FFmpeg takes less to be meant then
+            self.failed += max(1, (self.total or 0) - frames - self.failed)
+            log.error("error: %s: ends after %d%s frames, %.1f s: %s; is it whole?",
+                      self.shown, frames, f" of {self.total}" if self.total else "", end, what)  # fmt: skip
+            return
         # Matroska and WebM state a time, but no number of frames: that of the frames read so far is gone on with.
         total = self.total or (round(frames * duration / end) if end else 0)
         if duration and frames + self.failed < total and end < 0.98 * duration - 0.5:
@@ -139,7 +155,16 @@ class VideoFile(Video):
         with suppress(OSError):
             if self.path.stat().st_size == 0:
                 raise SourceError(f"{self.shown}: an empty file where an image or a video was expected")
-        return super().__enter__()
+            if kind := signatures.kind_of(self.path):
+                raise SourceError(f"{self.shown}: {kind} where an image or a video was expected; give what it holds")
+        super().__enter__()
+        if not signatures.begins_as(self.path, self.container.format.name):
+            self.container.close()
+            raise SourceError(f"{self.shown}: {UNKNOWN}")
+        return self
+
+    def cut(self) -> str | None:
+        return signatures.cut(self.path)
 
 
 class VideoAddress(Video):
@@ -190,7 +215,7 @@ def _reason(error: Exception) -> str:
     if isinstance(error, av.error.EOFError):
         return "a video without a single frame; is it whole?"
     if isinstance(error, av.error.InvalidDataError | av.error.ArgumentError):  # unknown, and not in FILE_FORMATS
-        return "neither an image nor a video of a known format; is it whole?"
+        return UNKNOWN
     return f"cannot be opened: {getattr(error, 'strerror', None) or type(error).__name__}"
 
 
