@@ -184,6 +184,10 @@ class Tracker:
         """Find all faces and tell which ones they are. at_once: new ones have a number, however sure they are."""
         boxes, scores, landmarks, doubtful = self._found(image)
         looks = [_look(image, box) for box in boxes]
+        # A face that the frame or another face cuts does not look like itself.
+        limits = [0, 0, *image.shape[1::-1]]
+        inside = (boxes[:, :2] >= limits[:2]).all(axis=1) & (boxes[:, 2:] < limits[2:]).all(axis=1)
+        clear = inside & ((overlaps(boxes, boxes) > 0).sum(axis=1) == 1)
         free = set(range(len(boxes)))
         there, gone = list(self._tracks), list(self._gone)
 
@@ -191,7 +195,8 @@ class Tracker:
             for track, index in pairs:
                 free.remove(index)
                 (there if track in there else gone).remove(track)
-                track.missed, track.look = None, looks[index]
+                track.missed = None
+                track.look = looks[index] if clear[index] else track.look
                 track.move(boxes[index], float(scores[index]), landmarks[index], self._frame, now)
                 self._number(track)
 

@@ -75,7 +75,8 @@ def film(walks: list[Walk], *, seconds: float, rate: float) -> Iterator[Drawn]:
             image += mask * (cv2.warpAffine(looks, matrix, (WIDTH, HEIGHT), flags=cv2.INTER_AREA) - image)
             whole = oval.sum() * scale**2
             masks = [each * (1 - mask) for each in masks] + [mask]
-            boxes.append((whole, (x - face.shape[1] * scale / 2, y - tall / 2, x + face.shape[1] * scale / 2, y + tall / 2)))
+            half = face.shape[1] * scale / 2
+            boxes.append((whole, (x - half, y - tall / 2, x + half, y + tall / 2)))
         seen = {
             person: box for person, ((whole, box), mask) in enumerate(zip(boxes, masks, strict=True))
             if mask.sum() >= (1 - HIDDEN) * whole
@@ -85,7 +86,7 @@ def film(walks: list[Walk], *, seconds: float, rate: float) -> Iterator[Drawn]:
 
 @dataclass
 class Score:
-    """switches: how often a person's number was another than before. numbers: of all tracks. missed: of `seen` faces."""
+    """switches: how often a person's number was another than before. numbers: of tracks. missed: of `seen` faces."""
 
     switches: int = 0
     seen: int = 0

@@ -1,9 +1,10 @@
 """Faces that go about, cross, leave, come back and are cut away keep their numbers, and detections stay few."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import pytest
+from films import Walk, crossing, film, leaving, score, staying
 from portraits import SIZE, background, moved, put
 
 from pipeline.faces.detector import Detections, Detector, build_detector
@@ -238,6 +239,48 @@ def test_images_that_are_faces_are_faces_in_every_frame(landmarker: Landmarker) 
         each = tracker.update(frame)
         assert each.ids.tolist() == [1]
         assert each.detections.boxes.tolist() == [[0, 0, SIZE[1] - 1, SIZE[0] - 1]]
+
+
+def test_a_face_in_view_for_eight_seconds_at_one_frame_a_second_is_found_at_once(
+    detector: Detector, landmarker: Landmarker
+) -> None:
+    frames = [put(background(), 230 + 6 * t, 160) if 11 <= t <= 18 else background() for t in range(24)]
+    tracked, detected = follow(detector, landmarker, frames, rate=1)
+    assert ids(tracked) == [[]] * 11 + [[1]] * 8 + [[]] * 5
+    assert detected == list(range(24))
+
+
+@pytest.mark.parametrize("rate", [60, 25, 5, 2])
+def test_searches_are_as_far_apart_in_time_at_any_rate(rate: int, detector: Detector, landmarker: Landmarker) -> None:
+    scene = put(background(), *PLACE)
+    _, detected = follow(detector, landmarker, [scene] * (2 * rate + 1), rate=rate)
+    apart = np.diff(detected) / rate
+    assert apart.min() >= min(EVERY, 1 / rate) - 1e-6
+    assert apart.max() <= max(EVERY, 1 / rate) + 1 / rate
+
+
+def test_a_gap_is_counted_in_time(detector: Detector, landmarker: Landmarker) -> None:
+    """One that is gone for a second is the same whatever the rate; one that is gone for four is not."""
+    for rate in (4, 12):
+        soon, _ = follow(detector, landmarker, gone(rate, before=rate, after=2 * rate), rate=rate)
+        assert ids(soon)[-1] == [1, 2]
+        late, _ = follow(detector, landmarker, gone(4 * rate, before=rate, after=2 * rate), rate=rate)
+        assert ids(late)[-1] == [1, 3]
+
+
+@pytest.mark.parametrize("show", [
+    (staying, 6, 1, 8), (staying, 3, 12, 3), (leaving, 2, 12, 7), (crossing, 2, 12, 8),
+])  # fmt: skip
+def test_people_keep_their_numbers_as_they_cross_leave_and_return(
+    show: tuple[Callable[[int], list[Walk]], int, float, float], detector: Detector, landmarker: Landmarker
+) -> None:
+    walks, people, rate, seconds = show
+    frames = list(film(walks(people), seconds=seconds, rate=rate))
+    tracker = Tracker(detector, landmarker)
+    result = score(frames, [tracker.update(frame.image, frame.time) for frame in frames])
+    assert result.switches == 0
+    assert result.numbers == people
+    assert result.missed <= 0.05 * result.seen
 
 
 def test_refuses_what_is_no_frame_and_no_interval(detector: Detector) -> None:
