@@ -18,6 +18,15 @@ def printable(name: str | os.PathLike[str]) -> str:
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in os.fspath(name))
 
 
+def in_words(error: Exception) -> str:
+    """An error's message; of the operating system's the file and what is wrong, without its number."""
+    if not isinstance(error, OSError) or not error.strerror:
+        return str(error)
+    names = [name for name in (error.filename, error.filename2) if isinstance(name, str | bytes | os.PathLike)]
+    place = " and ".join(printable(os.fsdecode(name)) for name in names)
+    return f"{place}: {error.strerror}" if place else error.strerror
+
+
 class _AboveTheBar(logging.Handler):
     """Prints messages without tearing a progress bar apart."""
 

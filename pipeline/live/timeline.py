@@ -37,7 +37,8 @@ class Person:
 class Timeline:
     """What was seen in frames along one axis: of time, in seconds, or of numbers of images, as `unit` says.
 
-    width: of a bin. names: of the frames' sources, the first few. frames: by bin, how many there were. people: by
+    width: of a bin. names: of the frames' sources, the first few. frames: by bin, how many there were. titles: by bin
+    the name of the first image in it. people: by
     source and track; one alone, without either, where faces are not followed. forgotten: people no longer kept.
     """
 
@@ -45,6 +46,7 @@ class Timeline:
     width: float
     names: list[str] = field(default_factory=list)
     frames: dict[int, int] = field(default_factory=dict)
+    titles: dict[int, str] = field(default_factory=dict)
     people: dict[tuple[str, int | None], Person] = field(default_factory=dict)
     forgotten: int = 0
 
@@ -56,6 +58,8 @@ class Timeline:
         if frame.name not in self.names and len(self.names) < MAX_NAMES:
             self.names.append(frame.name)
         self.frames[number] = self.frames.get(number, 0) + 1
+        if self.unit == "image":
+            self.titles.setdefault(number, frame.name)
         for face in reading.faces:
             key = ("" if face.track is None else frame.name, face.track)
             person = self.people.setdefault(key, Person())
@@ -70,6 +74,7 @@ class Timeline:
         """Make one bin of each two."""
         self.width *= 2
         self.frames = _paired(self.frames)
+        self.titles = {number // 2: name for number, name in sorted(self.titles.items(), reverse=True)}
         for person in self.people.values():
             person.bins = _paired(person.bins)
 
@@ -80,6 +85,10 @@ class Timeline:
         for key in gone[len(gone) // 2 :]:
             del self.people[key]
             self.forgotten += 1
+
+    def title(self, position: float) -> str:
+        """The name of the image at this position, or of one in the same bin."""
+        return self.titles.get(int(position // self.width), "")
 
     def spans(self) -> dict[int, tuple[float, float]]:
         """Begin and end of each bin that holds frames: it lasts until the next one does, but for at most HOLD."""

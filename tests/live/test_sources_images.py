@@ -142,7 +142,8 @@ def test_deep_pixels_are_scaled_by_the_bits_that_they_use(
         values[..., 1] //= 2
     if channels == 4:
         values[..., 3] = 65535
-    data = cv2.imencode(f".{kind.lower()}", values if channels == 1 else values[..., [2, 1, 0, 3][:channels]])[1].tobytes()
+    bgr = values if channels == 1 else values[..., [2, 1, 0, 3][:channels]]
+    data = cv2.imencode(f".{kind.lower()}", bgr)[1].tobytes()
     image = decode_image(data, "scan")
     np.testing.assert_allclose(image[..., 0], np.arange(256).reshape(16, 16), atol=1)
     if channels == 3:

@@ -105,7 +105,7 @@ def test_a_turned_video_comes_upright(tmp_path: Path, degrees: int, corners: str
 @pytest.mark.parametrize(
     ("matrix", "places"),
     [
-        ((-1, 0, 0, 1), {"red": (4, -4), "green": (4, 4), "blue": (-4, -4)}),  # mirrored, as by a camera towards oneself
+        ((-1, 0, 0, 1), {"red": (4, -4), "green": (4, 4), "blue": (-4, -4)}),  # mirrored, as by a front camera
         ((1, 0, 0, -1), {"red": (-4, 4), "green": (-4, -4), "blue": (4, 4)}),
         ((0, 1, 1, 0), {"red": (4, 4), "green": (-4, 4), "blue": (4, -4)}),  # transposed
         ((0, -1, -1, 0), {"red": (-4, -4), "green": (4, -4), "blue": (-4, 4)}),

@@ -1,10 +1,10 @@
 """Where frames come from, each kind by one word: images, videos, cameras, streams."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path, PurePosixPath
 
-from pipeline.console import printable
+from pipeline.console import log, printable
 from pipeline.errors import SourceError
 from pipeline.live.fetch import StatusError, look, without_credentials
 from pipeline.live.frames import FrameSource
@@ -18,7 +18,7 @@ from pipeline.live.sources.images import (
     StandardInput,
     decode_data_url,
 )
-from pipeline.live.sources.paths import IMAGES, VIDEOS, find
+from pipeline.live.sources.paths import IMAGES, VIDEOS, find, passed_over
 from pipeline.live.sources.stream import Stream, has_an_end
 from pipeline.live.sources.video import VideoAddress, VideoFile
 
@@ -42,13 +42,16 @@ NO_PICTURE = ("text/html", "application/xhtml+xml", "application/json", "applica
 DOCUMENTS = ("application/vnd.openxmlformats", "application/vnd.ms-", "application/vnd.oasis", "application/x-rar")
 
 
-def open_sources(inputs: Sequence[str]) -> list[FrameSource]:
+def open_sources(inputs: Sequence[str], leave_out: Collection[Path] = ()) -> list[FrameSource]:
     """The sources that words stand for: all images together as the first, then every video, camera and stream.
 
     cam, cam:N or a device is a camera; rtsp(s)://... a stream; http(s)://... what the server says it is, which is asked
-    here; - the images on standard input; everything else a file, a folder with all below it, a pattern, or a list of
-    files (.txt, .lst). A file is taken once. Raises SourceError or FetchError for a word that stands for nothing.
+    here; - the images on standard input, or a list of them; everything else a file, a folder with all below it, a
+    pattern, or a list of files (.txt, .lst). A file is taken once. What is neither an image nor a video in a folder, a
+    pattern or beside other words is passed over, and told once. leave_out: folders and files that no folder or pattern
+    stands for, as this run writes them. Raises SourceError or FetchError for a word that stands for nothing.
     """
+    passed: list[Path] = []
     entries: list[Entry] = []
     moving: dict[object, FrameSource] = {}
     for word in inputs:
@@ -64,9 +67,14 @@ def open_sources(inputs: Sequence[str]) -> list[FrameSource]:
             else:
                 moving[word] = source
         else:
-            found = find(word)
+            found = find(word, alone=len(inputs) == 1, leave_out=leave_out)
+            passed += found.passed
             entries += [ImageFile(path) for path in found.images]
             moving |= {path: VideoFile(path) for path in found.videos}
+    if passed and not entries and not moving:
+        raise SourceError(f"{passed_over(passed)}, where at least one image or video was expected")
+    if passed:
+        log.warning("passed over: %s", passed_over(list(dict.fromkeys(passed))))
     images: list[FrameSource] = [ImageFiles(list(dict.fromkeys(entries)))] if entries else []
     return images + list(moving.values())
 

@@ -1,6 +1,7 @@
 """Images: from files, from an address, from standard input."""
 
 import binascii
+import io
 import os
 import re
 import sys
@@ -19,6 +20,7 @@ from pipeline.image_files import MAX_BYTES, decode_image, read_image
 from pipeline.live.fetch import FetchError, fetch, without_credentials
 from pipeline.live.frames import Frame
 from pipeline.live.sources.concatenated import split_images
+from pipeline.live.sources.paths import MAX_LIST_BYTES, lines_of, named_in
 
 FETCH_SECONDS = 30.0
 DATA_URL = re.compile(r"data:(?P<type>[^;,]*)(?:;[^;,]+)*?;base64,", re.IGNORECASE)
@@ -71,14 +73,25 @@ class ImageAddress:
 
 @dataclass(frozen=True)
 class StandardInput:
-    """The images that come on standard input one behind the other, called stdin-1, stdin-2, ..."""
+    """The images that come on standard input one behind the other, called stdin-1, stdin-2, ..., or a list of files."""
 
     name: str = "stdin"
     count: int | None = None
 
     def images(self) -> Iterator[tuple[str, Load]]:
         number = 0
-        for number, data in enumerate(split_images(_standard_input(), MAX_BYTES), 1):
+        stream = _standard_input()
+        # As soon as there is anything: bytes of an image are no name of a file.
+        buffered = stream if hasattr(stream, "peek") else io.BufferedReader(stream)  # type: ignore[type-var]
+        line = buffered.peek(1).split(b"\n")[0].removesuffix(b"\r")
+        if line and b"\0" not in line and os.path.exists(line):
+            found = named_in(lines_of(buffered.read(MAX_LIST_BYTES + 1), "-"), Path(), "-")
+            for path in found.images:
+                yield str(path), partial(read_image, path)
+            if found.videos:
+                raise SourceError(f"-: {printable(found.videos[0])} is no image; give videos as words or in a file")
+            return
+        for number, data in enumerate(split_images(buffered, MAX_BYTES), 1):
             name = f"{self.name}-{number}"
             yield name, partial(decode_image, data, name)
         if not number:
