@@ -13,6 +13,8 @@ from PIL import BmpImagePlugin, Image
 
 from pipeline import image_files
 from pipeline.errors import SourceError
+from pipeline.fer.folder_source import ClassFolders, FolderSource
+from pipeline.fer.split import HOLD_OUT
 from pipeline.image_files import decode_image, read_image, to_rgb
 from pipeline.live.sources import decode_data_url, open_sources
 
@@ -160,9 +162,9 @@ def test_transparent_sixteen_bits_are_white() -> None:
 
 
 def test_training_reads_what_serving_reads(tmp_path: Path, portrait: np.ndarray) -> None:
-    from pipeline.fer.folder_source import FolderSource
-
-    (tmp_path / "happy").mkdir()
+    (tmp_path / "train/happy").mkdir(parents=True)
+    (tmp_path / "validation/happy").mkdir(parents=True)
+    save(tmp_path / "validation/happy/other.png", quarters())
     cut_out = Image.fromarray(portrait).resize((64, 72)).convert("RGBA")
     cut_out.putalpha(Image.linear_gradient("L").resize(cut_out.size))
     exif = Image.Exif()
@@ -170,11 +172,11 @@ def test_training_reads_what_serving_reads(tmp_path: Path, portrait: np.ndarray)
     kinds = [cut_out, cut_out.convert("LA"), cut_out.convert("P"), cut_out.convert("L"), cut_out.convert("1")]
     kinds.append(Image.fromarray(portrait[:64, :64, 0].astype(np.uint16) * 16))
     for number, picture in enumerate(kinds):
-        save(tmp_path / "happy" / f"{number}.png", picture, exif=exif)
-    save(tmp_path / "happy" / "print.jpg", quarters().convert("CMYK"))
-    source = FolderSource(tmp_path, 1)
+        save(tmp_path / "train/happy" / f"{number}.png", picture, exif=exif)
+    save(tmp_path / "train/happy/print.jpg", quarters().convert("CMYK"))
+    source = FolderSource(ClassFolders(tmp_path), [0], HOLD_OUT)
     images = [image for batch in source.batches() for image in batch()]
-    assert len(images) == 7
+    assert len(images) == 8
     for (_, _, path), image in zip(source.files, images, strict=True):
         np.testing.assert_array_equal(image.pixels, cv2.cvtColor(read_image(path), cv2.COLOR_RGB2GRAY))
 
