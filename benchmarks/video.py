@@ -1,6 +1,6 @@
 """Reading a video: 1280x720 in H.264 with two faces that move, followed from frame to frame; files in, JSON out.
 
-    python benchmarks/video.py [--video FILE] [--seconds 40] [--repeats 3] [--every N]
+    python benchmarks/video.py [--video FILE] [--seconds 40] [--repeats 3] [--every SECONDS]
 
 Without --video one is made from the portrait that comes with matplotlib. Every run is `python -m pipeline predict` on
 two cores, timed from the start of its process to its end; a frame counts as classified when every face in it, of which
@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("--video", type=Path, help="one of your own")
     parser.add_argument("--seconds", type=float, default=40, help="of the video that is made (default 40)")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--every", type=int, help="frames from one detection to the next (default: the command's)")
+    parser.add_argument("--every", type=float, help="seconds from one detection to the next (default: the command's)")
     args = parser.parse_args()
     keep_to_two_cores()
     with tempfile.TemporaryDirectory() as name:
@@ -38,7 +38,7 @@ def main() -> None:
         command = [sys.executable, "-m", "pipeline", "predict", video, "--json", output]
         rates = []
         for _ in range(args.repeats):
-            usage = run(command + (["--every", str(args.every)] if args.every else []))
+            usage = run(command + (["--every", str(args.every)] if args.every is not None else []))
             frames = [json.loads(line)["faces"] for line in output.read_text().splitlines()]
             classified = [faces for faces in frames if faces and all(face["probabilities"] for face in faces)]
             if not args.video:

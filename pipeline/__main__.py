@@ -55,7 +55,7 @@ def main() -> None:
     try:
         args.run(args)
     except (InputError, OSError) as error:
-        console.log.error("error: %s", error)
+        console.log.error("error: %s", console.in_words(error))
         raise SystemExit(1) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None

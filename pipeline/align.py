@@ -20,8 +20,9 @@ from pipeline.faces.contact_sheet import Tile, draw_sheet
 from pipeline.faces.detector import DETECTORS, LANDMARKS, Detections, Detector, WholeImage, build_detector
 from pipeline.faces.landmarks import Landmarker
 from pipeline.fer import ferplus
+from pipeline.image_files import read_image
 from pipeline.manifest import USAGES, ManifestRow
-from pipeline.pictures import decode, encode_png
+from pipeline.pictures import encode_png
 from pipeline.threads import map_ahead
 
 FOUND, FALLBACK = "found", "fallback"
@@ -122,20 +123,6 @@ def _check(rows: list[ManifestRow], labels: tuple[str, ...], manifest_path: Path
 
 def _output_path(path: str) -> PurePosixPath:
     return PurePosixPath(path).with_suffix(".png")
-
-
-def read_image(path: Path) -> np.ndarray:
-    """Read an image as (H, W, 3) uint8 RGB, grey replicated. Raises InputError unless it is 8-bit grey or colour."""
-    data = path.read_bytes()
-    image = decode(data, cv2.IMREAD_UNCHANGED)
-    if image is None:
-        what = "not a readable image" if data else "empty"
-        raise InputError(f"{path}: {what}; is it whole? make it again with extract")
-    if image.dtype != np.uint8:
-        raise InputError(f"{path}: {image.dtype} values where 8-bit ones were expected; convert it to 8 bits")
-    if image.ndim == 3 and image.shape[2] != 3:
-        raise InputError(f"{path}: {image.shape[2]} channels where grey or RGB was expected; remove its transparency")
-    return cv2.cvtColor(image, cv2.COLOR_GRAY2RGB if image.ndim == 2 else cv2.COLOR_BGR2RGB)
 
 
 def _write(row: ManifestRow, image: np.ndarray, faces: Detections, folder: Path, missing: str) -> ManifestRow:

@@ -7,6 +7,7 @@ from typing import Any
 from pipeline.calibration import UNCERTAIN
 from pipeline.class_prior import ClassPrior, ClassPriorError, parse
 from pipeline.faces.detector import DETECTORS
+from pipeline.faces.tracking import check_every
 from pipeline.model_folder import DEFAULTS, SHIPPED
 from pipeline.predictor import MIN_FACE, MIN_MOVING_FACE, Predictor
 from pipeline.views import COUNTS
@@ -59,6 +60,16 @@ def positive(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{value} where at least 1 was expected")
+    return value
+
+
+def interval(text: str) -> float:
+    """An argument that is a time from one search for faces to the next, in seconds."""
+    value = float(text)
+    try:
+        check_every(value)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
     return value
 
 

@@ -75,8 +75,15 @@ def _make_parent(path: Path) -> None:
 
 
 def _name(error: BaseException, path: Path) -> None:
-    """Tell the output in an error of writing that says nothing, as of a full disk, or the temporary name."""
-    if isinstance(error, OSError):
-        name = error.filename
-        if name is None or Path(str(name)).name.startswith(f".{path.name}."):
-            error.filename = str(path)
+    """Tell the output in an error of writing that says nothing, as of a full disk, or a temporary name."""
+    if not isinstance(error, OSError):
+        return
+    if error.filename is None:
+        error.filename = str(path)
+        return
+    parts = Path(os.fsdecode(error.filename)).parts
+    temporary = next((at for at, part in enumerate(parts) if part.startswith(f".{path.name}.")), None)
+    if temporary is not None:
+        error.filename = str(path.joinpath(*parts[temporary + 1 :]))
+        if error.filename2 is not None:
+            del error.filename2  # of two names that a renaming has, the other is the output's own

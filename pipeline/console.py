@@ -1,6 +1,7 @@
 """What a person sees: messages and progress on standard error; standard output is left to results."""
 
 import logging
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -10,6 +11,20 @@ from tqdm import tqdm
 
 log = logging.getLogger("pipeline")
 T = TypeVar("T")
+
+
+def printable(name: str | os.PathLike[str]) -> str:
+    """A file's name on one line: what cannot be printed, a line's end among it, is written as its escape."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in os.fspath(name))
+
+
+def in_words(error: Exception) -> str:
+    """An error's message; of the operating system's the file and what is wrong, without its number."""
+    if not isinstance(error, OSError) or not error.strerror:
+        return str(error)
+    names = [name for name in (error.filename, error.filename2) if isinstance(name, str | bytes | os.PathLike)]
+    place = " and ".join(printable(os.fsdecode(name)) for name in names)
+    return f"{place}: {error.strerror}" if place else error.strerror
 
 
 class _AboveTheBar(logging.Handler):

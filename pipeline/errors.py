@@ -7,3 +7,11 @@ class InputError(Exception):
     The message is one line that names the file and the line or record, what was expected and what to do.
     The command line prints it without a traceback and exits with status 1.
     """
+
+
+class SourceError(InputError):
+    """A data set, an image, a video, a camera or a stream that does not give what it should."""
+
+
+class TooManyPixelsError(SourceError):
+    """An image of more pixels than are read."""

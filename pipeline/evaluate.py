@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 BOOTSTRAP_DRAWS = 2000
+TITLE_WIDTH = 4.8  # inches, that the title of a confusion table has room in
 BOOTSTRAP_SEED = 1
 PRIOR_POWERS = (0.0, 0.25, 0.5, 1.0)  # of the table of class priors
 CHOICE_POWERS = np.arange(21) / 20  # that the default class prior is chosen from
@@ -433,7 +434,8 @@ def _draw_confusion(parts: dict[str, dict[str, Any]], labels: tuple[str, ...], p
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     side = 1.8 + 0.66 * len(labels)
-    figure = Figure(figsize=(2 * side + 0.6, (side + 0.8) * len(parts)), layout=ConstrainedLayoutEngine(h_pad=0.15))
+    width = max(side, TITLE_WIDTH)
+    figure = Figure(figsize=(2 * width + 0.6, (side + 0.8) * len(parts)), layout=ConstrainedLayoutEngine(h_pad=0.15))
     FigureCanvasAgg(figure)
     rows = figure.subplots(len(parts), 2, squeeze=False)
     for (left, right), (part, found) in zip(rows, parts.items(), strict=True):

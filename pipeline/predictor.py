@@ -7,6 +7,7 @@
     print([(face.label, face.probabilities) for face in reading.faces])
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -23,10 +24,12 @@ from pipeline.faces.alignment import SIZE, align_face, face_to_frame, whole_imag
 from pipeline.faces.conditions import conditions
 from pipeline.faces.detector import LANDMARKS, Detections, Detector, build_detector
 from pipeline.faces.landmarks import Landmarker
+from pipeline.faces.rotations import detect_turned
 from pipeline.faces.tracking import EVERY, FRAME_TIME, Tracker
+from pipeline.image_files import decode_image, read_image, to_rgb
 from pipeline.live.frames import Frame
 from pipeline.live.readings import Explanation, FaceReading, Reading
-from pipeline.live.sources import decode_data_url, decode_image, read_image, to_rgb
+from pipeline.live.sources import decode_data_url
 from pipeline.model_folder import DEFAULTS, SHIPPED, Classifier, ModelError, ModelFolder
 
 NO_FACE = ("none", "whole")
@@ -59,6 +62,9 @@ class Predictor:
             centre, and their mirror images).
         explain: whether each face says where its labels' scores come from (FaceReading.explanation).
         threads: CPU threads that one call uses.
+        rotations: an image without an upright face is turned by one, two and three quarters as well.
+        threads: CPU threads that one call uses. With more than one it serves the process that made it: a fork, where
+            its threads would not be, raises RuntimeError.
 
     Raises:
         ModelError: there is no such model, or it takes other faces than alignment makes.
@@ -78,6 +84,7 @@ class Predictor:
         class_prior: ClassPrior | None = None,
         views: int = 1,
         explain: bool = False,
+        rotations: bool = False,
         threads: int = 1,
     ) -> None:
         if no_face not in NO_FACE:
@@ -90,6 +97,7 @@ class Predictor:
         self.folder = _read_model(DEFAULTS["images"] if model is None else model)
         self._one_model = model is not None or SHIPPED[DEFAULTS["images"]] == SHIPPED[DEFAULTS["moving"]]
         self._classify: dict[str, Any] = {"threads": threads, "class_prior": class_prior, "views": views}
+        self._process = os.getpid() if threads > 1 else None
         self.classifier = Classifier(self.folder, **self._classify)
         if explain:  # what cannot be explained is refused before anything is read
             self.classifier.explain(np.zeros((1, 1, SIZE, SIZE), np.uint8))
@@ -97,6 +105,7 @@ class Predictor:
         self.no_face = no_face
         self.uncertain = uncertain
         self.explain = explain
+        self._rotations = rotations
         self._straighten = self.folder.preprocessing.faces == "aligned"
         self._options: dict[str, Any] = {"model": detector_model, "threads": threads}
         self._named = detector
@@ -163,10 +172,17 @@ class Predictor:
 
     def read(self, frames: Sequence[Frame]) -> list[Reading]:
         """Find and read the faces of frames together; what is read in one does not depend on the others."""
-        return self.read_detections(frames, self.detector.detect([frame.image for frame in frames]), "found")
+        self.check_process()
+        found = self.detector.detect([frame.image for frame in frames])
+        if self._rotations:
+            found = [
+                each if len(each) else detect_turned(self.detector, self.landmarker, frame.image)
+                for frame, each in zip(frames, found, strict=True)
+            ]
+        return self.read_detections(frames, found, "found")
 
-    def session(self, *, every: int = EVERY) -> "Session":
-        """Read one moving picture frame by frame. every: frames from one full detection to the next."""
+    def session(self, *, every: float = EVERY) -> "Session":
+        """Read one moving picture frame by frame. every: seconds from one full detection to the next, 0 to under 1."""
         return Session(self, Tracker(self.moving_detector, self.landmarker, every=every))
 
     def read_detections(
@@ -177,6 +193,7 @@ class Predictor:
         tracks: Sequence[np.ndarray] | None = None,
     ) -> list[Reading]:
         """Read faces that were found already. tracks: of each frame the numbers (n,) of its faces, in a session."""
+        self.check_process()
         crops: list[np.ndarray] = []
         origins: list[tuple[tuple[int, ...], np.ndarray, np.ndarray]] = []  # of each crop, what face_to_frame takes
         classifier = self.classifier if tracks is None else self.moving_classifier
@@ -226,6 +243,14 @@ class Predictor:
             uncertain=bool(probabilities.max() < self.uncertain),
         )
 
+    def check_process(self) -> None:
+        """Raise RuntimeError in a fork: ONNX Runtime would wait for ever for threads that only the parent has."""
+        if self._process not in (None, os.getpid()):
+            raise RuntimeError(
+                "this Predictor was made with threads before the process was forked, and they are not in the fork; "
+                "make it in each process, or with threads=1, or start processes by `spawn`"
+            )
+
     def _with_landmarks(self, frames: Sequence[Frame], found: Sequence[Detections]) -> Sequence[Detections]:
         """Landmarks for faces that have none, so that they are straightened as in training."""
         if not self._straighten or not any(np.isnan(detections.landmarks).any() for detections in found):
@@ -246,6 +271,7 @@ class Session:
 
     def read(self, frame: Frame) -> Reading:
         """Read the next frame."""
+        self._predictor.check_process()
         tracked = self._tracker.update(frame.image, frame.time)
         (reading,) = self._predictor.read_detections([frame], [tracked.detections], "found", [tracked.ids])
         now = frame.index * FRAME_TIME if frame.time is None else frame.time
@@ -295,6 +321,8 @@ def _face(
 def _given(frame: Frame, boxes: np.ndarray) -> Detections:
     """The caller's boxes, clipped to the frame."""
     boxes = np.asarray(boxes, np.float32)
+    if boxes.shape == (0,):  # [] is a picture in which there is no face
+        boxes = boxes.reshape(0, 4)
     if boxes.ndim != 2 or boxes.shape[1] != 4:
         raise ValueError(f"{frame.name}: boxes of shape {boxes.shape} where (n, 4) was expected")
     height, width = frame.image.shape[:2]

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 METRICS = ("iteration", "epoch", "lr", "train_loss", "test_loss", "test_accuracy")
+FEW = 20  # points of a curve that are marked each
 SNAPSHOTS_KEPT = 2  # the newest, beside the best one and those to be averaged
 
 
@@ -210,11 +211,21 @@ def plot(metrics_path: Path, loss_path: Path, accuracy_path: Path, marks: Mappin
             right.spines["top"].set_visible(False)
             axes.set_zorder(right.get_zorder() + 1)
             axes.patch.set_visible(False)
+        missing: list[str] = []
         for name, label, colour in curves:
             x, y = series(name)
-            if x:
+            if len(x) > 1:
                 axes.plot(x, y, label=f"{label}, last {y[-1]:.3f}", color=colour, linewidth=1.4,
-                          marker="." if len(x) < 3 else None)
+                          marker="." if len(x) < FEW else None)
+            elif x:  # no curve, but a value
+                missing.append(f"{label}: only {y[0]:.3f}, at {time} {x[0]:g}")
+            else:
+                missing.append(f"{label}: not measured")
+        if len(missing) == len(curves):
+            axes.set(xticks=[], yticks=[])
+            missing.append("the run is too short for a curve")
+        axes.annotate("\n".join(missing), (0.5, 0.5 if len(missing) > len(curves) else 0.03), xycoords="axes fraction",
+                      ha="center", va="center" if len(missing) > len(curves) else "bottom", color="0.35")
         axes.set(xlabel=time, ylabel=title, title=f"{path.absolute().parent.name}: {title}")
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", color="0.92")

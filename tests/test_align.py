@@ -12,7 +12,7 @@ import pytest
 from small_set import noise, write_csv
 
 from pipeline import manifest
-from pipeline.align import add_arguments, align, read_image, run
+from pipeline.align import add_arguments, align, run
 from pipeline.errors import InputError
 from pipeline.extract import extract
 from pipeline.faces.alignment import TEMPLATE, similarity
@@ -152,10 +152,8 @@ def test_without_a_detector_the_image_is_the_face(images: Path, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "empty"),
-        (b"\x89PNG\r\n\x1a\n broken", "not a readable image"),
-        (cv2.imencode(".png", np.zeros((48, 48), np.uint16))[1].tobytes(), "uint16 values where 8-bit"),
-        (cv2.imencode(".png", np.zeros((48, 48, 4), np.uint8))[1].tobytes(), "4 channels where grey or RGB"),
+        (b"", "an empty file where an image was expected"),
+        (b"\x89PNG\r\n\x1a\n broken", "no image of a known format"),
     ],
 )
 def test_bad_images_are_named_and_nothing_is_written(
@@ -171,14 +169,9 @@ def test_bad_images_are_named_and_nothing_is_written(
 def test_a_missing_image_is_named(small_manifest: Path, detector: Detector, tmp_path: Path) -> None:
     path = small_manifest.parent / manifest.read(small_manifest)[3].path
     path.unlink()
-    with pytest.raises(OSError, match=path.name):
+    with pytest.raises(InputError, match=f"{path.name}: cannot be read"):
         align(small_manifest, tmp_path / "aligned", detector)
     assert not (tmp_path / "aligned").exists()
-
-
-def test_colours_are_read_as_rgb(tmp_path: Path) -> None:
-    cv2.imwrite(str(tmp_path / "red.png"), np.full((4, 4, 3), (0, 0, 255), np.uint8))  # OpenCV writes BGR
-    assert read_image(tmp_path / "red.png")[0, 0].tolist() == [255, 0, 0]
 
 
 def test_paths_stay_in_the_folder(small_manifest: Path, detector: Detector, tmp_path: Path) -> None:

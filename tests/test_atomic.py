@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.atomic import atomic_file, atomic_folder
+from pipeline.console import in_words
 
 Make = Callable[[Path], AbstractContextManager[object]]
 
@@ -25,6 +26,17 @@ def test_a_file_holds_no_output(tmp_path: Path, make: Make) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(NotADirectoryError, match=r"Not a directory: '.*/file'"), make(tmp_path / "file/output"):
         pass
+
+
+@pytest.mark.parametrize("make", [atomic_file, atomic_folder])
+def test_no_error_shows_a_temporary_name(tmp_path: Path, make: Make) -> None:
+    """As of a renaming, which has two names, and of a file inside a folder that is being written."""
+    output = tmp_path / "output"
+    for inside in ("", "/deep/file"):
+        temporary = f"{tmp_path}/.output.4711.tmp{inside}"
+        with pytest.raises(OSError, match="denied") as caught, make(output):
+            raise PermissionError(13, "Permission denied", temporary, None, str(output))
+        assert in_words(caught.value) == f"{output}{inside}: Permission denied"
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder that nobody can write to: Linux's /proc")

@@ -16,7 +16,16 @@ from pipeline import manifest
 from pipeline.caffe.blobs import write_mean
 from pipeline.calibration import UNCERTAIN, calibrate
 from pipeline.errors import InputError
-from pipeline.evaluate import choose_power, figures, macro_f1, macro_f1_interval, prior_figures, training_shares
+from pipeline.evaluate import (
+    _draw_confusion,
+    choose_power,
+    figures,
+    macro_f1,
+    macro_f1_interval,
+    prior_figures,
+    training_shares,
+)
+from pipeline.fer.labels import LABELS as EXPRESSIONS
 
 LABELS = ("a", "b", "c")
 
@@ -227,3 +236,16 @@ def test_a_manifest_with_other_labels_is_refused(tmp_path: Path) -> None:
     manifest.write(trained.manifest, [replace(row, label=(row.label + 1) % 7) for row in rows])
     with pytest.raises(InputError, match=r"manifest.csv: label \d for .*; give the manifest they were made from"):
         trained.evaluate(tmp_path / "run")
+
+
+@pytest.mark.parametrize("classes", [2, 3, 7, 8])
+def test_a_confusion_table_is_whole_for_any_number_of_classes(classes: int, tmp_path: Path) -> None:
+    counts = np.full((classes, classes), 1234)
+    found = {"n": int(counts.sum()), "confusion": counts.tolist(), "accuracy": 0.678, "accuracy_95": (0.66, 0.69),
+             "macro_f1": 0.6543}  # fmt: skip
+    labels = (*EXPRESSIONS, "contempt")[:classes]
+    _draw_confusion({"PublicTest": found, "PrivateTest": found}, labels, tmp_path / "confusion.png")
+    with Image.open(tmp_path / "confusion.png") as image:
+        pixels = np.asarray(image.convert("L"))
+    for edge in (pixels[:4], pixels[-4:], pixels[:, :4], pixels[:, -4:]):
+        assert (edge == 255).all()

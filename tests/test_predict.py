@@ -19,10 +19,11 @@ from small_set import noise
 
 from pipeline import model_folder
 from pipeline.__main__ import main
-from pipeline.errors import InputError
+from pipeline.errors import InputError, SourceError
 from pipeline.fer.labels import LABELS
-from pipeline.live.frames import Frame, SourceError
-from pipeline.live.sources import open_sources, read_image
+from pipeline.image_files import read_image
+from pipeline.live.frames import Frame
+from pipeline.live.sources import open_sources
 from pipeline.predict import Outputs, _batches, predict
 from pipeline.predictor import Predictor
 
@@ -71,10 +72,7 @@ def test_the_command_writes_lines_table_and_pictures(model: Path, portrait: np.n
     Image.fromarray(noise(1)[0]).save(tmp_path / "in/noise.png")
     done = command(tmp_path / "in", "--model", model, "--csv", tmp_path / "out.csv", "--annotated", tmp_path / "drawn")
     assert done.returncode == 0, done.stderr
-    first, second = lines(done.stdout)
-    assert first["file"].endswith("a portrait é.png")
-    assert len(first["faces"]) == 1
-    assert second["faces"] == []
+    assert done.stdout == ""  # lines are asked for with --json -, where files are
     assert "2 images, 1 face, 1 image without a face" in done.stderr
     with open(tmp_path / "out.csv", newline="") as file:
         assert [row["status"] for row in csv.DictReader(file)] == ["found", "none"]
@@ -100,7 +98,7 @@ def test_unreadable_images_are_told_and_end_in_failure(model: Path, portrait: np
 
 def test_a_film_is_followed_and_written_with_table_and_plot(model: Path, film: Path, tmp_path: Path) -> None:
     done = command(film, "--model", model, "--json", tmp_path / "out.jsonl", "--csv", tmp_path / "out.csv",
-                   "--annotated", tmp_path / "drawn", "--summary", tmp_path / "plot.png", "--every", 4)  # fmt: skip
+                   "--annotated", tmp_path / "drawn", "--summary", tmp_path / "plot.png", "--every", 0.16)  # fmt: skip
     assert done.returncode == 0, done.stderr
     read = lines((tmp_path / "out.jsonl").read_text())
     assert [line["frame"] for line in read] == list(range(24))
@@ -118,6 +116,93 @@ def test_a_film_is_followed_and_written_with_table_and_plot(model: Path, film: P
     with Image.open(tmp_path / "plot.png") as plot:
         assert min(plot.size) > 200
     assert "24 frames, " in done.stderr
+
+
+def test_one_unreadable_video_of_many_inputs_costs_itself_alone(
+    model: Path, film: Path, portrait: np.ndarray, tmp_path: Path
+) -> None:
+    (tmp_path / "in").mkdir()
+    Image.fromarray(portrait).save(tmp_path / "in/a.jpg")
+    (tmp_path / "in/b.mp4").write_bytes(film.read_bytes()[:300])
+    shutil.copy(film, tmp_path / "in/c.mp4")
+    done = command(tmp_path / "in", "--model", model, "--json", tmp_path / "out.jsonl",
+                   "--annotated", tmp_path / "drawn")  # fmt: skip
+    assert done.returncode == 1
+    assert f"error: {tmp_path}/in/b.mp4: neither an image nor a video" in done.stderr
+    assert "error: 1 of 3 inputs could not be read" in done.stderr
+    assert len(lines((tmp_path / "out.jsonl").read_text())) == 25
+    assert sorted(path.name for path in (tmp_path / "drawn").iterdir()) == ["a.jpg.png", "c.mp4"]
+    for name in ("a.jpg", "c.mp4"):
+        (tmp_path / "in" / name).write_bytes(b"nothing")
+    done = command(tmp_path / "in/b.mp4", tmp_path / "in/c.mp4", "--model", model, "--json", tmp_path / "none.jsonl")
+    assert done.returncode == 1
+    assert "none of 2 inputs could be read" in done.stderr
+    assert not (tmp_path / "none.jsonl").exists()
+
+
+def test_what_a_run_draws_is_not_read_by_the_next(model: Path, portrait: np.ndarray, tmp_path: Path) -> None:
+    Image.fromarray(portrait).save(tmp_path / "a.jpg")
+    for _ in range(2):
+        done = command(tmp_path, "--model", model, "--annotated", tmp_path / "out/drawn", "--summary",
+                       tmp_path / "plot.png", "--json", "-")  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert [Path(line["file"]).name for line in lines(done.stdout)] == ["a.jpg"]
+    assert [path.name for path in (tmp_path / "out/drawn").iterdir()] == ["a.jpg.png"]
+    done = command(f"{tmp_path}/**/*.png", "--model", model, "--annotated", tmp_path / "out/drawn", "--json", "-")
+    assert [Path(line["file"]).name for line in lines(done.stdout)] == ["plot.png"]
+
+
+def test_a_file_beside_pictures_is_passed_over_and_named_once(
+    model: Path, portrait: np.ndarray, tmp_path: Path
+) -> None:
+    Image.fromarray(portrait).save(tmp_path / "a.jpg")
+    (tmp_path / "Thumbs.db").write_bytes(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600))
+    (tmp_path / "._a.jpg").write_bytes(b"\0\5\x16\7" + bytes(60))
+    (tmp_path / "a.xmp").write_text("<x:xmpmeta/>")
+    (tmp_path / "notes.txt").write_text("At the beach.\n")
+    for words, count in (([tmp_path], 4), ([tmp_path / "*"], 3), (sorted(tmp_path.iterdir()), 4)):
+        done = command(*words, "--model", model, "--csv", "-")
+        assert done.returncode == 0, done.stderr
+        assert len(done.stdout.splitlines()) == 2
+        assert done.stderr.count(f"passed over: {count} other files (") == 1
+        assert "Thumbs.db" in done.stderr
+
+
+def test_one_video_or_image_is_drawn_to_a_file(model: Path, film: Path, portrait: np.ndarray, tmp_path: Path) -> None:
+    Image.fromarray(portrait).resize((64, 75)).save(tmp_path / "a.png")
+    command(film, "--model", model, "--annotated", tmp_path / "out.mp4")
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        assert sum(1 for _ in container.decode(video=0)) == 24
+    command(tmp_path / "a.png", "--model", model, "--annotated", tmp_path / "drawn.png")
+    with Image.open(tmp_path / "drawn.png") as image:
+        assert image.size == (64, 75)  # its own
+    done = command(film, tmp_path / "a.png", "--model", model, "--annotated", tmp_path / "both.mp4")
+    assert (done.returncode, (tmp_path / "both.mp4").exists()) == (1, False)
+    assert "both.mp4: holds one video" in done.stderr
+
+
+def test_an_output_that_cannot_be_written_is_said_in_words(model: Path, portrait: np.ndarray, tmp_path: Path) -> None:
+    Image.fromarray(portrait).save(tmp_path / "a.jpg")
+    (tmp_path / "folder").mkdir()
+    done = command(tmp_path / "a.jpg", "--model", model, "--json", tmp_path / "folder")
+    assert done.stderr.splitlines() == [f"error: {tmp_path}/folder: Is a directory"]
+    done = command(tmp_path / "a.jpg", "--model", model, "--summary", tmp_path / "plot.jpg")
+    assert done.stderr.splitlines() == [f"error: {tmp_path}/plot.jpg: a plot is written as .png, .pdf, .svg; "
+                                        "give it such a name"]  # fmt: skip
+
+
+def test_a_sideways_image_is_turned_where_that_is_asked_for(portrait: np.ndarray) -> None:
+    upright = Predictor()(portrait).faces[0]
+    turning = Predictor(rotations=True)
+    for quarters in (1, 3):
+        turned = np.ascontiguousarray(np.rot90(portrait, quarters))
+        assert Predictor()(turned).faces == ()
+        (face,) = turning(turned).faces
+        left, top, right, bottom = upright.box
+        height, width = portrait.shape[:2]
+        box = {1: (top, width - right, bottom, width - left), 3: (height - bottom, left, height - top, right)}[quarters]
+        assert face.box == pytest.approx(box, abs=8)
+        assert face.probabilities[upright.label] == pytest.approx(upright.probabilities[upright.label], abs=0.1)
 
 
 def test_a_summary_is_of_one_input(model: Path, film: Path, portrait: np.ndarray, tmp_path: Path) -> None:
@@ -144,7 +229,8 @@ def test_no_output_takes_the_place_of_an_input_or_another_output(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("option", ["--threads=0", "--every=0", "--min-face=0", "--uncertain=2", "--uncertain=nan"])
+@pytest.mark.parametrize("option", ["--threads=0", "--every=1", "--every=10", "--every=-0.1", "--every=nan",
+                                    "--min-face=0", "--uncertain=2", "--uncertain=nan"])  # fmt: skip
 def test_impossible_numbers_are_refused(
     option: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

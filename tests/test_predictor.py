@@ -3,7 +3,10 @@
 import base64
 import io
 import json
+import os
 import shutil
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -218,7 +221,7 @@ def test_several_threads_read_at_once(predictor: Predictor, portrait: np.ndarray
 
 
 def test_a_face_keeps_its_number_while_it_moves(predictor: Predictor, portrait: np.ndarray) -> None:
-    session = predictor.session(every=5)
+    session = predictor.session(every=0.2)
     background = np.full((600, 900, 3), 60, np.uint8)
     for number in range(24):
         image = background.copy()
@@ -239,17 +242,43 @@ def test_probabilities_are_smoothed_by_the_time_that_passed(model: Path, portrai
 
     predictor = Predictor(model, detector=Still((100, 100, 400, 400)))
     predictor.classifier = Turns()  # type: ignore[assignment]
-    session = predictor.session(every=1)
+    session = predictor.session(every=0)
     dark, bright = (np.full((600, 512, 3), grey, np.uint8) for grey in (20, 230))
     start = session.read(Frame("film", dark, 0, 0.0))
     after = session.read(Frame("film", bright, 1, SMOOTHING))
     assert values(start)[:2] == [0, 1]
     assert values(after)[:2] == pytest.approx([1 - np.exp(-1), np.exp(-1)])
     assert sum(values(after)) == pytest.approx(1)
-    untimed = predictor.session(every=1)
+    untimed = predictor.session(every=0)
     untimed.read(Frame("film", dark, 0))
     weight = np.exp(-2 * FRAME_TIME / SMOOTHING)
     assert values(untimed.read(Frame("film", bright, 2)))[:2] == pytest.approx([1 - weight, weight])
+
+
+def test_no_boxes_are_no_faces(predictor: Predictor, portrait: np.ndarray) -> None:
+    assert predictor(portrait, boxes=[]).faces == ()
+    assert [reading.faces for reading in predictor([portrait, portrait], boxes=[[], np.empty((0, 4))])] == [(), ()]
+    with pytest.raises(ValueError, match=r"boxes of shape \(4,\)"):
+        predictor(portrait, boxes=[1, 2, 3, 4])
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork processes")
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_fork_reads_or_says_why_not(model: Path, portrait: np.ndarray, threads: int) -> None:
+    """With threads, which the fork has not, it would hang."""
+    program = (
+        "import os, sys\nfrom pipeline.predictor import Predictor\n"
+        f"predictor = Predictor(sys.argv[1], threads={threads})\n"
+        "import numpy as np\nimage = np.zeros((80, 80, 3), np.uint8)\n"
+        "predictor(image)\nchild = os.fork()\n"
+        "if child == 0:\n"
+        "    try:\n        predictor(image)\n        predictor.session().read\n        os._exit(0)\n"
+        "    except RuntimeError as error:\n        os._exit(7 if 'forked' in str(error) else 8)\n"
+        "print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))"
+    )
+    done = subprocess.run([sys.executable, "-c", program, str(model)], capture_output=True, text=True, timeout=60,
+                          check=False)  # fmt: skip
+    assert done.stdout.strip() == {1: "0", 2: "7"}[threads], done.stderr
 
 
 def test_smaller_faces_are_looked_for_in_images_than_in_films(model: Path, portrait: np.ndarray) -> None:

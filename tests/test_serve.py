@@ -92,7 +92,7 @@ def test_serving_loads_nothing_that_only_training_needs() -> None:
     program = (
         "import sys, io, numpy as np, pipeline.serve, pipeline.live.server.app, pipeline.live.server.transport\n"
         "from pipeline.live.frames import Frame\n"
-        "from pipeline.live.sources import decode_image\n"
+        "from pipeline.image_files import decode_image\n"
         "from pipeline.predictor import Predictor\n"
         "file = io.BytesIO()\n"
         "from PIL import Image\n"

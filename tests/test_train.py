@@ -26,7 +26,7 @@ from pipeline.errors import InputError
 from pipeline.lmdb import lmdb
 from pipeline.mean import mean
 from pipeline.train import train
-from pipeline.training_metrics import plot
+from pipeline.training_metrics import METRICS, plot
 
 NET = """name: "Small"
 layer {{ name: "data" type: "Data" top: "data" top: "label" include {{ phase: TRAIN }}
@@ -418,3 +418,23 @@ def test_every_policy_has_its_formula() -> None:
         "fixed": 0.5, "step": 0.125, "exp": 0.5 * 0.25**4, "inv": 0.5 / 4, "multistep": 0.125, "poly": 0.125,
         "sigmoid": 0.5 / (1 + np.exp(-0.25)),
     })  # fmt: skip
+
+
+@pytest.mark.parametrize("rows", [1, 2, 40])
+def test_a_short_runs_curve_is_one_or_is_left_out_with_a_word(
+    rows: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from matplotlib.axes import Axes
+
+    said: list[str] = []
+    drawn: list[int] = []
+    annotate, draw = Axes.annotate, Axes.plot
+    monkeypatch.setattr(Axes, "annotate", lambda *args, **options: said.append(args[1]) or annotate(*args, **options))
+    monkeypatch.setattr(Axes, "plot", lambda *args, **options: drawn.append(len(args[1])) or draw(*args, **options))
+    values = [(number, number / 2, 0.01, 2 - number / 50, 1.9 - number / 60, number / 60) for number in range(rows)]
+    lines = [",".join(map(str, row)) for row in values]
+    (tmp_path / "metrics.csv").write_text("\n".join([",".join(METRICS), *lines]) + "\n")
+    plot(tmp_path / "metrics.csv", tmp_path / "loss.png", tmp_path / "accuracy.png")
+    assert all(points > 1 for points in drawn)
+    assert ("the run is too short for a curve" in " ".join(said)) == (rows == 1)
+    assert ("validation: only 1.883, at epoch 0.5" in said) == (rows == 2)

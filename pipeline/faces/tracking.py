@@ -10,12 +10,22 @@ from pipeline.faces.detector import Detections, Detector, WholeImage, check_imag
 from pipeline.faces.landmarks import Landmarker
 from pipeline.faces.mtcnn import suppress
 
-EVERY = 10  # frames from one detection to the next: a new face is seen within 0.4 s at 25 frames a second
-FRAME_TIME = 1 / 25  # seconds, of frames that do not tell their time
+# All times are in seconds, so that a video of one frame a second is followed as one of sixty is.
+EVERY = 0.4  # from one detection to the next: a new face is seen within that time
+MAX_EVERY = 1.0  # every is less: what was once said in whole frames is then never taken for seconds
+FRAME_TIME = 1 / 25  # of frames that do not tell their time
+ROUNDING = 0.002  # of times: Matroska states them in milliseconds
 SEEN = 0.5  # O-Net's score of a face that is still there; on what is none it mostly gives less than 0.1
-HOLD = 2  # frames that a face stays at its last place when O-Net does not see it
-MISSES = 3  # detections in a row that do not find a face which O-Net sees, until it is gone
-RETURN = 1.5  # seconds within which a face that is found again is the same: one away, and the wait for a detection
+HOLD = 0.1  # for which a face stays at its last place when O-Net does not see it
+MISSED = 0.8  # for which detections do not find a face that O-Net sees, until it is gone
+AWAY = 1.1  # for which a face may be gone, beside the wait for a detection, and still be the same
+FOLLOWED = 0.25  # between two frames, over which a face is found by detection, not looked for where it should be
+REACH, MAX_REACH = 5.0, 5.0  # sizes of itself that a face may have gone a second, and in all
+RESIZED = 1.5  # factor by which it may have become larger or smaller then
+ALIKE = 0.7  # correlation of its look with what it was then
+LOOK = 8  # side of that, in pixels
+SURE = 0.9  # O-Net's score of a new face that it has a number for at once; one less sure waits for the next detection
+SPEED_TIME, PACE_TIME = 0.06, 0.38  # until a change of speed has shown by 1 - 1/e in a track's speed and pace
 SAME = 0.3  # overlap of a face with what it was before
 BACK = 0.2  # overlap of a face that comes back with where it was, or would be by now
 ONE_FACE = 0.5  # overlap over which two faces are the same one
@@ -38,67 +48,72 @@ class Tracked:
 class Track:
     """One face as it was last seen: frame and time, box (4,) that is not clipped, landmarks (5, 2).
 
-    speed: (2,) pixels a frame, of the last frames; pace: of the last second or so. misses: detections in a row that did
-    not find it.
+    look: (LOOK, LOOK, 3) float64, what the face looked like in the last detection. speed: (2,) pixels a second, of
+    the last frames; pace: of the last second or so. missed: time of the first of the detections in a row that did not
+    find it. id: 0 of a new one that nobody is sure of yet.
     """
 
     id: int
     box: np.ndarray
     score: float
     landmarks: np.ndarray
+    look: np.ndarray
     frame: int
     time: float
     speed: np.ndarray = field(default_factory=lambda: np.zeros(2))
     pace: np.ndarray = field(default_factory=lambda: np.zeros(2))
-    misses: int = 0
+    missed: float | None = None
 
-    def expected(self, frame: int) -> np.ndarray:
-        """Its box in a later frame if it goes on as it was.
+    def expected(self, now: float) -> np.ndarray:
+        """Its box at a later time if it goes on as it was.
 
         When it has not been seen for long, then by its pace: what passes before a face holds back the part of it that
         is still seen.
         """
-        frames = frame - self.frame
-        return self.box + np.tile(self.speed if frames <= HOLD + 1 else self.pace, 2) * frames
+        seconds = now - self.time
+        return self.box + np.tile(self.speed if seconds <= HOLD + FRAME_TIME else self.pace, 2) * seconds
 
-    def deviation(self, box: np.ndarray, frame: int) -> float:
+    def deviation(self, box: np.ndarray, now: float) -> float:
         """How far a box is from the expected one: centre and size, relative to the size."""
-        expected = self.expected(frame)
+        expected = self.expected(now)
         shift = np.abs(_centre(box) - _centre(expected)).max() / _size(expected)
         return float(shift + abs(np.log(_size(box) / _size(expected))))
 
     def move(self, box: np.ndarray, score: float, landmarks: np.ndarray, frame: int, time: float) -> None:
         """See it again."""
-        if frame > self.frame:  # a detection looks at what was followed already
-            speed = (_centre(box) - _centre(self.box)) / (frame - self.frame)
-            self.speed = self.speed + (speed - self.speed) / 2
-            self.pace = self.pace + (speed - self.pace) / 10
+        seconds = time - self.time
+        if seconds > 0:  # a detection looks at what was followed already
+            speed = (_centre(box) - _centre(self.box)) / seconds
+            self.speed = self.speed + (speed - self.speed) * (1 - np.exp(-seconds / SPEED_TIME))
+            self.pace = self.pace + (speed - self.pace) * (1 - np.exp(-seconds / PACE_TIME))
         self.box, self.score, self.landmarks, self.frame, self.time = box, score, landmarks, frame, time
 
 
 class Tracker:
     """Numbers the faces of one moving picture; not for several threads at once.
 
-    A full detection runs in every `every`-th frame, when the scene changes, and when a face is lost, though then never
-    within HOLD frames of the last one. In the other frames each face is looked for by R-Net and O-Net about the place
-    where it should be by its speed. In all of them O-Net gives box, score and landmarks, so that these do not jump
-    from a detector's to O-Net's; only a face that O-Net does not see is reported as the detector has it, or for HOLD
-    frames as it was last. With every=1, and for images that are taken for faces, all is the detector's.
+    A full detection runs every `every` seconds, in frames more than FOLLOWED after the last, when the scene changes,
+    and when a face is lost, though then never within HOLD of the last one. In the frames between each face is looked
+    for by R-Net and O-Net about the place where it should be by its speed. In all of them O-Net gives box, score and
+    landmarks, so that these do not jump from a detector's to O-Net's; only a face that O-Net does not see is reported
+    as the detector has it, or for HOLD as it was last. With every=0, and for images that are taken for faces, all is
+    the detector's.
 
-    The same frames give the same faces and numbers, however fast they come.
+    The same frames at the same times give the same faces and numbers, however fast they come.
     """
 
-    def __init__(self, detector: Detector, landmarker: Landmarker | None = None, *, every: int = EVERY) -> None:
-        if every < 1:
-            raise ValueError(f"every {every} where at least 1 was expected")
+    def __init__(self, detector: Detector, landmarker: Landmarker | None = None, *, every: float = EVERY) -> None:
+        """Raises ValueError unless `every` is at least 0 and less than MAX_EVERY seconds."""
+        check_every(every)
         self._detector = detector
-        self._every = 1 if isinstance(detector, WholeImage) else every
-        self._landmarker = (landmarker or Landmarker()) if self._every > 1 else None
+        self._every = 0 if isinstance(detector, WholeImage) else every
+        self._landmarker = (landmarker or Landmarker()) if self._every > 0 else None
         self._tracks: list[Track] = []  # of faces that are there
         self._gone: list[Track] = []  # of faces that may come back
         self._count = 0
         self._frame = -1
-        self._detected = 0  # frame of the last detection
+        self._now = 0.0
+        self._detected = 0.0  # time of the last detection
         self._shape: tuple[int, ...] = ()
         self._thumbnail = np.zeros(0)
 
@@ -110,19 +125,22 @@ class Tracker:
         check_images([image])
         self._frame += 1
         now = self._frame * FRAME_TIME if time is None else time
+        step, self._now = now - self._now, now
         if self._is_other_scene(image):
             self._tracks, self._gone = [], []
-            due = True
+            due = start = True
         else:
-            self._gone = [track for track in self._gone if now - track.time <= RETURN]
-            due = self._frame - self._detected >= self._every
-        if self._landmarker:
+            start = step > FOLLOWED  # to wait for the next frame would be to wait for long
+            away = AWAY + max(self._every, step) + ROUNDING
+            self._gone = [track for track in self._gone if now - track.time <= away]
+            due = start or now - self._detected >= self._every - ROUNDING
+        if self._landmarker and step <= FOLLOWED:
             lost = self._follow(image, now)
-            due |= lost and self._frame - self._detected > HOLD
+            due |= lost and now - self._detected > HOLD + ROUNDING
         if due:
-            self._detect(image, now)
-            self._detected = self._frame
-        self._lose(track for track in self._tracks if self._frame - track.frame > HOLD)
+            self._detect(image, now, at_once=start)
+            self._detected = now
+        self._lose(track for track in self._tracks if now - track.time > HOLD + ROUNDING)
         return self._tracked(image)
 
     def _is_other_scene(self, image: np.ndarray) -> bool:
@@ -144,11 +162,11 @@ class Tracker:
         if not self._tracks:
             return False
         assert self._landmarker
-        expected = np.stack([track.expected(self._frame) for track in self._tracks])
+        expected = np.stack([track.expected(now) for track in self._tracks])
         boxes, scores, landmarks = self._landmarker.refine(image, expected)
         seen = (scores >= SEEN) & _inside(boxes, image)
         # Of two that meet in one face, it is the one's whose way led there.
-        deviations = [track.deviation(box, self._frame) for track, box in zip(self._tracks, boxes, strict=True)]
+        deviations = [track.deviation(box, now) for track, box in zip(self._tracks, boxes, strict=True)]
         strays = set()
         taken: list[int] = []
         for index in sorted(np.flatnonzero(seen), key=lambda index: deviations[index]):
@@ -157,60 +175,84 @@ class Tracker:
             else:
                 taken.append(int(index))
                 self._tracks[index].move(boxes[index], float(scores[index]), landmarks[index], self._frame, now)
+                if scores[index] >= SURE:
+                    self._number(self._tracks[index])
         self._lose([self._tracks[index] for index in strays])
         return not seen.all() or bool(strays)
 
-    def _detect(self, image: np.ndarray, now: float) -> None:
-        """Find all faces and tell which ones they are."""
-        boxes, scores, landmarks = self._found(image)
+    def _detect(self, image: np.ndarray, now: float, *, at_once: bool) -> None:
+        """Find all faces and tell which ones they are. at_once: new ones have a number, however sure they are."""
+        boxes, scores, landmarks, doubtful = self._found(image)
+        looks = [_look(image, box) for box in boxes]
+        # A face that the frame or another face cuts does not look like itself.
+        limits = [0, 0, *image.shape[1::-1]]
+        inside = (boxes[:, :2] >= limits[:2]).all(axis=1) & (boxes[:, 2:] < limits[2:]).all(axis=1)
+        clear = inside & ((overlaps(boxes, boxes) > 0).sum(axis=1) == 1)
         free = set(range(len(boxes)))
+        there, gone = list(self._tracks), list(self._gone)
 
-        def see(track: Track, index: int) -> None:
-            free.remove(index)
-            track.misses = 0
-            track.move(boxes[index], float(scores[index]), landmarks[index], self._frame, now)
+        def see(pairs: list[tuple[Track, int]]) -> None:
+            for track, index in pairs:
+                free.remove(index)
+                (there if track in there else gone).remove(track)
+                track.missed = None
+                track.look = looks[index] if clear[index] else track.look
+                track.move(boxes[index], float(scores[index]), landmarks[index], self._frame, now)
+                self._number(track)
 
-        there = _pairs(self._tracks, boxes, free, self._frame, SAME)
-        for track, index in there:
-            see(track, index)
-        back = _pairs(self._gone, boxes, free, self._frame, BACK)
-        for track, index in back:
-            see(track, index)
-        missed = [track for track in self._tracks if track not in [found for found, _ in there]]
-        for track in missed:
-            track.misses += 1
-        self._lose([track for track in missed if track.misses >= MISSES or track.frame < self._frame])
-        for track, _ in back:
+        see(_pairs(there, boxes, free, now, SAME))
+        see(_pairs(gone, boxes, free, now, BACK))
+        # What was seen in this very frame has not gone anywhere.
+        away = [track for track in there + gone if track.frame < self._frame]
+        see(_near(away, boxes, looks, free, now))
+        for track in there:
+            track.missed = now if track.missed is None else track.missed
+        self._lose(
+            track for track in there
+            if track.frame < self._frame or now - (now if track.missed is None else track.missed) >= MISSED - ROUNDING
+        )
+        for track in [track for track in self._gone if track.frame == self._frame]:
             self._gone.remove(track)
             self._tracks.append(track)
         for index in sorted(free, key=lambda index: (-scores[index], index)):
             present = [track.box for track in self._tracks]
             if not present or overlaps(boxes[index:index + 1], np.stack(present)).max() <= ONE_FACE:
-                self._count += 1
-                self._tracks.append(
-                    Track(self._count, boxes[index], float(scores[index]), landmarks[index], self._frame, now)
-                )
+                track = Track(0, boxes[index], float(scores[index]), landmarks[index], looks[index], self._frame, now)
+                self._tracks.append(track)
+                if at_once or not doubtful[index]:
+                    self._number(track)
 
-    def _found(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Boxes (n, 4), scores (n,) and landmarks (n, 5, 2) of the detector's faces, by O-Net where it sees them."""
+    def _number(self, track: Track) -> None:
+        if track.id == 0:
+            self._count += 1
+            track.id = self._count
+
+    def _found(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Boxes (n, 4), scores (n,) and landmarks (n, 5, 2) of the detector's faces, by O-Net where it sees them.
+
+        The last array (n,) says of which it does but is not SURE.
+        """
         (found,) = self._detector.detect([image])
         boxes, scores, landmarks = found.boxes.astype(np.float64), found.scores, found.landmarks.astype(np.float64)
+        doubtful = np.zeros(len(found), bool)
         if self._landmarker and len(found):
             closer, sure, points = self._landmarker.refine(image, boxes)
             seen = sure >= SEEN
+            doubtful = seen & (sure < SURE)
             boxes = np.where(seen[:, None], closer, boxes)
             scores = np.where(seen, sure, scores)
             landmarks = np.where(seen[:, None, None], points, landmarks)
         kept = suppress(np.zeros(len(boxes), np.intp), boxes, scores, ONE_FACE)
-        return boxes[kept], scores[kept], landmarks[kept]
+        return boxes[kept], scores[kept], landmarks[kept], doubtful[kept]
 
     def _lose(self, tracks: Iterable[Track]) -> None:
         for track in list(tracks):
             self._tracks.remove(track)
-            self._gone.append(track)
+            if track.id:
+                self._gone.append(track)
 
     def _tracked(self, image: np.ndarray) -> Tracked:
-        tracks = sorted(self._tracks, key=lambda track: track.id)
+        tracks = sorted((track for track in self._tracks if track.id), key=lambda track: track.id)
         if not tracks:
             return Tracked(Detections.none(), np.empty(0, np.int64))
         height, width = image.shape[:2]
@@ -222,7 +264,16 @@ class Tracker:
         )  # fmt: skip
 
 
-def _pairs(tracks: list[Track], boxes: np.ndarray, free: set[int], frame: int, least: float
+def check_every(every: float) -> None:
+    """Raise ValueError unless `every` is a time from one detection to the next."""
+    if not 0 <= every < MAX_EVERY:
+        raise ValueError(
+            f"every {every:g} where seconds from 0 to less than {MAX_EVERY:g} were expected; "
+            "10 frames of a video of 25 a second are 0.4"
+        )
+
+
+def _pairs(tracks: list[Track], boxes: np.ndarray, free: set[int], now: float, least: float
            ) -> list[tuple[Track, int]]:
     """Tracks and the free ones of the boxes (n, 4) that are theirs: those that overlap most first, none by less.
 
@@ -230,14 +281,42 @@ def _pairs(tracks: list[Track], boxes: np.ndarray, free: set[int], frame: int, l
     """
     candidates = []
     for track in tracks:
-        places = np.stack([track.box, track.expected(frame)])
-        candidates += [(float(overlaps(places, boxes[index:index + 1]).max()), track, index) for index in sorted(free)]
-    candidates.sort(key=lambda candidate: (-candidate[0], candidate[1].id, candidate[2]))
+        places = np.stack([track.box, track.expected(now)])
+        candidates += [(-float(overlaps(places, boxes[index:index + 1]).max()), track, index) for index in sorted(free)]
+    return _best([candidate for candidate in candidates if candidate[0] <= -least])
+
+
+def _near(tracks: list[Track], boxes: np.ndarray, looks: list[np.ndarray], free: set[int], now: float
+          ) -> list[tuple[Track, int]]:
+    """The same of tracks that overlap nothing any more: what looks like them as far away as they may have gone."""
+    candidates = []
+    for track in tracks:
+        reach = min(REACH * (now - track.time), MAX_REACH) * _size(track.box)
+        for index in sorted(free):
+            far = float(np.linalg.norm(_centre(boxes[index]) - _centre(track.box)))
+            alike = float((track.look * looks[index]).mean())
+            resized = abs(np.log(_size(boxes[index]) / _size(track.box)))
+            if far <= reach and resized <= np.log(RESIZED) and alike >= ALIKE:
+                candidates.append((far / reach - 4 * alike, track, index))
+    return _best(candidates)
+
+
+def _best(candidates: list[tuple[float, Track, int]]) -> list[tuple[Track, int]]:
+    """Pairs of a track and a box, the cheapest first, each track and each box in one at most."""
     pairs: list[tuple[Track, int]] = []
-    for overlap, track, index in candidates:
-        if overlap >= least and all(track is not other and index != taken for other, taken in pairs):
+    for _, track, index in sorted(candidates, key=lambda candidate: (candidate[0], candidate[1].id, candidate[2])):
+        if all(track is not other and index != taken for other, taken in pairs):
             pairs.append((track, index))
     return pairs
+
+
+def _look(image: np.ndarray, box: np.ndarray) -> np.ndarray:
+    """What is in a box, in a few pixels: (LOOK, LOOK, 3), of mean 0 and variance 1."""
+    centre, side = _centre(box), round(_size(box))
+    patch = cv2.getRectSubPix(image, (side, side), (float(centre[0]), float(centre[1])))
+    look = cv2.resize(patch, (LOOK, LOOK), interpolation=cv2.INTER_AREA).astype(np.float64)
+    look -= look.mean()
+    return np.asarray(look / max(float(look.std()), 1.0))
 
 
 def overlaps(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from pipeline.fer.images import SourceError
+from pipeline.errors import SourceError
 
 MAX_NAME = 60  # characters; a name is a folder, too
 

@@ -20,7 +20,8 @@ from typing import IO, Any
 
 import numpy as np
 
-from pipeline.fer.images import Batch, LabelledImage, SourceError
+from pipeline.errors import SourceError
+from pipeline.fer.images import Batch, LabelledImage
 from pipeline.fer.labels import IMAGE_SHAPE, LABELS
 from pipeline.fer.spreadsheet import delimiter_of, is_utf16
 from pipeline.manifest import USAGES

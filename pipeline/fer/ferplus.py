@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from pipeline.atomic import atomic_file
-from pipeline.fer.images import LabelledImage, SourceError
+from pipeline.errors import SourceError
+from pipeline.fer.images import LabelledImage
 from pipeline.fer.spreadsheet import delimiter_of, is_utf16
 
 LABELS = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt")

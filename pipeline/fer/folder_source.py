@@ -11,11 +11,12 @@ import cv2
 import numpy as np
 
 from pipeline.console import log
-from pipeline.fer.images import Batch, LabelledImage, SourceError
+from pipeline.errors import SourceError
+from pipeline.fer.images import Batch, LabelledImage
 from pipeline.fer.labels import LABELS
 from pipeline.fer.split import HoldOut, check_parts, group_names, hold_out
+from pipeline.image_files import read_image
 from pipeline.manifest import USAGES
-from pipeline.pictures import decode
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 USAGE_OF_FOLDER = {
@@ -73,7 +74,7 @@ class ClassFolders:
 
 
 class FolderSource:
-    """The images of class folders, in the order of their paths; grey, 8 bits, without alpha, of any size.
+    """The images of class folders, in the order of their paths; grey, 8 bits, read as predict reads them, of any size.
 
     kept: indices of the classes that are used. Where no folder names a validation split, hold_out() takes it from the
     training images; where none names any split, the test split as well. Errors are SourceError naming the file or the
@@ -142,9 +143,4 @@ def _read(first: int, files: list[tuple[str, int, Path]]) -> list[LabelledImage]
 
 
 def _pixels(file: Path) -> np.ndarray:
-    data = file.read_bytes()
-    pixels = decode(data, cv2.IMREAD_GRAYSCALE)
-    if pixels is None:
-        raise SourceError(f"{file}: no readable image ({len(data)} bytes), where PNG or JPEG was expected; mend it, or "
-                          "move it elsewhere")
-    return pixels
+    return cv2.cvtColor(read_image(file), cv2.COLOR_RGB2GRAY)

@@ -6,12 +6,6 @@ from typing import Protocol
 
 import numpy as np
 
-from pipeline.errors import InputError
-
-
-class SourceError(InputError):
-    """A data set that is not in one of the forms of FER2013."""
-
 
 @dataclass(frozen=True)
 class LabelledImage:

@@ -8,7 +8,7 @@ from pathlib import PurePath
 
 import numpy as np
 
-from pipeline.fer.images import SourceError
+from pipeline.errors import SourceError
 
 AUTO, NONE = "auto", "none"
 

@@ -7,16 +7,6 @@ from typing import Protocol, Self
 
 import numpy as np
 
-from pipeline.errors import InputError
-
-
-class SourceError(InputError):
-    """An input that gives no frame."""
-
-
-class TooManyPixelsError(SourceError):
-    """An image of more pixels than are read."""
-
 
 @dataclass(frozen=True, eq=False)
 class Frame:

@@ -10,6 +10,7 @@ from typing import IO, TYPE_CHECKING, Self
 import numpy as np
 
 from pipeline.atomic import atomic_file
+from pipeline.errors import InputError
 from pipeline.live import emoji
 from pipeline.live.frames import Frame
 from pipeline.live.overlay import Parts
@@ -22,13 +23,15 @@ from pipeline.live.timeline import Timeline
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+SUFFIXES = (".png", ".pdf", ".svg")
 MAX_PEOPLE = 8  # that have a row
 FIRST_BIN = 1 / 8  # seconds
 STEPS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200)  # of the time axis, in seconds
 
 WIDTH, DPI = 12.0, 144  # of the picture in inches; pixels an inch
 LEFT, RIGHT = 3.1, 0.35  # of the plots, in inches; on the left stands who it is
-HEADER, LEGEND_ROW, ROW, FOOTER = 1.1, 0.42, 1.3, 0.6  # heights in inches
+HEADER, LEGEND_ROW, ROW, FOOTER = 1.1, 0.42, 1.3, 0.7  # heights in inches
+LETTERS = 13  # of an image's name, in an inch
 FACE, BADGE = 0.86, 0.27  # sizes in inches of a thumbnail, of an emoji
 LEGEND_COLUMNS = 8
 INK, FAINT, GROUND = "#22262b", "#5f6773", "#f1f2f5"
@@ -36,13 +39,17 @@ PALE, DARK = (1.0, 1.0, 1.0), (0.13, 0.15, 0.17)  # red, green, blue of what lie
 
 
 class Summary(Sink):
-    """A PNG at `path`, drawn when all is read: for each person the probabilities over time, a coloured band a label.
+    """A plot at `path`, drawn when all is read: for each person the probabilities over time, a coloured band a label.
+
+    PNG, PDF or SVG, as the suffix says. Raises InputError for another one.
 
     The MAX_PEOPLE people that were seen longest have a row each, with their face or, where `parts` blur faces, an
     emoji; the others are counted. Images, in which nobody is followed, have one row: the mean of the faces in each.
     """
 
     def __init__(self, path: Path, parts: Parts) -> None:
+        if path.suffix.lower() not in SUFFIXES:
+            raise InputError(f"{printable(str(path))}: a plot is written as {', '.join(SUFFIXES)}; give it such a name")
         self.path = path
         self.parts = parts
         self.labels: tuple[str, ...] = ()
@@ -67,7 +74,8 @@ class Summary(Sink):
     def _drawn(self) -> Iterator[None]:
         with atomic_file(self.path) as file:
             yield
-            draw(file, self.labels, [timeline for timeline in (self.moving, self.still) if timeline.frames])
+            timelines = [timeline for timeline in (self.moving, self.still) if timeline.frames]
+            draw(file, self.labels, timelines, self.path.suffix.lower().removeprefix("."))
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,11 +120,10 @@ class Track:
             yield slice(int(begin), int(end))
 
 
-def draw(file: IO[bytes], labels: tuple[str, ...], timelines: Sequence[Timeline]) -> None:
-    """Draw the timelines, one under the other, as a PNG."""
+def draw(file: IO[bytes], labels: tuple[str, ...], timelines: Sequence[Timeline], form: str = "png") -> None:
+    """Draw the timelines, one under the other, as a PNG, PDF or SVG."""
     import warnings
 
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     rows = [_longest(timeline) for timeline in timelines]
@@ -147,7 +154,7 @@ def draw(file: IO[bytes], labels: tuple[str, ...], timelines: Sequence[Timeline]
     page.set(xlim=(0, WIDTH), ylim=(height, 0), aspect="auto")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font")  # it is drawn as a box
-        FigureCanvasAgg(figure).print_png(file)
+        figure.savefig(file, format=form, dpi=DPI)
 
 
 def _longest(timeline: Timeline) -> list[tuple[str, int | None]]:
@@ -200,7 +207,9 @@ def _set_up(plot: "Axes", timeline: Timeline, *, last: bool) -> None:
     else:
         step = max(1, round((end - begin) / 12))
         numbers = np.arange(0, round(end), step)
-        plot.set_xticks(numbers + 0.5, [str(number + 1) for number in numbers] if last else [])
+        letters = int((WIDTH - LEFT - RIGHT) / len(numbers) * LETTERS)
+        names = [f"{number + 1}\n{_short(Path(timeline.title(number)).name, letters)}" for number in numbers]
+        plot.set_xticks(numbers + 0.5, names if last else [], parse_math=False)
 
 
 def _draw_person(page: "Axes", top: float, labels: tuple[str, ...], timeline: Timeline, track: Track) -> None:
@@ -284,7 +293,8 @@ def _draw_notes(page: "Axes", top: float, timeline: Timeline, people: list[tuple
         notes[1] = "blank: not seen"
         if others:
             notes.append(f"{_count(others, 'more person', 'more people')} seen more briefly")
-    page.text((LEFT + WIDTH - RIGHT) / 2, top + 0.22, "minutes : seconds" if timeline.unit == "time" else "image",
+    page.text((LEFT + WIDTH - RIGHT) / 2, top + (0.22 if timeline.unit == "time" else 0.37),
+              "minutes : seconds" if timeline.unit == "time" else "images, in the order in which they were read",
               color=FAINT, fontsize=8.5, va="center", ha="center")  # fmt: skip
     page.text(0.3, top + 0.22, "  ·  ".join(notes), color=FAINT, fontsize=8.5, va="center")
 

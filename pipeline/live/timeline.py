@@ -12,7 +12,7 @@ from pipeline.live.readings import FaceReading, Reading
 MAX_KNOWN = 256  # people kept; of more those seen shortest are only counted
 MAX_BINS = 1024  # about a plot's width in pixels; when time goes beyond, each two become one
 MAX_NAMES = 8  # of sources kept
-HOLD = 2.0  # seconds; a longer time without any frame is a gap, not a low frame rate
+HOLD = 2.0  # seconds; of frames that are mostly closer, a longer time without any frame is a gap, not a low frame rate
 THUMBNAIL = 96  # pixels
 MARGIN = 0.25  # of the box's size, shown around it in a thumbnail
 
@@ -37,7 +37,8 @@ class Person:
 class Timeline:
     """What was seen in frames along one axis: of time, in seconds, or of numbers of images, as `unit` says.
 
-    width: of a bin. names: of the frames' sources, the first few. frames: by bin, how many there were. people: by
+    width: of a bin. names: of the frames' sources, the first few. frames: by bin, how many there were. titles: by bin
+    the name of the first image in it. people: by
     source and track; one alone, without either, where faces are not followed. forgotten: people no longer kept.
     """
 
@@ -45,6 +46,7 @@ class Timeline:
     width: float
     names: list[str] = field(default_factory=list)
     frames: dict[int, int] = field(default_factory=dict)
+    titles: dict[int, str] = field(default_factory=dict)
     people: dict[tuple[str, int | None], Person] = field(default_factory=dict)
     forgotten: int = 0
 
@@ -56,6 +58,8 @@ class Timeline:
         if frame.name not in self.names and len(self.names) < MAX_NAMES:
             self.names.append(frame.name)
         self.frames[number] = self.frames.get(number, 0) + 1
+        if self.unit == "image":
+            self.titles.setdefault(number, frame.name)
         for face in reading.faces:
             key = ("" if face.track is None else frame.name, face.track)
             person = self.people.setdefault(key, Person())
@@ -70,6 +74,7 @@ class Timeline:
         """Make one bin of each two."""
         self.width *= 2
         self.frames = _paired(self.frames)
+        self.titles = {number // 2: name for number, name in sorted(self.titles.items(), reverse=True)}
         for person in self.people.values():
             person.bins = _paired(person.bins)
 
@@ -81,11 +86,17 @@ class Timeline:
             del self.people[key]
             self.forgotten += 1
 
+    def title(self, position: float) -> str:
+        """The name of the image at this position, or of one in the same bin."""
+        return self.titles.get(int(position // self.width), "")
+
     def spans(self) -> dict[int, tuple[float, float]]:
         """Begin and end of each bin that holds frames: it lasts until the next one does, but for at most HOLD."""
         numbers = sorted(self.frames)
         begins = [number * self.width for number in numbers]
-        hold = max(self.width, HOLD) if self.unit == "time" else self.width
+        # A video of a frame every ten seconds has no gaps: it is shown by the distances that its frames mostly have.
+        usual = float(np.median(np.diff(begins))) if len(begins) > 1 else 0
+        hold = max(self.width, HOLD, 2 * usual) if self.unit == "time" else self.width
         ends = [min(after, begin + hold) for begin, after in pairwise(begins)]
         return dict(zip(numbers, zip(begins, [*ends, begins[-1] + self.width], strict=True), strict=True))
 

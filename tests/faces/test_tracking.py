@@ -1,16 +1,18 @@
 """Faces that go about, cross, leave, come back and are cut away keep their numbers, and detections stay few."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import pytest
+from films import Walk, crossing, film, leaving, score, staying
 from portraits import SIZE, background, moved, put
 
 from pipeline.faces.detector import Detections, Detector, build_detector
 from pipeline.faces.landmarks import Landmarker
-from pipeline.faces.tracking import HOLD, Tracked, Tracker, overlaps
+from pipeline.faces.tracking import Tracked, Tracker, overlaps
 
-EVERY = 10
+EVERY = 0.4
+INTERVAL = 10  # frames, at 25 a second
 PLACE = (240, 160)
 
 
@@ -49,7 +51,7 @@ def landmarker() -> Landmarker:
 
 
 def follow(
-    detector: Detector, landmarker: Landmarker, frames: Iterable[np.ndarray], *, every: int = EVERY, rate: float = 25
+    detector: Detector, landmarker: Landmarker, frames: Iterable[np.ndarray], *, every: float = EVERY, rate: float = 25
 ) -> tuple[list[Tracked], list[int]]:
     """What is tracked in the frames, and the frames in which there was a detection."""
     counted = Counted(detector)
@@ -131,7 +133,7 @@ def test_a_face_that_is_back_soon_has_its_number(detector: Detector, landmarker:
     assert ids(tracked)[-1] == [1, 2]
     assert centres(tracked[-1]) == pytest.approx(centres(tracked[14]), abs=8)
     # One detection when it was lost, the others in their turn.
-    assert len(detected) <= 1 + -(-65 // EVERY)
+    assert len(detected) <= 1 + -(-65 // INTERVAL)
 
 
 def test_a_face_that_is_back_late_has_a_new_number(detector: Detector, landmarker: Landmarker) -> None:
@@ -175,7 +177,7 @@ def test_what_o_net_does_not_see_is_held_between_detections(landmarker: Landmark
     box = (100, 90, 180, 190)
     tracked, detected = follow(Given(box), landmarker, [background()] * 30)
     assert ids(tracked) == [[1]] * 30
-    assert detected == list(range(0, 30, HOLD + 1))
+    assert detected == list(range(0, 30, 3))
     for each in tracked:
         np.testing.assert_array_equal(each.detections.boxes, [box])
         np.testing.assert_allclose(each.detections.scores, [0.6])
@@ -221,7 +223,7 @@ def test_another_size_of_frames_begins_anew(detector: Detector, landmarker: Land
 
 def test_detection_in_every_frame_is_the_detectors_own(detector: Detector, landmarker: Landmarker) -> None:
     frames = [frame for frame, _ in moved(8)]
-    tracked, detected = follow(detector, landmarker, frames, every=1)
+    tracked, detected = follow(detector, landmarker, frames, every=0)
     assert detected == list(range(8))
     assert ids(tracked) == [[1]] * 8
     for frame, each in zip(frames, tracked, strict=True):
@@ -232,16 +234,59 @@ def test_images_that_are_faces_are_faces_in_every_frame(landmarker: Landmarker) 
     frames = [frame for frame, _ in moved(5)]
     tracked, _ = follow(build_detector("none"), landmarker, frames)
     assert ids(tracked)[0] == [1]
-    tracker = Tracker(build_detector("none"), every=10)
+    tracker = Tracker(build_detector("none"), every=0.4)
     for frame in frames:
         each = tracker.update(frame)
         assert each.ids.tolist() == [1]
         assert each.detections.boxes.tolist() == [[0, 0, SIZE[1] - 1, SIZE[0] - 1]]
 
 
+def test_a_face_in_view_for_eight_seconds_at_one_frame_a_second_is_found_at_once(
+    detector: Detector, landmarker: Landmarker
+) -> None:
+    frames = [put(background(), 230 + 6 * t, 160) if 11 <= t <= 18 else background() for t in range(24)]
+    tracked, detected = follow(detector, landmarker, frames, rate=1)
+    assert ids(tracked) == [[]] * 11 + [[1]] * 8 + [[]] * 5
+    assert detected == list(range(24))
+
+
+@pytest.mark.parametrize("rate", [60, 25, 5, 2])
+def test_searches_are_as_far_apart_in_time_at_any_rate(rate: int, detector: Detector, landmarker: Landmarker) -> None:
+    scene = put(background(), *PLACE)
+    _, detected = follow(detector, landmarker, [scene] * (2 * rate + 1), rate=rate)
+    apart = np.diff(detected) / rate
+    assert apart.min() >= min(EVERY, 1 / rate) - 1e-6
+    assert apart.max() <= max(EVERY, 1 / rate) + 1 / rate
+
+
+def test_a_gap_is_counted_in_time(detector: Detector, landmarker: Landmarker) -> None:
+    """One that is gone for a second is the same whatever the rate; one that is gone for four is not."""
+    for rate in (4, 12):
+        soon, _ = follow(detector, landmarker, gone(rate, before=rate, after=2 * rate), rate=rate)
+        assert ids(soon)[-1] == [1, 2]
+        late, _ = follow(detector, landmarker, gone(4 * rate, before=rate, after=2 * rate), rate=rate)
+        assert ids(late)[-1] == [1, 3]
+
+
+@pytest.mark.parametrize("show", [
+    (staying, 6, 1, 8), (staying, 3, 12, 3), (leaving, 2, 12, 7), (crossing, 2, 12, 8),
+])  # fmt: skip
+def test_people_keep_their_numbers_as_they_cross_leave_and_return(
+    show: tuple[Callable[[int], list[Walk]], int, float, float], detector: Detector, landmarker: Landmarker
+) -> None:
+    walks, people, rate, seconds = show
+    frames = list(film(walks(people), seconds=seconds, rate=rate))
+    tracker = Tracker(detector, landmarker)
+    result = score(frames, [tracker.update(frame.image, frame.time) for frame in frames])
+    assert result.switches == 0
+    assert result.numbers == people
+    assert result.missed <= 0.05 * result.seen
+
+
 def test_refuses_what_is_no_frame_and_no_interval(detector: Detector) -> None:
-    with pytest.raises(ValueError, match="every 0 where at least 1"):
-        Tracker(detector, every=0)
+    for every in (-0.1, 1, 10, float("nan")):  # whole ones are frames to whoever knew it so
+        with pytest.raises(ValueError, match="seconds from 0 to less than 1"):
+            Tracker(detector, every=every)
     with pytest.raises(ValueError, match="image 0"):
         Tracker(detector).update(np.zeros((40, 40), np.uint8))
 

@@ -2,8 +2,8 @@
 
 import pytest
 
+from pipeline.errors import SourceError
 from pipeline.fer.class_choice import ClassChoice, choose_classes
-from pipeline.fer.images import SourceError
 
 NAMES = ("angry", "happy", "sad", "neutral")
 

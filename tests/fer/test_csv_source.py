@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_set import noise, pixels_text, write_csv
 
+from pipeline.errors import SourceError
 from pipeline.fer.csv_source import CsvSource
-from pipeline.fer.images import LabelledImage, SourceError
+from pipeline.fer.images import LabelledImage
 from pipeline.manifest import USAGES
 
 GREY = " ".join(["7"] * 2304)

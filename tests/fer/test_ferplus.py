@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipeline.errors import SourceError
 from pipeline.fer.ferplus import (
     CHOICES,
     COLUMNS,
@@ -18,7 +19,7 @@ from pipeline.fer.ferplus import (
     read_sidecar,
     write_sidecar,
 )
-from pipeline.fer.images import LabelledImage, SourceError
+from pipeline.fer.images import LabelledImage
 
 
 def image(row: int, usage: str = "Training") -> LabelledImage:

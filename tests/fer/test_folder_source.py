@@ -7,8 +7,9 @@ import cv2
 import numpy as np
 import pytest
 
+from pipeline.errors import SourceError
 from pipeline.fer.folder_source import ClassFolders, FolderSource
-from pipeline.fer.images import LabelledImage, SourceError
+from pipeline.fer.images import LabelledImage
 from pipeline.fer.split import HOLD_OUT, HoldOut
 
 # A picture of 200,000 x 200,000 pixels, by its header, in 65 bytes.
@@ -61,18 +62,19 @@ def test_turns_colour_alpha_and_16_bits_into_8_bit_grey(tmp_path: Path) -> None:
     write_image(tmp_path / "train/sad/alpha.png", np.full((48, 48, 4), (90, 90, 90, 0), np.uint8))
     write_image(tmp_path / "train/sad/colour.png", np.full((48, 48, 3), (0, 0, 255), np.uint8))
     write_image(tmp_path / "train/sad/deep.png", np.full((48, 48), 90 * 257, np.uint16))
+    write_image(tmp_path / "train/sad/dim.png", np.full((48, 48), 90 * 16, np.uint16))  # 12 bits in 16
     write_image(tmp_path / "validation/sad/alpha.png")
-    alpha, colour, deep, _ = (image.pixels for image in read(tmp_path))
-    for pixels, value in ((alpha, 90), (colour, 76), (deep, 90)):  # 76: 0.299 of red 255
+    alpha, colour, deep, dim, _ = (image.pixels for image in read(tmp_path))
+    for pixels, value in ((alpha, 255), (colour, 76), (deep, 90), (dim, 90)):  # 76: 0.299 of red 255
         assert pixels.dtype == np.uint8
         assert pixels.shape == (48, 48)
         assert (pixels == value).all()
 
 
 @pytest.mark.parametrize(("name", "content", "message"), [
-    ("broken.png", b"\x89PNG\r\n\x1a\nnothing more", "broken.png: no readable image (20 bytes)"),
-    ("bomb.png", HUGE_PNG, "bomb.png: no readable image (65 bytes)"),
-    ("empty.jpg", b"", "empty.jpg: no readable image (0 bytes)"),
+    ("broken.png", b"\x89PNG\r\n\x1a\nnothing more", "broken.png: no image of a known format"),
+    ("bomb.png", HUGE_PNG, "bomb.png: "),
+    ("empty.jpg", b"", "empty.jpg: an empty file"),
     ("notes.txt", b"text", "notes.txt: .png or .jpg or .jpeg was expected"),
 ])  # fmt: skip
 def test_names_a_file_that_is_no_image(tmp_path: Path, name: str, content: bytes, message: str) -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.fer.images import SourceError
+from pipeline.errors import SourceError
 from pipeline.fer.split import group_names, hold_out
 
 SHARES = {"PublicTest": 0.1, "PrivateTest": 0.2}

@@ -278,6 +278,56 @@ def test_thirty_faces_keep_their_labels_apart() -> None:
     assert together.mean() < 0.25  # no panels of bars over everything
 
 
+def plates(parts: Parts, image: np.ndarray, *faces: FaceReading) -> np.ndarray:
+    """Where more than the boxes is drawn."""
+    return changed(draw(parts, image, *faces), draw(replace(parts, labels=False, bars=False), image, *faces))
+
+
+def test_in_a_crowd_nothing_hides_a_neighbour() -> None:
+    boxes = [(20.0 + 88 * column, 30.0 + 90 * row, 90.0 + 88 * column, 104.0 + 90 * row)
+             for row in range(11) for column in range(21)]  # fmt: skip
+    faces = [face(box, LABELS[index % 7], sure=index % 3 > 0) for index, box in enumerate(boxes)]
+    image = grey(1920, 1080)
+    parts = replace(NOTHING, labels=True, bars=True, emoji=True)
+    covered = plates(parts, image, *faces)
+    for left, top, right, bottom in boxes:
+        features = covered[round(top) + 27 : round(bottom) - 22, round(left) + 8 : round(right) - 8]
+        assert not features.any()
+    badges = changed(draw(replace(NOTHING, emoji=True), image, *faces), image)
+    for left, top, right, bottom in boxes:  # a face whose label has no room has its emoji
+        assert badges[round(top) : round(bottom) + 20, round(left) : round(right) + 20].any()
+        assert not badges[round(top) : round(top) + 40, round(left) + 25 : round(right)].any()
+
+
+def test_bars_leave_eyes_nose_and_mouth_free() -> None:
+    image = grey(500, 200)
+    known = {"left_eye": (378, 80), "right_eye": (434, 80), "nose": (410, 113), "mouth_left": (383, 134),
+             "mouth_right": (436, 130)}  # fmt: skip
+    wide = replace(face((343, 27, 459, 167)), landmarks=known)
+    covered = plates(replace(NOTHING, labels=True, bars=True), image, wide, face((52, 54, 128, 150)))
+    scale = covered.shape[1] / 500
+    left, top, right, bottom = (round(value * scale) for value in (370, 72, 442, 140))
+    assert not covered[top:bottom, left:right].any()
+
+
+def test_what_makes_a_reading_worth_less_is_shown() -> None:
+    parts = replace(NOTHING, labels=True, boxes=True)
+    image = grey()
+    for condition in ("edge", "turned", "tiny"):
+        marked = replace(face(BOX), conditions=(condition,))
+        assert (draw(parts, image, marked) != draw(parts, image, face(BOX))).any()
+        outline = replace(NOTHING, boxes=True)
+        dashed, whole = (changed(draw(outline, image, each), image).sum() for each in (marked, face(BOX)))
+        assert dashed < whole
+
+
+@pytest.mark.parametrize("size", [(48, 48), (20, 90), (300, 200)])
+def test_a_small_frame_keeps_its_own_size_where_that_is_asked_for(size: tuple[int, int]) -> None:
+    image = grey(*size)
+    drawn = Overlay(Parts(), own_size=True).draw(image, reading(image, face((2, 2, 18, 18))))
+    assert drawn.shape == image.shape
+
+
 ODD_LABELS = ("a label so long that no plate could ever hold it" * 6, "glücklich", "счастье", "嬉しい",
               "two\nlines\tof it", "", "\udcff", "😀")  # fmt: skip
 

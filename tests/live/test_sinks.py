@@ -14,8 +14,8 @@ import pytest
 from full_disk import full_disk
 from PIL import Image
 
-from pipeline.errors import InputError
-from pipeline.live.frames import Frame, SourceError
+from pipeline.errors import InputError, SourceError
+from pipeline.live.frames import Frame
 from pipeline.live.overlay import Overlay
 from pipeline.live.readings import LANDMARKS, FaceReading, Reading
 from pipeline.live.sinks import AnnotatedImages, Csv, JsonLines, Sink

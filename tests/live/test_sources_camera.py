@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline.live.frames import SourceError
+from pipeline.errors import SourceError
 from pipeline.live.sources import camera, open_sources
 from pipeline.live.sources.camera import Camera, ListedCamera, list_cameras
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipeline.live.frames import SourceError
+from pipeline.errors import SourceError
 from pipeline.live.sources.concatenated import split_images
 
 

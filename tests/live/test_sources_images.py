@@ -4,13 +4,19 @@ import base64
 import io
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import BmpImagePlugin, Image
 
-from pipeline.live.sources import SourceError, decode_data_url, decode_image, images, read_image, to_rgb
+from pipeline import image_files
+from pipeline.errors import SourceError
+from pipeline.fer.folder_source import ClassFolders, FolderSource
+from pipeline.fer.split import HOLD_OUT
+from pipeline.image_files import decode_image, read_image, to_rgb
+from pipeline.live.sources import decode_data_url, open_sources
 
 RED, GREEN, BLUE = (250, 10, 20), (10, 240, 30), (30, 20, 230)
 
@@ -94,6 +100,122 @@ def test_of_an_animation_the_first_frame(tmp_path: Path) -> None:
     assert near(image[4, 8], RED)
 
 
+def with_chunk(png: bytes, kind: bytes, *, crc: int) -> bytes:
+    """The PNG with one more chunk behind its header."""
+    return png[:33] + (4).to_bytes(4) + kind + b"abcd" + crc.to_bytes(4) + png[33:]
+
+
+def test_a_wrong_checksum_beside_the_picture_is_said_and_the_picture_read(caplog: pytest.LogCaptureFixture) -> None:
+    png = encoded(quarters(), "PNG")
+    image = decode_image(with_chunk(png, b"tEXt", crc=1), "photo.png")
+    np.testing.assert_array_equal(image, np.asarray(quarters()))
+    assert "photo.png: wrong checksum in tEXt" in caplog.text
+    damaged = bytearray(png)
+    damaged[png.index(b"IDAT") + 12] ^= 1
+    for bad in (with_chunk(png, b"tRNS", crc=1), with_chunk(png, b"ABCD", crc=1), bytes(damaged)):
+        with pytest.raises(SourceError):
+            decode_image(bad, "photo.png")
+
+
+def test_a_jpeg_without_its_end_marker_alone_is_said_and_read(
+    caplog: pytest.LogCaptureFixture, portrait: np.ndarray
+) -> None:
+    for picture in (Image.fromarray(portrait[:61, :45]), Image.fromarray(portrait[:64, :64, 0])):
+        whole = encoded(picture, "JPEG", quality=85)
+        np.testing.assert_array_equal(decode_image(whole[:-2], "photo.jpg"), decode_image(whole, "photo.jpg"))
+        assert "photo.jpg: lacks its end marker" in caplog.text
+        for missing in (3, 4, 6, 12, 100):
+            with pytest.raises(SourceError, match="truncated"):
+                decode_image(whole[:-missing] if missing > 4 else whole[: -2 - 4 * missing], "photo.jpg")
+    progressive = encoded(Image.fromarray(portrait), "JPEG", progressive=True)
+    with pytest.raises(SourceError, match="truncated"):
+        decode_image(progressive[:-2], "photo.jpg")  # nobody knows whether another scan was to come
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
+def test_deep_pixels_are_scaled_by_the_bits_that_they_use(
+    kind: str, channels: int, bits: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    ramp = (np.arange(256).reshape(16, 16, 1) * ((1 << bits) - 1) // 255).astype(np.uint16)
+    values = np.repeat(ramp, channels, axis=2)
+    if channels == 3:
+        values[..., 1] //= 2
+    if channels == 4:
+        values[..., 3] = 65535
+    bgr = values if channels == 1 else values[..., [2, 1, 0, 3][:channels]]
+    data = cv2.imencode(f".{kind.lower()}", bgr)[1].tobytes()
+    image = decode_image(data, "scan")
+    np.testing.assert_allclose(image[..., 0], np.arange(256).reshape(16, 16), atol=1)
+    if channels == 3:
+        np.testing.assert_allclose(image[..., 1], np.arange(256).reshape(16, 16) // 2, atol=1)
+    assert (f"scan: its values reach {ramp.max()}: taken for {bits} bits" in caplog.text) == (bits < 16)
+
+
+def test_transparent_sixteen_bits_are_white() -> None:
+    values = np.zeros((8, 8, 4), np.uint16)
+    values[4:, :, 2], values[4:, :, 3] = 65535, 65535  # below red, above clear; OpenCV writes BGRA
+    image = decode_image(cv2.imencode(".png", values)[1].tobytes(), "scan")
+    assert image[2, 2].tolist() == [255, 255, 255]
+    assert image[6, 6].tolist() == [255, 0, 0]
+
+
+def test_training_reads_what_serving_reads(tmp_path: Path, portrait: np.ndarray) -> None:
+    (tmp_path / "train/happy").mkdir(parents=True)
+    (tmp_path / "validation/happy").mkdir(parents=True)
+    save(tmp_path / "validation/happy/other.png", quarters())
+    cut_out = Image.fromarray(portrait).resize((64, 72)).convert("RGBA")
+    cut_out.putalpha(Image.linear_gradient("L").resize(cut_out.size))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    kinds = [cut_out, cut_out.convert("LA"), cut_out.convert("P"), cut_out.convert("L"), cut_out.convert("1")]
+    kinds.append(Image.fromarray(portrait[:64, :64, 0].astype(np.uint16) * 16))
+    for number, picture in enumerate(kinds):
+        save(tmp_path / "train/happy" / f"{number}.png", picture, exif=exif)
+    save(tmp_path / "train/happy/print.jpg", quarters().convert("CMYK"))
+    source = FolderSource(ClassFolders(tmp_path), [0], HOLD_OUT)
+    images = [image for batch in source.batches() for image in batch()]
+    assert len(images) == 8
+    for (_, _, path), image in zip(source.files, images, strict=True):
+        np.testing.assert_array_equal(image.pixels, cv2.cvtColor(read_image(path), cv2.COLOR_RGB2GRAY))
+
+
+def test_whatever_a_decoder_raises_costs_its_own_image_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    good = [save(tmp_path / name, quarters()) for name in ("a.png", "c.png")]
+    bad = save(tmp_path / "b.bmp", quarters())
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("Failed to decode frame 0: Decoding of color planes failed")  # as of Pillow's AVIF
+
+    monkeypatch.setattr(BmpImagePlugin.BmpImageFile, "load", fail)
+    (source,) = open_sources([str(tmp_path)])
+    assert [frame.name for frame in source] == [str(path) for path in good]
+    assert source.failed == 1
+    assert f"{bad}: cannot be read as an image: Failed to decode frame 0" in caplog.text
+
+
+def test_a_damaged_avif_is_a_source_error(portrait: np.ndarray) -> None:
+    data = bytearray(encoded(Image.fromarray(portrait), "AVIF", quality=40))
+    middle = data.index(b"mdat") + (len(data) - data.index(b"mdat")) // 3
+    data[middle : middle + 400] = b"\xff" * 400
+    with pytest.raises(SourceError, match="photo"):
+        decode_image(bytes(data), "photo")
+
+
+def test_a_heic_of_tiles_is_read_whole() -> None:
+    heif = pytest.importorskip("pillow_heif", reason="pillow-heif, which reads HEIC, is not installed")
+    buffer = io.BytesIO()
+    heif.from_pillow(quarters().resize((400, 200))).save(buffer, format="HEIF", quality=95)
+    image = decode_image(buffer.getvalue(), "IMG_1.HEIC")
+    assert image.shape == (200, 400, 3)
+    assert near(image[40, 80], RED, 30)
+    with pytest.raises(SourceError, match="400x200 pixels where at most 799"):
+        decode_image(buffer.getvalue(), "IMG_1.HEIC", max_pixels=799)
+
+
 def jpeg() -> bytes:
     data = io.BytesIO()
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(data, "JPEG")
@@ -129,7 +251,7 @@ def test_a_huge_image_is_refused_before_it_is_unpacked(tmp_path: Path, monkeypat
     assert path.stat().st_size < 100_000
     with pytest.raises(SourceError, match="pixels"):
         read_image(path)
-    monkeypatch.setattr(images, "MAX_PIXELS", 799)
+    monkeypatch.setattr(image_files, "MAX_PIXELS", 799)
     with pytest.raises(SourceError, match=r"40x20 pixels where at most 799"):
         read_image(save(tmp_path / "image.png", quarters()))
 
@@ -214,8 +336,9 @@ def test_formats_that_start_programs_are_not_read(tmp_path: Path) -> None:
         read_image(path)
 
 
-def test_photographs_of_iphones_are_called_by_their_name() -> None:
-    with pytest.raises(SourceError, match="HEIC photograph, which is not read"):
+def test_photographs_of_iphones_are_called_by_their_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(image_files, "reads_heic", lambda: False)
+    with pytest.raises(SourceError, match=r"HEIC photograph, which needs `pip install"):
         decode_image(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(40), "IMG_1.HEIC")
 
 

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from moving_pictures import drawn, write_video
 from PIL import Image
 
+from pipeline.console import printable
 from pipeline.errors import InputError
-from pipeline.live.sources import ImageFiles, SourceError, VideoFile, open_sources
-from pipeline.live.sources.paths import printable, read_list
+from pipeline.live.sources import ImageFiles, SourceError, VideoFile, open_sources, paths
+from pipeline.live.sources.paths import read_list
 
 ODD_NAMES = ("with space.png", "é ü 笑.png", "line\nbreak.png", "-dash.png", "cam:9.png", "a:b.png", "\udce9\udcff.png",
              "face[1].png", "100%.png", "quote'\".png")  # fmt: skip
@@ -137,9 +138,61 @@ def test_a_list_names_the_files_it_was_made_of(
         (folder / name).exists() for name, line in zip((n for n, _ in lines), written, strict=True) if name != line
     ):
         return
-    assert read_list(path) == [
+    assert read_list(path).images == [
         folder / (line if (folder / line).exists() else name) for (name, _), line in zip(lines, written, strict=True)
     ]
+
+
+def test_lists_hold_folders_and_utf_16(tmp_path: Path) -> None:
+    for name in ("a é.png", "deep/b.png", "deep/c.png"):
+        image(tmp_path / name)
+    (tmp_path / "list.txt").write_text("a é.png\r\ndeep\r\n", encoding="utf-16", newline="")
+    assert names(tmp_path / "list.txt") == [str(tmp_path / name) for name in ("a é.png", "deep/b.png", "deep/c.png")]
+    (tmp_path / "list.txt").write_bytes(b"\xff\xfea")
+    with pytest.raises(SourceError, match="it begins as UTF-16, and is not"):
+        open_sources([str(tmp_path / "list.txt")])
+
+
+def test_a_text_is_a_list_if_its_lines_are_files(tmp_path: Path) -> None:
+    image(tmp_path / "a.png")
+    image(tmp_path / "deep/b.png")
+    (tmp_path / "list.txt").write_text("deep/b.png\n")
+    (tmp_path / "notes.txt").write_text("At the beach.\n")
+    words = [tmp_path / name for name in ("a.png", "list.txt", "notes.txt")]
+    assert names(*words) == [str(tmp_path / "a.png"), str(tmp_path / "deep/b.png")]
+    (tmp_path / "list.txt").write_text("deep/b.png\ngone.png\n")
+    with pytest.raises(SourceError, match=r"list\.txt:2: no such file"):
+        names(*words)
+    with pytest.raises(SourceError, match=r"notes\.txt:1: no such file"):
+        names(tmp_path / "notes.txt")
+
+
+def test_folders_behind_symbolic_links_are_followed_each_once(tmp_path: Path) -> None:
+    image(tmp_path / "elsewhere/a.png")
+    image(tmp_path / "in/deep/b.png")
+    (tmp_path / "in/link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "in/loop").symlink_to(tmp_path / "in")
+    (tmp_path / "in/again").symlink_to(tmp_path / "in/deep")
+    assert names(tmp_path / "in") == [str(tmp_path / "in" / name) for name in ("deep/b.png", "link/a.png")]
+
+
+def test_a_pipe_is_refused_and_passed_over_in_a_folder(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.png")
+    with pytest.raises(SourceError, match=r"a\.png: a pipe \(FIFO\) where a file or folder"):
+        open_sources([str(tmp_path / "a.png")])
+    image(tmp_path / "b.png")
+    assert names(tmp_path) == [str(tmp_path / "b.png")]
+
+
+def test_heic_is_passed_over_where_nothing_reads_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(paths, "reads_heic", lambda: False)
+    image(tmp_path / "a.png")
+    for name in ("IMG_1.HEIC", "IMG_2.heic"):
+        (tmp_path / name).write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(40))
+    assert names(tmp_path) == [str(tmp_path / "a.png")]
+    assert "passed over: 2 other files (IMG_1.HEIC, IMG_2.heic; HEIC needs `pip install" in caplog.text
 
 
 @given(st.text(st.characters(exclude_categories=[])))

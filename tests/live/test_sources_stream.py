@@ -18,8 +18,8 @@ from moving_pictures import drawn, number_of, write_video
 from PIL import Image
 from rtsp_camera import RtspCamera, serve_rtsp
 
+from pipeline.errors import SourceError
 from pipeline.live.fetch import FetchError
-from pipeline.live.frames import SourceError
 from pipeline.live.sources import VideoFile, open_sources, stream, video
 from pipeline.live.sources.stream import Stream
 from pipeline.live.sources.video import VideoAddress

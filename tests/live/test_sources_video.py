@@ -12,7 +12,8 @@ from local_server import body, serve
 from moving_pictures import HEIGHT, WIDTH, drawn, number_of, write_video
 from PIL import Image
 
-from pipeline.live.frames import Frame, SourceError
+from pipeline.errors import SourceError
+from pipeline.live.frames import Frame
 from pipeline.live.sources import VideoFile, open_sources, video
 
 
@@ -74,12 +75,11 @@ def test_times_start_where_the_file_does(tmp_path: Path) -> None:
     np.testing.assert_allclose([frame.time for frame in frames], np.arange(10) / 25, atol=0.01)
 
 
-def turned(path: Path, degrees: int) -> Path:
-    """The video again, with the display matrix of a camera held so (ISO 14496-12, 8.3.2: tkhd)."""
+def shown(path: Path, a: int, b: int, c: int, d: int) -> Path:
+    """The video again, with this display matrix (ISO 14496-12, 8.3.2: tkhd)."""
     data = bytearray(path.read_bytes())
     at = data.index(b"\0\1\0\0" + bytes(12) + b"\0\1\0\0" + bytes(12) + b"\x40\0\0\0", data.index(b"trak"))
-    a, b = {90: (0, 1), 180: (-1, 0), 270: (0, -1)}[degrees]
-    values = (a, b, 0, -b, a, 0, 0, 0)
+    values = (a, b, 0, c, d, 0, 0, 0)
     data[at : at + 36] = b"".join((value << 16).to_bytes(4, "big", signed=True) for value in values) + b"\x40\0\0\0"
     path.write_bytes(data)
     return path
@@ -87,7 +87,8 @@ def turned(path: Path, degrees: int) -> Path:
 
 @pytest.mark.parametrize(("degrees", "corners"), [(90, "b r"), (180, ".gb"), (270, "g..")])
 def test_a_turned_video_comes_upright(tmp_path: Path, degrees: int, corners: str) -> None:
-    path = turned(write_video(tmp_path / "a.mp4", drawn(3)), degrees)
+    a, b = {90: (0, 1), 180: (-1, 0), 270: (0, -1)}[degrees]
+    path = shown(write_video(tmp_path / "a.mp4", drawn(3)), a, b, -b, a)
     _, frames = read(path)
     image = frames[0].image
     assert image.shape == ((HEIGHT, WIDTH, 3) if degrees == 180 else (WIDTH, HEIGHT, 3))
@@ -99,6 +100,23 @@ def test_a_turned_video_comes_upright(tmp_path: Path, degrees: int, corners: str
         for _ in range(degrees // 90):
             place = quarter[place]
         assert near(image[place], value), colour
+
+
+@pytest.mark.parametrize(
+    ("matrix", "places"),
+    [
+        ((-1, 0, 0, 1), {"red": (4, -4), "green": (4, 4), "blue": (-4, -4)}),  # mirrored, as by a front camera
+        ((1, 0, 0, -1), {"red": (-4, 4), "green": (-4, -4), "blue": (4, 4)}),
+        ((0, 1, 1, 0), {"red": (4, 4), "green": (-4, 4), "blue": (4, -4)}),  # transposed
+        ((0, -1, -1, 0), {"red": (-4, -4), "green": (4, -4), "blue": (-4, 4)}),
+    ],
+)
+def test_the_whole_display_matrix_counts(
+    tmp_path: Path, matrix: tuple[int, int, int, int], places: dict[str, tuple[int, int]]
+) -> None:
+    _, frames = read(shown(write_video(tmp_path / "a.mp4", drawn(3)), *matrix))
+    for colour, value in (("red", (250, 10, 20)), ("green", (10, 240, 30)), ("blue", (30, 20, 230))):
+        assert near(frames[0].image[places[colour]], value), colour
 
 
 def test_pixels_that_are_not_square_are_spread(tmp_path: Path) -> None:

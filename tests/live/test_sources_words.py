@@ -4,15 +4,19 @@ import io
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from moving_pictures import drawn, write_video
 from PIL import Image
 
-from pipeline.live.frames import FrameSource, SourceError
+from pipeline.errors import SourceError
 from pipeline.live.sources import ImageFiles, VideoFile, is_live, open_sources
 from pipeline.live.sources.camera import Camera
 from pipeline.live.sources.stream import Stream
+
+if TYPE_CHECKING:
+    from pipeline.live.frames import FrameSource
 
 
 def png(colour: str) -> bytes:
@@ -44,6 +48,22 @@ def test_a_damaged_image_on_standard_input_is_told(
     assert [frame.name for frame in source] == ["stdin-1"]
     assert source.failed == 1
     assert "error: stdin-2: cannot be read as an image" in caplog.text
+
+
+def test_a_list_comes_by_standard_input(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """`ls | predict -`."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_bytes(png("red"))
+    pipe_in(monkeypatch, b"a.png\nb.png\n")
+    (source,) = open_sources(["-"])
+    assert [frame.name for frame in source] == ["a.png", "b.png"]
+    pipe_in(monkeypatch, b"gone.png\na.png\n")
+    (source,) = open_sources(["-"])
+    assert (list(source), source.failed) == ([], 1)
+    assert "stdin-1: no image of a known format" in caplog.text
 
 
 def test_nothing_on_standard_input_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

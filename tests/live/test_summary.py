@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from pipeline.errors import InputError
 from pipeline.live.frames import Frame
 from pipeline.live.overlay import Parts
 from pipeline.live.palette import COLOURS, rgb
@@ -117,6 +118,32 @@ def test_those_seen_longest_are_the_right_ones(tmp_path: Path) -> None:
     drawn = draw(tmp_path / "out.png", frames([brief] * 10 + [long] * 50))
     assert all(share(plot(drawn, row), COLOURS["happy"]) > 0.4 for row in range(MAX_PEOPLE))
     assert all(share(plot(drawn, row), COLOURS["angry"]) < 0.1 for row in range(MAX_PEOPLE))
+
+
+@pytest.mark.parametrize(("suffix", "start"), [(".png", b"\x89PNG"), (".pdf", b"%PDF"), (".SVG", b"<?xml")])
+def test_the_suffix_says_the_format(tmp_path: Path, suffix: str, start: bytes) -> None:
+    with Summary(tmp_path / f"out{suffix}", Parts()) as summary:
+        for frame, reading in frames([(face("happy"),)] * 20):
+            summary.write(frame, reading)
+    assert (tmp_path / f"out{suffix}").read_bytes().startswith(start)
+    with pytest.raises(InputError, match="a plot is written as"):
+        Summary(tmp_path / "out.jpg", Parts())
+
+
+def test_images_are_named(tmp_path: Path) -> None:
+    names = ("a.png", "beach at noon.jpg", "c.png")
+    with Summary(tmp_path / "out.svg", Parts()) as summary:
+        for index, name in enumerate(names):
+            frame = Frame(f"/photos/{name}", IMAGE, index)
+            summary.write(frame, Reading(frame.name, 160, 120, (face("happy", None),), index))
+    drawn = (tmp_path / "out.svg").read_text()
+    assert all(f"<!-- {name} -->" in drawn for name in names)
+
+
+def test_a_low_frame_rate_is_no_gap() -> None:
+    timeline = timeline_of(frames([(face("happy"),)] * 6, fps=0.1))
+    spans = timeline.spans()
+    assert [end - begin for begin, end in list(spans.values())[:-1]] == pytest.approx([10] * 5, abs=0.2)
 
 
 def test_images_have_one_row_of_the_mean_of_their_faces(tmp_path: Path) -> None:

@@ -11,8 +11,10 @@ from typing import Literal, Protocol
 
 import numpy as np
 
+from pipeline.console import log
+from pipeline.errors import SourceError, TooManyPixelsError
 from pipeline.live.bot.texts import LABELS, label_in, say
-from pipeline.live.frames import Frame, SourceError, TooManyPixelsError
+from pipeline.live.frames import Frame
 from pipeline.live.overlay import Overlay, Parts
 from pipeline.live.readings import FaceReading, Reading
 
@@ -73,10 +75,10 @@ class Answer:
 
 def answer_image(reader: Reader, data: bytes, language: str) -> Answer:
     """Read an image file. Raises Refusal when it is none, is damaged, or has more than IMAGE_PIXELS."""
-    from pipeline.live.sources import decode_image
+    from pipeline.image_files import decode_image
 
     try:
-        image = decode_image(data, "image", max_pixels=IMAGE_PIXELS)
+        image = decode_image(data, "image", max_pixels=IMAGE_PIXELS, remark=log.debug)
     except TooManyPixelsError:
         raise Refusal("image_too_large", limit=IMAGE_PIXELS // 1_000_000) from None
     except SourceError:

@@ -36,20 +36,23 @@ def find_place(
     face: Face,
     badge: Rectangle,
     taken: Sequence[Rectangle],
+    others: Sequence[Rectangle],
     *,
-    faces: int,
     before: tuple[int, int] | None,
 ) -> Place | None:
-    """Where the bars of one of so many `faces` cover nothing that is taken; None where there is no room.
+    """Where the bars of a face cover nothing that is taken and touch none of the `others`; None where there is no room.
 
     badge: of the face's emoji. before: name of the place in the frame before, which is kept while it is free.
     """
     rows = min(MAX_ROWS, len(face.reading.probabilities))
-    if faces > CROWD and face.box[3] - face.box[1] < panel_size(rows, layout.small_text)[1]:
+    if len(others) >= CROWD and face.box[3] - face.box[1] < panel_size(rows, layout.small_text)[1]:
         return None
-    places = list(_places(layout, face, badge, rows, alone=faces == 1))
+    places = list(_places(layout, face, badge, rows, alone=not others))
     for place in sorted(places, key=lambda place: place.name != before):
-        if layout.holds(place.panel) and not any(overlap(place.panel, other) for other in taken):
+        left, top, right, bottom = place.panel
+        around = left - layout.text, top - layout.text, right + layout.text, bottom + layout.text
+        free = not any(overlap(place.panel, other) for other in taken)
+        if layout.holds(place.panel) and free and not any(overlap(around, other) for other in others):
             return place
     return _inside(layout, face, taken, places[-1])
 
@@ -82,16 +85,18 @@ def _places(layout: Layout, face: Face, badge: Rectangle, rows: int, *, alone: b
 
 
 def _inside(layout: Layout, face: Face, taken: Sequence[Rectangle], brief: Place) -> Place | None:
-    """A brief panel at the bottom left of the face's box, if enough of the face is left."""
+    """A brief panel in a corner of the face's box, if enough of the face is left, eyes, nose and mouth among it."""
     left, top, right, bottom = face.area
     width, height = brief.panel[2] - brief.panel[0], brief.panel[3] - brief.panel[1]
     margin = 2 * layout.line
-    panel = left + margin, bottom - margin - height, left + margin + width, bottom - margin
-    others = [other for other in taken if other != face.area]
+    others = [*(other for other in taken if other != face.area), face.features(layout)]
     small = width * height <= MAX_COVERED * (right - left) * (bottom - top) and width + 2 * margin <= right - left
-    if not small or any(overlap(panel, other) for other in others):
-        return None
-    return Place((0, 1), panel, brief.text, brief.rows)
+    corners = product((bottom - margin - height, top + margin), (left + margin, right - margin - width))
+    for y, x in corners:
+        panel = x, y, x + width, y + height
+        if small and layout.holds(panel) and not any(overlap(panel, other) for other in others):
+            return Place((0, 1), panel, brief.text, brief.rows)
+    return None
 
 
 def draw_bars(canvas: Canvas, face: Face, place: Place) -> None:

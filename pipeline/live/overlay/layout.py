@@ -16,6 +16,8 @@ MAX_ENLARGED = 4 * MIN_SIDE  # pixels; what a frame is enlarged to at most, on i
 CROP_SIDE = 180  # pixels; a frame of a shorter side is a face cut out, beside which nothing has room
 TEXT_SHARE, SMALL_TEXT_SHARE = 1 / 36, 1 / 55  # of the frame's shorter side; small: of what belongs to a small face
 MIN_TEXT = 11  # pixels
+LABEL_SHARE = 1 / 6.5  # of a face's height, the largest text of its label: "surprise 96%" is about as wide as the face
+FEATURES = 0.12  # of a face's size, kept free around its landmarks
 ROW = 1.4  # height of a row of bars, in text sizes
 MAX_ROWS = 8  # of bars; of a model with more labels the most probable are shown
 NAME_WIDTH, BAR_WIDTH, PER_CENT_WIDTH = 5.2, 4.4, 2.6  # columns of bars, in text sizes
@@ -35,17 +37,17 @@ class Layout:
     height: int
 
     @classmethod
-    def of(cls, width: int, height: int, *, side: str | None) -> "Layout":
+    def of(cls, width: int, height: int, *, side: str | None, own_size: bool = False) -> "Layout":
         """Lay out a frame of width x height pixels with, beside it, a `panel`, a narrower `strip` if it is a face cut
-        out, or nothing.
+        out, or nothing. own_size: it is not enlarged, and has no strip.
         """
         shorter = min(width, height)
-        factor = max(1, min(-(-MIN_SIDE // shorter), MAX_ENLARGED // max(width, height)))
+        factor = 1 if own_size else max(1, min(-(-MIN_SIDE // shorter), MAX_ENLARGED // max(width, height)))
         bare = cls(factor, (width * factor, height * factor), 0, height * factor)
         if side == "panel":
             least = max(shorter * factor, MIN_SIDE)
             return cls(factor, bare.frame, round(0.55 * least), max(bare.height, least))
-        if side == "strip" and shorter < CROP_SIDE:
+        if side == "strip" and not own_size and shorter < CROP_SIDE:
             bars = panel_size(MAX_ROWS, bare.strip_text)
             room = bars[0] + bare.text
             return cls(factor, bare.frame, room, max(bare.height, bars[1] + room))
@@ -73,6 +75,11 @@ class Layout:
         """
         steps = np.linspace(self.small_text, max(self.small_text, most), 4)
         return round(max(step for step in steps if step <= max(size, self.small_text)))
+
+    def label_text(self, height: float) -> int:
+        """Size of the label of a face so high: one of a few, as of text_between, but down to MIN_TEXT."""
+        steps = np.linspace(MIN_TEXT, max(MIN_TEXT, 1.25 * self.text), 6)
+        return round(max(step for step in steps if step <= max(height * LABEL_SHARE, MIN_TEXT)))
 
     @property
     def strip_text(self) -> int:
@@ -125,6 +132,24 @@ class Face:
         left, top, right, bottom = map(round, self.box)
         return left, top, right + 1, bottom + 1
 
+    def features(self, layout: Layout) -> Rectangle:
+        """What must stay free of all that is drawn: eyes, nose and mouth, or the middle of a box without landmarks."""
+        left, top, right, bottom = self.box
+        margin = FEATURES * self.size
+        points = [layout.place(*point) for point in self.reading.landmarks.values()]
+        if not points:
+            width, height = right - left, bottom - top
+            points = [(left + 0.3 * width, top + 0.35 * height), (right - 0.3 * width, bottom - 0.2 * height)]
+        xs, ys = zip(*points, strict=True)
+        return (
+            round(min(xs) - margin), round(min(ys) - margin), round(max(xs) + margin) + 1, round(max(ys) + margin) + 1
+        )  # fmt: skip
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether the reading is uncertain, or worth less by what the face is like: tiny, turned, at the edge."""
+        return self.reading.uncertain or bool(self.reading.conditions)
+
     @property
     def size(self) -> float:
         """The box's shorter side."""
@@ -143,10 +168,11 @@ class Face:
         """Colours of the label's plate and of the text on it."""
         return (DARK, WHITE) if self.reading.uncertain else (self.colour, ink(self.colour))
 
-    def text(self, size: int, width: int) -> str:
-        """ "#2 happy 93%", the label cut so that all of it, at this size of text, fits into `width` pixels."""
+    def text(self, size: int, width: int, *, conditions: bool = True) -> str:
+        """ "#2 happy 93% edge", the label cut so that all of it, at this size of text, fits into `width` pixels."""
         track = "" if self.reading.track is None else f"#{self.reading.track} "
         sure = f"{'?' if self.reading.uncertain else ''} {self.reading.probabilities[self.reading.label]:.0%}"
+        sure += "".join(f" {condition}" for condition in self.reading.conditions if conditions)
         return track + shorten(self.name(self.reading.label), size, width - text_width(track + sure, size)) + sure
 
     def name(self, label: str) -> str:

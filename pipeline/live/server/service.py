@@ -5,8 +5,11 @@ import time
 import numpy as np
 from starlette.requests import Request
 
+from pipeline.console import log
+from pipeline.errors import SourceError, TooManyPixelsError
+from pipeline.image_files import decode_image
 from pipeline.live.fetch import FetchError, fetch
-from pipeline.live.frames import Frame, SourceError, TooManyPixelsError
+from pipeline.live.frames import Frame
 from pipeline.live.readings import Reading
 from pipeline.live.server.guard import Access
 from pipeline.live.server.limits import Limits, Memory, RateLimit, Workers, client_of
@@ -14,7 +17,6 @@ from pipeline.live.server.metrics import Metrics
 from pipeline.live.server.problems import Problem
 from pipeline.live.server.reader import Model, Reader
 from pipeline.live.server.uploads import Upload, content_type, parse, read_body
-from pipeline.live.sources import decode_image
 
 FETCH_SECONDS = 10.0
 FETCHERS = 4  # threads that wait for other servers, apart from those that read images
@@ -23,7 +25,8 @@ FETCHERS = 4  # threads that wait for other servers, apart from those that read 
 def decode(data: bytes, name: str, pixels: int) -> np.ndarray:
     """An image's pixels, (H, W, 3) uint8 RGB. Raises Problem when it is none, or has more of them than `pixels`."""
     try:
-        return decode_image(data, name, max_pixels=pixels)
+        # What a visitor sends says nothing into the log.
+        return decode_image(data, name, max_pixels=pixels, remark=log.debug)
     except TooManyPixelsError as error:
         raise Problem("too_many_pixels", str(error)) from None
     except SourceError as error:

@@ -7,9 +7,8 @@ from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from pipeline.console import log
-from pipeline.live.frames import SourceError
-from pipeline.live.sources.paths import printable
+from pipeline.console import log, printable
+from pipeline.errors import SourceError
 from pipeline.live.sources.video import VideoFile, open_container
 
 if TYPE_CHECKING:

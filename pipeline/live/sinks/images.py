@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.atomic import atomic_file
+from pipeline.console import printable
 from pipeline.errors import InputError
 from pipeline.live.frames import Frame
 from pipeline.live.readings import Reading
 from pipeline.live.sinks.sink import Sink
-from pipeline.live.sources.paths import printable
 
 if TYPE_CHECKING:
     from pipeline.live.overlay import Overlay
@@ -23,23 +23,24 @@ class AnnotatedImages(Sink):
     """Every frame, with its reading drawn over it, as a PNG under `folder`.
 
     A file keeps its path below `root`, or its whole path when it lies elsewhere; of an address, what is no letter or
-    digit becomes "-". ".png" is added to a name that has it not. Raises InputError when `folder` is `root`, where
-    images would be written over.
+    digit becomes "-". ".png" is added to a name that has it not. single: `folder` is the file of the only image. Raises
+    InputError when `folder` is `root`, where images would be written over.
     """
 
-    def __init__(self, folder: Path, root: Path, overlay: "Overlay") -> None:
+    def __init__(self, folder: Path, root: Path, overlay: "Overlay", *, single: bool = False) -> None:
         if folder.resolve() == root.resolve():
             raise InputError(
                 f"{printable(folder)}: holds the images that are read; give another folder for the annotated ones"
             )
         self.folder = folder
+        self.single = single
         self.root = Path(os.path.normpath(root.absolute()))
         self.overlay = overlay
 
     def write(self, frame: Frame, reading: Reading) -> None:
         from PIL import Image
 
-        with atomic_file(self.folder / self._place(frame.name)) as file:
+        with atomic_file(self.folder if self.single else self.folder / self._place(frame.name)) as file:
             Image.fromarray(self.overlay.draw(frame.image, reading)).save(file, format="PNG", compress_level=1)
 
     def _place(self, name: str) -> Path:

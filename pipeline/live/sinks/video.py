@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 from pipeline.atomic import atomic_file
-from pipeline.console import log
+from pipeline.console import log, printable
 from pipeline.errors import InputError
 from pipeline.live.frames import Frame
 from pipeline.live.readings import Reading
 from pipeline.live.sinks.audio import AudioTrack
 from pipeline.live.sinks.sink import Sink
-from pipeline.live.sources.paths import printable
 
 if TYPE_CHECKING:
     import av

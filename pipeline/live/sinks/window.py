@@ -18,13 +18,12 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from pipeline.atomic import atomic_file
-from pipeline.console import log
+from pipeline.console import in_words, log, printable
 from pipeline.errors import InputError
 from pipeline.live.frames import Frame
 from pipeline.live.readings import Reading
 from pipeline.live.sinks.sink import Sink
 from pipeline.live.sinks.video import VideoFile
-from pipeline.live.sources.paths import printable
 
 if TYPE_CHECKING:
     import pygame
@@ -301,8 +300,8 @@ class Window(Sink):
 
     def _tell_failure(self, what: str, error: Exception) -> None:
         """The run goes on: all else that is written is worth more than this."""
-        log.error("error: %s", error)
-        self.tell(f"{what}: {error}")
+        log.error("error: %s", in_words(error))
+        self.tell(f"{what}: {in_words(error)}")
 
     def _new_path(self, suffix: str) -> Path:
         name = re.sub(r"[^\w.-]+", "-", Path(self.name).stem, flags=re.ASCII).strip("-")[:60] or "frame"

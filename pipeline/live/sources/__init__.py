@@ -1,11 +1,13 @@
 """Where frames come from, each kind by one word: images, videos, cameras, streams."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path, PurePosixPath
 
+from pipeline.console import log, printable
+from pipeline.errors import SourceError
 from pipeline.live.fetch import StatusError, look, without_credentials
-from pipeline.live.frames import FrameSource, SourceError
+from pipeline.live.frames import FrameSource
 from pipeline.live.sources import video
 from pipeline.live.sources.camera import Camera
 from pipeline.live.sources.images import (
@@ -15,11 +17,8 @@ from pipeline.live.sources.images import (
     ImageFiles,
     StandardInput,
     decode_data_url,
-    decode_image,
-    read_image,
-    to_rgb,
 )
-from pipeline.live.sources.paths import IMAGES, VIDEOS, find, printable
+from pipeline.live.sources.paths import IMAGES, VIDEOS, find, passed_over
 from pipeline.live.sources.stream import Stream, has_an_end
 from pipeline.live.sources.video import VideoAddress, VideoFile
 
@@ -28,27 +27,31 @@ __all__ = [
     "SourceError",
     "VideoFile",
     "decode_data_url",
-    "decode_image",
     "is_live",
     "open_sources",
-    "printable",
-    "read_image",
-    "to_rgb",
 ]
 
 CAMERA = re.compile(r"cam(?::(?P<number>[0-9]{1,4}))?|(?P<path>/dev/(?:video[0-9]+|v4l/.+))")
 ADDRESS = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://")
 STREAMS = ("rtsp", "rtsps")
 PLAYLISTS = ("application/vnd.apple.mpegurl", "application/x-mpegurl", "audio/mpegurl", "audio/x-mpegurl")
+# What servers call pages, archives and documents.
+NO_PICTURE = ("text/html", "application/xhtml+xml", "application/json", "application/pdf", "application/zip",
+              "application/gzip", "application/x-tar", "application/x-7z-compressed", "application/msword",
+              "application/rtf", "application/vnd.rar")  # fmt: skip
+DOCUMENTS = ("application/vnd.openxmlformats", "application/vnd.ms-", "application/vnd.oasis", "application/x-rar")
 
 
-def open_sources(inputs: Sequence[str]) -> list[FrameSource]:
+def open_sources(inputs: Sequence[str], leave_out: Collection[Path] = ()) -> list[FrameSource]:
     """The sources that words stand for: all images together as the first, then every video, camera and stream.
 
     cam, cam:N or a device is a camera; rtsp(s)://... a stream; http(s)://... what the server says it is, which is asked
-    here; - the images on standard input; everything else a file, a folder with all below it, a pattern, or a list of
-    files (.txt, .lst). A file is taken once. Raises SourceError or FetchError for a word that stands for nothing.
+    here; - the images on standard input, or a list of them; everything else a file, a folder with all below it, a
+    pattern, or a list of files (.txt, .lst). A file is taken once. What is neither an image nor a video in a folder, a
+    pattern or beside other words is passed over, and told once. leave_out: folders and files that no folder or pattern
+    stands for, as this run writes them. Raises SourceError or FetchError for a word that stands for nothing.
     """
+    passed: list[Path] = []
     entries: list[Entry] = []
     moving: dict[object, FrameSource] = {}
     for word in inputs:
@@ -64,9 +67,14 @@ def open_sources(inputs: Sequence[str]) -> list[FrameSource]:
             else:
                 moving[word] = source
         else:
-            found = find(word)
+            found = find(word, alone=len(inputs) == 1, leave_out=leave_out)
+            passed += found.passed
             entries += [ImageFile(path) for path in found.images]
             moving |= {path: VideoFile(path) for path in found.videos}
+    if passed and not entries and not moving:
+        raise SourceError(f"{passed_over(passed)}, where at least one image or video was expected")
+    if passed:
+        log.warning("passed over: %s", passed_over(list(dict.fromkeys(passed))))
     images: list[FrameSource] = [ImageFiles(list(dict.fromkeys(entries)))] if entries else []
     return images + list(moving.values())
 
@@ -104,7 +112,7 @@ def _address(url: str, scheme: str) -> ImageAddress | VideoAddress | Stream:
         return VideoAddress(url) if has_an_end(url) else Stream(url)
     if kind.startswith("image/") or (suffix in IMAGES and not kind.startswith(("video/", "multipart/", "text/"))):
         return ImageAddress(url)
-    if kind in ("text/html", "application/xhtml+xml", "application/json"):
+    if kind in NO_PICTURE or kind.startswith(DOCUMENTS):
         raise SourceError(
             f"{without_credentials(url)}: {kind} where an image, video or stream was expected; a page that shows one "
             "has another address than the thing itself"

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from pipeline.live.frames import Frame, SourceError
+from pipeline.errors import SourceError
+from pipeline.live.frames import Frame
 from pipeline.live.sources.newest import Newest
 
 if TYPE_CHECKING:

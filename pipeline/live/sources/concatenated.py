@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
 from pipeline.console import log
-from pipeline.live.frames import SourceError
+from pipeline.errors import SourceError
 
 PNG = b"\x89PNG\r\n\x1a\n"
 CHUNK = 1 << 16

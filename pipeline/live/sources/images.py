@@ -4,9 +4,7 @@ import binascii
 import io
 import os
 import re
-import struct
 import sys
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,22 +13,16 @@ from types import TracebackType
 from typing import BinaryIO, Protocol, Self
 
 import numpy as np
-from PIL import Image, ImageOps
 
-from pipeline.console import log
+from pipeline.console import log, printable
+from pipeline.errors import SourceError
+from pipeline.image_files import MAX_BYTES, decode_image, read_image
 from pipeline.live.fetch import FetchError, fetch, without_credentials
-from pipeline.live.frames import Frame, SourceError, TooManyPixelsError
+from pipeline.live.frames import Frame
 from pipeline.live.sources.concatenated import split_images
-from pipeline.live.sources.paths import printable
+from pipeline.live.sources.paths import MAX_LIST_BYTES, lines_of, named_in
 
-MAX_PIXELS = 1 << 27  # 134 megapixels, 400 MB as RGB: above any phone's picture, below what empties a machine
-MAX_BYTES = 1 << 28  # of an image that is held in memory as it came
 FETCH_SECONDS = 30.0
-# Pillow's own formats; of the others some start a program (EPS: Ghostscript) or hold no picture that a face is in.
-# In this order Pillow imports the rarer ones only where they are needed.
-FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM", "WEBP", "TIFF", "AVIF", "JPEG2000")
-UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error)  # all of them raised by Pillow's readers
-HEIC = re.compile(rb"....ftyp(heic|heix|heim|heis|hevc|hevx|mif1|msf1)", re.DOTALL)
 DATA_URL = re.compile(r"data:(?P<type>[^;,]*)(?:;[^;,]+)*?;base64,", re.IGNORECASE)
 
 Load = Callable[[], np.ndarray]
@@ -81,14 +73,25 @@ class ImageAddress:
 
 @dataclass(frozen=True)
 class StandardInput:
-    """The images that come on standard input one behind the other, called stdin-1, stdin-2, ..."""
+    """The images that come on standard input one behind the other, called stdin-1, stdin-2, ..., or a list of files."""
 
     name: str = "stdin"
     count: int | None = None
 
     def images(self) -> Iterator[tuple[str, Load]]:
         number = 0
-        for number, data in enumerate(split_images(_standard_input(), MAX_BYTES), 1):
+        stream = _standard_input()
+        # As soon as there is anything: bytes of an image are no name of a file.
+        buffered = stream if hasattr(stream, "peek") else io.BufferedReader(stream)  # type: ignore[type-var]
+        line = buffered.peek(1).split(b"\n")[0].removesuffix(b"\r")
+        if line and b"\0" not in line and os.path.exists(line):
+            found = named_in(lines_of(buffered.read(MAX_LIST_BYTES + 1), "-"), Path(), "-")
+            for path in found.images:
+                yield str(path), partial(read_image, path)
+            if found.videos:
+                raise SourceError(f"-: {printable(found.videos[0])} is no image; give videos as words or in a file")
+            return
+        for number, data in enumerate(split_images(buffered, MAX_BYTES), 1):
             name = f"{self.name}-{number}"
             yield name, partial(decode_image, data, name)
         if not number:
@@ -150,26 +153,6 @@ class ImageFiles:
                 yield Frame(name, image, index)
 
 
-def read_image(path: Path) -> np.ndarray:
-    """Read an image file to (H, W, 3) uint8 RGB.
-
-    Turned upright as its EXIF orientation says; grey and palette spread to RGB; 16 bits cut to the upper 8;
-    transparency laid on white; CMYK converted; of an animation the first frame. Raises SourceError naming the file
-    when it is no image, is damaged or truncated, or has more than MAX_PIXELS pixels, which is known before it is
-    unpacked.
-    """
-    try:
-        with path.open("rb") as file:
-            return _decode(file, printable(path), MAX_PIXELS)
-    except (OSError, ValueError) as error:
-        raise SourceError(f"{printable(path)}: cannot be read as an image: {_reason(error)}") from None
-
-
-def decode_image(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """Read the bytes of an image file as read_image does; `name` is what errors call them."""
-    return _decode(io.BytesIO(data), printable(name), max_pixels)
-
-
 def decode_data_url(text: str, name: str = "data URL", *, max_bytes: int = MAX_BYTES) -> bytes:
     """The image file within data:image/...;base64,... (RFC 2397), of at most `max_bytes`.
 
@@ -193,52 +176,3 @@ def decode_data_url(text: str, name: str = "data URL", *, max_bytes: int = MAX_B
     if len(data) > max_bytes:
         raise SourceError(f"{name}: {len(data)} bytes where at most {max_bytes} are read; give a smaller image")
     return data
-
-
-def _decode(file: BinaryIO, name: str, max_pixels: int) -> np.ndarray:
-    try:
-        # Pillow warns of metadata that does not matter here.
-        with warnings.catch_warnings(action="ignore"), Image.open(file, formats=FORMATS) as image:
-            if image.width * image.height > max_pixels:
-                raise TooManyPixelsError(
-                    f"{name}: {image.width}x{image.height} pixels where at most {max_pixels} are read; "
-                    "scale the image down"
-                )
-            return to_rgb(image)
-    except Image.DecompressionBombError:
-        raise TooManyPixelsError(f"{name}: more than {max_pixels} pixels; scale the image down") from None
-    except Image.UnidentifiedImageError:
-        raise SourceError(f"{name}: {_unidentified(file)} where an image was expected") from None
-    except MemoryError:
-        raise SourceError(f"{name}: takes more memory than there is; scale the image down") from None
-    except UNREADABLE as error:
-        raise SourceError(f"{name}: cannot be read as an image: {_reason(error)}") from None
-
-
-def _unidentified(file: BinaryIO) -> str:
-    file.seek(0)
-    start = file.read(16)
-    if not start:
-        return "an empty file"
-    if HEIC.match(start):
-        return "a HEIC photograph, which is not read (save it as JPEG),"
-    return "no image of a known format"
-
-
-def _reason(error: Exception) -> str:
-    return error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-
-
-def to_rgb(image: Image.Image) -> np.ndarray:
-    """A Pillow image, open or made, as read_image gives it. Raises what Pillow raises, and ValueError for
-    floating-point pixels."""
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I"):  # 16-bit grey; "I" is 32 bits wide but holds 16 where files have them
-        grey = (np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
-        return np.repeat(grey[:, :, None], 3, axis=2)
-    if image.mode == "F":
-        raise ValueError("floating-point pixels where 8 or 16 bits were expected")
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return np.asarray(image.convert("RGB"))

@@ -7,8 +7,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from pipeline.console import log
+from pipeline.errors import SourceError
 from pipeline.live.fetch import without_credentials
-from pipeline.live.frames import Frame, SourceError
+from pipeline.live.frames import Frame
 from pipeline.live.sources.newest import Newest
 from pipeline.live.sources.video import (
     NETWORK_PROTOCOLS,

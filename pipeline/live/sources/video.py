@@ -2,6 +2,7 @@
 
 import re
 import ssl
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,10 +14,11 @@ from typing import TYPE_CHECKING, NoReturn, Self, TypeVar
 
 import numpy as np
 
-from pipeline.console import log
+from pipeline.console import log, printable
+from pipeline.errors import SourceError
 from pipeline.live.fetch import without_credentials
-from pipeline.live.frames import Frame, SourceError
-from pipeline.live.sources.paths import printable
+from pipeline.live.frames import Frame
+from pipeline.live.sources import signatures
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -35,8 +37,11 @@ FILE_FORMATS = (
     "matroska", "mjpeg", "mov", "mp4", "mpeg", "mpegts", "mpegvideo", "mpjpeg", "mxf", "nut", "obu", "ogg", "rm", "wtv",
     "yuv4mpegpipe",
 )  # fmt: skip
+DISPLAY_MATRIX = struct.Struct("=9i")
 DURATION = re.compile(r"(?P<hours>[0-9]{1,4}):(?P<minutes>[0-9]{2}):(?P<seconds>[0-9]{2}(?:\.[0-9]{1,9})?)")
 NETWORK_PROTOCOLS = "http,https,tls,tcp,udp,rtp,srtp,rtsp,crypto,data,httpproxy"
+
+UNKNOWN = "neither an image nor a video of a known format; is it whole?"
 
 T = TypeVar("T")
 
@@ -59,6 +64,10 @@ class Video:
         self.options = options
         self.total: int | None = None
         self.failed = 0
+
+    def cut(self) -> str | None:
+        """What the file says of its own length, where there is less of it."""
+        return None
 
     def __enter__(self) -> Self:
         """Raises SourceError when it cannot be opened, has no video, or one that cannot be decoded."""
@@ -99,6 +108,10 @@ class Video:
                 at = max(at, index / rate if frame.time is None else frame.time - start)
                 yield Frame(self.name, convert(frame, self.stream), index, at)
                 index += 1
+        except (SourceError, MemoryError):
+            raise
+        except (RuntimeError, ValueError) as error:  # what FFmpeg's decoders and scaler raise besides
+            damage.add(f"breaks off after {index} frames: {error}")
         except BrokenOffError as broken:
             damage.add(f"breaks off after {index} frames: {broken}")
         self.failed = damage.count
@@ -109,6 +122,11 @@ class Video:
 
     def _tell_early_end(self, frames: int, end: float) -> None:
         duration = float((self.stream.duration or 0) * (self.stream.time_base or 0)) or self._tagged_duration()
+        if what := self.cut():  # FFmpeg takes less to be meant then
+            self.failed += max(1, (self.total or 0) - frames - self.failed)
+            log.error("error: %s: ends after %d%s frames, %.1f s: %s; is it whole?",
+                      self.shown, frames, f" of {self.total}" if self.total else "", end, what)  # fmt: skip
+            return
         # Matroska and WebM state a time, but no number of frames: that of the frames read so far is gone on with.
         total = self.total or (round(frames * duration / end) if end else 0)
         if duration and frames + self.failed < total and end < 0.98 * duration - 0.5:
@@ -137,7 +155,16 @@ class VideoFile(Video):
         with suppress(OSError):
             if self.path.stat().st_size == 0:
                 raise SourceError(f"{self.shown}: an empty file where an image or a video was expected")
-        return super().__enter__()
+            if kind := signatures.kind_of(self.path):
+                raise SourceError(f"{self.shown}: {kind} where an image or a video was expected; give what it holds")
+        super().__enter__()
+        if not signatures.begins_as(self.path, self.container.format.name):
+            self.container.close()
+            raise SourceError(f"{self.shown}: {UNKNOWN}")
+        return self
+
+    def cut(self) -> str | None:
+        return signatures.cut(self.path)
 
 
 class VideoAddress(Video):
@@ -188,7 +215,7 @@ def _reason(error: Exception) -> str:
     if isinstance(error, av.error.EOFError):
         return "a video without a single frame; is it whole?"
     if isinstance(error, av.error.InvalidDataError | av.error.ArgumentError):  # unknown, and not in FILE_FORMATS
-        return "neither an image nor a video of a known format; is it whole?"
+        return UNKNOWN
     return f"cannot be opened: {getattr(error, 'strerror', None) or type(error).__name__}"
 
 
@@ -272,16 +299,36 @@ class UprightRgb:
             if width * frame.height > MAX_PIXELS:
                 raise _too_large(self.name, width, frame.height)
             self.size = width, frame.height
-            self.turns = round(frame.rotation / 90) % 4
+            self.transposed, self.flips = _orientation(frame)
         # One thread: scaling is short, and several would wait for those that decode.
         rgb = self.reformatter.reformat(frame, *self.size, format="rgb24", threads=1).to_ndarray()
-        return self._turned(rgb) if self.turns else rgb
+        return self._upright(rgb) if self.transposed or self.flips is not None else rgb
 
-    def _turned(self, rgb: np.ndarray) -> np.ndarray:
-        import cv2  # numpy's rot90 takes eight times as long
+    def _upright(self, rgb: np.ndarray) -> np.ndarray:
+        import cv2  # numpy takes eight times as long
 
-        turns = (cv2.ROTATE_90_COUNTERCLOCKWISE, cv2.ROTATE_180, cv2.ROTATE_90_CLOCKWISE)
-        return cv2.rotate(rgb, turns[self.turns - 1])
+        if self.transposed:
+            rgb = cv2.transpose(rgb)
+        return rgb if self.flips is None else cv2.flip(rgb, self.flips)
+
+
+def _orientation(frame: "VideoFrame") -> tuple[bool, int | None]:
+    """How the file says a frame is shown: whether its rows become columns, and OpenCV's flip code after that, or None.
+
+    A display matrix holds a, b, u, c, d, v, x, y, w: what is stored at (p, q) is shown at (ap + cq + x, bp + dq + y)
+    (ISO/IEC 14496-12, 6.2.2). Angles between those of a quarter turn are taken for the nearest.
+    """
+    from av.sidedata.sidedata import Type
+
+    matrix = next((bytes(data) for data in frame.side_data if data.type == Type.DISPLAYMATRIX), b"")
+    if len(matrix) < DISPLAY_MATRIX.size:
+        return False, None
+    a, b, _, c, d, *_ = DISPLAY_MATRIX.unpack_from(matrix)
+    transposed = abs(a) + abs(d) < abs(b) + abs(c)
+    mirrored, upside_down = (c < 0, b < 0) if transposed else (a < 0, d < 0)
+    return transposed, {(False, False): None, (True, False): 1, (False, True): 0, (True, True): -1}[
+        bool(mirrored), bool(upside_down)
+    ]
 
 
 def _ahead(items: Iterator[T], depth: int) -> Iterator[T]:
