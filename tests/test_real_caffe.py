@@ -184,6 +184,13 @@ def test_a_failure_of_caffe_is_said_by_its_fatal_line(tmp_path: Path, monkeypatc
         train(solver, "cpu", engine="caffe", caffe="docker")
 
 
+def test_auto_is_float32_in_caffe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline.train, "RealCaffe", lambda where, threads: SimpleNamespace(version="caffe"))
+    param = SolverParameter(net_param=parse_text('layer { name: "a" type: "DummyData" top: "a" }', NetParameter, "net"))
+    trainer = pipeline.train._Caffe(param, tmp_path / "s.prototxt", "cpu", "auto", threads=1, where="docker")
+    assert (trainer.settings["precision_asked"], trainer.settings["precision"]) == ("auto", "float32")
+
+
 def test_what_caffe_cannot_compute_is_refused(tmp_path: Path) -> None:
     solver = tmp_path / "solver.prototxt"
     solver.write_text('net: "net.prototxt"')
