@@ -71,7 +71,7 @@ def train(
 ) -> None:
     """Train to max_iter. Raises InputError for a solver, net or database that is none, or a loss that is no number.
 
-    precision: of PRECISIONS, or auto: what the snapshots were made with that the run resumes from, else the faster one.
+    precision: of PRECISIONS, or auto: that of the snapshots that the run resumes from, else the faster one.
     average: of how many snapshots, the last ones, to average the weights; 0: of none.
 
     A run that was interrupted goes on from its last snapshot, in the other engine as well. SIGINT and SIGTERM finish
@@ -84,7 +84,8 @@ def train(
     folder = solver_path.parent
     with naming_solver(solver_path):
         trainer = (_Torch(param, device, precision, threads, _earlier_runs(param, folder / "run.json"))
-                   if engine == "torch" else _Caffe(param, solver_path, device, precision, threads=threads, where=caffe))  # fmt: skip
+                   if engine == "torch" else
+                   _Caffe(param, solver_path, device, precision, threads=threads, where=caffe))  # fmt: skip
     check_average(param, average)
     start = _resume(param, folder / "run.json", trainer.settings | _hashes(solver_path, param))
     if start:
@@ -164,8 +165,8 @@ class _Caffe:
         self.param = param
         self.path = path
         self.caffe = RealCaffe(where or root_from_environment(), threads)
-        self.settings = {"engine": "caffe", "device": device, ASKED: precision, "precision": "float32", "threads": threads,
-                         "versions": {"pipeline": __version__, "caffe": self.caffe.version},
+        self.settings = {"engine": "caffe", "device": device, ASKED: precision, "precision": "float32",
+                         "threads": threads, "versions": {"pipeline": __version__, "caffe": self.caffe.version},
                          "machine": platform.machine()}  # fmt: skip
 
     def train(self, start: snapshot.Snapshot | None, log_path: Path) -> Iterator[Event]:

@@ -1,4 +1,4 @@
-"""The precision that a net trains in: bfloat16 where the processor or the GPU has units for it and is faster with them."""
+"""The precision that a net trains in: bfloat16 where the processor or GPU has units for it and is faster with them."""
 
 import time
 
@@ -7,7 +7,7 @@ import torch.nn.functional as F
 
 AUTO = "auto"
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-CPU_UNITS = ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16")  # as torch.cpu.get_capabilities calls them, on x86-64 and ARM
+CPU_UNITS = ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16")  # in torch.cpu.get_capabilities, x86-64 and ARM
 SECONDS = 0.3  # that a measurement takes, or two steps of each precision where those take longer
 # Of the convolution that is measured: images, channels in and out, side. The middle of a net for faces of 48x48.
 IMAGES, CHANNELS, SIDE = 32, 64, 24
