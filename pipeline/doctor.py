@@ -196,10 +196,7 @@ def look_at_speed(model: str | Path | None) -> Iterator[Finding]:
         )
 
 
-<<<<<<< HEAD
-def look_at_videos(model: str | Path | None) -> Iterator[Finding]:
-=======
-def look_at_precision(model: Path | None) -> Iterator[Finding]:
+def look_at_precision(model: str | Path | None) -> Iterator[Finding]:
     from pipeline.caffe.precision import faster_precision
 
     device = "cpu"
@@ -214,8 +211,7 @@ def look_at_precision(model: Path | None) -> Iterator[Finding]:
     yield Finding("ok", f"training with precision auto takes {precision} on {device}: {reason}")
 
 
-def look_at_videos(model: Path | None) -> Iterator[Finding]:
->>>>>>> cbcb495 (Choose the precision by asking the processor and measuring; check the models' labels on emulated processors)
+def look_at_videos(model: str | Path | None) -> Iterator[Finding]:
     import av
     import numpy as np
 
