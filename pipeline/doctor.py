@@ -196,6 +196,21 @@ def look_at_speed(model: str | Path | None) -> Iterator[Finding]:
         )
 
 
+def look_at_precision(model: str | Path | None) -> Iterator[Finding]:
+    from pipeline.caffe.precision import faster_precision
+
+    device = "cpu"
+    try:
+        import torch
+    except ImportError:
+        yield Finding("warn", "torch is not installed; only training needs it", f"{INSTALL} .")
+        return
+    if torch.cuda.is_available():
+        device = "cuda"
+    precision, reason = faster_precision(device)
+    yield Finding("ok", f"training with precision auto takes {precision} on {device}: {reason}")
+
+
 def look_at_videos(model: str | Path | None) -> Iterator[Finding]:
     import av
     import numpy as np
@@ -292,6 +307,7 @@ CHECKS = (
     Check("model", look_at_model),
     Check("face detector", look_at_detector),
     Check("speed", look_at_speed),
+    Check("precision", look_at_precision),
     Check("videos", look_at_videos),
     Check("cameras", look_at_cameras),
     Check("display", look_at_display),

@@ -89,8 +89,10 @@ def export(
             "greatest_difference_from_engine": _compare(trained, model, held_out),
         }
         if precision == "int8":
-            model = quantise_weights(model)
-            index["int8"] = _measure_loss(trained, model, held_out)
+            exact, model = model, quantise_weights(model)
+            sizes = {"bytes_float32": exact.ByteSize(), "bytes_int8": model.ByteSize()}
+            index["int8"] = _measure_loss(trained, model, held_out) | sizes
+            log.info("int8: %.2f MB where float32 has %.2f", *(sizes[name] / 1e6 for name in reversed(sizes)))
         else:
             shutil.copyfile(weights, folder / model_folder.WEIGHTS)
         index |= {
@@ -172,7 +174,7 @@ def _compare(trained: Trained, model: "onnx.ModelProto", database: Path) -> floa
 
 
 def _measure_loss(trained: Trained, model: "onnx.ModelProto", database: Path) -> dict[str, Any]:
-    """What rounding weights, and the inputs of their products, does to accuracy and labels on all of a database."""
+    """What rounding weights does to accuracy, labels and probabilities on all of a database."""
     _, truth, before = predictions(trained, database)
     _, _, after = predictions(_in_onnx(trained, model), database)
     loss = {
@@ -245,8 +247,8 @@ NOT_CHOSEN = "Its probabilities are left so, because there were no held-out imag
 PRIOR_NAMES = {0.0: "training", 1.0: "uniform"}  # by power
 INT8 = (
     "int8 in the large products, float32 elsewhere, and no .caffemodel; on the {images:,} images of {database} that "
-    "gives an accuracy of {accuracy_int8:.2%} where float32 has {accuracy_float32:.2%}, and {labels_changed} other "
-    "labels."
+    "gives an accuracy of {accuracy_int8:.2%} where float32 has {accuracy_float32:.2%}, {labels_changed} other "
+    "labels, and probabilities that differ by at most {greatest_difference:.4f}."
 )
 
 

@@ -276,16 +276,10 @@ class Classifier:
         # Threads that wait must not keep a core busy: other sessions, and the caller's own threads, need it.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3  # errors only
-        # A lone face takes as long as its weights take to be read: int8 weights stay int8. Their products' inputs are
-        # rounded to int8 (4) too then, 32 at a time, so that no face's answer depends on the others in its batch.
-        options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "4")
-        options.add_session_config_entry("session.qdq_matmulnbits_block_size", "32")
-        return onnxruntime.InferenceSession(
-            model,
-            options,
-            providers=["CPUExecutionProvider"],
-            disabled_optimizers=["MatMulAddFusion"],  # its result is no product that could stay int8
-        )
+        # Weights of int8 become float32 as the model is opened, and products stay float32: how ONNX Runtime multiplies
+        # int8 depends on the processor, and answers must not.
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
+        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
     def __call__(self, faces: np.ndarray) -> np.ndarray:
         """Probabilities (N, classes) for faces (N, C, H, W) uint8 of the size that `preprocessing` tells.

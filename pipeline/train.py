@@ -31,7 +31,8 @@ from pipeline.caffe.caffe_pb2 import DataParameter, SolverParameter
 from pipeline.caffe.database import DatabaseReader
 from pipeline.caffe.layers.hdf5 import listed_files
 from pipeline.caffe.log import TrainingLog, described
-from pipeline.caffe.net import PRECISIONS, Net
+from pipeline.caffe.net import Net
+from pipeline.caffe.precision import AUTO, PRECISIONS, bfloat16_speed, faster_precision, has_bfloat16_units
 from pipeline.caffe.proto import read_solver
 from pipeline.caffe.real_caffe import RealCaffe, add_engine_arguments, refuse_extensions, root_from_environment
 from pipeline.caffe.solver import POLICIES, get_solver, naming_solver
@@ -42,6 +43,7 @@ from pipeline.errors import InputError
 from pipeline.model_folder import sha256
 from pipeline.training_metrics import Metrics, check_average, plot
 
+ASKED = "precision_asked"  # in run.json beside the precision that ran; decides no run's result
 RECORD_LENGTHS = struct.Struct("<QQ")  # of a key and a value
 
 
@@ -49,8 +51,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("solver", type=Path, help="rendered solver.prototxt; outputs go to its folder")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto",
                         help="auto takes CUDA where there is one (default auto)")
-    parser.add_argument("--precision", choices=PRECISIONS, default="float32",
-                        help="of products and convolutions; weights stay float32 (default float32)")
+    parser.add_argument("--precision", choices=(AUTO, *PRECISIONS), default=AUTO,
+                        help="of products and convolutions; weights stay float32. auto takes bfloat16 where the "
+                             "processor or GPU has units for it and is faster with them; a run that resumes keeps the "
+                             "precision of its snapshots (default auto)")
     parser.add_argument("--threads", type=int, default=2,
                         help="CPU threads; results are the same to the bit for the same number (default 2)")
     parser.add_argument("--average", type=int, default=0, metavar="N",
@@ -66,11 +70,12 @@ def run(args: argparse.Namespace) -> None:
 
 
 def train(
-    solver_path: Path, device: str = "auto", precision: str = "float32", threads: int = 2, average: int = 0, *,
+    solver_path: Path, device: str = "auto", precision: str = AUTO, threads: int = 2, average: int = 0, *,
     engine: str = "torch", caffe: str | None = None, tensorboard: bool = False,
 ) -> None:
     """Train to max_iter, or until early stopping.
 
+    precision: of PRECISIONS, or auto: that of the snapshots that the run resumes from, else the faster one.
     average: of how many snapshots, the last ones, to average the weights; 0: of none. tensorboard: whether to write
     for TensorBoard as well, into tensorboard/.
 
@@ -82,10 +87,11 @@ def train(
         device = "cuda" if torch.cuda.is_available() and engine == "torch" else "cpu"
     torch.set_num_threads(threads)
     param = read_solver(solver_path)
-    with naming_solver(solver_path):
-        trainer = (_Torch(param, device, precision, threads) if engine == "torch" else
-                   _Caffe(param, solver_path, device, precision, threads=threads, where=caffe))  # fmt: skip
     folder = solver_path.parent
+    with naming_solver(solver_path):
+        trainer = (_Torch(param, device, precision, threads, _earlier_runs(param, folder / "run.json"))
+                   if engine == "torch" else
+                   _Caffe(param, solver_path, device, precision, threads=threads, where=caffe))  # fmt: skip
     check_average(param, average)
     start = _resume(param, folder / "run.json", trainer.settings | _hashes(solver_path, param))
     if start:
@@ -103,7 +109,7 @@ def train(
         raise SystemExit(128 + received[0])
     _keep(folder, param, metrics)
     if average:
-        _average(folder, param, metrics, {"device": device, "precision": precision})
+        _average(folder, param, metrics, {"device": device, "precision": trainer.settings["precision"]})
     marks = {metrics.stopped: "stopped early"} if metrics.stopped is not None else {}
     if best := metrics.best():
         marks[best.iteration] = "best"
@@ -113,20 +119,23 @@ def train(
 class _Torch:
     """Trains in the project's own engine. settings: what of a run's result it decides."""
 
-    def __init__(self, param: SolverParameter, device: str, precision: str, threads: int) -> None:
+    def __init__(
+        self, param: SolverParameter, device: str, precision: str, threads: int, earlier: list[dict[str, Any]]
+    ) -> None:
         keep_freed_memory()
-        self.solver = get_solver(param, device, precision)
         self.action = Action.NONE
-        self.settings = {
+        self.settings: dict[str, Any] = {
             "engine": "torch",
             "device": torch.cuda.get_device_name() if device == "cuda" else device,
-            "precision": precision,
+            ASKED: precision,
             "threads": threads,
             "versions": {"pipeline": __version__, "python": platform.python_version()}
             | {name: version(name) for name in ("torch", "numpy", "protobuf", "lmdb")},
             "machine": platform.machine(),
             "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         }
+        self.settings["precision"] = _precision(precision, device, self.settings, earlier)
+        self.solver = get_solver(param, device, self.settings["precision"])
 
     def train(self, start: snapshot.Snapshot | None, log_path: Path) -> Iterator[Event]:
         """Train from a snapshot or the beginning, logging to a file; yield what happens."""
@@ -159,7 +168,7 @@ class _Caffe:
     def __init__(
         self, param: SolverParameter, path: Path, device: str, precision: str, *, threads: int, where: str | None
     ) -> None:
-        if (device, precision) != ("cpu", "float32"):
+        if device != "cpu" or precision not in (AUTO, "float32"):
             raise InputError(f"engine caffe: device {device} and precision {precision}, where Caffe as it is packaged "
                              "computes on the CPU in float32; leave both out, or take the engine torch")
         refuse_extensions(param, str(path))
@@ -171,8 +180,8 @@ class _Caffe:
         self.param = param
         self.path = path
         self.caffe = RealCaffe(where or root_from_environment(), threads)
-        self.settings = {"engine": "caffe", "device": device, "precision": precision, "threads": threads,
-                         "versions": {"pipeline": __version__, "caffe": self.caffe.version},
+        self.settings = {"engine": "caffe", "device": device, ASKED: precision, "precision": "float32",
+                         "threads": threads, "versions": {"pipeline": __version__, "caffe": self.caffe.version},
                          "machine": platform.machine()}  # fmt: skip
 
     def train(self, start: snapshot.Snapshot | None, log_path: Path) -> Iterator[Event]:
@@ -226,6 +235,43 @@ def _records_sha256(database: Path) -> str:
     return digest.hexdigest()
 
 
+def _earlier_runs(param: SolverParameter, record: Path) -> list[dict[str, Any]]:
+    """What run.json says of those who made the snapshots, the last first; nothing where there are no snapshots."""
+    if not snapshot.find_snapshots(param.snapshot_prefix) or not record.exists():
+        return []
+    last = json.loads(record.read_text(encoding="utf-8"))
+    return [last, *reversed(last.pop("earlier", []))]
+
+
+def _decisive(run: dict[str, Any]) -> dict[str, Any]:
+    """Of what run.json holds, what decides the run's result."""
+    return {name: value for name, value in run.items() if name != ASKED}
+
+
+def _precision(asked: str, device: str, settings: dict[str, Any], earlier: list[dict[str, Any]]) -> str:
+    """The precision to train in, of PRECISIONS. Warns where that is bfloat16 and there are no units for it."""
+    if asked != AUTO:
+        precision, reason = asked, ""
+    elif recorded := _recorded_precision(settings, earlier):
+        precision, reason = recorded, "the snapshots were made in it"
+    else:
+        precision, reason = faster_precision(device)
+    if reason:
+        log.info("precision auto: %s, because %s", precision, reason)
+    if precision == "bfloat16" and not has_bfloat16_units(device):
+        log.warning("precision bfloat16: there are no units for it here, and it takes %.1f times as long as float32; "
+                    "--precision float32 starts anew in float32", 1 / bfloat16_speed(device))  # fmt: skip
+    return precision
+
+
+def _recorded_precision(settings: dict[str, Any], earlier: list[dict[str, Any]]) -> str | None:
+    """That of the last run with these settings: a measurement that turns out otherwise must not cost its snapshots."""
+    for run in earlier:
+        if run.get("precision") in PRECISIONS and _decisive(settings).items() <= run.items():
+            return str(run["precision"])
+    return None
+
+
 def _resume(param: SolverParameter, record: Path, settings: dict[str, Any]) -> snapshot.Snapshot | None:
     """The snapshot to go on from, the newest one, if these settings, or the other engine on the same files, made it.
 
@@ -235,7 +281,7 @@ def _resume(param: SolverParameter, record: Path, settings: dict[str, Any]) -> s
     found = snapshot.find_snapshots(param.snapshot_prefix)
     before = json.loads(record.read_text(encoding="utf-8")) if found and record.exists() else {}
     earlier = before.pop("earlier", [])
-    if found and before != settings:
+    if found and _decisive(before) != _decisive(settings):
         if before.get("sha256") == settings["sha256"] and before.get("engine") != settings["engine"]:
             earlier.append({"until": found[-1].iteration} | before)
         else:

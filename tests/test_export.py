@@ -94,6 +94,8 @@ def test_int8_is_smaller_measured_and_without_caffemodel(trained: TrainedNet, tm
     assert index["int8"]["greatest_difference"] == pytest.approx(np.abs(answers[0] - answers[1]).max(), abs=1e-4)
     assert 0 < index["int8"]["greatest_difference"] < 0.1
     assert index["int8"]["images"] == len(images)
+    assert index["int8"]["bytes_int8"] == sizes[1]
+    assert index["int8"]["bytes_float32"] == sizes[0]
     assert "int8" in (tmp_path / "int8/MODEL_CARD.md").read_text()
 
 

@@ -8,16 +8,17 @@ import re
 import stat
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from pipeline.caffe import training
-from pipeline.caffe.caffe_pb2 import SolverParameter
+from pipeline.caffe.caffe_pb2 import LayerParameter, NetParameter, SolverParameter
 from pipeline.caffe.real_caffe import CaffeError, RealCaffe, events, root_from_environment
 from pipeline.caffe.snapshot import Snapshot
 from pipeline.errors import InputError
-from pipeline.train import train
+from pipeline.train import _Caffe, train
 
 PREFIX = "I1121 12:36:46.900000  1777 solver.cpp:347] "
 MESSAGES = """\
@@ -182,6 +183,13 @@ def test_a_failure_of_caffe_is_said_by_its_fatal_line(tmp_path: Path, monkeypatc
                       f'snapshot_prefix: "{tmp_path}/s/net"')
     with pytest.raises(CaffeError, match=r"status 134: F1121 db\.cpp:9\] Check failed: no such database"):
         train(solver, "cpu", engine="caffe", caffe="docker")
+
+
+def test_auto_is_float32_in_caffe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.train.RealCaffe", lambda where, threads: SimpleNamespace(version="caffe"))
+    param = SolverParameter(net_param=NetParameter(layer=[LayerParameter(name="a", type="DummyData", top=["a"])]))
+    trainer = _Caffe(param, tmp_path / "s.prototxt", "cpu", "auto", threads=1, where="docker")
+    assert (trainer.settings["precision_asked"], trainer.settings["precision"]) == ("auto", "float32")
 
 
 def test_what_caffe_cannot_compute_is_refused(tmp_path: Path) -> None:

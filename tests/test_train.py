@@ -3,17 +3,22 @@
 import csv
 import hashlib
 import json
+import logging
 import re
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+import torch
 
+import pipeline.train
+from pipeline.caffe import precision
 from pipeline.caffe.blobs import write_mean
 from pipeline.caffe.caffe_pb2 import TEST, TRAIN, SolverParameter
 from pipeline.caffe.database import DatabaseReader, DatabaseWriter
@@ -79,7 +84,7 @@ def rows(folder: Path) -> list[dict[str, str]]:
 @pytest.fixture
 def uninterrupted(tmp_path: Path, data: Path) -> Path:
     solver = write_run(tmp_path / "whole", data)
-    train(solver, "cpu", threads=1)
+    train(solver, "cpu", "float32", threads=1)
     return solver.parent
 
 
@@ -107,7 +112,7 @@ def test_a_run_leaves_weights_log_metrics_and_plots(uninterrupted: Path) -> None
 
 def test_snapshots_in_hdf5_leave_the_same_caffemodels(uninterrupted: Path, tmp_path: Path, data: Path) -> None:
     solver = write_run(tmp_path / "hdf5", data, snapshot_format=SolverParameter.HDF5)
-    train(solver, "cpu", threads=1)
+    train(solver, "cpu", "float32", threads=1)
     assert {path.suffix for path in (solver.parent / "snapshots").iterdir()} == {".h5", ".json"}
     for name in ("best.caffemodel", "final.caffemodel"):
         assert (solver.parent / name).read_bytes() == (uninterrupted / name).read_bytes()
@@ -160,9 +165,9 @@ def test_a_run_on_a_leveldb_goes_on_though_reading_changes_its_files(
     net = solver.with_name("net.prototxt")
     net.write_text(net.read_text().replace('train_lmdb" batch_size: 7 backend: LMDB',
                                            'train_leveldb" batch_size: 7 backend: LEVELDB'))
-    train(solver, "cpu", threads=1)
+    train(solver, "cpu", "float32", threads=1)
     with caplog.at_level("INFO", "pipeline"):
-        train(solver, "cpu", threads=1)
+        train(solver, "cpu", "float32", threads=1)
     assert "going on from" in caplog.text
     assert "starting anew" not in caplog.text
 
@@ -171,7 +176,7 @@ def test_weights_that_a_run_starts_from_are_recorded(uninterrupted: Path, data: 
     solver = write_run(tmp_path / "tuned", data, max_iter=5)
     start = uninterrupted / "final.caffemodel"
     solver.write_text(f'{solver.read_text()}weights: "{start}"\n')
-    train(solver, "cpu", threads=1)
+    train(solver, "cpu", "float32", threads=1)
     recorded = json.loads((solver.parent / "run.json").read_text())["sha256"]
     assert recorded[str(start)] == hashlib.sha256(start.read_bytes()).hexdigest()
 
@@ -179,7 +184,7 @@ def test_weights_that_a_run_starts_from_are_recorded(uninterrupted: Path, data: 
 def test_a_run_that_shows_and_tests_nothing_ends_all_the_same(data: Path, tmp_path: Path) -> None:
     solver = write_run(tmp_path / "silent", data, max_iter=3, display=0, test_interval=0)
     solver.write_text("".join(line for line in solver.read_text().splitlines(True) if "test_i" not in line))
-    train(solver, "cpu", threads=1)
+    train(solver, "cpu", "float32", threads=1)
     assert rows(solver.parent) == []
     assert (solver.parent / "final.caffemodel").exists()
 
@@ -204,9 +209,9 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_weights_to_the_bit(tmp_path
               "plateau_patience": 2, "gamma": 0.5, "early_stopping": 12, "test_metric": "loss"}
     whole = write_run(tmp_path / "whole", data, **longer)
     solver = write_run(tmp_path / "killed", data, **longer)
-    train(whole, "cpu", threads=1, average=4)
-    command = [sys.executable, "-m", "pipeline", "train", str(solver), "--device", "cpu", "--threads", "1",
-               "--average", "4"]
+    train(whole, "cpu", "float32", threads=1, average=4)
+    command = [sys.executable, "-m", "pipeline", "train", str(solver), "--device", "cpu", "--precision",
+               "float32", "--threads", "1", "--average", "4"]
 
     def killed(number: int, after: int) -> int:
         """Run until the snapshot of iteration `after` is there, send the signal, and return the exit status."""
@@ -230,7 +235,7 @@ def test_the_last_snapshots_are_averaged_and_measured(
 ) -> None:
     solver = write_run(tmp_path / "run", data, snapshot=5, max_iter=38, test_interval=1)
     with caplog.at_level("INFO", "pipeline"):
-        train(solver, "cpu", threads=1, average=4)
+        train(solver, "cpu", "float32", threads=1, average=4)
     kept = {found.iteration: found.weights for found in find_snapshots(str(tmp_path / "run/snapshots/small"))}
     assert set(kept) >= {25, 30, 35, 38}
     net, one = (build_net(solver.with_name("net.prototxt"), TRAIN, seed=1) for _ in range(2))
@@ -253,12 +258,12 @@ def test_an_average_of_snapshots_that_there_are_not_is_refused(tmp_path: Path, d
     solver = write_run(tmp_path / "run", data)
     for count in (1, 5):
         with pytest.raises(InputError, match=f"average {count} where at least 2 and at most the run's 4 snapshots"):
-            train(solver, "cpu", threads=1, average=count)
+            train(solver, "cpu", "float32", threads=1, average=count)
     assert not (tmp_path / "run/train.log").exists()
-    train(solver, "cpu", threads=1)
+    train(solver, "cpu", "float32", threads=1)
     best = (tmp_path / "run/best.caffemodel").read_bytes()
     with pytest.raises(InputError, match=r"average 4: the snapshots of iterations (10|20) are gone"):
-        train(solver, "cpu", threads=1, average=4)
+        train(solver, "cpu", "float32", threads=1, average=4)
     assert (tmp_path / "run/best.caffemodel").read_bytes() == best
 
 
@@ -338,13 +343,82 @@ def test_other_settings_start_anew_and_say_so(
 ) -> None:
     before = (uninterrupted / "final.caffemodel").read_bytes()
     solver = write_run(uninterrupted, data, base_lr=0.02)
-    train(solver, "cpu", threads=1)
+    train(solver, "cpu", "float32", threads=1)
     assert "made by other settings: starting anew" in caplog.text
     assert (uninterrupted / "final.caffemodel").read_bytes() != before
     assert rows(uninterrupted)[0]["lr"] == "0.02"
     record = json.loads((uninterrupted / "run.json").read_text())
     assert set(record["sha256"]) >= {str(solver), f"{data}/train_lmdb/data.mdb", f"{data}/val_lmdb/data.mdb",
                                      f"{data}/mean.binaryproto"}
+
+
+def record(solver: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((solver.parent / "run.json").read_text())
+    return found
+
+
+def measure(monkeypatch: pytest.MonkeyPatch, speed: float, *, units: bool = True) -> None:
+    """Let bfloat16 have units or none, and be so many times as fast as float32."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": units})
+    for module in (pipeline.train, precision):
+        monkeypatch.setattr(module, "bfloat16_speed", lambda device: speed)
+
+
+def test_auto_records_what_was_asked_and_what_ran(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "pipeline")
+    solver = write_run(tmp_path / "run", data, max_iter=1)
+    for speed, ran in ((1.5, "bfloat16"), (0.9, "float32")):
+        measure(monkeypatch, speed)
+        (solver.parent / "run.json").unlink(missing_ok=True)
+        train(solver, "cpu", threads=1)
+        assert record(solver)["precision_asked"] == "auto"
+        assert record(solver)["precision"] == ran
+        assert f"precision auto: {ran}, because bfloat16 is {speed} times as fast as float32 here" in caplog.text
+
+
+@pytest.mark.parametrize("asked", ["auto", "bfloat16"])
+def test_a_run_resumes_in_the_precision_of_its_snapshots(
+    asked: str, tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "pipeline")
+    measure(monkeypatch, 1.5)
+    solver = write_run(tmp_path / "run", data, max_iter=10)
+    train(solver, "cpu", asked, threads=1)
+    final = (solver.parent / "final.caffemodel").read_bytes()
+    measure(monkeypatch, 0.1, units=False)  # another measurement, or another processor
+    train(solver, "cpu", threads=1)
+    assert (record(solver)["precision_asked"], record(solver)["precision"]) == ("auto", "bfloat16")
+    assert (solver.parent / "final.caffemodel").read_bytes() == final
+    assert "starting anew" not in caplog.text
+    assert "it takes 10.0 times as long as float32" in caplog.text
+    train(solver, "cpu", "float32", threads=1)
+    assert "starting anew" in caplog.text
+    assert record(solver)["precision"] == "float32"
+
+
+def test_a_run_that_was_recorded_before_auto_was_goes_on(
+    uninterrupted: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    solver = uninterrupted / "solver.prototxt"
+    before = record(solver)
+    del before["precision_asked"]
+    (uninterrupted / "run.json").write_text(json.dumps(before))
+    measure(monkeypatch, 1.5)
+    train(solver, "cpu", threads=1)
+    assert "starting anew" not in caplog.text
+    assert record(solver) == before | {"precision_asked": "auto"}
+
+
+def test_bfloat16_without_units_warns_with_the_measured_factor(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    measure(monkeypatch, 1 / 6, units=False)
+    solver = write_run(tmp_path / "run", data, max_iter=1)
+    train(solver, "cpu", "bfloat16", threads=1)
+    assert "there are no units for it here, and it takes 6.0 times as long as float32" in caplog.text
+    assert record(solver)["precision"] == "bfloat16"
 
 
 def test_a_finished_run_is_not_trained_again(uninterrupted: Path, data: Path) -> None:
@@ -358,7 +432,7 @@ def test_a_finished_run_is_not_trained_again(uninterrupted: Path, data: Path) ->
 def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path, data: Path) -> None:
     solver = write_run(tmp_path / "run", data, base_lr=1e30)
     with pytest.raises(InputError, match=r"the loss is (nan|inf) at iteration \d+: training diverged; lower base_lr"):
-        train(solver, "cpu", threads=1)
+        train(solver, "cpu", "float32", threads=1)
 
 
 def test_a_mean_of_another_size_is_named(tmp_path: Path, data: Path) -> None:
@@ -366,7 +440,7 @@ def test_a_mean_of_another_size_is_named(tmp_path: Path, data: Path) -> None:
     solver = write_run(tmp_path / "run", data)
     said = r"net\.prototxt:2: layer 'data': .*mean\.binaryproto.*\(1, 42, 42\).*\(1, 48, 48\)"
     with pytest.raises(InputError, match=said):
-        train(solver, "cpu")
+        train(solver, "cpu", "float32")
 
 
 def test_labels_beyond_num_output_are_named(tmp_path: Path, data: Path) -> None:
@@ -387,11 +461,11 @@ def test_a_damaged_snapshot_is_named(uninterrupted: Path) -> None:
 
 def test_a_damaged_hdf5_snapshot_is_named(tmp_path: Path, data: Path) -> None:
     solver = write_run(tmp_path / "hdf5", data, snapshot_format=SolverParameter.HDF5)
-    train(solver, "cpu", threads=1)
+    train(solver, "cpu", "float32", threads=1)
     weights = solver.parent / "snapshots/small_iter_40.caffemodel.h5"
     weights.write_bytes(weights.read_bytes()[:-9])
     with pytest.raises(InputError, match=r"small_iter_40\.caffemodel\.h5: .* Delete .*_40\.solverstate\.h5 to go on"):
-        train(solver, "cpu", threads=1)
+        train(solver, "cpu", "float32", threads=1)
 
 
 @pytest.mark.parametrize(

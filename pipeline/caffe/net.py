@@ -17,6 +17,7 @@ from pipeline.caffe.hdf5 import HDF5Reader, is_hdf5, write_hdf5
 from pipeline.caffe.layers import Layer, LayerError, Shape
 from pipeline.caffe.layers.data import Input
 from pipeline.caffe.net_log import NetLog
+from pipeline.caffe.precision import PRECISIONS
 from pipeline.caffe.proto import PrototxtError, read_net, read_weights, write_binary
 from pipeline.caffe.room import Room
 from pipeline.caffe.syntax import find_layers, find_line
@@ -36,8 +37,6 @@ N = TypeVar("N", bound="Net")
 Watch = Callable[[Layer, list[torch.Tensor], list[torch.Tensor]], None]  # a layer, its bottoms, its tops
 
 AUTOMATIC_TOP = "(automatic)"  # of a loss without a top, as nets of 2013 have it: it counts, but is no output
-
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 @dataclass

@@ -1,6 +1,7 @@
 """The command export_onnx: what it writes and measures, and what it says of bad input."""
 
 import logging
+import re
 from pathlib import Path
 
 import numpy as np
@@ -98,6 +99,7 @@ def test_int8_tells_its_images_and_what_it_costs(folder: Path, log: pytest.LogCa
     assert f"int8 against float32 on 21 images of {folder}/test_lmdb" in log.text
     assert "accuracy on 21 images" in log.text
     assert ", int8 0." in log.text
+    assert re.search(r"net\.onnx: int8, opset 17, 0\.\d\d MB, \d+% of float32's 0\.\d\d MB", log.text)
     assert small.SerializeToString() == export(folder, *flags, "-calibration=DIR/train_lmdb").SerializeToString()
     assert runtime(small).get_inputs()[0].shape[0] == "data:axis0"
 

@@ -45,8 +45,8 @@ def run(small_manifest: Path, tmp_path: Path) -> Path:
 
 
 def train(run: Path, engine: str, root: str) -> "subprocess.Popen[bytes]":
-    command = [sys.executable, "-m", "pipeline", "train", str(run / "solver.prototxt"), "--device", "cpu", "--threads",
-               "1", "--engine", engine, "--caffe", root]  # fmt: skip
+    command = [sys.executable, "-m", "pipeline", "train", str(run / "solver.prototxt"), "--device", "cpu",
+               "--precision", "float32", "--threads", "1", "--engine", engine, "--caffe", root]  # fmt: skip
     return subprocess.Popen(command, stderr=subprocess.PIPE)
 
 

@@ -94,8 +94,9 @@ def run(args: Namespace) -> None:
             shape = ", ".join(dim.dim_param or str(dim.dim_value) for dim in value.type.tensor_type.shape.dim)
             number = onnx.TensorProto.DataType.Name(value.type.tensor_type.elem_type).lower()
             log.info("%s %s: %s (%s)", kind, value.name, number, shape)
-    log.info("%s: %s, opset %d, %.2f MB", args.output, args.precision, model.opset_import[0].version,
-             args.output.stat().st_size / 1e6)
+    size, before = args.output.stat().st_size, exact.ByteSize()
+    log.info("%s: %s, opset %d, %.2f MB%s", args.output, args.precision, model.opset_import[0].version, size / 1e6,
+             f", {size / before:.0%} of float32's {before / 1e6:.2f} MB" if args.precision != "float32" else "")
 
 
 def _check_flags(args: Namespace) -> None:
