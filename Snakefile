@@ -67,6 +67,11 @@ AVERAGED = f"{RUN}/averaged.caffemodel" if config["average"] else []
 START = f"{RUN}/start.caffemodel" if config["weights"] else []
 # PublicTest may choose the weights; merged leaves no set that may, so its last ones are measured.
 CHOSEN = AVERAGED or f"{RUN}/{'best' if config['protocol'] == 'kaggle' else 'final'}.caffemodel"
+# A run that is the second head of another trains nothing, and sees what the other saw.
+HEAD_OF = f"results/{config['head_of']}" if config["head_of"] else None
+if HEAD_OF:
+    CHOSEN = f"{RUN}/best.caffemodel"
+MEAN = f"{RUN if HEAD_OF else DATABASES}/mean.binaryproto"
 TARGETS = [
     f"{RUN}/targets/{name}_lmdb/data.mdb"
     for name, setting in (("targets", "soft_targets"), ("auxiliary", "auxiliary"))
@@ -94,9 +99,7 @@ rule train:
     default_target: True
     input:
         faces=[] if config["train_on"] == "images" else f"{ALIGNED}/contact_sheet.png",
-        augmentation=f"{RUN}/augmentation.png",
-        loss=f"{RUN}/loss.png",
-        accuracy=f"{RUN}/accuracy.png",
+        training=[] if HEAD_OF else [f"{RUN}/{name}.png" for name in ("augmentation", "loss", "accuracy")],
         confusion=f"{RUN}/confusion.png",
         metrics=f"{RUN}/metrics.json",
         model=f"{EXPORTED}/MODEL_CARD.md",
@@ -397,13 +400,41 @@ rule solve:
         "python -m pipeline --log {log} train {input.solver} {params.options:q} --threads {threads}"
 
 
+if HEAD_OF:
+
+    ruleorder: second_head > render
+    ruleorder: second_head > solve
+
+    rule second_head:
+        """Make a net of its own of the second head of another run."""
+        input:
+            deploy=f"{HEAD_OF}/deploy.prototxt",
+            weights=f"{HEAD_OF}/{'averaged' if config['average'] else 'best'}.caffemodel",
+            labels=f"{DATABASES}/labels.txt",
+        output:
+            deploy=f"{RUN}/deploy.prototxt",
+            weights=CHOSEN,
+            mean=MEAN,
+        log:
+            f"{RUN_LOGS}/second_head.log",
+        benchmark:
+            f"{RUN_LOGS}/second_head.benchmark.tsv"
+        conda:
+            "environment.yml"
+        params:
+            head_of=HEAD_OF,
+            run=RUN,
+        shell:
+            "python -m pipeline --log {log} second_head {params.head_of} {input.weights} {input.labels} {params.run}"
+
+
 rule evaluate:
     """Measure the net on every held-out image, once."""
     input:
         deploy=f"{RUN}/deploy.prototxt",
         weights=CHOSEN,
         databases=DATABASE_FILES,
-        mean=f"{DATABASES}/mean.binaryproto",
+        mean=MEAN,
         labels=f"{DATABASES}/labels.txt",
         manifest=f"{FACES}/manifest.csv",
     output:
@@ -436,7 +467,7 @@ rule export:
     input:
         deploy=f"{RUN}/deploy.prototxt",
         weights=CHOSEN,
-        mean=f"{DATABASES}/mean.binaryproto",
+        mean=MEAN,
         labels=f"{DATABASES}/labels.txt",
         metrics=f"{RUN}/metrics.json",
     output:
@@ -451,12 +482,12 @@ rule export:
     params:
         model=subpath(output[0], parent=True),
         databases=subpath(input.labels, parent=True),
-        run=subpath(input.deploy, parent=True),
-        faces=config["train_on"],
+        trained=HEAD_OF or RUN,
+        faces="images" if config["train_on"] == "images" else "aligned",
         precision=config["export_precision"],
     shell:
         "python -m pipeline --log {log} export {input.deploy} {input.weights} {params.model:q}"
-        " --databases {params.databases} --mean {input.mean} --metrics {input.metrics} --run {params.run}/run.json"
+        " --databases {params.databases} --mean {input.mean} --metrics {input.metrics} --run {params.trained}/run.json"
         " --faces {params.faces} --precision {params.precision}"
 
 

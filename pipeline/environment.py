@@ -22,6 +22,7 @@ ALIASES: dict[str, tuple[str, Mapping[str, str] | str]] = {
     "DATASET": ("csv", "{}"),
     "MODEL_EXPORT_PATH": ("export_path", "{}"),
     "EPOCHS": ("epochs", "{}"),
+    "PATIENCE": ("early_stopping", "{}"),
     "OPTIMISE": ("export_precision", {"0": "float32", "1": "int8"}),
     "DEVICE_ID": ("input", "cam:{}"),
     "MODEL_PATH": ("model", "{}"),

@@ -101,7 +101,7 @@ def _decode(file: BinaryIO, name: str, max_pixels: int, remark: Remark) -> np.nd
 
 
 def _unpack(file: BinaryIO, name: str, max_pixels: int, say: Remark) -> np.ndarray:
-    formats = FORMATS
+    formats: tuple[str, ...] = FORMATS
     if HEIC.match(file.read(16)) and reads_heic():
         import pillow_heif
 
@@ -129,7 +129,7 @@ def _deep(file: BinaryIO, orientation: int, say: Remark) -> Image.Image:
         raise ValueError("damaged or truncated; is it whole?")
     if pixels.ndim == 3:
         pixels = cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGBA if pixels.shape[2] == 4 else cv2.COLOR_BGR2RGB)
-    alpha = pixels[..., 3:] >> 8 if pixels.ndim == 3 and pixels.dtype == np.uint16 else pixels[..., :0]
+    alpha = pixels[..., 3:] // 256 if pixels.ndim == 3 and pixels.dtype == np.uint16 else pixels[..., :0]
     colour = _eight_bits(pixels[..., :3] if pixels.ndim == 3 else pixels, say)
     image = Image.fromarray(np.concatenate([colour, alpha.astype(np.uint8)], axis=2) if colour.ndim == 3 else colour)
     image.getexif()[ORIENTATION] = orientation

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline import manifest
-from pipeline.caffe.blobs import from_blobproto, to_blobproto
+from pipeline.caffe.blobs import from_blobproto, read_mean, to_blobproto, write_mean
 from pipeline.caffe.caffe_pb2 import LayerParameter, NetParameter
 from pipeline.caffe.proto import read_net, read_weights, write_binary, write_prototxt
 from pipeline.console import log
@@ -16,18 +16,21 @@ from pipeline.objective import AUXILIARY_SCORES, last_inner_product
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("deploy", type=Path, help="deploy.prototxt of the run that trained the second head")
+    parser.add_argument("run", type=Path, metavar="RUN", help="folder of the run that trained the second head")
     parser.add_argument("weights", type=Path, help="its .caffemodel, from training: an exported one has no second head")
     parser.add_argument("labels", type=Path, help="labels.txt with expressions that were voted for, FER+'s eight say")
-    parser.add_argument("output", type=Path, help="folder for deploy.prototxt and best.caffemodel of the new net")
+    parser.add_argument("output", type=Path,
+                        help="folder for deploy.prototxt, best.caffemodel and mean.binaryproto of the new net")
 
 
 def run(args: argparse.Namespace) -> None:
-    second_head(args.deploy, args.weights, args.labels, args.output)
+    second_head(args.run, args.weights, args.labels, args.output)
 
 
-def second_head(deploy: Path, weights: Path, labels: Path, output: Path) -> None:
-    """Write deploy.prototxt and best.caffemodel of a net whose classifier is the second head, one output a label.
+def second_head(run: Path, weights: Path, labels: Path, output: Path) -> None:
+    """Write the deploy.prototxt and best.caffemodel of a net whose classifier is the second head, one output a label.
+
+    The mean file that the run trained with goes beside them.
 
     What could be voted for beside the labels is left out: its rows of the classifier go, and the softmax is over the
     others. Raises InputError when the weights have no second head, or a label was not voted for.
@@ -37,7 +40,7 @@ def second_head(deploy: Path, weights: Path, labels: Path, output: Path) -> None
     if strange:
         raise InputError(f"{labels}: {', '.join(strange)}, where some of FER+'s {', '.join(ferplus.CHOICES)} were "
                          "expected; extract with labels: ferplus")
-    net, trained = read_net(deploy), read_weights(weights)
+    net, trained = read_net(run / "deploy.prototxt"), read_weights(weights)
     classifier = last_inner_product(net)
     head = next((layer for layer in trained.layer if layer.name == AUXILIARY_SCORES), None)
     if classifier is None or head is None or len(head.blobs) != 2:
@@ -46,6 +49,8 @@ def second_head(deploy: Path, weights: Path, labels: Path, output: Path) -> None
     classifier.inner_product_param.num_output = len(names)
     write_prototxt(output / "deploy.prototxt", net)
     write_binary(output / "best.caffemodel", _with_head(trained, classifier.name, head, names))
+    data = next(layer for layer in read_net(run / "train_val.prototxt").layer if layer.type == "Data")
+    write_mean(output / "mean.binaryproto", read_mean(Path(data.transform_param.mean_file)))
     log.info("the second head of %s reads %s", weights, ", ".join(names))
 
 

@@ -208,7 +208,7 @@ def _set_up(plot: "Axes", timeline: Timeline, *, last: bool) -> None:
         step = max(1, round((end - begin) / 12))
         numbers = np.arange(0, round(end), step)
         letters = int((WIDTH - LEFT - RIGHT) / len(numbers) * LETTERS)
-        names = [f"{number + 1}\n{_short(Path(timeline.title(number)).name, letters)}" for number in numbers]
+        names = [f"{number + 1}\n{_short(Path(timeline.title(int(number))).name, letters)}" for number in numbers]
         plot.set_xticks(numbers + 0.5, names if last else [], parse_math=False)
 
 

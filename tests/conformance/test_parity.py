@@ -37,8 +37,9 @@ def test_every_name_of_a_registry_has_a_row(table: str, names: dict[str, object]
 
 def test_every_command_that_caffe_has_is_compared() -> None:
     compared = {row.removeprefix("caffe ") for row in rows("Tools")}
-    # Caffe has no export_onnx and no summary; draw_net and the two of logs are scripts, which Debian does not package.
-    assert set(COMMANDS) - {"export_onnx", "summary"} <= compared | {"plot_training_log"}
+    # Caffe has none of these; draw_net and the two of logs are scripts, which Debian does not package.
+    own = {"average_snapshots", "export_onnx", "summary"}
+    assert set(COMMANDS) - own <= compared | {"plot_training_log"}
 
 
 def test_every_format_is_compared() -> None:

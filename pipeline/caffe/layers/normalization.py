@@ -40,7 +40,7 @@ def _with_plain_batch_stride(values: torch.Tensor) -> torch.Tensor:
 
 
 class _Normalisation(torch.autograd.Function):
-    """(x - mean) / sqrt(variance + eps) for x (N, C, ...), by the batch's mean and variance (C,), which come with it."""
+    """(x - mean) / sqrt(variance + eps) for x (N, C, ...) by the batch's mean and variance (C,), which come too."""
 
     @staticmethod
     def forward(context: Any, x: torch.Tensor, eps: float) -> tuple[torch.Tensor, ...]:

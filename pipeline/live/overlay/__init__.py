@@ -117,12 +117,12 @@ class Overlay:
                 track = face.reading.track
                 before = None if track is None else self._places.get(track)
                 others = [other.area for other in faces if other is not face]
-                place = find_place(layout, face, badge, taken, others, before=before)
-                if place:
-                    taken.append(place.panel)
-                    draw_bars(canvas, face, place)
+                found = find_place(layout, face, badge, taken, others, before=before)
+                if found:
+                    taken.append(found.panel)
+                    draw_bars(canvas, face, found)
                     if track is not None:
-                        places[track] = place.name
+                        places[track] = found.name
         self._places = places
 
 

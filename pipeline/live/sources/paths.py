@@ -112,7 +112,8 @@ def _matching(pattern: str, leave_out: Collection[Path]) -> Found:
 
 def _below(folder: Path, leave_out: Collection[Path]) -> Found:
     """Folders behind symbolic links are walked after the others, each once."""
-    left, unreadable = {path.resolve() for path in leave_out}, []
+    left = {path.resolve() for path in leave_out}
+    unreadable: list[str] = []
     paths: list[Path] = []
     seen: set[Path] = set()
     waiting = [folder]

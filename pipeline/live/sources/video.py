@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from queue import Empty, Queue
 from types import TracebackType
-from typing import TYPE_CHECKING, NoReturn, Self, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
 
 import numpy as np
 
@@ -320,7 +320,8 @@ def _orientation(frame: "VideoFrame") -> tuple[bool, int | None]:
     """
     from av.sidedata.sidedata import Type
 
-    matrix = next((bytes(data) for data in frame.side_data if data.type == Type.DISPLAYMATRIX), b"")
+    sides: Any = frame.side_data  # whose stub says that it gives names
+    matrix = next((bytes(data) for data in sides if data.type == Type.DISPLAYMATRIX), b"")
     if len(matrix) < DISPLAY_MATRIX.size:
         return False, None
     a, b, _, c, d, *_ = DISPLAY_MATRIX.unpack_from(matrix)
