@@ -29,8 +29,8 @@ Detect = Callable[[list[np.ndarray]], list[np.ndarray]]
 
 def ours() -> Detect:
     """A function from RGB images to boxes (n, 4) each, in batches as the stage's."""
+    from pipeline.base.threads import map_ahead
     from pipeline.faces.mtcnn import Mtcnn
-    from pipeline.threads import map_ahead
 
     detector = Mtcnn(threads=1)
 
@@ -83,7 +83,7 @@ def largest_overlap(ours: list[list[float]], theirs: list[list[float]]) -> float
 
 def write_images(csv: Path, count: int, folder: Path) -> None:
     """The first images of the CSV as one array, and as a CSV for the stage."""
-    from pipeline.fer.csv_source import CsvSource
+    from pipeline.data.fer2013_csv import CsvSource
 
     images = (image for batch in CsvSource(csv).batches() for image in batch())
     chosen = list(islice(images, count))

@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 from processes import run
 
-from pipeline import manifest
+from pipeline.data import manifest
 
 PARTS = ("train", "val", "test")
 

@@ -50,8 +50,8 @@ def train(folder: Path, iterations: int) -> None:
     """Train in this process; leave its peaks at a tenth of the iterations and at the end in peaks.json."""
     import torch
 
-    from pipeline.caffe.caffe_pb2 import TRAIN
-    from pipeline.caffe.proto import read_net, read_solver, write_prototxt
+    from pipeline.caffe.proto.caffe_pb2 import TRAIN
+    from pipeline.caffe.proto.files import read_net, read_solver, write_prototxt
     from pipeline.caffe.solver import get_solver
 
     prototxts = Path(__file__).parents[1] / "prototxt/face_emotion_net"

@@ -25,10 +25,10 @@ import numpy as np
 import torch
 from environments import CORES, keep_to_two_cores
 
-from pipeline.caffe.allocation import keep_freed_memory
-from pipeline.caffe.caffe_pb2 import TRAIN
+from pipeline.caffe.memory_budget import keep_freed_memory
 from pipeline.caffe.net import build_net
-from pipeline.caffe.proto import read_net, write_prototxt
+from pipeline.caffe.proto.caffe_pb2 import TRAIN
+from pipeline.caffe.proto.files import read_net, write_prototxt
 
 PROTOTXTS = Path(__file__).parents[1] / "prototxt"
 IN_CAFFE = Path(__file__).with_name("nets_in_caffe.py")

@@ -3,7 +3,7 @@
     python benchmarks/robustness.py MODEL CSV [--detector none] [--views 2] [--class-prior training] [--images 500]
 
 MODEL is a model's name or folder, CSV is fer2013.csv, .xz, .gz or .zip. Every 48x48 picture of PublicTest is
-worsened and then read as predict reads it: its largest face is found and straightened, or the whole picture is read
+worsened and then read as predict reads it: its largest face is found and aligned, or the whole picture is read
 where there is none. A model that learned from whole images reads the whole picture always, unless --detector says more.
 The table, in Markdown, has accuracy, macro-F1 and macro-recall, the change of accuracy from the pictures as they are,
 the share of pictures in which a face was found, and the mean of the greatest probability.
@@ -17,13 +17,13 @@ import cv2
 import numpy as np
 from sklearn.metrics import f1_score, recall_score
 
-from pipeline import model_folder
-from pipeline.arguments import prior
-from pipeline.errors import InputError
-from pipeline.fer.csv_source import CsvSource
-from pipeline.live.frames import Frame
+from pipeline.base.errors import InputError
+from pipeline.classifier import model_folder
+from pipeline.classifier.views import COUNTS
+from pipeline.data.fer2013_csv import CsvSource
+from pipeline.media.frames import Frame
 from pipeline.predictor import Predictor
-from pipeline.views import COUNTS
+from pipeline.stages.arguments import prior
 
 BATCH = 64
 BLURS = (0.5, 1.0, 1.5, 2.0)  # standard deviations in pixels

@@ -19,7 +19,7 @@ from pipeline.faces.landmarks import Landmarker
 from pipeline.faces.tracking import Tracker
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "faces"))
-from films import crossing, film, leaving, score, staying  # the films that the tests draw
+from helpers.films import crossing, film, leaving, score, staying  # the films that the tests draw
 
 
 def numbers(text: str) -> list[float]:

@@ -21,10 +21,10 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.caffe.caffe_pb2 import TRAIN
 from pipeline.caffe.database import DatabaseWriter, datum_from_image, record_key
-from pipeline.caffe.proto import read_net, read_solver, write_prototxt
-from pipeline.mean import mean
+from pipeline.caffe.proto.caffe_pb2 import TRAIN
+from pipeline.caffe.proto.files import read_net, read_solver, write_prototxt
+from pipeline.stages.mean import mean
 
 PROTOTXTS = Path(__file__).parents[1] / "prototxt/face_emotion_net"
 DISPLAY = 20

@@ -11,16 +11,16 @@ __version__ = "1.0.0"  # Caffe's, whose interface it is
 
 # The module that each name of Caffe's Python interface comes from; names of modules themselves are found by import.
 _NAMES = {
-    **dict.fromkeys(["TEST", "TRAIN"], "caffe_pb2"),
+    **dict.fromkeys(["TEST", "TRAIN"], "proto.caffe_pb2"),
     **dict.fromkeys(["Classifier"], "classifier"),
     **dict.fromkeys(["Detector"], "detector"),
     **dict.fromkeys(["allow_python_layers", "has_nccl", "init_log", "set_device", "set_mode_cpu", "set_mode_gpu",
                      "set_multiprocess", "set_random_seed", "set_solver_count", "set_solver_rank", "solver_count",
-                     "solver_rank"], "mode"),
+                     "solver_rank"], "common"),
     **dict.fromkeys(["NetSpec", "to_proto"], "net_spec"),
-    **dict.fromkeys(["Layer", "Net", "layer_type_list"], "pycaffe"),
+    **dict.fromkeys(["Layer", "Net", "layer_type_list"], "pycaffe.net"),
     **dict.fromkeys(["AdaDeltaSolver", "AdaGradSolver", "AdamSolver", "NesterovSolver", "RMSPropSolver", "SGDSolver",
-                     "get_solver"], "pycaffe_solvers"),
+                     "get_solver"], "pycaffe.solvers"),
 }
 _MODULES = ("_caffe", "classifier", "coord_map", "detector", "draw", "io", "layers", "net_spec", "params", "proto",
             "pycaffe")

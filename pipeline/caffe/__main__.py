@@ -6,9 +6,9 @@ import sys
 from types import FrameType
 
 from pipeline import __version__
+from pipeline.base.errors import InputError
 from pipeline.caffe import glog
 from pipeline.caffe.tools.flags import CAFFE_FLAGS, FlagParser
-from pipeline.errors import InputError
 
 PROGRAM = "python -m pipeline.caffe"
 

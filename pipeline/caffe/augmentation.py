@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pipeline.caffe.caffe_pb2 import AugmentationParameter
-from pipeline.errors import InputError
+from pipeline.base.errors import InputError
+from pipeline.caffe.proto.caffe_pb2 import AugmentationParameter
 
 # What may be changed, and the range that each change must stay below.
 LIMITS = {

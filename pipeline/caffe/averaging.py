@@ -6,10 +6,10 @@ from pathlib import Path
 
 import torch
 
-from pipeline.caffe.hdf5 import HDF5Reader, is_hdf5
+from pipeline.caffe.hdf5.files import HDF5Reader, is_hdf5
 from pipeline.caffe.layers.normalization import BatchNorm
 from pipeline.caffe.net import Net, WeightsError
-from pipeline.caffe.proto import read_weights
+from pipeline.caffe.proto.files import read_weights
 
 
 def average_snapshots(net: Net, snapshots: Sequence[Path], batches: int) -> None:

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from pipeline.caffe import io
-from pipeline.caffe.caffe_pb2 import TEST
-from pipeline.caffe.pycaffe import Net
+from pipeline.caffe.proto.caffe_pb2 import TEST
+from pipeline.caffe.pycaffe.net import Net
 
 
 class ImageNet(Net):

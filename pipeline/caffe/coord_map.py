@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.base.errors import InputError
 from pipeline.caffe.net_spec import Function, Top, maker
-from pipeline.errors import InputError
 
 _POINTWISE = ("PReLU", "ELU", "ReLU", "AbsVal", "BNLL", "Dropout", "Exp", "Log", "Power", "Sigmoid", "TanH",
               "Threshold", "Eltwise", "BatchNorm", "Scale", "LRN", "Swish", "Clip", "Bias")

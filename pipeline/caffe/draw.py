@@ -13,12 +13,12 @@ import graphviz
 import torch
 from google.protobuf.message import Message
 
-from pipeline.atomic import atomic_file
-from pipeline.caffe.caffe_pb2 import TEST, TRAIN, FillerParameter, LayerParameter, NetParameter, Phase
-from pipeline.caffe.graph import filter_layers, layer_class
+from pipeline.base.atomic import atomic_file
+from pipeline.base.console import log
+from pipeline.base.errors import InputError
+from pipeline.caffe.insert_splits import filter_layers, layer_class
 from pipeline.caffe.layers import LAYERS, Layer, Shape
-from pipeline.console import log
-from pipeline.errors import InputError
+from pipeline.caffe.proto.caffe_pb2 import TEST, TRAIN, FillerParameter, LayerParameter, NetParameter, Phase
 
 RANKDIRS = ("LR", "TB", "RL", "BT")
 TEXT_FORMATS = ("dot", "gv", "raw")  # Graphviz's own text, which needs no program

@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import torch
 
-from pipeline.caffe.caffe_pb2 import FillerParameter
-from pipeline.caffe.proto import PrototxtError
+from pipeline.caffe.proto.caffe_pb2 import FillerParameter
+from pipeline.caffe.proto.files import PrototxtError
 
 Fill = Callable[[torch.Tensor, FillerParameter, torch.Generator], torch.Tensor]
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.caffe import caffe_pb2
-from pipeline.caffe.blobs import from_blobproto, set_diff, to_blobproto
-from pipeline.errors import InputError
+from pipeline.base.errors import InputError
+from pipeline.caffe.proto import caffe_pb2
+from pipeline.caffe.proto.blob_proto import from_blobproto, set_diff, to_blobproto
 
 Array = np.ndarray
 SHARES = (0.2125, 0.7154, 0.0721)  # of red, green and blue in intensity, those of Rec. 709

@@ -10,19 +10,19 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from pipeline.caffe.blobs import from_blobproto, to_blobproto
-from pipeline.caffe.caffe_pb2 import LayerParameter, NetParameter, ParamSpec, Phase
-from pipeline.caffe.graph import choose_layers, insert_splits, layer_class, take_layers
-from pipeline.caffe.hdf5 import HDF5Reader, is_hdf5, write_hdf5
+from pipeline.base.console import log
+from pipeline.base.errors import InputError
+from pipeline.caffe.hdf5.files import HDF5Reader, is_hdf5, write_hdf5
+from pipeline.caffe.insert_splits import choose_layers, insert_splits, layer_class, take_layers
 from pipeline.caffe.layers import Layer, LayerError, Shape
 from pipeline.caffe.layers.data import Input
+from pipeline.caffe.memory_budget import MemoryBudget
 from pipeline.caffe.net_log import NetLog
 from pipeline.caffe.precision import PRECISIONS
-from pipeline.caffe.proto import PrototxtError, read_net, read_weights, write_binary
-from pipeline.caffe.room import Room
-from pipeline.caffe.syntax import find_layers, find_line
-from pipeline.console import log
-from pipeline.errors import InputError
+from pipeline.caffe.proto.blob_proto import from_blobproto, to_blobproto
+from pipeline.caffe.proto.caffe_pb2 import LayerParameter, NetParameter, ParamSpec, Phase
+from pipeline.caffe.proto.files import PrototxtError, read_net, read_weights, write_binary
+from pipeline.caffe.proto.prototxt_errors import find_layers, find_line
 
 
 class EmptyNetError(PrototxtError):
@@ -141,7 +141,7 @@ class Net:
         unused: set[str] = set()
         owners: dict[str, Learnable] = {}
         named: dict[str, int] = {}  # the place of the first layer of a name
-        room = Room(self.device)
+        room = MemoryBudget(self.device)
         net_log = NetLog(param)
         for place, layer_param in insert_splits(param):
             if not layer_param.HasField("phase"):
@@ -168,17 +168,17 @@ class Net:
         self.outputs = tuple(sorted(unused - {AUTOMATIC_TOP}))
         net_log.built(self.layers, self.outputs)
 
-    def _build(self, param: LayerParameter, room: Room) -> Layer:
+    def _build(self, param: LayerParameter, room: MemoryBudget) -> Layer:
         layer: Layer = layer_class(param)(param, self.generator)
         layer.room = room
-        layer.note_foreign()
+        layer.warn_of_unused_parameters()
         if len(param.loss_weight) not in (0, len(param.top)):
             raise layer.error(f"{len(param.loss_weight)} loss_weight where one a top ({len(param.top)}) was expected")
         if layer.default_loss_weight and not param.loss_weight:
             param.loss_weight.append(layer.default_loss_weight)
         top_shapes = layer.setup([self.shapes[name] for name in param.bottom])
         for name, shape in zip(param.top, top_shapes, strict=True):
-            layer.take_room(f"top '{name}'", shape, in_others=layer.tops_are_bottom or name in param.bottom)
+            layer.reserve_memory(f"top '{name}'", shape, in_others=layer.tops_are_bottom or name in param.bottom)
             self.shapes[name] = shape
         layer.room = None
         if len(param.param) > len(layer.blobs):
@@ -187,7 +187,7 @@ class Net:
         self.layers.append(layer)
         return layer
 
-    def _share(self, layer: Layer, owners: dict[str, Learnable], net_log: NetLog, room: Room) -> None:
+    def _share(self, layer: Layer, owners: dict[str, Learnable], net_log: NetLog, room: MemoryBudget) -> None:
         """Enter a layer's blobs among the learnable ones, or put the owner's in where a param is shared by name."""
         for index, blob in enumerate(layer.blobs):
             spec = layer.param.param[index] if index < len(layer.param.param) else ParamSpec()

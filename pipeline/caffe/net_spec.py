@@ -15,8 +15,8 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from pipeline.caffe.caffe_pb2 import LayerParameter, NetParameter
-from pipeline.errors import InputError
+from pipeline.base.errors import InputError
+from pipeline.caffe.proto.caffe_pb2 import LayerParameter, NetParameter
 
 
 class NetSpecError(InputError, TypeError):

@@ -1,6 +1,6 @@
 """The enums of layer parameters: `from pipeline.caffe import params as P`, then P.Pooling.MAX or P.Loss.VALID."""
 
-from pipeline.caffe import caffe_pb2
+from pipeline.caffe.proto import caffe_pb2
 
 
 def __getattr__(name: str) -> object:

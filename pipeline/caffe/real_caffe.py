@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, TextIO
 
 from google.protobuf.message import Message
 
-from pipeline.caffe.caffe_pb2 import SolverParameter
-from pipeline.caffe.training_log import LOSS, OUTPUT, RATE, TEST_NET
-from pipeline.errors import InputError
+from pipeline.base.errors import InputError
+from pipeline.caffe.proto.caffe_pb2 import SolverParameter
+from pipeline.caffe.train_log_parser import LOSS, OUTPUT, RATE, TEST_NET
 
 if TYPE_CHECKING:  # they bring torch, which takes seconds and which real Caffe does not need to measure a net
-    from pipeline.caffe.snapshot import Snapshot
-    from pipeline.caffe.training import Event, Tested
+    from pipeline.caffe.solver.snapshot import Snapshot
+    from pipeline.caffe.solver.solve import Event, Tested
 
 ENGINES = ("torch", "caffe")
 FIRST_OWN_FIELD = 1001  # in caffe.proto
@@ -216,8 +216,8 @@ def events(lines: Iterable[str], param: SolverParameter) -> Iterator["Event"]:
     """
     import torch
 
-    from pipeline.caffe.snapshot import Snapshot
-    from pipeline.caffe.training import Finished, Iterated, Snapshotted, Tested
+    from pipeline.caffe.solver.snapshot import Snapshot
+    from pipeline.caffe.solver.solve import Finished, Iterated, Snapshotted, Tested
 
     test: tuple[int, int] | None = None  # iteration and net
     outputs: dict[str, list[float]] = {}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.atomic import atomic_file
+from pipeline.base.atomic import atomic_file
 
 COLUMNS = 6
 _GAP, _CELL = 0.06, (2.36, 1.34)  # in heights of a picture: between the pair; from one pair to the next

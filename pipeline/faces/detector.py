@@ -8,9 +8,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from pipeline.errors import InputError
-
-LANDMARKS = ("left_eye", "right_eye", "nose", "mouth_left", "mouth_right")  # left is the picture's left
+from pipeline.base.errors import InputError
+from pipeline.readings import LANDMARKS
 
 
 @dataclass(frozen=True, eq=False)

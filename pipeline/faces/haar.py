@@ -6,7 +6,8 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from pipeline.faces.detector import LANDMARKS, Detections, check_images
+from pipeline.faces.detector import Detections, check_images
+from pipeline.readings import LANDMARKS
 
 # Of 445 faces that MTCNN finds, most of them FER2013's, alt2 found 84%, and on 23 photographs without a face one;
 # `default`, the best known, found 86%, and ten. Equalising the histogram first gained neither a face.

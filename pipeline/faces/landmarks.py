@@ -1,6 +1,6 @@
 """Five landmarks for boxes of any origin: MTCNN's last two nets, asked about faces that something else has found.
 
-So that a face is straightened as in training whichever detector found it, or whoever drew its box.
+So that a face is aligned as in training whichever detector found it, or whoever drew its box.
 """
 
 from collections.abc import Sequence

@@ -16,10 +16,10 @@ import cv2
 import numpy as np
 import onnxruntime
 
-from pipeline.errors import InputError
+from pipeline.base.errors import InputError
 from pipeline.faces.detector import Detections, check_images
 
-MODELS = Path(__file__).resolve().parents[2] / "models" / "mtcnn"
+MODELS = Path(__file__).resolve().parents[1] / "weights" / "mtcnn"
 WINDOW, STRIDE = 12, 2  # P-Net's, in pixels of the scaled image
 PYRAMID_FACTOR = 0.709  # between two scales: about 1/sqrt(2), halving the area
 P_SCORE, R_SCORE, O_SCORE = 0.6, 0.7, 0.8
@@ -145,9 +145,9 @@ class Mtcnn:
 
 
 def open_net(path: Path) -> onnxruntime.InferenceSession:
-    """A net of models/mtcnn on one core. Raises InputError when the file is missing or cannot be read."""
+    """A net of pipeline/weights/mtcnn on one core. Raises InputError when the file is missing or cannot be read."""
     if not path.exists():
-        raise InputError(f"{path}: no such file; MTCNN's three nets stand in models/mtcnn of the repository")
+        raise InputError(f"{path}: no such file; MTCNN's three nets stand in pipeline/weights/mtcnn of the repository")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.enable_mem_pattern = False  # it keeps a plan for every size of image it has ever seen

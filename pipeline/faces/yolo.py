@@ -23,8 +23,9 @@ import cv2
 import numpy as np
 import onnxruntime
 
-from pipeline.errors import InputError
-from pipeline.faces.detector import LANDMARKS, Detections, check_images
+from pipeline.base.errors import InputError
+from pipeline.faces.detector import Detections, check_images
+from pipeline.readings import LANDMARKS
 
 SIDE = 640  # of the input, where the model leaves it open: what these models are trained with
 MAX_SIDE = 4096

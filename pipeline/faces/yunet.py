@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from pipeline.errors import InputError
+from pipeline.base.errors import InputError
 from pipeline.faces.detector import MODEL_SOURCES, Detections, check_images
 
 SCORE = 0.6  # of a face

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.caffe.augmentation import LIMITS, AugmentationError, augment, check_augmentation
-from pipeline.caffe.caffe_pb2 import TEST, TRAIN, AugmentationParameter, TransformationParameter
-from pipeline.caffe.transformer import Transformer, TransformError
+from pipeline.caffe.data_transformer import Transformer, TransformError
+from pipeline.caffe.proto.caffe_pb2 import TEST, TRAIN, AugmentationParameter, TransformationParameter
 
 
 def disc(x: float = 24, y: float = 24, side: int = 49) -> np.ndarray:

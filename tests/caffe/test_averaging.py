@@ -5,13 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.run_tool import run_tool
 
+from pipeline.base.errors import InputError
 from pipeline.caffe.averaging import average_snapshots
-from pipeline.caffe.caffe_pb2 import TEST, TRAIN, NetParameter
 from pipeline.caffe.net import Net, WeightsError
-from pipeline.caffe.proto import parse_text
-from pipeline.errors import InputError
-from tests.run_tool import run_tool
+from pipeline.caffe.proto.caffe_pb2 import TEST, TRAIN, NetParameter
+from pipeline.caffe.proto.files import parse_text
 
 NET = """
 layer { name: "x" type: "DummyData" top: "x" dummy_data_param { shape { dim: 4 dim: 2 dim: 3 dim: 5 }

@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from little import BYTES, little
+from helpers.little import BYTES, little
 
-from pipeline.caffe import room, snapshot
-from pipeline.caffe.blobs import read_mean, to_blobproto
-from pipeline.caffe.caffe_pb2 import TEST, TRAIN, BlobProto, NetParameter, SolverParameter, SolverState
+from pipeline.base.errors import InputError
+from pipeline.caffe import memory_budget
 from pipeline.caffe.net import Net, build_net
-from pipeline.caffe.proto import parse_text, read_net, read_solver, read_weights, write_binary
-from pipeline.caffe.solver import Solver, get_solver, naming_solver
-from pipeline.caffe.syntax import find_layers, find_line
-from pipeline.errors import InputError
+from pipeline.caffe.proto.blob_proto import read_mean, to_blobproto
+from pipeline.caffe.proto.caffe_pb2 import TEST, TRAIN, BlobProto, NetParameter, SolverParameter, SolverState
+from pipeline.caffe.proto.files import parse_text, read_net, read_solver, read_weights, write_binary
+from pipeline.caffe.proto.prototxt_errors import find_layers, find_line
+from pipeline.caffe.solver import Solver, get_solver, naming_solver, snapshot
 
 HEAD = """name: "n"
 layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 2 dim: 3 dim: 8 dim: 9 } } }
@@ -164,7 +164,7 @@ def test_a_net_that_cannot_be_built(tmp_path: Path, case: str) -> None:
 def test_a_net_for_which_there_is_no_memory_is_refused_before_it_takes_any(
     tmp_path: Path, text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(room, "memory_of", lambda device: 4 << 30)
+    monkeypatch.setattr(memory_budget, "memory_of", lambda device: 4 << 30)
     path = tmp_path / "net.prototxt"
     path.write_text(text)
     said = refusal(lambda: build_net(path, TRAIN))
@@ -180,15 +180,15 @@ def test_what_lies_in_the_memory_of_others_is_not_counted(monkeypatch: pytest.Mo
     text = HEAD + shared + viewed
     taken = 4 * (2 * 3 * 8 * 9 + 2 + 4 * 2 * 216)  # the inputs and four tops; a split's are the blob that it splits
     taken += 4 * 2 * 216 * 216  # the weight, and a second one until it is known that it is shared
-    monkeypatch.setattr(room, "memory_of", lambda device: taken)
+    monkeypatch.setattr(memory_budget, "memory_of", lambda device: taken)
     Net(parse_text(text, NetParameter, "net"), TRAIN)
-    monkeypatch.setattr(room, "memory_of", lambda device: taken // 2)
+    monkeypatch.setattr(memory_budget, "memory_of", lambda device: taken // 2)
     with pytest.raises(InputError, match="memory"):
         Net(parse_text(text, NetParameter, "net"), TRAIN)
 
 
 def test_the_memory_of_this_machine_is_known() -> None:
-    assert 1 << 28 < room.memory_of(torch.device("cpu")) < 1 << 50
+    assert 1 << 28 < memory_budget.memory_of(torch.device("cpu")) < 1 << 50
 
 
 @pytest.mark.parametrize(("text", "said"), [

@@ -10,12 +10,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from run_command import run_command
+from helpers.run_command import run_command
 
+from pipeline.base.console import log
 from pipeline.caffe.__main__ import COMMANDS
 from pipeline.caffe.glog import log_file
 from pipeline.caffe.tools.flags import FlagParser
-from pipeline.console import log
 
 NET = """
 name: "Line"

@@ -14,9 +14,9 @@ import lmdb
 import numpy as np
 import pytest
 
-from pipeline.caffe.caffe_pb2 import Datum
 from pipeline.caffe.database import DatabaseError, DatabaseReader, DatabaseWriter, datum_from_image, datum_to_array
 from pipeline.caffe.database.datum import MAX_PIXELS
+from pipeline.caffe.proto.caffe_pb2 import Datum
 
 PAGE = 4096
 BRANCH, LEAF, OVERFLOW = 1, 2, 4

@@ -13,13 +13,12 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.caffe import snapshot
-from pipeline.caffe.caffe_pb2 import TEST, TRAIN, SolverParameter
-from pipeline.caffe.hdf5 import HDF5Error, HDF5Reader, is_hdf5, write_hdf5
+from pipeline.caffe.hdf5.files import HDF5Error, HDF5Reader, is_hdf5, write_hdf5
 from pipeline.caffe.layers import LayerError
 from pipeline.caffe.net import Net, WeightsError, build_net
-from pipeline.caffe.proto import BinaryError, PrototxtError, parse_text, read_weights
-from pipeline.caffe.solver import SOLVERS, Solver, get_solver
+from pipeline.caffe.proto.caffe_pb2 import TEST, TRAIN, SolverParameter
+from pipeline.caffe.proto.files import BinaryError, PrototxtError, parse_text, read_weights
+from pipeline.caffe.solver import SOLVERS, Solver, get_solver, snapshot
 
 NET = """
 layer { name: "x" type: "DummyData" top: "x" top: "y" dummy_data_param { shape { dim: 4 dim: 2 dim: 3 dim: 5 }
@@ -385,7 +384,7 @@ def test_no_memory_is_taken_for_what_a_file_cannot_hold(tmp_path: Path) -> None:
 )
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux limits a process's memory")
 def test_the_reading_process_has_little_time_and_memory(work: str, ended: int) -> None:
-    code = f"from pipeline.caffe.hdf5_process import limit\nlimit(0, 0)\n{work}"
+    code = f"from pipeline.caffe.hdf5.worker import limit\nlimit(0, 0)\n{work}"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == ended
 
 

@@ -9,12 +9,12 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline.caffe.caffe_pb2 import TEST, TRAIN, NetParameter
+from pipeline.base.errors import InputError
 from pipeline.caffe.images import ImageFileError
 from pipeline.caffe.layers import LayerError
 from pipeline.caffe.net import Net
-from pipeline.caffe.proto import parse_text
-from pipeline.errors import InputError
+from pipeline.caffe.proto.caffe_pb2 import TEST, TRAIN, NetParameter
+from pipeline.caffe.proto.files import parse_text
 
 COUNT = 7
 

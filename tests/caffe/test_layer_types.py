@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.caffe.caffe_pb2 import TEST, TRAIN, NetParameter
 from pipeline.caffe.forks import FOREIGN_FIELDS, FOREIGN_TYPES
 from pipeline.caffe.layers import LAYERS, LayerError
 from pipeline.caffe.layers.data import MemoryData
 from pipeline.caffe.net import Net
-from pipeline.caffe.proto import PrototxtError, parse_text
+from pipeline.caffe.proto.caffe_pb2 import TEST, TRAIN, NetParameter
+from pipeline.caffe.proto.files import PrototxtError, parse_text
 
 
 def inputs(**shapes: tuple[int, ...]) -> str:

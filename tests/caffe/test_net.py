@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.caffe.caffe_pb2 import TEST, TRAIN, FillerParameter, NetParameter
 from pipeline.caffe.fillers import FILLERS, fill
-from pipeline.caffe.graph import filter_layers, insert_splits
+from pipeline.caffe.insert_splits import filter_layers, insert_splits
 from pipeline.caffe.net import Net, WeightsError, build_net
-from pipeline.caffe.proto import PrototxtError, parse_text, write_binary
+from pipeline.caffe.proto.caffe_pb2 import TEST, TRAIN, FillerParameter, NetParameter
+from pipeline.caffe.proto.files import PrototxtError, parse_text, write_binary
 
 INPUT = 'layer { name: "in" type: "Input" top: "in" input_param { shape { dim: 2 dim: 3 } } }\n'
 

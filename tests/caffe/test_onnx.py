@@ -8,12 +8,12 @@ import onnxruntime
 import pytest
 import torch
 
-from pipeline.caffe.caffe_pb2 import TEST, LayerParameter, NetParameter
 from pipeline.caffe.layers import LAYERS, Layer, LayerError
 from pipeline.caffe.layers.pooling import Pooling
 from pipeline.caffe.net import Net, build_net
 from pipeline.caffe.onnx import quantise_weights, to_onnx
-from pipeline.caffe.proto import parse_text
+from pipeline.caffe.proto.caffe_pb2 import TEST, LayerParameter, NetParameter
+from pipeline.caffe.proto.files import parse_text
 
 PROTOTXT = Path(__file__).parents[2] / "prototxt"
 

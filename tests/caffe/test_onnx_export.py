@@ -9,13 +9,13 @@ import onnx
 import onnxruntime
 import pytest
 
-from pipeline.caffe.blobs import write_mean
-from pipeline.caffe.caffe_pb2 import TEST, Datum
+from pipeline.base.errors import InputError
 from pipeline.caffe.database import DatabaseWriter, datum_from_image, record_key
 from pipeline.caffe.net import build_net
+from pipeline.caffe.proto.blob_proto import write_mean
+from pipeline.caffe.proto.caffe_pb2 import TEST, Datum
 from pipeline.caffe.tools import export_onnx
 from pipeline.caffe.tools.flags import FlagParser
-from pipeline.errors import InputError
 
 DEPLOY = """
 layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 1 dim: 3 dim: 8 dim: 8 } } }

@@ -13,19 +13,19 @@ import torch
 from PIL import Image
 
 from pipeline import caffe
-from pipeline.caffe import caffe_pb2
+from pipeline.base.console import log
 from pipeline.caffe import layers as L
 from pipeline.caffe import params as P
+from pipeline.caffe.blob import Blob, BlobError, Memory
+from pipeline.caffe.common import ModeError, mode
 from pipeline.caffe.io import ImageError
 from pipeline.caffe.layers import LayerError
-from pipeline.caffe.memory import Blob, BlobError, Memory
-from pipeline.caffe.mode import ModeError, mode
 from pipeline.caffe.net import WeightsError
 from pipeline.caffe.net_spec import NetSpecError
-from pipeline.caffe.proto import BinaryError, PrototxtError
-from pipeline.caffe.pycaffe import CallError
+from pipeline.caffe.proto import caffe_pb2
+from pipeline.caffe.proto.files import BinaryError, PrototxtError
+from pipeline.caffe.pycaffe.net import CallError
 from pipeline.caffe.solver import SolverError
-from pipeline.console import log
 
 NET = """
 name: "small"
@@ -613,7 +613,7 @@ print(type(net).__module__, sys.argv, [len(net._blobs), net._inputs, net._output
 def test_a_script_runs_unedited(prototxt: str, tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(UNEDITED)
     (tmp_path / "helper.py").write_text("from caffe import Net\n")
-    expected = "pipeline.caffe.pycaffe ['script.py', 'x'] [5, [0, 1], [4], [3, 1], [0, 1]]\n"
+    expected = "pipeline.caffe.pycaffe.net ['script.py', 'x'] [5, [0, 1], [4], [3, 1], [0, 1]]\n"
     shim = [sys.executable, "-m", "pipeline.caffe.shim"]
     folder = subprocess.run(shim, capture_output=True, text=True, check=True).stdout.strip()
     root = str(Path(folder).parents[2])
@@ -624,7 +624,8 @@ def test_a_script_runs_unedited(prototxt: str, tmp_path: Path) -> None:
 
 
 def test_modules_of_messages_are_imported_as_in_caffe() -> None:
-    import pipeline.caffe.proto.caffe_pb2  # type: ignore[import-not-found]  # noqa: F401
+    import pipeline.caffe.proto.files.caffe_pb2  # type: ignore[import-not-found]  # noqa: F401
+
     from pipeline.caffe.proto.caffe_pb2 import NetParameter  # type: ignore[import-not-found]
 
     assert NetParameter is caffe_pb2.NetParameter

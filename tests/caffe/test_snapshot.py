@@ -7,11 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.caffe import snapshot
-from pipeline.caffe.caffe_pb2 import NetParameter, SolverParameter
 from pipeline.caffe.net import WeightsError
-from pipeline.caffe.proto import BinaryError, parse_text, read_binary
-from pipeline.caffe.solver import SOLVERS, Solver, get_solver
+from pipeline.caffe.proto.caffe_pb2 import NetParameter, SolverParameter
+from pipeline.caffe.proto.files import BinaryError, parse_text, read_binary
+from pipeline.caffe.solver import SOLVERS, Solver, get_solver, snapshot
 
 NET = """
 layer { name: "x" type: "DummyData" top: "x" top: "y" dummy_data_param { shape { dim: 4 dim: 2 dim: 3 dim: 5 }

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.caffe.caffe_pb2 import TRAIN, NetParameter, SolverParameter
-from pipeline.caffe.proto import parse_text, read_solver
+from pipeline.caffe.proto.caffe_pb2 import TRAIN, NetParameter, SolverParameter
+from pipeline.caffe.proto.files import parse_text, read_solver
 from pipeline.caffe.solver import POLICIES, SOLVERS, Solver, SolverError, get_solver
 
 # One weight w, from 1: the loss is (2w - 5)^2 / 2, and its gradient 2 (2w - 5).

@@ -7,13 +7,13 @@ from xml.etree import ElementTree as ET
 
 import cv2
 import pytest
-from run_tool import run_tool
+from helpers.run_tool import run_tool
 
+from pipeline.base.errors import InputError
 from pipeline.caffe import draw
-from pipeline.caffe.caffe_pb2 import TEST, TRAIN, NetParameter
 from pipeline.caffe.draw import draw_net, draw_net_to_file, to_dot
-from pipeline.caffe.proto import parse_text
-from pipeline.errors import InputError
+from pipeline.caffe.proto.caffe_pb2 import TEST, TRAIN, NetParameter
+from pipeline.caffe.proto.files import parse_text
 
 NET = """
 name: "N<e>t"

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from run_tool import run_tool
+from helpers.run_tool import run_tool
 
-from pipeline.caffe.caffe_pb2 import TEST
+from pipeline.base.errors import InputError
 from pipeline.caffe.database import DatabaseReader, DatabaseWriter, datum_from_image, datum_to_array
 from pipeline.caffe.net import build_net
-from pipeline.errors import InputError
+from pipeline.caffe.proto.caffe_pb2 import TEST
 
 NET = """
 layer { name: "data" type: "Data" top: "data" top: "label" data_param { source: "lmdb" batch_size: 2 backend: LMDB } }

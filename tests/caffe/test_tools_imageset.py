@@ -10,12 +10,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from run_tool import run_tool
+from helpers.run_tool import run_tool
 
-from pipeline.caffe.blobs import read_mean
-from pipeline.caffe.caffe_pb2 import Datum
+from pipeline.base.errors import InputError
 from pipeline.caffe.database import DatabaseReader, DatabaseWriter, datum_from_image
-from pipeline.errors import InputError
+from pipeline.caffe.proto.blob_proto import read_mean
+from pipeline.caffe.proto.caffe_pb2 import Datum
 
 IMAGES = {f"{number}.png": np.full((3, 4), 10 * number, np.uint8) for number in range(6)}
 

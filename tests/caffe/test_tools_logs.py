@@ -7,11 +7,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from run_tool import run_tool
+from helpers.run_tool import run_tool
 
+from pipeline.base.errors import InputError
 from pipeline.caffe.tools.plot_training_log import CHARTS, curves_of
-from pipeline.caffe.training_log import read_history
-from pipeline.errors import InputError
+from pipeline.caffe.train_log_parser import read_history
 
 
 def line(clock: str, message: str, day: str = "0704") -> str:

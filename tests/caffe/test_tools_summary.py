@@ -3,11 +3,11 @@
 from pathlib import Path
 
 import pytest
-from run_command import run_command
+from helpers.run_command import run_command
 
-from pipeline.caffe.caffe_pb2 import TEST, NetParameter
 from pipeline.caffe.net import Net
-from pipeline.caffe.proto import parse_text
+from pipeline.caffe.proto.caffe_pb2 import TEST, NetParameter
+from pipeline.caffe.proto.files import parse_text
 from pipeline.caffe.tools.summary import layer_sizes
 
 LENET = Path(__file__).parents[2] / "prototxt/classics/lenet/deploy.prototxt"

@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from google.protobuf import text_format
+from helpers.run_tool import run_tool
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from run_tool import run_tool
 
-from pipeline.caffe.caffe_pb2 import BlobProto, LayerParameter, NetParameter, SolverParameter
-from pipeline.caffe.proto import to_text, write_binary
-from pipeline.errors import InputError
+from pipeline.base.errors import InputError
+from pipeline.caffe.proto.caffe_pb2 import BlobProto, LayerParameter, NetParameter, SolverParameter
+from pipeline.caffe.proto.files import to_text, write_binary
 
 CURRENT = {"upgrade_net_proto_text": 'layer { name: "a" type: "ReLU" }', "upgrade_solver_proto_text": 'type: "SGD"'}
 

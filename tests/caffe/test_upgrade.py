@@ -10,10 +10,10 @@ from google.protobuf.message import Message
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.caffe.caffe_pb2 import TEST, LayerParameter, NetParameter, V0LayerParameter, V1LayerParameter
 from pipeline.caffe.layers import LAYERS
 from pipeline.caffe.net import Net, build_net
-from pipeline.caffe.proto import (
+from pipeline.caffe.proto.caffe_pb2 import TEST, LayerParameter, NetParameter, V0LayerParameter, V1LayerParameter
+from pipeline.caffe.proto.files import (
     BinaryError,
     PrototxtError,
     parse_text,
@@ -22,8 +22,8 @@ from pipeline.caffe.proto import (
     read_weights,
     write_binary,
 )
+from pipeline.caffe.proto.upgrade_proto import upgrade_net
 from pipeline.caffe.solver import get_solver
-from pipeline.caffe.upgrade import upgrade_net
 
 FILLER = 'weight_filler { type: "xavier" }'
 MODERN = f"""

@@ -8,13 +8,13 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline.caffe.blobs import write_mean
-from pipeline.caffe.caffe_pb2 import TRAIN, NetParameter
 from pipeline.caffe.images import ImageFileError
 from pipeline.caffe.layers import LayerError
 from pipeline.caffe.layers.window_data import Region, region_around
 from pipeline.caffe.net import Net
-from pipeline.caffe.proto import parse_text
+from pipeline.caffe.proto.blob_proto import write_mean
+from pipeline.caffe.proto.caffe_pb2 import TRAIN, NetParameter
+from pipeline.caffe.proto.files import parse_text
 
 HEIGHT, WIDTH = 20, 30
 

@@ -14,13 +14,13 @@ from google.protobuf import text_format
 from harness import TOLERANCE, Arrays, draw_parameters, run_gradients, split_answers
 from values import Values
 
-from pipeline.caffe.blobs import write_mean
-from pipeline.caffe.caffe_pb2 import TEST, TRAIN, LayerParameter, NetParameter, Phase
 from pipeline.caffe.database import DatabaseWriter, datum_from_image, record_key
 from pipeline.caffe.layers import Shape
 from pipeline.caffe.net import Net
 from pipeline.caffe.onnx import to_onnx
-from pipeline.caffe.proto import read_net
+from pipeline.caffe.proto.blob_proto import write_mean
+from pipeline.caffe.proto.caffe_pb2 import TEST, TRAIN, LayerParameter, NetParameter, Phase
+from pipeline.caffe.proto.files import read_net
 
 PROTOTXT = Path(__file__).parents[2] / "prototxt"
 CLASSICS = PROTOTXT / "classics"

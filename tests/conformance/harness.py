@@ -11,14 +11,14 @@ import torch
 from google.protobuf import text_format
 from values import Values, forwards
 
-from pipeline.caffe.blobs import write_mean
-from pipeline.caffe.caffe_pb2 import TRAIN, Datum, LayerParameter, NetParameter
 from pipeline.caffe.database import DatabaseWriter, datum_from_image, record_key
-from pipeline.caffe.hdf5 import HDF5Reader
+from pipeline.caffe.hdf5.files import HDF5Reader
 from pipeline.caffe.layers.data import MemoryData
 from pipeline.caffe.layers.hdf5 import HDF5Output
 from pipeline.caffe.net import Net
-from pipeline.caffe.proto import read_net
+from pipeline.caffe.proto.blob_proto import write_mean
+from pipeline.caffe.proto.caffe_pb2 import TRAIN, Datum, LayerParameter, NetParameter
+from pipeline.caffe.proto.files import read_net
 
 HERE = Path(__file__).parent
 CASES = HERE / "cases"

@@ -8,11 +8,11 @@ import onnxruntime
 from harness import CASES, draw_parameters
 from values import Values, all_cases, forwards
 
-from pipeline.caffe.caffe_pb2 import TRAIN, NetParameter
 from pipeline.caffe.layers import LAYERS, Layer
 from pipeline.caffe.net import Net
 from pipeline.caffe.onnx import to_onnx
-from pipeline.caffe.proto import read_net
+from pipeline.caffe.proto.caffe_pb2 import TRAIN, NetParameter
+from pipeline.caffe.proto.files import read_net
 
 
 def has_onnx_form(layer_type: str) -> bool:

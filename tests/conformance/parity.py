@@ -8,7 +8,7 @@ Tests enter what they measured through the fixture `parity`; a run without a fai
 from collections import defaultdict
 from pathlib import Path
 
-from pipeline.atomic import atomic_file
+from pipeline.base.atomic import atomic_file
 
 INTRODUCTION = """\
 # Parity with real Caffe

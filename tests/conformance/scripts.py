@@ -14,9 +14,9 @@ from google.protobuf import text_format
 from harness import HERE, deviation, make_databases
 from values import sample
 
+from pipeline.base.console import log
 from pipeline.caffe import io
-from pipeline.caffe.caffe_pb2 import NetParameter
-from pipeline.console import log
+from pipeline.caffe.proto.caffe_pb2 import NetParameter
 
 FOLDER = HERE / "pycaffe"
 RECORDED = FOLDER / "recorded.npz"

@@ -13,13 +13,12 @@ import numpy as np
 from harness import HERE, Arrays, assert_agrees, draw_parameters, face_emotion_net, split_answers
 from values import Values
 
-from pipeline.caffe import snapshot
-from pipeline.caffe.blobs import write_mean
-from pipeline.caffe.caffe_pb2 import TRAIN, NetParameter, SolverParameter
 from pipeline.caffe.database import DatabaseWriter, datum_from_image, record_key
 from pipeline.caffe.net import Net
-from pipeline.caffe.proto import read_net, read_solver, write_prototxt
-from pipeline.caffe.solver import get_solver
+from pipeline.caffe.proto.blob_proto import write_mean
+from pipeline.caffe.proto.caffe_pb2 import TRAIN, NetParameter, SolverParameter
+from pipeline.caffe.proto.files import read_net, read_solver, write_prototxt
+from pipeline.caffe.solver import get_solver, snapshot
 
 SOLVERS = HERE / "solvers"
 FACE_EMOTION_NET_CASE = "face_emotion_net"

@@ -19,7 +19,7 @@ from values import Values, all_cases
 from pipeline.caffe.layers import LayerError
 from pipeline.caffe.layers.layer import Layer
 from pipeline.caffe.net import Net, channels_last
-from pipeline.caffe.proto import read_net
+from pipeline.caffe.proto.files import read_net
 
 __all__ = ["recorder"]
 

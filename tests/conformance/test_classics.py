@@ -24,9 +24,9 @@ from classic_nets import (
 from harness import TOLERANCE, Arrays
 from parity import Parity
 
-from pipeline.caffe.caffe_pb2 import TEST, TRAIN, NetParameter
 from pipeline.caffe.net import Net
-from pipeline.caffe.proto import read_solver
+from pipeline.caffe.proto.caffe_pb2 import TEST, TRAIN, NetParameter
+from pipeline.caffe.proto.files import read_solver
 
 ONNX_TOLERANCE = 1e-4
 

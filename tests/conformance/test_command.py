@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from caffe_root import CaffeRoot
 from commands import FOLDER, LINES, PREFIX, begins, kept, make_command_folder, rows
+from helpers.run_command import run_command
 from logs import messages
 from parity import Parity
-from run_command import run_command
 
-from pipeline.console import log
+from pipeline.base.console import log
 
 Log = list[tuple[str, list[float]]]
 
@@ -98,7 +98,7 @@ REFUSED = {
     "time": "Need a model definition to time",
     "time -model net.prototxt -phase train": 'phase must be "TRAIN" or "TEST"',
     "train -solver solver.prototxt -snapshot a -weights b":
-        "Give a snapshot to resume training or weights to finetune but not both.",
+        "to resume training or weights to finetune but not both",
     "train -solver solver.prototxt -sighup_effect=off": 'nvalid signal effect "off"',
     "train -solver none.prototxt": "none.prototxt",
     "train -sover solver.prototxt": "ERROR: unknown command line flag 'sover'",

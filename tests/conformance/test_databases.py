@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from caffe_root import CaffeRoot
+from helpers.record_databases import caffe_answers, sha256
 from parity import Parity
-from record_databases import caffe_answers, sha256
 
-from pipeline.caffe.caffe_pb2 import Datum
 from pipeline.caffe.database import DatabaseReader, DatabaseWriter, datum_to_array
-from pipeline.mean import mean
+from pipeline.caffe.proto.caffe_pb2 import Datum
+from pipeline.stages.mean import mean
 
 NET = """
 state {{ phase: TEST }}

@@ -13,16 +13,16 @@ from pathlib import Path
 import pytest
 from caffe_root import CaffeRoot
 
-from pipeline.caffe.proto import read_net, write_prototxt
+from pipeline.caffe.proto.files import read_net, write_prototxt
 from pipeline.caffe.real_caffe import RealCaffe
-from pipeline.evaluate import evaluate
-from pipeline.extract import extract
-from pipeline.fer import ferplus
-from pipeline.lmdb import lmdb
-from pipeline.mean import mean
-from pipeline.objective import Objective
-from pipeline.render import render
-from pipeline.targets import targets
+from pipeline.classifier.objective import Objective
+from pipeline.data import ferplus
+from pipeline.stages.evaluate import evaluate
+from pipeline.stages.extract import extract
+from pipeline.stages.lmdb import lmdb
+from pipeline.stages.mean import mean
+from pipeline.stages.render import render
+from pipeline.stages.targets import targets
 
 NET = Path(__file__).parents[2] / "prototxt/face_emotion_net"
 STOPPED_IN = ("torch", "caffe")  # the engines of a run that is stopped in each, and ends in the first again

@@ -23,15 +23,14 @@ from solving import (
     run_solver,
 )
 
-from pipeline.caffe import snapshot
-from pipeline.caffe.caffe_pb2 import TRAIN
 from pipeline.caffe.glog import log_file
-from pipeline.caffe.hdf5 import HDF5Reader
-from pipeline.caffe.log import TrainingLog
+from pipeline.caffe.hdf5.files import HDF5Reader
 from pipeline.caffe.net import build_net
-from pipeline.caffe.proto import read_solver
-from pipeline.caffe.solver import Solver, get_solver
-from pipeline.caffe.training import solve
+from pipeline.caffe.proto.caffe_pb2 import TRAIN
+from pipeline.caffe.proto.files import read_solver
+from pipeline.caffe.solver import Solver, get_solver, snapshot
+from pipeline.caffe.solver.solve import solve
+from pipeline.caffe.solver.train_log_writer import TrainingLog
 
 WEIGHTS, STATE = "caffemodel HDF5", "solverstate HDF5"  # rows of the parity page
 

@@ -8,7 +8,7 @@ from parity import Parity
 
 from pipeline.caffe.layers import LayerError
 from pipeline.caffe.onnx import to_onnx
-from pipeline.caffe.onnx.half import to_half
+from pipeline.caffe.onnx.float16 import to_float16
 
 TOLERANCE = 1e-4
 HALF_TOLERANCE = 2e-3  # float16 rounds to 2^-11, and inputs, weights and tops are rounded
@@ -55,6 +55,6 @@ def test_half_precision_stays_near(case: str) -> None:
     net, values = case_net(case)
     model = to_onnx(net)
     inputs = {name: values.input(name, net.shapes[name]) for name in net.inputs}
-    want, got = run_model(model, inputs), run_model(to_half(model), inputs)
+    want, got = run_model(model, inputs), run_model(to_float16(model), inputs)
     deviations = {name: deviation(top, want[name]) for name, top in got.items()}
     assert max(deviations.values()) <= HALF_TOLERANCE, deviations

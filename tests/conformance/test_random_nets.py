@@ -17,10 +17,10 @@ from solving import run_solver
 from test_pycaffe import recorder
 from values import Values
 
-from pipeline.caffe.caffe_pb2 import TRAIN
 from pipeline.caffe.net import Net
 from pipeline.caffe.onnx import to_onnx
-from pipeline.caffe.proto import read_net
+from pipeline.caffe.proto.caffe_pb2 import TRAIN
+from pipeline.caffe.proto.files import read_net
 
 if TYPE_CHECKING:
     from collections.abc import Callable

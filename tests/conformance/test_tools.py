@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 from caffe_root import CaffeRoot
+from helpers.run_tool import run_tool
 from parity import Parity
-from run_tool import run_tool
 from tooling import (
     BATCHES,
     BLOBS,
@@ -26,12 +26,12 @@ from tooling import (
 )
 from upgrading import NAMES, UPGRADES, legacy_net
 
-from pipeline.caffe.caffe_pb2 import TEST, TRAIN, NetParameter, Phase
 from pipeline.caffe.database import DatabaseReader, datum_to_array
 from pipeline.caffe.draw import to_dot
-from pipeline.caffe.proto import read_net, write_binary
+from pipeline.caffe.proto.caffe_pb2 import TEST, TRAIN, NetParameter, Phase
+from pipeline.caffe.proto.files import read_net, write_binary
 from pipeline.caffe.tools.plot_training_log import curves_of
-from pipeline.caffe.training_log import read_history
+from pipeline.caffe.train_log_parser import read_history
 
 DRAWN = {"lenet": None, "lenet TRAIN": TRAIN, "lenet TEST": TEST, "googlenet TEST": TEST, "mnist_siamese TRAIN": TRAIN}
 

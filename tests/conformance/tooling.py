@@ -12,8 +12,8 @@ from caffe_root import CaffeRoot
 from harness import HERE
 from values import Values
 
-from pipeline.caffe.caffe_pb2 import TEST
 from pipeline.caffe.net import build_net
+from pipeline.caffe.proto.caffe_pb2 import TEST
 
 TOOLS = HERE / "tools"
 RECORDED = TOOLS / "recorded"

@@ -7,7 +7,7 @@ import pytest
 from test_yolo import bright_cells
 from test_yunet import white_cells
 
-from pipeline.errors import InputError
+from pipeline.base.errors import InputError
 from pipeline.faces.detector import DETECTORS, MODEL_SOURCES, Detections, build_detector
 
 

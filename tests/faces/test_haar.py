@@ -3,8 +3,8 @@
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-import portraits
 import pytest
+from helpers import portraits
 
 from pipeline.faces.detector import Detector, build_detector
 

@@ -11,16 +11,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.caffe import caffe_pb2
+from pipeline.base.errors import InputError
 from pipeline.caffe.net import build_net
-from pipeline.errors import InputError
+from pipeline.caffe.proto import caffe_pb2
 from pipeline.faces.detector import Detections
 from pipeline.faces.mtcnn import MODELS, STRIDE, WINDOW, Mtcnn, crop, pyramid, scale_rows, suppress
 
 ROOT = Path(__file__).parents[2]
 RECORDED = ROOT / "tests" / "recorded"
 SIDE = 48
-TINT = np.array([1, 0.6, 0.3])  # as in tests/record_mtcnn.py
+TINT = np.array([1, 0.6, 0.3])  # as in tests/helpers/record_mtcnn.py
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import pytest
-from films import Walk, crossing, film, leaving, score, staying
-from portraits import SIZE, background, moved, put
+from helpers.films import Walk, crossing, film, leaving, score, staying
+from helpers.portraits import SIZE, background, moved, put
 
 from pipeline.faces.detector import Detections, Detector, build_detector
 from pipeline.faces.landmarks import Landmarker

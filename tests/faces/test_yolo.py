@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from pipeline.errors import InputError
+from pipeline.base.errors import InputError
 from pipeline.faces.detector import Detections, build_detector
 from pipeline.faces.yolo import ANCHORS, Letterbox
 

@@ -8,7 +8,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from pipeline.errors import InputError
+from pipeline.base.errors import InputError
 from pipeline.faces.detector import Detector, build_detector
 
 POINTS = np.array([[2, 3], [6, 3], [4, 4.5], [3, 6], [5, 6]])  # pixels from the cell's corner

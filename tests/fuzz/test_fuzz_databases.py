@@ -14,8 +14,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.caffe.caffe_pb2 import Datum
 from pipeline.caffe.database import DatabaseError, DatabaseReader, DatabaseWriter, datum_from_image, datum_to_array
+from pipeline.caffe.proto.caffe_pb2 import Datum
 
 SECONDS = 1  # of processor an example may take
 CHECKS = [HealthCheck.function_scoped_fixture]

@@ -8,15 +8,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from altering import Alteration, alterations, altered, fuzzed
+from helpers.altering import Alteration, alterations, altered, fuzzed
+from helpers.little import little
 from hypothesis import given
-from little import little
 
-from pipeline.caffe.caffe_pb2 import TRAIN, NetParameter
+from pipeline.base.errors import InputError
 from pipeline.caffe.net import Net
-from pipeline.caffe.proto import parse_text
-from pipeline.caffe.training_log import History, read_history
-from pipeline.errors import InputError
+from pipeline.caffe.proto.caffe_pb2 import TRAIN, NetParameter
+from pipeline.caffe.proto.files import parse_text
+from pipeline.caffe.train_log_parser import History, read_history
 
 KINDS = ("word", "word", "drop", "copy", "insert", "set", "cut", "flip")
 LOG = Path(__file__).parents[1] / "conformance/solvers/log.txt"

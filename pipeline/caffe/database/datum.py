@@ -5,9 +5,9 @@ import math
 import numpy as np
 from google.protobuf.message import DecodeError
 
-from pipeline.caffe.caffe_pb2 import Datum
-from pipeline.errors import InputError
-from pipeline.pictures import MAX_PIXELS, decode, is_huge
+from pipeline.base.errors import InputError
+from pipeline.base.pictures import MAX_PIXELS, decode, is_huge
+from pipeline.caffe.proto.caffe_pb2 import Datum
 
 IMREAD_UNCHANGED = -1  # cv2's, which is imported only where a picture is decoded
 

@@ -7,7 +7,6 @@ from typing import Self
 
 import numpy as np
 
-from pipeline.caffe.caffe_pb2 import Datum
 from pipeline.caffe.database.backends import READERS, check_backend
 from pipeline.caffe.database.datum import (
     IMREAD_UNCHANGED,
@@ -16,6 +15,7 @@ from pipeline.caffe.database.datum import (
     images_of_equal_form,
     parse_datum,
 )
+from pipeline.caffe.proto.caffe_pb2 import Datum
 
 Record = tuple[bytes, bytes]  # key and value
 

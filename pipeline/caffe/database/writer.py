@@ -10,10 +10,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from pipeline.atomic import atomic_folder
-from pipeline.caffe.caffe_pb2 import Datum
+from pipeline.base.atomic import atomic_folder
 from pipeline.caffe.database.backends import WRITERS, check_backend
 from pipeline.caffe.database.datum import DatabaseError
+from pipeline.caffe.proto.caffe_pb2 import Datum
 
 RECORDS_PER_COMMIT = 1000
 

@@ -5,9 +5,9 @@ import math
 import torch
 import torch.nn.functional as F
 
-from pipeline.caffe.caffe_pb2 import LossParameter
 from pipeline.caffe.layers.layer import Layer, Shape, Tensors, register
 from pipeline.caffe.layers.loss import normalizer
+from pipeline.caffe.proto.caffe_pb2 import LossParameter
 
 
 @register("EuclideanLoss")

@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.caffe.blobs import MAX_COUNT
-from pipeline.caffe.caffe_pb2 import DataParameter, FillerParameter
+from pipeline.caffe.data_transformer import Transformer, TransformError
 from pipeline.caffe.database import DatabaseError, DatabaseReader, datum_to_array
 from pipeline.caffe.database.datum import IMREAD_UNCHANGED
 from pipeline.caffe.fillers import check_filler, fill
 from pipeline.caffe.images import IMREAD_COLOR, IMREAD_GRAYSCALE
 from pipeline.caffe.layers.layer import Layer, Shape, Tensors, register, whole_number
-from pipeline.caffe.proto import PrototxtError
-from pipeline.caffe.transformer import Transformer, TransformError
+from pipeline.caffe.proto.blob_proto import MAX_COUNT
+from pipeline.caffe.proto.caffe_pb2 import DataParameter, FillerParameter
+from pipeline.caffe.proto.files import PrototxtError
 
 
 @register("Input")

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import torch
 
-from pipeline.caffe.caffe_pb2 import BiasParameter, EltwiseParameter, FillerParameter, ScaleParameter
 from pipeline.caffe.layers.layer import Graph, Layer, Shape, Tensors, register
+from pipeline.caffe.proto.caffe_pb2 import BiasParameter, EltwiseParameter, FillerParameter, ScaleParameter
 
 
 @register("Eltwise")

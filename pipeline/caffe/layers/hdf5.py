@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.caffe.blobs import MAX_COUNT
-from pipeline.caffe.hdf5 import HDF5Error, HDF5Reader, write_hdf5
+from pipeline.caffe.hdf5.files import HDF5Error, HDF5Reader, write_hdf5
 from pipeline.caffe.layers.layer import Layer, Shape, Tensors, register, whole_number
-from pipeline.caffe.proto import MAX_TEXT_BYTES
+from pipeline.caffe.proto.blob_proto import MAX_COUNT
+from pipeline.caffe.proto.files import MAX_TEXT_BYTES
 
 
 def listed_files(source: Path) -> list[Path]:

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.caffe.blobs import MAX_COUNT
-from pipeline.caffe.images import ImageFileError, ImageList, read_image, read_image_file
+from pipeline.base.threads import map_ahead
+from pipeline.caffe.data_transformer import Transformer, TransformError
+from pipeline.caffe.images import ImageFileError, ImageList, decode_image, read_image_file
 from pipeline.caffe.layers.layer import Layer, Shape, Tensors, register, whole_number
-from pipeline.caffe.transformer import Transformer, TransformError
-from pipeline.threads import map_ahead
+from pipeline.caffe.proto.blob_proto import MAX_COUNT
 
 
 class ListedData(Layer):
@@ -84,7 +84,7 @@ class ImageData(ListedData):
         param = self.param.image_data_param
         name = self.list.name(line)
         data = read_image_file(param.root_folder + self.list.paths[line], name)
-        image = read_image(data, name, color=param.is_color, height=param.new_height, width=param.new_width)
+        image = decode_image(data, name, color=param.is_color, height=param.new_height, width=param.new_width)
         return np.atleast_3d(image).transpose(2, 0, 1)
 
     def top_shape(self, image: np.ndarray, line: int) -> tuple[int, int, int]:

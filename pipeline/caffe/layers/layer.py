@@ -6,12 +6,12 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 import torch
 
-from pipeline.caffe.blobs import POSSIBLE, is_possible, shown
-from pipeline.caffe.caffe_pb2 import TEST, TRAIN, FillerParameter, LayerParameter
+from pipeline.base.console import log
 from pipeline.caffe.fillers import fill
-from pipeline.caffe.proto import PrototxtError
-from pipeline.caffe.room import Room, RoomError
-from pipeline.console import log
+from pipeline.caffe.memory_budget import MemoryBudget, MemoryBudgetError
+from pipeline.caffe.proto.blob_proto import POSSIBLE, is_possible, shown
+from pipeline.caffe.proto.caffe_pb2 import TEST, TRAIN, FillerParameter, LayerParameter
+from pipeline.caffe.proto.files import PrototxtError
 
 Shape = tuple[int, ...]
 Tensors = list[torch.Tensor]
@@ -114,7 +114,7 @@ class Layer:
         self.param = param
         self.generator = generator
         self.blobs: Tensors = []
-        self.room: Room | None = None  # the memory that is left, while a net is built
+        self.room: MemoryBudget | None = None  # the memory that is left, while a net is built
         self._made: Tensors | None = None  # the blobs that reshape keeps
         for kind, names, (fewest, most) in (("bottom", param.bottom, self.bottoms), ("top", param.top, self.tops)):
             if len(names) < fewest or (most is not None and len(names) > most):
@@ -187,13 +187,13 @@ class Layer:
                                  f"need {shape}")
             self.blobs.append(made)
             return
-        self.take_room(f"blob {len(self.blobs)}", shape)
+        self.reserve_memory(f"blob {len(self.blobs)}", shape)
         try:
             self.blobs.append(fill(shape, filler, self.generator))
         except PrototxtError as error:
             raise self.error(str(error)) from None
 
-    def take_room(self, name: str, shape: Shape, *, in_others: bool = False) -> None:
+    def reserve_memory(self, name: str, shape: Shape, *, in_others: bool = False) -> None:
         """Count a blob in that is about to be made, unless it lies in the memory of others.
 
         Raises LayerError for a shape that no blob can have, and where memory does not suffice.
@@ -205,7 +205,7 @@ class Layer:
         if self.room is not None and not in_others:
             try:
                 self.room.take(shape)
-            except RoomError as error:
+            except MemoryBudgetError as error:
                 raise self.error(f"{name} of shape {shape}: {error}") from None
 
     def note_ignored(self, message: str, fields: tuple[str, ...]) -> None:
@@ -216,7 +216,7 @@ class Layer:
             log.warning("layer '%s': %s has no use for %s's %s: ignored, as in Caffe", self.param.name, self.type,
                         message, ", ".join(ignored))
 
-    def note_foreign(self) -> None:
+    def warn_of_unused_parameters(self) -> None:
         """Tell of parameters of other types, which Caffe does not look at."""
         for descriptor, _ in self.param.ListFields():
             kind = descriptor.message_type.name.removesuffix("Parameter") if descriptor.message_type else ""

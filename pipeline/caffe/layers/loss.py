@@ -6,10 +6,10 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from pipeline.caffe.blobs import from_blobproto
-from pipeline.caffe.caffe_pb2 import BlobProto, HingeLossParameter, LossParameter
 from pipeline.caffe.layers.layer import Graph, Layer, Shape, Tensors, register
-from pipeline.caffe.proto import read_binary
+from pipeline.caffe.proto.blob_proto import from_blobproto
+from pipeline.caffe.proto.caffe_pb2 import BlobProto, HingeLossParameter, LossParameter
+from pipeline.caffe.proto.files import read_binary
 
 FLT_MIN = 1.17549435e-38  # the smallest probability SoftmaxWithLoss takes the logarithm of (C's <float.h>)
 LOG_THRESHOLD = 1e-20  # the smallest one that the others take it of (caffe/layers/*_loss_layer.hpp, kLOG_THRESHOLD)

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from pipeline.caffe.blobs import MAX_COUNT
-from pipeline.caffe.caffe_pb2 import FillerParameter, LRNParameter
 from pipeline.caffe.layers.layer import Graph, Layer, Shape, Tensors, register
+from pipeline.caffe.proto.blob_proto import MAX_COUNT
+from pipeline.caffe.proto.caffe_pb2 import FillerParameter, LRNParameter
 
 VALUES_ADDED_UP = 2048  # of a channel, one after the other
 Average = Callable[[torch.Tensor], torch.Tensor]

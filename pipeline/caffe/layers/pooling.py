@@ -8,9 +8,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from pipeline.caffe.blobs import MAX_COUNT, POSSIBLE, is_possible
-from pipeline.caffe.caffe_pb2 import LayerParameter, PoolingParameter, SPPParameter
 from pipeline.caffe.layers.layer import Graph, Layer, Shape, Tensors, register
+from pipeline.caffe.proto.blob_proto import MAX_COUNT, POSSIBLE, is_possible
+from pipeline.caffe.proto.caffe_pb2 import LayerParameter, PoolingParameter, SPPParameter
 
 
 @register("Pooling")

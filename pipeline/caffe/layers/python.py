@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
+from pipeline.caffe.blob import Blob, Blobs, Memory
+from pipeline.caffe.common import mode
 from pipeline.caffe.layers.layer import Layer, Shape, Tensors, register
-from pipeline.caffe.memory import Blob, Blobs, Memory
-from pipeline.caffe.mode import mode
 
 _HOST = torch.device("cpu")
 

@@ -4,8 +4,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from pipeline.caffe.caffe_pb2 import ReductionParameter
 from pipeline.caffe.layers.layer import Graph, Layer, Shape, Tensors, register
+from pipeline.caffe.proto.caffe_pb2 import ReductionParameter
 
 
 @register("Reduction")

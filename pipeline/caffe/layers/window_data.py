@@ -11,11 +11,11 @@ from typing import Any, BinaryIO
 import numpy as np
 import torch
 
-from pipeline.caffe.caffe_pb2 import TransformationParameter
-from pipeline.caffe.images import ImageFileError, read_image, read_image_file
+from pipeline.caffe.data_transformer import Transformer, TransformError
+from pipeline.caffe.images import ImageFileError, decode_image, read_image_file
 from pipeline.caffe.layers.image_data import ListedData
 from pipeline.caffe.layers.layer import Shape, Tensors, register
-from pipeline.caffe.transformer import Transformer, TransformError
+from pipeline.caffe.proto.caffe_pb2 import TransformationParameter
 
 MAX_LINE_BYTES = 1 << 16
 CHANNELS = 3  # pictures are read in colour, whatever the file says
@@ -262,7 +262,7 @@ class WindowData(ListedData):
         param = self.param.window_data_param
         index, *corners = window
         name = f"{self.file.path}: {self.file.paths[index]}"
-        image = read_image(self.file_of(index, name), name, color=True)
+        image = decode_image(self.file_of(index, name), name, color=True)
         height, width = image.shape[:2]
         square = param.crop_mode == "square"
         if param.context_pad or square:

@@ -9,9 +9,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from pipeline.caffe.caffe_pb2 import PoolingParameter
 from pipeline.caffe.layers import Layer
 from pipeline.caffe.net import Net
+from pipeline.caffe.proto.caffe_pb2 import PoolingParameter
 
 NAME = "class_maps"  # of the output, (N, classes, h, w)
 PASSING = ("Dropout", "Flatten", "Split")  # in TEST they change no value

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from pipeline.caffe.onnx.pixels import PREFIX
+from pipeline.caffe.onnx.preprocessing import PREFIX
 from pipeline.caffe.onnx.simplify import simplified
 
 MIN_QUANTISED_SIZE = 1 << 16  # values; below, int8 saves nothing worth its rounding

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.caffe.caffe_pb2 import TEST, TRAIN, LayerParameter, NetParameter, NetState, Phase, SolverParameter
-from pipeline.caffe.graph import filter_layers
+from pipeline.caffe.insert_splits import filter_layers
 from pipeline.caffe.net import N, build_read_net
-from pipeline.caffe.proto import read_net
+from pipeline.caffe.proto.caffe_pb2 import TEST, TRAIN, LayerParameter, NetParameter, NetState, Phase, SolverParameter
+from pipeline.caffe.proto.files import read_net
 from pipeline.caffe.solver.errors import SolverError
 
 _TRAIN_FIELDS = ("net", "net_param", "train_net", "train_net_param")

@@ -7,7 +7,7 @@ GetLearningRate); patience counts tests, as Keras's ReduceLROnPlateau and EarlyS
 import math
 from typing import Any
 
-from pipeline.caffe.caffe_pb2 import SolverParameter
+from pipeline.caffe.proto.caffe_pb2 import SolverParameter
 from pipeline.caffe.solver.errors import SolverError
 
 TEST_METRICS = ("accuracy", "loss")

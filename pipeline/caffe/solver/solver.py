@@ -8,16 +8,16 @@ from pathlib import Path
 
 import torch
 
-from pipeline.caffe.caffe_pb2 import SolverParameter
+from pipeline.base.console import log
 from pipeline.caffe.net import Net
-from pipeline.caffe.proto import to_text
+from pipeline.caffe.proto.caffe_pb2 import SolverParameter
+from pipeline.caffe.proto.files import to_text
+from pipeline.caffe.proto.prototxt_errors import suggest
 from pipeline.caffe.solver import nets
 from pipeline.caffe.solver.debug_info import DebugInfo
 from pipeline.caffe.solver.errors import SolverError
-from pipeline.caffe.solver.policies import ALL_POLICIES, check_policy, warmed_up
+from pipeline.caffe.solver.lr_policies import ALL_POLICIES, check_policy, warmed_up
 from pipeline.caffe.solver.progress import Progress, check_progress
-from pipeline.caffe.syntax import suggest
-from pipeline.console import log
 
 SOLVERS: dict[str, type["Solver"]] = {}
 

@@ -9,13 +9,13 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from pipeline.caffe.caffe_pb2 import Datum
+from pipeline.base.console import log
+from pipeline.base.errors import InputError
+from pipeline.base.threads import map_ahead
 from pipeline.caffe.database import DatabaseWriter, datum_from_image, record_key
-from pipeline.caffe.images import ImageFileError, ImageList, read_image, read_image_file
+from pipeline.caffe.images import ImageFileError, ImageList, decode_image, read_image_file
+from pipeline.caffe.proto.caffe_pb2 import Datum
 from pipeline.caffe.tools.flags import FlagParser
-from pipeline.console import log
-from pipeline.errors import InputError
-from pipeline.threads import map_ahead
 
 IMAGES_PER_REPORT = 1000
 MAX_KEY_BYTES = 511  # LMDB's
@@ -128,7 +128,7 @@ def read_record(path: str, label: int, form: Form) -> Record:
     """Make the record of an image's file. Raises ImageFileError when it cannot be read, InputError as above."""
     name = os.fsencode(path).decode(errors="backslashreplace")
     data = read_image_file(path, name)
-    image = read_image(data, name, color=not form.gray, height=form.height, width=form.width)
+    image = decode_image(data, name, color=not form.gray, height=form.height, width=form.width)
     pixels = np.atleast_3d(image).transpose(2, 0, 1)
     if not form.encoded:
         return Record(datum_from_image(pixels, label), pixels.shape)

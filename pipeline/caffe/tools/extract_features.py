@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pipeline.caffe.caffe_pb2 import TEST, Datum
+from pipeline.base.console import log
+from pipeline.base.errors import InputError
 from pipeline.caffe.database import DatabaseWriter
 from pipeline.caffe.net import Net, build_net
+from pipeline.caffe.proto.caffe_pb2 import TEST, Datum
 from pipeline.caffe.tools.flags import FlagParser
-from pipeline.console import log
-from pipeline.errors import InputError
 
 RECORDS_PER_REPORT = 1000
 DATUM_AXES = 4  # of a blob: records, channels, height, width

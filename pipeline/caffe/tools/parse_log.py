@@ -6,11 +6,11 @@ from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.atomic import atomic_file
+from pipeline.base.atomic import atomic_file
+from pipeline.base.console import log
+from pipeline.base.errors import InputError
 from pipeline.caffe.tools.flags import FlagParser
-from pipeline.caffe.training_log import Row, read_history
-from pipeline.console import log
-from pipeline.errors import InputError
+from pipeline.caffe.train_log_parser import Row, read_history
 
 
 def add_arguments(parser: FlagParser) -> None:

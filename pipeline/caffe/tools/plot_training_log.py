@@ -7,11 +7,11 @@ from itertools import cycle, product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.atomic import atomic_file
+from pipeline.base.atomic import atomic_file
+from pipeline.base.console import log
+from pipeline.base.errors import InputError
 from pipeline.caffe.tools.flags import FlagParser
-from pipeline.caffe.training_log import History, LogError, Value, read_history
-from pipeline.console import log
-from pipeline.errors import InputError
+from pipeline.caffe.train_log_parser import History, LogError, Value, read_history
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.caffe.caffe_pb2 import TEST, TRAIN
+from pipeline.base.errors import InputError
 from pipeline.caffe.layers import Shape
 from pipeline.caffe.layers.shape import Split
 from pipeline.caffe.net import Net, build_net
+from pipeline.caffe.proto.caffe_pb2 import TEST, TRAIN
 from pipeline.caffe.tools.flags import FlagParser
-from pipeline.errors import InputError
 
 PHASES = {"TRAIN": TRAIN, "TEST": TEST}
 NUMBERS = ("parameters", "statistics", "multiply_adds")

@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.caffe.caffe_pb2 import TEST, TRAIN, NetParameter, Phase
+from pipeline.base.console import log
+from pipeline.base.errors import InputError
 from pipeline.caffe.layers import Layer
-from pipeline.caffe.needs import find_needs
+from pipeline.caffe.need_backward import find_needs
 from pipeline.caffe.net import Net
+from pipeline.caffe.proto.caffe_pb2 import TEST, TRAIN, NetParameter, Phase
 from pipeline.caffe.tools.flags import FlagParser
 from pipeline.caffe.tools.nets import build_model, choose_device, prepare, zeros
-from pipeline.console import log
-from pipeline.errors import InputError
 
 _PHASES = {"": TRAIN, "TRAIN": TRAIN, "TEST": TEST}
 

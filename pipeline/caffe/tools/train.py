@@ -12,16 +12,16 @@ from types import FrameType
 
 import torch
 
-from pipeline.caffe.caffe_pb2 import SolverParameter
-from pipeline.caffe.log import TrainingLog
-from pipeline.caffe.proto import read_solver
-from pipeline.caffe.snapshot import restore
+from pipeline.base.console import log
+from pipeline.base.errors import InputError
+from pipeline.caffe.proto.caffe_pb2 import SolverParameter
+from pipeline.caffe.proto.files import read_solver
 from pipeline.caffe.solver import get_solver, naming_solver
+from pipeline.caffe.solver.snapshot import restore
+from pipeline.caffe.solver.solve import Action, Requests, solve
+from pipeline.caffe.solver.train_log_writer import TrainingLog
 from pipeline.caffe.tools.flags import FlagParser
 from pipeline.caffe.tools.nets import gpus, prepare
-from pipeline.caffe.training import Action, Requests, solve
-from pipeline.console import log
-from pipeline.errors import InputError
 
 
 def add_arguments(parser: FlagParser) -> None:
