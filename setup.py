@@ -12,8 +12,15 @@ class BuildWithMessages(build_py):
     def run(self) -> None:
         from grpc_tools import protoc  # a build requirement, absent at run time
 
-        if protoc.main(["protoc", f"-I{ROOT}", f"--python_out={ROOT}", f"--pyi_out={ROOT}",
-                        str(ROOT / "pipeline/caffe/proto/caffe.proto")]):
+        if protoc.main(
+            [
+                "protoc",
+                f"-I{ROOT}",
+                f"--python_out={ROOT}",
+                f"--pyi_out={ROOT}",
+                str(ROOT / "pipeline/caffe/proto/caffe.proto"),
+            ]
+        ):
             raise SystemExit("pipeline/caffe/proto/caffe.proto does not compile")
         super().run()
 

@@ -35,7 +35,7 @@ def ours() -> Detect:
     detector = Mtcnn(threads=1)
 
     def detect(images: list[np.ndarray]) -> list[np.ndarray]:
-        batches = (images[start:start + OUR_BATCH] for start in range(0, len(images), OUR_BATCH))
+        batches = (images[start : start + OUR_BATCH] for start in range(0, len(images), OUR_BATCH))
         return [found.boxes for batch in map_ahead(detector.detect, batches, CORES) for found in batch]
 
     return detect
@@ -50,7 +50,7 @@ def peers() -> Detect:
     def detect(images: list[np.ndarray]) -> list[np.ndarray]:
         boxes: list[np.ndarray] = []
         for start in range(0, len(images), PEER_BATCH):
-            batch = images[start:start + PEER_BATCH]
+            batch = images[start : start + PEER_BATCH]
             rows = detector.detect_faces(batch, output_type="numpy", box_format="xyxy")
             boxes += [rows[rows[:, 0] == index, 1:5] for index in range(len(batch))]
         return boxes
@@ -99,8 +99,9 @@ def stage_rate(folder: Path) -> str:
     pipeline = (sys.executable, "-m", "pipeline")
     subprocess.run([*pipeline, "extract", folder / "images.csv", folder / "images"], check=True, capture_output=True)
     start = time.perf_counter()
-    subprocess.run([*pipeline, "align", folder / "images/manifest.csv", folder / "aligned"], check=True,
-                   capture_output=True)
+    subprocess.run(
+        [*pipeline, "align", folder / "images/manifest.csv", folder / "aligned"], check=True, capture_output=True
+    )
     seconds = time.perf_counter() - start
     found = json.loads((folder / "aligned" / "summary.json").read_text())
     return f"{seconds:.2f} s, {found['images'] / seconds:.0f} images/s"
@@ -130,8 +131,11 @@ def main() -> None:
                 run_side(python, __file__, side, folder)
                 result = json.loads((folder / f"{side}.json").read_text())
                 results[side].append(result)
-                print(f"{side}: {args.images / result['seconds']:.0f} images/s, "
-                      f"{result['processor'] / args.images * 1000:.2f} ms of processor an image", flush=True)
+                print(
+                    f"{side}: {args.images / result['seconds']:.0f} images/s, "
+                    f"{result['processor'] / args.images * 1000:.2f} ms of processor an image",
+                    flush=True,
+                )
         print(f"the whole stage: {stage_rate(folder)}")
     mine, theirs = results["ours"][0]["boxes"], results["peer"][0]["boxes"]
     both = [(a, b) for a, b in zip(mine, theirs, strict=True) if a and b]

@@ -96,8 +96,12 @@ def main() -> None:
         print(f"{records} records, {size / MIB:.0f} MiB, {size / limit:.2f} times the limit of {args.limit} MiB")
         # Of the interpreter, too: nothing is imported yet when the limit is set.
         command = [sys.executable, __file__, "--measure", name, str(iterations)]
-        subprocess.run(command, check=True, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)),
-                       env=os.environ | {"OMP_NUM_THREADS": "2"})  # fmt: skip
+        subprocess.run(
+            command,
+            check=True,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)),
+            env=os.environ | {"OMP_NUM_THREADS": "2"},
+        )
         early, late = json.loads((folder / "peaks.json").read_text())
     for what, key in (("address space", "VmPeak"), ("resident memory", "VmHWM")):
         print(f"peak {what}: {early[key] / MIB:.0f} MiB after a tenth, {late[key] / MIB:.0f} MiB at the end")

@@ -67,8 +67,10 @@ def read(predictor: Predictor, images: list[np.ndarray]) -> tuple[np.ndarray, in
     """Probabilities (N, classes) of the largest faces, and in how many images one was found."""
     rows, found = [], 0
     for start in range(0, len(images), BATCH):
-        frames = [Frame(str(start + place), np.repeat(image[:, :, None], 3, axis=2))
-                  for place, image in enumerate(images[start : start + BATCH])]  # fmt: skip
+        frames = [
+            Frame(str(start + place), np.repeat(image[:, :, None], 3, axis=2))
+            for place, image in enumerate(images[start : start + BATCH])
+        ]
         for reading in predictor.read(frames):
             face = reading.faces[0]
             found += face.status == "found"
@@ -100,8 +102,11 @@ def main() -> None:
         accuracy = float((predicted == truth).mean())
         first = accuracy if first is None else first
         f1, recall = (score(truth, predicted, average="macro") for score in (f1_score, recall_score))
-        print(f"| {name} | {accuracy:.2%} | {100 * (accuracy - first):+.2f} | {f1:.4f} | {recall:.4f} | "
-              f"{found / len(images):.1%} | {probabilities.max(axis=1).mean():.3f} |", flush=True)  # fmt: skip
+        print(
+            f"| {name} | {accuracy:.2%} | {100 * (accuracy - first):+.2f} | {f1:.4f} | {recall:.4f} | "
+            f"{found / len(images):.1%} | {probabilities.max(axis=1).mean():.3f} |",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

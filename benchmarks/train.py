@@ -65,11 +65,33 @@ def train(side: str, root: Path, folder: Path) -> float:
     (folder / side / "snapshots").mkdir()
     if side == "caffe":
         inside = Path("/", folder.relative_to(root))
-        command = ["chroot", root, "env", "-C", inside, "OPENBLAS_NUM_THREADS=2", "GLOG_logtostderr=1",
-                   "caffe", "train", "-solver", f"{side}/solver.prototxt"]  # fmt: skip
+        command = [
+            "chroot",
+            root,
+            "env",
+            "-C",
+            inside,
+            "OPENBLAS_NUM_THREADS=2",
+            "GLOG_logtostderr=1",
+            "caffe",
+            "train",
+            "-solver",
+            f"{side}/solver.prototxt",
+        ]
     else:
-        command = [sys.executable, "-m", "pipeline", "train", f"{side}/solver.prototxt", "--device", "cpu",
-                   "--threads", "2", "--precision", side]  # fmt: skip
+        command = [
+            sys.executable,
+            "-m",
+            "pipeline",
+            "train",
+            f"{side}/solver.prototxt",
+            "--device",
+            "cpu",
+            "--threads",
+            "2",
+            "--precision",
+            side,
+        ]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{side}: status {done.returncode}\n{done.stderr[-2000:]}")

@@ -1,10 +1,10 @@
 """Reads expressions from pictures in Python: one object, loaded once, for images and for moving pictures.
 
-    from pipeline.predictor import Predictor
+from pipeline.predictor import Predictor
 
-    predictor = Predictor()
-    reading = predictor("photo.jpg")                      # or a URL, a data URL, an array, a PIL image, a list of them
-    print([(face.label, face.probabilities) for face in reading.faces])
+predictor = Predictor()
+reading = predictor("photo.jpg")                      # or a URL, a data URL, an array, a PIL image, a list of them
+print([(face.label, face.probabilities) for face in reading.faces])
 """
 
 import os
@@ -223,10 +223,16 @@ class Predictor:
             told = (self._explanation(*pair) for pair in zip(classifier.explain(faces_seen), places, strict=True))
             faces = [[replace(face, explanation=next(told)) for face in found] for found in faces]
         return [
-            Reading(frame.name, frame.image.shape[1], frame.image.shape[0],
-                    tuple(self.with_probabilities(face, next(rows)) for face in faces[number]), frame.index, frame.time)
+            Reading(
+                frame.name,
+                frame.image.shape[1],
+                frame.image.shape[0],
+                tuple(self.with_probabilities(face, next(rows)) for face in faces[number]),
+                frame.index,
+                frame.time,
+            )
             for number, frame in enumerate(frames)
-        ]  # fmt: skip
+        ]
 
     def _explanation(self, maps: np.ndarray, corners: np.ndarray) -> Explanation:
         rows = {
@@ -309,7 +315,12 @@ def _read_model(model: str | Path | ModelFolder) -> ModelFolder:
 
 
 def _face(
-    box: np.ndarray, landmarks: np.ndarray, *, score: float | None, status: str, track: int | None,
+    box: np.ndarray,
+    landmarks: np.ndarray,
+    *,
+    score: float | None,
+    status: str,
+    track: int | None,
     reasons: tuple[str, ...],
 ) -> FaceReading:
     """A face that the classifier has not yet read; landmarks may be NaN."""

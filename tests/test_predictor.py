@@ -276,8 +276,9 @@ def test_a_fork_reads_or_says_why_not(model: Path, portrait: np.ndarray, threads
         "    except RuntimeError as error:\n        os._exit(7 if 'forked' in str(error) else 8)\n"
         "print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))"
     )
-    done = subprocess.run([sys.executable, "-c", program, str(model)], capture_output=True, text=True, timeout=60,
-                          check=False)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(model)], capture_output=True, text=True, timeout=60, check=False
+    )
     assert done.stdout.strip() == {1: "0", 2: "7"}[threads], done.stderr
 
 

@@ -48,9 +48,7 @@ def read_image(path: Path) -> np.ndarray:
         raise SourceError(f"{printable(path)}: cannot be read as an image: {_reason(error)}") from None
 
 
-def decode_image(
-    data: bytes, name: str, *, max_pixels: int = MAX_PIXELS, remark: Remark = log.warning
-) -> np.ndarray:
+def decode_image(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS, remark: Remark = log.warning) -> np.ndarray:
     """Read the bytes of an image file as read_image does; `name` is what errors and remarks call them."""
     return _decode(io.BytesIO(data), printable(name), max_pixels, remark)
 

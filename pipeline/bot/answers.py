@@ -129,8 +129,9 @@ def answer_video(reader: Reader, data: bytes, language: str, seconds: int, stop:
         if drawn.stat().st_size > UPLOAD_BYTES:
             raise Refusal("answer_too_large", limit=UPLOAD_BYTES >> 20)
         text = "\n".join(_video_lines(language, times))
-        return Answer(text, "video", drawn.read_bytes(), "expressions.mp4", sink.file.width, sink.file.height,
-                      max(1, round(end)))  # fmt: skip
+        return Answer(
+            text, "video", drawn.read_bytes(), "expressions.mp4", sink.file.width, sink.file.height, max(1, round(end))
+        )
 
 
 def numbered(reading: Reading) -> Reading:

@@ -31,8 +31,14 @@ async def send(message: Message, answer: Answer) -> None:
     elif answer.kind == "document":
         await message.reply_document(answer.file, **options)
     else:
-        await message.reply_video(answer.file, width=answer.width, height=answer.height, duration=answer.duration,
-                                  supports_streaming=True, **options)  # fmt: skip
+        await message.reply_video(
+            answer.file,
+            width=answer.width,
+            height=answer.height,
+            duration=answer.duration,
+            supports_streaming=True,
+            **options,
+        )
     if rest:
         await reply(message, rest)
 
@@ -104,5 +110,12 @@ def _media(answer: Answer, caption: str | None) -> InputMediaPhoto | InputMediaV
         return InputMediaPhoto(answer.file, caption, filename=answer.name)
     if answer.kind == "document":
         return InputMediaDocument(answer.file, caption, filename=answer.name)
-    return InputMediaVideo(answer.file, caption, answer.width, answer.height, answer.duration, filename=answer.name,
-                           supports_streaming=True)  # fmt: skip
+    return InputMediaVideo(
+        answer.file,
+        caption,
+        answer.width,
+        answer.height,
+        answer.duration,
+        filename=answer.name,
+        supports_streaming=True,
+    )

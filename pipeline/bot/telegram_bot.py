@@ -86,14 +86,15 @@ class TelegramBot:
             Application.builder()
             .token(token)
             .request(
-                HTTPXRequest(connect_timeout=10, read_timeout=30, write_timeout=30, media_write_timeout=120,
-                             pool_timeout=60)
+                HTTPXRequest(
+                    connect_timeout=10, read_timeout=30, write_timeout=30, media_write_timeout=120, pool_timeout=60
+                )
             )
             .get_updates_request(Polls(self._token_refused))
             .rate_limiter(Persistence())
             .concurrent_updates(UNANSWERED)
             .update_queue(Backlog(UNANSWERED))
-        )  # fmt: skip
+        )
         if self.settings.api_url:
             root = self.settings.api_url.rstrip("/")
             builder = builder.base_url(f"{root}/bot").base_file_url(f"{root}/file/bot")

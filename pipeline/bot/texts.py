@@ -141,7 +141,7 @@ TEXTS = {
     "command_privacy": {"en": "what I keep", "de": "was ich behalte"},
     "command_forget": {"en": "delete what I keep about you", "de": "löscht, was ich über dich behalte"},
     "command_language": {"en": "English, Deutsch", "de": "English, Deutsch"},
-}  # fmt: skip
+}
 
 # Models' labels, FER2013's and FER+'s. English says them as they are drawn, and so is a label that is missing here.
 LABELS = {

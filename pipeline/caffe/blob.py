@@ -91,8 +91,9 @@ class Blob:
     Blobs may share their memory, as those of a weight that layers share do.
     """
 
-    def __init__(self, shape: Shape, device: torch.device, *, values: Memory | None = None,
-                 gradients: Memory | None = None) -> None:
+    def __init__(
+        self, shape: Shape, device: torch.device, *, values: Memory | None = None, gradients: Memory | None = None
+    ) -> None:
         self._shape = shape
         count = math.prod(shape)
         self.values = values or Memory(count, device)
@@ -139,8 +140,9 @@ class Blob:
 
     def _legacy_axis(self, axis: int) -> int:
         if len(self._shape) > 4:
-            raise BlobError(f"a blob of shape {self._shape} has more axes than num, channels, height and width; use "
-                            "shape")
+            raise BlobError(
+                f"a blob of shape {self._shape} has more axes than num, channels, height and width; use shape"
+            )
         return self._shape[axis] if axis < len(self._shape) else 1
 
     def reshape(self, *dims: int) -> None:
@@ -175,5 +177,3 @@ class Blobs(list[Blob]):
         blob = Blob((0,), self.device)
         blob.reshape(*dims)
         self.append(blob)
-
-

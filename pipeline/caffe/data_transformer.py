@@ -47,11 +47,14 @@ class Transformer:
         if crop > min(height, width):
             raise TransformError(f"transform_param: crop_size {crop} is larger than images of {height}x{width}")
         if self.param.mean_file and self.mean is not None and self.mean.shape != (channels, height, width):
-            raise TransformError(f"{self.param.mean_file}: a mean of shape {self.mean.shape} where the images have "
-                                 f"{(channels, height, width)}; average this database's own images")
+            raise TransformError(
+                f"{self.param.mean_file}: a mean of shape {self.mean.shape} where the images have "
+                f"{(channels, height, width)}; average this database's own images"
+            )
         if self.param.mean_value and len(self.param.mean_value) not in (1, channels):
-            raise TransformError(f"transform_param: {len(self.param.mean_value)} mean_value where the images have "
-                                 f"{channels} channels")
+            raise TransformError(
+                f"transform_param: {len(self.param.mean_value)} mean_value where the images have {channels} channels"
+            )
         return (channels, crop or height, crop or width)
 
     def __call__(self, images: np.ndarray, mirrored: np.ndarray | None = None) -> np.ndarray:

@@ -31,8 +31,10 @@ class Formatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         time = datetime.fromtimestamp(record.created)
-        return (f"{_LETTERS[record.levelno]}{time:%m%d %H:%M:%S.%f} {os.getpid():5d} "
-                f"{record.filename}:{record.lineno}] {record.getMessage()}")
+        return (
+            f"{_LETTERS[record.levelno]}{time:%m%d %H:%M:%S.%f} {os.getpid():5d} "
+            f"{record.filename}:{record.lineno}] {record.getMessage()}"
+        )
 
 
 class LogFile(logging.FileHandler):

@@ -42,8 +42,9 @@ def read_image_file(path: str, name: str) -> bytes:
         if not file.is_file():
             raise ImageFileError(f"{name}: no such file; is the root folder right?")
         if file.stat().st_size > MAX_FILE_BYTES:
-            raise ImageFileError(f"{name}: {file.stat().st_size} bytes where a picture of at most {MAX_FILE_BYTES} was "
-                                 "expected")
+            raise ImageFileError(
+                f"{name}: {file.stat().st_size} bytes where a picture of at most {MAX_FILE_BYTES} was expected"
+            )
         return file.read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a zero byte within the path
         raise ImageFileError(f"{name}: cannot be read: {error}") from None
@@ -75,8 +76,10 @@ class ImageList:
         except (ValueError, OverflowError):
             name = b""
         if not name:
-            raise ImageFileError(f"{self.path}:{number}: {os.fsdecode(line.strip()[:200])!r} where 'path label' was "
-                                 "expected, the label an integer")
+            raise ImageFileError(
+                f"{self.path}:{number}: {os.fsdecode(line.strip()[:200])!r} where 'path label' was "
+                "expected, the label an integer"
+            )
         self.paths.append(os.fsdecode(name))
 
     def __len__(self) -> int:

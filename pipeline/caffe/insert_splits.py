@@ -124,8 +124,12 @@ def _shared_in_place(net: NetParameter, place: int, blob: str, sources: Mapping[
         reason += "which is a loss or is taken twice; give its top another name"
         return LayerError(net.layer[place].name, reason, place)
     other = others[0], net.layer[others[0]].name
-    return LayerError(net.layer[place].name, f"{reason}which layer '{other[1]}' takes as it was before; give its top "
-                                             "another name", place, other)
+    return LayerError(
+        net.layer[place].name,
+        f"{reason}which layer '{other[1]}' takes as it was before; give its top another name",
+        place,
+        other,
+    )
 
 
 def _missing_bottom(net: NetParameter, place: int, bottom: str, made: Collection[str]) -> LayerError:
@@ -138,8 +142,13 @@ def _missing_bottom(net: NetParameter, place: int, bottom: str, made: Collection
         return LayerError(layer.name, f"{reason}: layers need one another's tops in a cycle, {names}", place)
     if bottom in makers:
         later = makers[bottom], net.layer[makers[bottom]].name
-        return LayerError(layer.name, f"{reason}; layer '{later[1]}', which comes after it, makes it: layers stand in "
-                                      "the order in which they are computed", place, later)
+        return LayerError(
+            layer.name,
+            f"{reason}; layer '{later[1]}', which comes after it, makes it: layers stand in "
+            "the order in which they are computed",
+            place,
+            later,
+        )
     return LayerError(layer.name, reason + suggest(bottom, made), place)
 
 

@@ -40,8 +40,10 @@ class MemoryBudget:
         """Count a blob in. Raises MemoryBudgetError where there is no room for it."""
         self.taken += BYTES_PER_VALUE * math.prod(shape)
         if self.taken > self.limit:
-            raise MemoryBudgetError(f"with it the net's blobs need {self.taken / 2**30:.1f} GiB where there are "
-                            f"{self.limit / 2**30:.1f} GiB of memory; make the batch or the layer smaller")
+            raise MemoryBudgetError(
+                f"with it the net's blobs need {self.taken / 2**30:.1f} GiB where there are "
+                f"{self.limit / 2**30:.1f} GiB of memory; make the batch or the layer smaller"
+            )
 
     def give_back(self, shape: Sequence[int]) -> None:
         """Count out a blob that shares the memory of another one."""

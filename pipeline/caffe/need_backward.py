@@ -27,8 +27,14 @@ def find_needs(layers: Sequence["Layer"], force: bool = False) -> list[Needs]:
     but labels.
     """
     if force:
-        return [Needs(True, [index not in layer.labels for index in range(len(layer.param.bottom))],
-                      [layer.blobs_are_learned] * len(layer.blobs)) for layer in layers]
+        return [
+            Needs(
+                True,
+                [index not in layer.labels for index in range(len(layer.param.bottom))],
+                [layer.blobs_are_learned] * len(layer.blobs),
+            )
+            for layer in layers
+        ]
     needs = []
     learned: set[str] = set()  # blobs that depend on what is learned
     for layer in layers:

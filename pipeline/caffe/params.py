@@ -11,5 +11,8 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return sorted(name.removesuffix("Parameter") for name, message in vars(caffe_pb2).items()
-                  if name.endswith("Parameter") and message.DESCRIPTOR.enum_types)
+    return sorted(
+        name.removesuffix("Parameter")
+        for name, message in vars(caffe_pb2).items()
+        if name.endswith("Parameter") and message.DESCRIPTOR.enum_types
+    )

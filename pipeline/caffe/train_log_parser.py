@@ -40,8 +40,11 @@ class Row:
     def add(self, name: str, value: float) -> None:
         """Enter an output; the second value of a blob called x and those after it are x[1], x[2] and so on."""
         if name in self.outputs:
-            name = next(f"{name}[{index}]" for index in range(1, len(self.outputs) + 1)
-                        if f"{name}[{index}]" not in self.outputs)  # fmt: skip
+            name = next(
+                f"{name}[{index}]"
+                for index in range(1, len(self.outputs) + 1)
+                if f"{name}[{index}]" not in self.outputs
+            )
         self.outputs[name] = value
 
 

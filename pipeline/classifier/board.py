@@ -27,8 +27,9 @@ def open_board(run: Path, start: int | None = None) -> Iterator["SummaryWriter"]
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
-        raise InputError("tensorboard needs the package of that name: pip install -c constraints.txt -e "
-                         "'.[tensorboard]'") from None
+        raise InputError(
+            "tensorboard needs the package of that name: pip install -c constraints.txt -e '.[tensorboard]'"
+        ) from None
     with SummaryWriter(str(run / FOLDER), purge_step=start) as board:
         yield board
 

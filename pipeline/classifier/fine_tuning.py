@@ -32,16 +32,29 @@ def starting_weights(source: Path, deploy: NetParameter, classifier: str) -> Net
         if shapes == wanted[name]:
             taken[name] = stored[name]
         elif name == classifier:
-            log.info("%s: layer '%s' has %s outputs where there are %s classes: it is made anew", source, name,
-                     shapes[0][0] if shapes and shapes[0] else "no", wanted[name][0][0])  # fmt: skip
+            log.info(
+                "%s: layer '%s' has %s outputs where there are %s classes: it is made anew",
+                source,
+                name,
+                shapes[0][0] if shapes and shapes[0] else "no",
+                wanted[name][0][0],
+            )
         else:
-            raise InputError(f"{source}: layer '{name}' has blobs of shapes {_listed(shapes)} where the net has "
-                             f"{_listed(wanted[name])}; are these the weights of another net, or of another crop_size?")
+            raise InputError(
+                f"{source}: layer '{name}' has blobs of shapes {_listed(shapes)} where the net has "
+                f"{_listed(wanted[name])}; are these the weights of another net, or of another crop_size?"
+            )
     if not taken:
-        raise InputError(f"{source}: its layers ({', '.join(stored) or 'none'}) fit none of net '{deploy.name}' "
-                         f"({', '.join(wanted)}); give the weights of this net, or set net to theirs")
-    log.info("%s: the net starts from its layers %s; %s start anew", source, ", ".join(taken),
-             ", ".join(name for name in wanted if name not in taken) or "none")  # fmt: skip
+        raise InputError(
+            f"{source}: its layers ({', '.join(stored) or 'none'}) fit none of net '{deploy.name}' "
+            f"({', '.join(wanted)}); give the weights of this net, or set net to theirs"
+        )
+    log.info(
+        "%s: the net starts from its layers %s; %s start anew",
+        source,
+        ", ".join(taken),
+        ", ".join(name for name in wanted if name not in taken) or "none",
+    )
     weights = NetParameter(name=deploy.name)
     for name, blobs in taken.items():
         weights.layer.add(name=name, blobs=map(to_blobproto, blobs))
@@ -59,8 +72,10 @@ def freeze(train_val: NetParameter, layers: Sequence[str], weights: NetParameter
         if name not in names:
             raise InputError(f"freeze: {name}: no such layer; those with weights are {', '.join(blobs)}")
         if name not in blobs:
-            raise InputError(f"freeze: {name}: the weights have none for it, so that it would keep what it was filled "
-                             f"with; those with weights are {', '.join(blobs)}")
+            raise InputError(
+                f"freeze: {name}: the weights have none for it, so that it would keep what it was filled "
+                f"with; those with weights are {', '.join(blobs)}"
+            )
     for layer in train_val.layer:
         if layer.name in layers:
             layer.param.extend(ParamSpec() for _ in range(blobs[layer.name] - len(layer.param)))
@@ -73,14 +88,19 @@ def freeze(train_val: NetParameter, layers: Sequence[str], weights: NetParameter
 def _read(source: Path) -> Blobs:
     if is_hdf5(source):
         with HDF5Reader(source) as file:
-            return {name: [file.array("data", name, index) for index in sorted(file.names("data", name), key=int)]
-                    for name in file.names("data")}  # fmt: skip
+            return {
+                name: [file.array("data", name, index) for index in sorted(file.names("data", name), key=int)]
+                for name in file.names("data")
+            }
     message = read_weights(source)
     return {
-        layer.name: [from_blobproto(blob, f"{source}: layer '{layer.name}' blob {index}")
-                     for index, blob in enumerate(layer.blobs)]
-        for layer in message.layer if layer.blobs
-    }  # fmt: skip
+        layer.name: [
+            from_blobproto(blob, f"{source}: layer '{layer.name}' blob {index}")
+            for index, blob in enumerate(layer.blobs)
+        ]
+        for layer in message.layer
+        if layer.blobs
+    }
 
 
 def _shape(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -126,8 +126,6 @@ class ModelFolder:
         return self.preprocessing.transformer(self.path / MEAN)
 
 
-
-
 def write_json(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
 
@@ -200,8 +198,9 @@ def read(path: Path) -> ModelFolder:
     if not isinstance(power, float) or not 0 <= power <= 1:
         raise ModelError(f"{path / INDEX}: class_prior {power}, not a number from 0 to 1; export the model again")
     by_views = {count: temperatures[str(count)] for count in COUNTS if str(count) in temperatures}
-    return ModelFolder(path, index["name"], str(index.get("version")), labels, preprocessing, by_views.pop(1), shares,
-                       power, by_views)  # fmt: skip
+    return ModelFolder(
+        path, index["name"], str(index.get("version")), labels, preprocessing, by_views.pop(1), shares, power, by_views
+    )
 
 
 def _training_shares(index: dict[str, Any], labels: tuple[str, ...], path: Path) -> np.ndarray | None:

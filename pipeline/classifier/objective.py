@@ -57,11 +57,13 @@ class Objective:
         Raises InputError for weights that are none, a folder without targets, and weights beside targets.
         """
         weights = read_class_weights(self.class_weights, labels, database)
-        mixture, auxiliary = (self.targets and (self.targets / name).exists() and self.targets / name
-                              for name in (TARGETS, AUXILIARY))  # fmt: skip
+        mixture, auxiliary = (
+            self.targets and (self.targets / name).exists() and self.targets / name for name in (TARGETS, AUXILIARY)
+        )
         if self.targets and not mixture and not auxiliary:
-            raise InputError(f"{self.targets}: neither {TARGETS} nor {AUXILIARY} inside; make them with the stage "
-                             "targets")
+            raise InputError(
+                f"{self.targets}: neither {TARGETS} nor {AUXILIARY} inside; make them with the stage targets"
+            )
         if mixture and weights:
             raise InputError("class_weights: they weigh labels, and the net learns soft_targets; leave one of them out")
         if mixture:
@@ -114,8 +116,10 @@ def read_class_weights(words: Sequence[str], labels: tuple[str, ...], database: 
         except ValueError:
             weights[label] = -1.0
         if not label or not 0 <= weights[label] < math.inf:
-            raise InputError(f"class_weights: '{word}', where LABEL=WEIGHT with a weight of at least 0, or the one "
-                             "word balanced, was expected")
+            raise InputError(
+                f"class_weights: '{word}', where LABEL=WEIGHT with a weight of at least 0, or the one "
+                "word balanced, was expected"
+            )
     return weights
 
 
@@ -161,8 +165,9 @@ def _training_loss(message: NetParameter) -> LayerParameter:
     """The SoftmaxWithLoss that TRAIN learns by; where TEST measures by it too, it is parted from a copy for TEST."""
     losses = [layer for layer in message.layer if layer.type == "SoftmaxWithLoss"]
     if len(losses) != 1:
-        raise PrototxtError(f"{len(losses)} SoftmaxWithLoss layers where one was expected, whose place another loss "
-                            "takes")
+        raise PrototxtError(
+            f"{len(losses)} SoftmaxWithLoss layers where one was expected, whose place another loss takes"
+        )
     (loss,) = losses
     if not loss.include and not loss.exclude:
         measured = message.layer.add()
@@ -199,14 +204,23 @@ def _add_cross_entropy(
     chain: tuple[tuple[str, str, list[str], dict[str, Any]], ...] = (
         ("softmax", "Softmax", [scores], {}),
         ("log", "Log", [f"{name}_softmax"], {"log_param": LogParameter(shift=SMALLEST_PROBABILITY)}),
-        ("product", "Eltwise", [f"{name}_log", targets],
-         {"eltwise_param": EltwiseParameter(operation=EltwiseParameter.PROD)}),
-    )  # fmt: skip
+        (
+            "product",
+            "Eltwise",
+            [f"{name}_log", targets],
+            {"eltwise_param": EltwiseParameter(operation=EltwiseParameter.PROD)},
+        ),
+    )
     for part, kind, bottom, param in chain:
-        message.layer.add(name=f"{name}_{part}", type=kind, bottom=bottom, top=[f"{name}_{part}"],
-                          include=[_ONLY_TRAIN], **param)  # fmt: skip
+        message.layer.add(
+            name=f"{name}_{part}", type=kind, bottom=bottom, top=[f"{name}_{part}"], include=[_ONLY_TRAIN], **param
+        )
     message.layer.add(
-        name=f"{name}_sum", type="Reduction", bottom=[f"{name}_product"], top=[name], loss_weight=[weight],
+        name=f"{name}_sum",
+        type="Reduction",
+        bottom=[f"{name}_product"],
+        top=[name],
+        loss_weight=[weight],
         include=[_ONLY_TRAIN],
         reduction_param=ReductionParameter(operation=ReductionParameter.SUM, coeff=-1 / batch_size),
-    )  # fmt: skip
+    )

@@ -30,11 +30,15 @@ def check_average(param: SolverParameter, count: int) -> None:
         return
     written = len(_written(param))
     if not 2 <= count <= written:
-        raise InputError(f"average {count} where at least 2 and at most the run's {written} snapshots were expected; "
-                         "a smaller `snapshot` lets it write more")
+        raise InputError(
+            f"average {count} where at least 2 and at most the run's {written} snapshots were expected; "
+            "a smaller `snapshot` lets it write more"
+        )
     if not any(layer.type == "Data" for layer in train_net(param).layers()):
-        raise InputError(f"average {count}: the net has no Data layer, whose database says how many batches make an "
-                         "epoch; average by python -m pipeline.caffe average_snapshots")
+        raise InputError(
+            f"average {count}: the net has no Data layer, whose database says how many batches make an "
+            "epoch; average by python -m pipeline.caffe average_snapshots"
+        )
 
 
 def _written(param: SolverParameter, end: int | None = None) -> list[int]:
@@ -67,8 +71,9 @@ class Metrics:
         self.rows: dict[int, dict[str, str]] = {}
         if path.exists():  # a resumed run: rows of iterations that are about to be run again are dropped
             with open(path, encoding="utf-8", newline="") as file:
-                self.rows = {int(row["iteration"]): row for row in csv.DictReader(file)
-                             if int(row["iteration"]) <= start}
+                self.rows = {
+                    int(row["iteration"]): row for row in csv.DictReader(file) if int(row["iteration"]) <= start
+                }
             if start in self.rows:
                 self.rows[start] |= {"lr": "", "train_loss": ""}
         self._write()
@@ -83,20 +88,30 @@ class Metrics:
                 if isinstance(event, Iterated):
                     bar.update(event.iteration + 1 - bar.n)  # real Caffe tells of the displayed ones alone
                     if not math.isfinite(event.loss):
-                        raise InputError(f"the loss is {event.loss} at iteration {event.iteration}: training diverged; "
-                                         "lower base_lr, or look at the data")
+                        raise InputError(
+                            f"the loss is {event.loss} at iteration {event.iteration}: training diverged; "
+                            "lower base_lr, or look at the data"
+                        )
                     if event.displayed:
                         self._row(event.iteration, lr=f"{event.rate:.6g}", train_loss=f"{event.loss:.6g}")
                         bar.set_postfix_str(self._shown(event, bar.n, bar.format_dict["elapsed"]))
                 elif isinstance(event, StoppedEarly):
                     self.stopped = event.iteration
-                    log.info("stopped early at iteration %d: %d tests no better than %s %g", event.iteration,
-                             event.tests, param.test_metric, event.best)
+                    log.info(
+                        "stopped early at iteration %d: %d tests no better than %s %g",
+                        event.iteration,
+                        event.tests,
+                        param.test_metric,
+                        event.best,
+                    )
                 elif isinstance(event, Finished):
                     self._row(event.iteration, train_loss=f"{event.loss:.6g}")
                 elif isinstance(event, Tested):
-                    values = {f"test_{name}": f"{value.item():.6g}" for name, value in event.outputs.items()
-                              if f"test_{name}" in METRICS and value.numel() == 1}
+                    values = {
+                        f"test_{name}": f"{value.item():.6g}"
+                        for name, value in event.outputs.items()
+                        if f"test_{name}" in METRICS and value.numel() == 1
+                    }
                     self._row(event.iteration, **values)
                 elif isinstance(event, Snapshotted):
                     self._prune(event.snapshot)
@@ -143,19 +158,21 @@ class Metrics:
         """
         param = self.param
         found = {s.iteration: s for s in snapshot.find_snapshots(param.snapshot_prefix)}
-        wanted = _written(param, self.stopped)[-self.average:]
+        wanted = _written(param, self.stopped)[-self.average :]
         missing = [str(iteration) for iteration in wanted if iteration not in found]
         if missing:
-            raise InputError(f"average {self.average}: the snapshots of iterations {', '.join(missing)} are gone, "
-                             f"which {param.snapshot_prefix}_iter_*.solverstate should be; average fewer, or delete "
-                             "the snapshots to train again")
+            raise InputError(
+                f"average {self.average}: the snapshots of iterations {', '.join(missing)} are gone, "
+                f"which {param.snapshot_prefix}_iter_*.solverstate should be; average fewer, or delete "
+                "the snapshots to train again"
+            )
         return [found[iteration] for iteration in wanted]
 
     def _prune(self, newest: snapshot.Snapshot) -> None:
         found = snapshot.find_snapshots(newest.prefix)
         keep = {*found[-SNAPSHOTS_KEPT:], self.best()}
         if self.average:
-            keep |= set([s for s in found if s.iteration % self.param.snapshot == 0][-self.average:])
+            keep |= set([s for s in found if s.iteration % self.param.snapshot == 0][-self.average :])
         for old in found:
             if old not in keep:
                 old.remove()
@@ -184,8 +201,11 @@ def plot(metrics_path: Path, loss_path: Path, accuracy_path: Path, marks: Mappin
 
     def series(name: str) -> tuple[list[float], list[float]]:
         # The loss of the test before the first iteration, some tens high, would flatten all that follows.
-        points = [(float(row[time]), float(row[name])) for row in rows
-                  if row[name] and not (name == "test_loss" and row["iteration"] == "0")]
+        points = [
+            (float(row[time]), float(row[name]))
+            for row in rows
+            if row[name] and not (name == "test_loss" and row["iteration"] == "0")
+        ]
         return [x for x, _ in points], [y for _, y in points]
 
     times, rates = series("lr")
@@ -201,8 +221,17 @@ def plot(metrics_path: Path, loss_path: Path, accuracy_path: Path, marks: Mappin
         figure, axes = pyplot.subplots(figsize=(7, 4), dpi=150, layout="constrained")
         for place, word in [(step, "lr step") for step in steps if few] + lines:
             axes.axvline(place, color="0.8", linewidth=1, zorder=0)
-            axes.annotate(word, (place, 1), xycoords=("data", "axes fraction"), xytext=(3, -3),
-                          textcoords="offset points", va="top", fontsize=7, color="0.5", rotation=90)
+            axes.annotate(
+                word,
+                (place, 1),
+                xycoords=("data", "axes fraction"),
+                xytext=(3, -3),
+                textcoords="offset points",
+                va="top",
+                fontsize=7,
+                color="0.5",
+                rotation=90,
+            )
         if not few:
             right = axes.twinx()
             right.plot(times, rates, color="0.7", linewidth=1)
@@ -215,8 +244,14 @@ def plot(metrics_path: Path, loss_path: Path, accuracy_path: Path, marks: Mappin
         for name, label, colour in curves:
             x, y = series(name)
             if len(x) > 1:
-                axes.plot(x, y, label=f"{label}, last {y[-1]:.3f}", color=colour, linewidth=1.4,
-                          marker="." if len(x) < FEW else None)
+                axes.plot(
+                    x,
+                    y,
+                    label=f"{label}, last {y[-1]:.3f}",
+                    color=colour,
+                    linewidth=1.4,
+                    marker="." if len(x) < FEW else None,
+                )
             elif x:  # no curve, but a value
                 missing.append(f"{label}: only {y[0]:.3f}, at {time} {x[0]:g}")
             else:
@@ -224,8 +259,14 @@ def plot(metrics_path: Path, loss_path: Path, accuracy_path: Path, marks: Mappin
         if len(missing) == len(curves):
             axes.set(xticks=[], yticks=[])
             missing.append("the run is too short for a curve")
-        axes.annotate("\n".join(missing), (0.5, 0.5 if len(missing) > len(curves) else 0.03), xycoords="axes fraction",
-                      ha="center", va="center" if len(missing) > len(curves) else "bottom", color="0.35")
+        axes.annotate(
+            "\n".join(missing),
+            (0.5, 0.5 if len(missing) > len(curves) else 0.03),
+            xycoords="axes fraction",
+            ha="center",
+            va="center" if len(missing) > len(curves) else "bottom",
+            color="0.35",
+        )
         axes.set(xlabel=time, ylabel=title, title=f"{path.absolute().parent.name}: {title}")
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", color="0.92")

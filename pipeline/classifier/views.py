@@ -21,8 +21,10 @@ def check(count: int, transformer: Transformer) -> None:
     if count not in COUNTS:
         raise ViewsError(f"views {count}: {', '.join(map(str, COUNTS))} were expected")
     if count == 10 and not transformer.param.crop_size:
-        raise ViewsError("views 10: the net takes whole images, of which no corners can be cut; give views 2, or train "
-                         "with a crop_size")
+        raise ViewsError(
+            "views 10: the net takes whole images, of which no corners can be cut; give views 2, or train "
+            "with a crop_size"
+        )
 
 
 def cut_views(images: np.ndarray, transformer: Transformer, count: int) -> np.ndarray:

@@ -35,21 +35,28 @@ def choose_classes(
     by_new: dict[str, str] = {}  # new name, without case, to old one
     for old, new in renamed.items():
         if new.casefold() in by_new:
-            raise SourceError(f"class_names: {by_new[new.casefold()]} and {old} would both be called {new}; give each "
-                              "class a name of its own")
+            raise SourceError(
+                f"class_names: {by_new[new.casefold()]} and {old} would both be called {new}; give each "
+                "class a name of its own"
+            )
         by_new[new.casefold()] = old
     for name in classes or ():
         if name.casefold() not in by_new:
             raise SourceError(f"classes: {name}: no such class; there are {', '.join(renamed.values())}")
     kept = list(dict.fromkeys(by_new[name.casefold()] for name in classes)) if classes else list(names)
     if len(kept) < 2:
-        raise SourceError(f"{len(kept)} class ({', '.join(kept)}) where two or more were expected: a net can only tell "
-                          "one from another")
-    return ClassChoice(tuple(renamed[name] for name in kept),
-                       tuple(kept.index(name) if name in kept else None for name in names))
+        raise SourceError(
+            f"{len(kept)} class ({', '.join(kept)}) where two or more were expected: a net can only tell "
+            "one from another"
+        )
+    return ClassChoice(
+        tuple(renamed[name] for name in kept), tuple(kept.index(name) if name in kept else None for name in names)
+    )
 
 
 def _check_name(name: str) -> None:
     if not name.isprintable() or name != name.strip() or not 0 < len(name) <= MAX_NAME or name[0] == "." or "/" in name:
-        raise SourceError(f"class {name[:MAX_NAME]!r}: a class name of 1 to {MAX_NAME} printable characters, without / "
-                          "and not beginning with a dot, was expected; rename it with class_names")
+        raise SourceError(
+            f"class {name[:MAX_NAME]!r}: a class name of 1 to {MAX_NAME} printable characters, without / "
+            "and not beginning with a dot, was expected; rename it with class_names"
+        )

@@ -20,10 +20,15 @@ from pipeline.data.split import HoldOut, check_parts, group_names, hold_out
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 USAGE_OF_FOLDER = {
-    "train": "Training", "training": "Training",
-    "val": "PublicTest", "valid": "PublicTest", "validation": "PublicTest", "publictest": "PublicTest",
-    "test": "PrivateTest", "privatetest": "PrivateTest",
-}  # fmt: skip
+    "train": "Training",
+    "training": "Training",
+    "val": "PublicTest",
+    "valid": "PublicTest",
+    "validation": "PublicTest",
+    "publictest": "PublicTest",
+    "test": "PrivateTest",
+    "privatetest": "PrivateTest",
+}
 SIDECARS = ("thumbs.db", "desktop.ini")  # that file managers leave; names that begin with a dot are passed over, too
 SPLIT_NAMES = {"PublicTest": "validation", "PrivateTest": "test"}
 IMAGES_PER_BATCH = 32
@@ -54,20 +59,27 @@ class ClassFolders:
         splits = [folder for folder in folders if folder.name.lower() in USAGE_OF_FOLDER]
         if splits and len(splits) < len(folders):
             other = next(folder for folder in folders if folder not in splits)
-            raise SourceError(f"{other}: no split beside {splits[0].name}, where {', '.join(USAGE_OF_FOLDER)} were "
-                              "expected; rename it, or move it elsewhere")
+            raise SourceError(
+                f"{other}: no split beside {splits[0].name}, where {', '.join(USAGE_OF_FOLDER)} were "
+                "expected; rename it, or move it elsewhere"
+            )
         self.folders = [
             ClassFolder(folder, USAGE_OF_FOLDER[split.name.lower()] if splits else None)
-            for split in splits or [path] for folder in _folders(split)
-        ]  # fmt: skip
+            for split in splits or [path]
+            for folder in _folders(split)
+        ]
         for folder in self.folders:
             inner = _folders(folder.path)
             if inner:
-                raise SourceError(f"{folder.path}: holds folders ({inner[0].name}) where pictures of one class were "
-                                  f"expected; if those are its classes or splits, give {folder.path}")
+                raise SourceError(
+                    f"{folder.path}: holds folders ({inner[0].name}) where pictures of one class were "
+                    f"expected; if those are its classes or splits, give {folder.path}"
+                )
         if not self.folders:
-            raise SourceError(f"{path}: no class folders, where SPLIT/CLASS/*.png or CLASS/*.png was expected; give "
-                              "the folder above them")
+            raise SourceError(
+                f"{path}: no class folders, where SPLIT/CLASS/*.png or CLASS/*.png was expected; give "
+                "the folder above them"
+            )
         order = {label: index for index, label in enumerate(LABELS)}
         names = {folder.name for folder in self.folders}
         self.labels = tuple(sorted(names, key=lambda name: (order.get(name, len(LABELS)), name)))
@@ -94,12 +106,15 @@ class FolderSource:
         numbers = Counter(pictures[place][1] for place in training)
         for label in kept:
             if not numbers[label]:
-                raise SourceError(f"{self._path}: class {self.labels[label]} has no {' or '.join(SUFFIXES)} file to "
-                                  "train on; add some, or leave the class out with classes")
+                raise SourceError(
+                    f"{self._path}: class {self.labels[label]} has no {' or '.join(SUFFIXES)} file to "
+                    "train on; add some, or leave the class out with classes"
+                )
         parts = self._hold_out([pictures[place][1:] for place in training], {usage for usage, _, _ in pictures}, rule)
         held_out = dict(zip(training, parts, strict=True))
-        self.files = [(held_out.get(place, usage or ""), label, file)
-                      for place, (usage, label, file) in enumerate(pictures)]
+        self.files = [
+            (held_out.get(place, usage or ""), label, file) for place, (usage, label, file) in enumerate(pictures)
+        ]
 
     def _hold_out(self, training: list[tuple[int, Path]], given: set[str | None], rule: HoldOut) -> list[str]:
         """The Usage of each training image, once the splits that are not given are taken from them."""
@@ -112,12 +127,23 @@ class FolderSource:
         check_parts(self._path, labels, parts, self.labels, ("Training", *shares))
         found = Counter(parts)
         for usage in shares:
-            log.info("%s: no folder of a %s split, so %d of the %d training images are held out as %s: about %g of "
-                     "each class, seed %d", self._path, SPLIT_NAMES[usage], found[usage], len(training), usage,
-                     rule.share, rule.seed)  # fmt: skip
+            log.info(
+                "%s: no folder of a %s split, so %d of the %d training images are held out as %s: about %g of "
+                "each class, seed %d",
+                self._path,
+                SPLIT_NAMES[usage],
+                found[usage],
+                len(training),
+                usage,
+                rule.share,
+                rule.seed,
+            )
         if any(people):
-            log.info("%s: the pictures of each of %d people, as the files' names tell them, are in one part",
-                     self._path, len(set(filter(None, people))))
+            log.info(
+                "%s: the pictures of each of %d people, as the files' names tell them, are in one part",
+                self._path,
+                len(set(filter(None, people))),
+            )
         return parts
 
     def batches(self) -> Iterator[Batch]:
@@ -130,8 +156,9 @@ def _folders(path: Path) -> list[Path]:
 
 
 def _pictures(folder: Path) -> list[Path]:
-    files = sorted(file for file in folder.iterdir()
-                   if not file.name.startswith(".") and file.name.lower() not in SIDECARS)
+    files = sorted(
+        file for file in folder.iterdir() if not file.name.startswith(".") and file.name.lower() not in SIDECARS
+    )
     for file in files:
         if file.suffix.lower() not in SUFFIXES:
             raise SourceError(f"{file}: {' or '.join(SUFFIXES)} was expected; convert it, or move it elsewhere")

@@ -34,8 +34,15 @@ ROWS_PER_BATCH = 32  # the parser's arrays then stay in the processor's cache
 _LABEL_OF = {str(label).encode(): label for label in range(len(LABELS))}
 _USAGE_OF = {usage.encode(): usage for usage in USAGES}
 _OPEN: dict[str, Callable[..., Any]] = {".xz": lzma.open, ".gz": gzip.open}
-_TRUNCATED = (EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile,
-              tarfile.ReadError, UnicodeDecodeError)
+_TRUNCATED = (
+    EOFError,
+    lzma.LZMAError,
+    zlib.error,
+    gzip.BadGzipFile,
+    zipfile.BadZipFile,
+    tarfile.ReadError,
+    UnicodeDecodeError,
+)
 
 
 @dataclass(frozen=True)
@@ -66,8 +73,9 @@ class CsvSource:
             with _open(self.path) as file:
                 yield from self._batches(codecs.EncodedFile(file, "utf-8", "utf-16") if utf16 else file)
         except _TRUNCATED as error:
-            raise SourceError(f"{self.path}: {error or 'the archive ends too early'}; is the file truncated? fetch "
-                              "it again") from None
+            raise SourceError(
+                f"{self.path}: {error or 'the archive ends too early'}; is the file truncated? fetch it again"
+            ) from None
 
     def _batches(self, file: Any) -> Iterator[Batch]:
         table = _table(file.readline(MAX_LINE_BYTES), self.path)
@@ -84,8 +92,9 @@ class CsvSource:
         if lines:
             yield partial(_parse, self.path, table, row, lines)
         elif row == 0:
-            raise SourceError(f"{self.path}: no rows below the header, where images were expected; is the file "
-                              "truncated?")
+            raise SourceError(
+                f"{self.path}: no rows below the header, where images were expected; is the file truncated?"
+            )
 
 
 @contextmanager
@@ -118,15 +127,17 @@ def _csv_among(inside: list[str], path: Path) -> str:
             return candidates[0]
     if not names and any("/" in name for name in inside):
         raise SourceError(f"{path}: folders and no CSV inside; unpack it and give the folder of the class folders")
-    raise SourceError(f"{path}: {len(names)} CSV files inside, where one or fer2013.csv was expected; unpack it and "
-                      "give the CSV")
+    raise SourceError(
+        f"{path}: {len(names)} CSV files inside, where one or fer2013.csv was expected; unpack it and give the CSV"
+    )
 
 
 def _table(header: bytes, path: Path) -> Table:
     """Find the place of each of COLUMNS."""
     if not header:
-        raise SourceError(f"{path}: the file is empty, where the columns {','.join(COLUMNS)} were expected; fetch it "
-                          "again")
+        raise SourceError(
+            f"{path}: the file is empty, where the columns {','.join(COLUMNS)} were expected; fetch it again"
+        )
     header = header.removeprefix(codecs.BOM_UTF8)
     delimiter = delimiter_of(header)
     names = [name.decode("utf-8", "replace").lower() for name in _fields(header, delimiter)]
@@ -134,8 +145,9 @@ def _table(header: bytes, path: Path) -> Table:
     for column in COLUMNS:
         if names.count(column.lower()) != 1:
             fault = "is missing" if column.lower() not in names else "stands there more than once"
-            raise SourceError(f"{path}:1: column {column} {fault}, where {','.join(COLUMNS)} were expected; is this "
-                              "fer2013.csv?")
+            raise SourceError(
+                f"{path}:1: column {column} {fault}, where {','.join(COLUMNS)} were expected; is this fer2013.csv?"
+            )
         columns[column] = names.index(column.lower())
     return Table(columns, len(names), delimiter)
 
@@ -145,25 +157,28 @@ def _fields(line: bytes, delimiter: bytes) -> list[bytes]:
     return [field.strip(b' "\r\n') for field in line.split(delimiter)]
 
 
-def _parse(path: Path, table: Table, first_row: int, lines: list[tuple[int, bytes]]
-           ) -> list[LabelledImage]:
+def _parse(path: Path, table: Table, first_row: int, lines: list[tuple[int, bytes]]) -> list[LabelledImage]:
     """Turn lines into images, all their pixels at once."""
     usages, labels, texts = [], [], []
     for number, line in lines:
         fields = _fields(line, table.delimiter)
         if len(fields) != table.count:
-            raise _fault(path, number, f"{len(fields)} fields where {table.count} were expected; is the file "
-                                       "truncated?")
+            raise _fault(
+                path, number, f"{len(fields)} fields where {table.count} were expected; is the file truncated?"
+            )
         label, text, usage = (fields[table.columns[column]] for column in COLUMNS)
         if label not in _LABEL_OF:
             if label.lower() == b"emotion":
-                raise _fault(path, number, "a second header where an image was expected; were two files joined? "
-                                           "remove the line")
-            raise _fault(path, number, f"emotion {_shown(label)} where 0 to {len(LABELS) - 1} was expected; "
-                                       "correct the line")
+                raise _fault(
+                    path, number, "a second header where an image was expected; were two files joined? remove the line"
+                )
+            raise _fault(
+                path, number, f"emotion {_shown(label)} where 0 to {len(LABELS) - 1} was expected; correct the line"
+            )
         if usage not in _USAGE_OF:
-            raise _fault(path, number, f"Usage {_shown(usage)} where {', '.join(USAGES)} was expected; is the file "
-                                       "truncated?")
+            raise _fault(
+                path, number, f"Usage {_shown(usage)} where {', '.join(USAGES)} was expected; is the file truncated?"
+            )
         labels.append(_LABEL_OF[label])
         usages.append(_USAGE_OF[usage])
         texts.append(text)

@@ -84,8 +84,10 @@ class Votes:
                 self._usages.append(record["Usage"])
                 self._votes.append(_votes(record, f"{path}:{reader.line_num + 1}"))
         training, held_out = POLICIES[policy]
-        self._choices = [(training if usage == "Training" else held_out)(votes)
-                         for usage, votes in zip(self._usages, self._votes, strict=True)]
+        self._choices = [
+            (training if usage == "Training" else held_out)(votes)
+            for usage, votes in zip(self._usages, self._votes, strict=True)
+        ]
 
     def __len__(self) -> int:
         return len(self._votes)
@@ -97,8 +99,10 @@ class Votes:
     def check(self, image: LabelledImage) -> None:
         """Raise SourceError unless an image has votes, and they are of its Usage."""
         if image.row >= len(self) or self._usages[image.row] != image.usage:
-            raise SourceError(f"{self.path}: no votes for row {image.row}, a {image.usage} image; votes and images "
-                              "must be of the same rows in the same order")
+            raise SourceError(
+                f"{self.path}: no votes for row {image.row}, a {image.usage} image; votes and images "
+                "must be of the same rows in the same order"
+            )
 
     def label(self, image: LabelledImage) -> int | str:
         """Index into LABELS of what the policy sees in an image, or what it says instead: no expression.
@@ -116,8 +120,10 @@ def _votes(record: Mapping[str, str | None], where: str) -> dict[str, int]:
         if min(votes.values()) < 0 or not any(votes.values()):
             raise ValueError
     except (TypeError, ValueError):
-        raise SourceError(f"{where}: a number of votes for each of {', '.join(CHOICES)}, and one vote at least, was "
-                          "expected; is the file truncated?") from None
+        raise SourceError(
+            f"{where}: a number of votes for each of {', '.join(CHOICES)}, and one vote at least, was "
+            "expected; is the file truncated?"
+        ) from None
     return votes
 
 
@@ -140,11 +146,13 @@ def read_sidecar(path: Path, images: Iterable[str]) -> dict[str, dict[str, int]]
     with open(path, encoding="utf-8", newline="") as file:
         reader = csv.DictReader(file)
         if tuple(reader.fieldnames or ()) != SIDECAR_COLUMNS:
-            raise SourceError(f"{path}:1: columns {','.join(SIDECAR_COLUMNS)} were expected; make it again with "
-                              "extract")
+            raise SourceError(
+                f"{path}:1: columns {','.join(SIDECAR_COLUMNS)} were expected; make it again with extract"
+            )
         for record in reader:
             votes[record["path"]] = _votes(record, f"{path}:{reader.line_num}")
     if list(votes) != list(images):
-        raise SourceError(f"{path}: votes on other images than those in manifest.csv beside it; make both again with "
-                          "extract")
+        raise SourceError(
+            f"{path}: votes on other images than those in manifest.csv beside it; make both again with extract"
+        )
     return votes

@@ -73,8 +73,9 @@ def read(path: Path) -> list[ManifestRow]:
         try:
             columns = tuple(next(reader, ()))
             if columns not in (COLUMNS, EXTRACT_COLUMNS):
-                raise ValueError(f"columns {','.join(columns)} where {','.join(EXTRACT_COLUMNS)} and alignment's were "
-                                 "expected")
+                raise ValueError(
+                    f"columns {','.join(columns)} where {','.join(EXTRACT_COLUMNS)} and alignment's were expected"
+                )
             return [_row(fields, len(columns)) for fields in reader]
         except (ValueError, csv.Error) as error:
             raise ManifestError(f"{path}:{reader.line_num}: {error}; make it again with extract or align") from None
@@ -87,8 +88,15 @@ def _row(fields: list[str], expected: int) -> ManifestRow:
     if usage not in USAGES:
         raise ValueError(f"usage {usage!r} where one of {', '.join(USAGES)} was expected")
     status, *numbers = alignment or [""]
-    return ManifestRow(int(row), usage, int(label), path, sha256, status or None,
-                       *(float(number) if number else None for number in numbers))
+    return ManifestRow(
+        int(row),
+        usage,
+        int(label),
+        path,
+        sha256,
+        status or None,
+        *(float(number) if number else None for number in numbers),
+    )
 
 
 def read_labels(path: Path) -> tuple[str, ...]:

@@ -31,6 +31,7 @@ class HoldOut:
 
 HOLD_OUT = HoldOut()
 
+
 def group_names(files: Sequence[PurePath], groups: str) -> list[str | None]:
     """Whose picture each file is, None where nothing says.
 
@@ -44,8 +45,10 @@ def group_names(files: Sequence[PurePath], groups: str) -> list[str | None]:
         return [match and match[1] for match in matches]
     for file in files:
         if groups not in file.stem.removeprefix(groups):
-            raise SourceError(f"{file}: no {groups!r} in the name, where groups says that it ends the person; rename "
-                              "the file, or set groups to auto or none")
+            raise SourceError(
+                f"{file}: no {groups!r} in the name, where groups says that it ends the person; rename "
+                "the file, or set groups to auto or none"
+            )
     return [file.stem.split(groups, 1)[0] for file in files]
 
 
@@ -79,13 +82,16 @@ def hold_out(labels: np.ndarray, groups: Sequence[str | None], shares: Mapping[s
     return parts
 
 
-def check_parts(path: PurePath, labels: np.ndarray, parts: Sequence[str], names: Sequence[str],
-                expected: Sequence[str]) -> None:
+def check_parts(
+    path: PurePath, labels: np.ndarray, parts: Sequence[str], names: Sequence[str], expected: Sequence[str]
+) -> None:
     """Raise SourceError unless every class of `labels`, indices of `names`, has an image in each of `expected`."""
     found = Counter(zip(labels.tolist(), parts, strict=True))
     for label, count in sorted(Counter(labels.tolist()).items()):
         for part in expected:
             if not found[label, part]:
-                raise SourceError(f"{path}: class {names[label]} has {count} images, too few to hold some out and to "
-                                  f"leave one in each part: {part} would have none; add images, set held_out higher, "
-                                  "or leave the class out with classes")
+                raise SourceError(
+                    f"{path}: class {names[label]} has {count} images, too few to hold some out and to "
+                    f"leave one in each part: {part} would have none; add images, set held_out higher, "
+                    "or leave the class out with classes"
+                )

@@ -142,8 +142,11 @@ class Face:
             points = [(left + 0.3 * width, top + 0.35 * height), (right - 0.3 * width, bottom - 0.2 * height)]
         xs, ys = zip(*points, strict=True)
         return (
-            round(min(xs) - margin), round(min(ys) - margin), round(max(xs) + margin) + 1, round(max(ys) + margin) + 1
-        )  # fmt: skip
+            round(min(xs) - margin),
+            round(min(ys) - margin),
+            round(max(xs) + margin) + 1,
+            round(max(ys) + margin) + 1,
+        )
 
     @property
     def doubtful(self) -> bool:

@@ -198,9 +198,13 @@ def _draw_label(
         plate = plate_sprite(text, size, *face.plate, dashed=face.reading.uncertain)
         *outside, inside = _label_places(layout, face, badge, plate.width, plate.height)
         for place, covered in [*((place, taken) for place in outside), (inside, [*own, features])]:
-            if place[0] >= 0 and place[2] <= room and layout.top <= place[1] and (
-                place[3] <= layout.top + layout.frame[1]
-            ) and not any(overlap(place, other) for other in covered):  # fmt: skip
+            if (
+                place[0] >= 0
+                and place[2] <= room
+                and layout.top <= place[1]
+                and (place[3] <= layout.top + layout.frame[1])
+                and not any(overlap(place, other) for other in covered)
+            ):
                 canvas.paste(plate, place[0], place[1])
                 return place
     if not needed:

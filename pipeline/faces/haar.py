@@ -54,9 +54,11 @@ class Haar:
             grey = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
         least = round(self.min_face / factor)
         boxes, windows = self._own.cascade.detectMultiScale2(
-            grey, scaleFactor=SCALE_FACTOR, minNeighbors=SHRUNK_NEIGHBOURS if factor > 1 else NEIGHBOURS,
+            grey,
+            scaleFactor=SCALE_FACTOR,
+            minNeighbors=SHRUNK_NEIGHBOURS if factor > 1 else NEIGHBOURS,
             minSize=(least, least),
-        )  # fmt: skip
+        )
         if not len(boxes):
             return Detections.none()
         order = np.argsort(-windows, kind="stable")

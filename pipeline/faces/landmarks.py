@@ -72,13 +72,14 @@ class Landmarker:
         boxes[:, 2:] = np.maximum(boxes[:, 2:], boxes[:, :2])
         return boxes, probability[:, 1], landmarks
 
-    def _run(self, net: onnxruntime.InferenceSession, outputs: list[str], image: np.ndarray, boxes: np.ndarray
-             ) -> list[np.ndarray]:
+    def _run(
+        self, net: onnxruntime.InferenceSession, outputs: list[str], image: np.ndarray, boxes: np.ndarray
+    ) -> list[np.ndarray]:
         """The net's outputs, (n, ...) each, for the crops of the boxes, MAX_BATCH_CROPS at a time."""
         size = net.get_inputs()[0].shape[-1]
         results = []
         for start in range(0, max(len(boxes), 1), MAX_BATCH_CROPS):
-            batch = boxes[start:start + MAX_BATCH_CROPS]
+            batch = boxes[start : start + MAX_BATCH_CROPS]
             crops = crop(image[None], np.zeros(len(batch), np.intp), batch, size)
             results.append(net.run(outputs, {"data": crops}))
         return [np.concatenate(result) for result in zip(*results, strict=True)]

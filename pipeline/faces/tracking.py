@@ -148,8 +148,9 @@ class Tracker:
         shape, thumbnail = self._shape, self._thumbnail
         self._shape = image.shape
         step = max(1, min(image.shape[:2]) // (4 * THUMBNAIL))  # reading every pixel would take longer than following
-        small = cv2.resize(np.ascontiguousarray(image[::step, ::step, 1]), (THUMBNAIL, THUMBNAIL),
-                           interpolation=cv2.INTER_AREA).astype(np.float64)
+        small = cv2.resize(
+            np.ascontiguousarray(image[::step, ::step, 1]), (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA
+        ).astype(np.float64)
         self._thumbnail = small - small.mean()
         if shape != image.shape:
             return True
@@ -170,7 +171,7 @@ class Tracker:
         strays = set()
         taken: list[int] = []
         for index in sorted(np.flatnonzero(seen), key=lambda index: deviations[index]):
-            if taken and overlaps(boxes[index:index + 1], boxes[taken]).max() > ONE_FACE:
+            if taken and overlaps(boxes[index : index + 1], boxes[taken]).max() > ONE_FACE:
                 strays.add(index)
             else:
                 taken.append(int(index))
@@ -208,7 +209,8 @@ class Tracker:
         for track in there:
             track.missed = now if track.missed is None else track.missed
         self._lose(
-            track for track in there
+            track
+            for track in there
             if track.frame < self._frame or now - (now if track.missed is None else track.missed) >= MISSED - ROUNDING
         )
         for track in [track for track in self._gone if track.frame == self._frame]:
@@ -216,7 +218,7 @@ class Tracker:
             self._tracks.append(track)
         for index in sorted(free, key=lambda index: (-scores[index], index)):
             present = [track.box for track in self._tracks]
-            if not present or overlaps(boxes[index:index + 1], np.stack(present)).max() <= ONE_FACE:
+            if not present or overlaps(boxes[index : index + 1], np.stack(present)).max() <= ONE_FACE:
                 track = Track(0, boxes[index], float(scores[index]), landmarks[index], looks[index], self._frame, now)
                 self._tracks.append(track)
                 if at_once or not doubtful[index]:
@@ -258,10 +260,13 @@ class Tracker:
         height, width = image.shape[:2]
         boxes = np.stack([track.box for track in tracks]).clip(0, [width - 1, height - 1] * 2)
         return Tracked(
-            Detections(boxes.astype(np.float32), np.array([track.score for track in tracks], np.float32),
-                       np.stack([track.landmarks for track in tracks]).astype(np.float32)),
+            Detections(
+                boxes.astype(np.float32),
+                np.array([track.score for track in tracks], np.float32),
+                np.stack([track.landmarks for track in tracks]).astype(np.float32),
+            ),
             np.array([track.id for track in tracks], np.int64),
-        )  # fmt: skip
+        )
 
 
 def check_every(every: float) -> None:
@@ -273,8 +278,7 @@ def check_every(every: float) -> None:
         )
 
 
-def _pairs(tracks: list[Track], boxes: np.ndarray, free: set[int], now: float, least: float
-           ) -> list[tuple[Track, int]]:
+def _pairs(tracks: list[Track], boxes: np.ndarray, free: set[int], now: float, least: float) -> list[tuple[Track, int]]:
     """Tracks and the free ones of the boxes (n, 4) that are theirs: those that overlap most first, none by less.
 
     What a box must overlap is where the track was, or where it should be by now.
@@ -282,12 +286,15 @@ def _pairs(tracks: list[Track], boxes: np.ndarray, free: set[int], now: float, l
     candidates = []
     for track in tracks:
         places = np.stack([track.box, track.expected(now)])
-        candidates += [(-float(overlaps(places, boxes[index:index + 1]).max()), track, index) for index in sorted(free)]
+        candidates += [
+            (-float(overlaps(places, boxes[index : index + 1]).max()), track, index) for index in sorted(free)
+        ]
     return _best([candidate for candidate in candidates if candidate[0] <= -least])
 
 
-def _near(tracks: list[Track], boxes: np.ndarray, looks: list[np.ndarray], free: set[int], now: float
-          ) -> list[tuple[Track, int]]:
+def _near(
+    tracks: list[Track], boxes: np.ndarray, looks: list[np.ndarray], free: set[int], now: float
+) -> list[tuple[Track, int]]:
     """The same of tracks that overlap nothing any more: what looks like them as far away as they may have gone."""
     candidates = []
     for track in tracks:

@@ -49,7 +49,12 @@ FILE = {"type": "string", "format": "binary"}
 
 
 def build(
-    reader: Reader, model: Model, access: Access, limits: Limits, *, urls: bool = False,
+    reader: Reader,
+    model: Model,
+    access: Access,
+    limits: Limits,
+    *,
+    urls: bool = False,
     moving_model: Model | None = None,
 ) -> ASGIApp:
     """The whole application. urls: whether addresses of images are fetched, from public servers only.
@@ -64,9 +69,14 @@ def build(
         service.close()
 
     app = FastAPI(
-        title="caffe-expressions", version=__version__, description=DESCRIPTION, lifespan=lifespan,
-        openapi_url=None, docs_url=None, redoc_url=None,  # FastAPI's pages load their scripts from elsewhere
-    )  # fmt: skip
+        title="caffe-expressions",
+        version=__version__,
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,  # FastAPI's pages load their scripts from elsewhere
+    )
     _tell_problems(app, service)
     _add_reading(app, service)
     _add_live(app, service)
@@ -127,9 +137,21 @@ def _add_reading(app: FastAPI, service: Service) -> None:
         service.admit(request)
 
     refusals = _problems(
-        "not_understood", "no_token", "other_origin", "urls_off", "too_slow", "too_large", "wrong_type",
-        "unreadable_image", "too_many_pixels", "wrong_number", "not_fetched", "too_often", "our_fault", "busy",
-    )  # fmt: skip
+        "not_understood",
+        "no_token",
+        "other_origin",
+        "urls_off",
+        "too_slow",
+        "too_large",
+        "wrong_type",
+        "unreadable_image",
+        "too_many_pixels",
+        "wrong_number",
+        "not_fetched",
+        "too_often",
+        "our_fault",
+        "busy",
+    )
 
     @app.post(
         "/v1/read",

@@ -15,20 +15,27 @@ class Metrics:
             "expressions_requests", "HTTP requests answered", ["route", "method", "status"], registry=self.registry
         )
         self.seconds = Histogram(
-            "expressions_request_seconds", "From a request's head to the end of its answer", ["route"],
-            buckets=SECONDS, registry=self.registry,
-        )  # fmt: skip
+            "expressions_request_seconds",
+            "From a request's head to the end of its answer",
+            ["route"],
+            buckets=SECONDS,
+            registry=self.registry,
+        )
         self.problems = Counter("expressions_problems", "Problems told to clients", ["code"], registry=self.registry)
         self.images = Counter("expressions_images", "Images and frames read", ["way"], registry=self.registry)
         self.faces = Counter("expressions_faces", "Faces read", ["way"], registry=self.registry)
         self.read_seconds = Histogram(
-            "expressions_read_seconds", "Decoding and reading one image or frame", ["way"], buckets=SECONDS,
+            "expressions_read_seconds",
+            "Decoding and reading one image or frame",
+            ["way"],
+            buckets=SECONDS,
             registry=self.registry,
-        )  # fmt: skip
+        )
         self.dropped = Counter(
-            "expressions_frames_dropped", "Frames that a newer one replaced before they were read",
+            "expressions_frames_dropped",
+            "Frames that a newer one replaced before they were read",
             registry=self.registry,
-        )  # fmt: skip
+        )
         self.sessions = Gauge("expressions_sessions", "WebSocket sessions open", registry=self.registry)
         Gauge("expressions_queue", "Images being read or waiting", registry=self.registry).set_function(queue)
 

@@ -34,7 +34,7 @@ KINDS = {
     "too_often": Kind(429, "Too many requests", "Wait as long as Retry-After says."),
     "our_fault": Kind(500, "The server failed", "Try again; if it goes on, tell who runs this server."),
     "busy": Kind(503, "The server is busy", "Try again after as long as Retry-After says."),
-}  # fmt: skip
+}
 
 
 class Problem(Exception):  # noqa: N818 - the word of RFC 9457

@@ -33,11 +33,19 @@ SHEET_NAME, SHEET_FACES, SHEET_MISSES = "contact_sheet.png", 36, 12
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("manifest", type=Path, help="manifest.csv of extract")
     parser.add_argument("output", type=Path, help="folder to write the aligned faces, manifest.csv and the sheet to")
-    parser.add_argument("--detector", choices=sorted(DETECTORS), default="mtcnn",
-                        help="none: the whole image is the face (default: mtcnn)")
+    parser.add_argument(
+        "--detector",
+        choices=sorted(DETECTORS),
+        default="mtcnn",
+        help="none: the whole image is the face (default: mtcnn)",
+    )
     parser.add_argument("--detector-model", type=Path, metavar="FILE", help="of a detector without one: yolo, yunet")
-    parser.add_argument("--missing", choices=MISSING, default="keep",
-                        help="images without a face: keep them whole, scaled to 48x48, or drop them (default: keep)")
+    parser.add_argument(
+        "--missing",
+        choices=MISSING,
+        default="keep",
+        help="images without a face: keep them whole, scaled to 48x48, or drop them (default: keep)",
+    )
     parser.add_argument("--min-face", type=int, default=20, help="side of the smallest face, in pixels (default: 20)")
     parser.add_argument("--batch", type=int, default=64, help="images that go through the nets at once (default: 64)")
     parser.add_argument("--threads", type=int, default=2, help="processor cores to use (default: 2)")
@@ -52,8 +60,9 @@ def run(args: argparse.Namespace) -> None:
     align(args.manifest, args.output, detector, missing=args.missing, batch=args.batch, threads=args.threads)
 
 
-def align(manifest_path: Path, output: Path, detector: Detector, *, missing: str = "keep", batch: int = 64,
-          threads: int = 2) -> dict[str, Any]:
+def align(
+    manifest_path: Path, output: Path, detector: Detector, *, missing: str = "keep", batch: int = 64, threads: int = 2
+) -> dict[str, Any]:
     """Write every image of a manifest, its largest face aligned, under `output` at the same path.
 
     Beside them stand manifest.csv with box, score, landmarks and status, labels.txt, summary.json, contact_sheet.png
@@ -80,10 +89,12 @@ def align(manifest_path: Path, output: Path, detector: Detector, *, missing: str
             found = detector.detect(images)
             if landmarker:
                 found = landmarker.complete(images, found)
-            return [_write(row, image, faces, folder, missing)
-                    for row, image, faces in zip(part, images, found, strict=True)]
+            return [
+                _write(row, image, faces, folder, missing)
+                for row, image, faces in zip(part, images, found, strict=True)
+            ]
 
-        parts = (rows[start:start + batch] for start in range(0, len(rows), batch))
+        parts = (rows[start : start + batch] for start in range(0, len(rows), batch))
         aligned: list[ManifestRow] = []
         with progress_bar(len(rows), "images", "align") as bar:
             for done in map_ahead(align_batch, parts, threads):
@@ -112,8 +123,10 @@ def _check(rows: list[ManifestRow], labels: tuple[str, ...], manifest_path: Path
     for row in rows:
         place = _output_path(row.path)
         if not 0 <= row.label < len(labels):
-            raise InputError(f"{manifest_path}: row {row.row} has label {row.label} where 0 to {len(labels) - 1} as in "
-                             "labels.txt was expected; make both again with extract")
+            raise InputError(
+                f"{manifest_path}: row {row.row} has label {row.label} where 0 to {len(labels) - 1} as in "
+                "labels.txt was expected; make both again with extract"
+            )
         if place.is_absolute() or ".." in place.parts:
             raise InputError(f"{manifest_path}: row {row.row}: path {row.path} leads out of the manifest's folder")
         if place in places:
@@ -146,19 +159,27 @@ def _summary(rows: list[ManifestRow], missing: str) -> dict[str, Any]:
     counted = Counter((row.usage, row.status) for row in rows)
     counts = {usage: {status: counted[usage, status] for status in (FOUND, FALLBACK)} for usage in USAGES}
     found = sum(count[FOUND] for count in counts.values())
-    return {"images": len(rows), "found": found, "without_a_face": len(rows) - found, "missing": missing,
-            "counts": counts}
+    return {
+        "images": len(rows),
+        "found": found,
+        "without_a_face": len(rows) - found,
+        "missing": missing,
+        "counts": counts,
+    }
 
 
 def _title(summary: dict[str, Any]) -> str:
     policy = "kept whole" if summary["missing"] == "keep" else "dropped"
     share = summary["found"] / max(summary["images"], 1)
-    return (f"{summary['images']:,} images: a face found in {summary['found']:,} ({share:.1%}); "
-            f"{summary['without_a_face']:,} without one, {policy}")
+    return (
+        f"{summary['images']:,} images: a face found in {summary['found']:,} ({share:.1%}); "
+        f"{summary['without_a_face']:,} without one, {policy}"
+    )
 
 
-def _tiles(rows: list[ManifestRow], root: Path, folder: Path, sources: dict[int, str], labels: tuple[str, ...]
-           ) -> Iterator[Tile]:
+def _tiles(
+    rows: list[ManifestRow], root: Path, folder: Path, sources: dict[int, str], labels: tuple[str, ...]
+) -> Iterator[Tile]:
     """Faces from all over the set, and images without one."""
     found = [row for row in rows if row.status == FOUND]
     missed = [row for row in rows if row.status == FALLBACK]

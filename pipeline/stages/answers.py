@@ -21,13 +21,27 @@ from pipeline.data.folds import fold_of
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("databases", type=Path, help="folder of train_lmdb and labels.txt: the student's")
     parser.add_argument("output", type=Path, help="CSV to write: a record's key and a probability for each label")
-    parser.add_argument("--teacher", type=Path, nargs="+", required=True, metavar="RUN",
-                        help="folder of a run, such as results/big; of several runs the mean is written")
-    parser.add_argument("--temperature", type=float, default=1.0,
-                        help="flattens the answers: probabilities to the power 1/T, made to add up to 1 (default 1)")
-    parser.add_argument("--manifest", type=Path, metavar="CSV",
-                        help="manifest.csv of the databases: out of fold; the i-th teacher, which was trained without "
-                             "fold i, answers on the images of fold i alone")
+    parser.add_argument(
+        "--teacher",
+        type=Path,
+        nargs="+",
+        required=True,
+        metavar="RUN",
+        help="folder of a run, such as results/big; of several runs the mean is written",
+    )
+    parser.add_argument(
+        "--temperature",
+        type=float,
+        default=1.0,
+        help="flattens the answers: probabilities to the power 1/T, made to add up to 1 (default 1)",
+    )
+    parser.add_argument(
+        "--manifest",
+        type=Path,
+        metavar="CSV",
+        help="manifest.csv of the databases: out of fold; the i-th teacher, which was trained without "
+        "fold i, answers on the images of fold i alone",
+    )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -64,8 +78,12 @@ def answers(
             for name, row in zip(names, calibrate(mean, temperature), strict=True):
                 writer.writerow([name, *(f"{value:.6f}" for value in row)])
             bar.update(len(keys))
-    log.info("answers of %d %s on the training images%s", len(nets), "nets" if len(nets) > 1 else "net",
-             ", each on the fold that it was trained without" if folds else "")
+    log.info(
+        "answers of %d %s on the training images%s",
+        len(nets),
+        "nets" if len(nets) > 1 else "net",
+        ", each on the fold that it was trained without" if folds else "",
+    )
 
 
 def _load(run: Path, labels: Path) -> Trained:

@@ -17,27 +17,55 @@ PREDICTOR_SETTINGS = ("model", "detector", "detector_model", "min_face", "uncert
 
 def add_predictor_arguments(parser: argparse.ArgumentParser) -> None:
     """What there is to be said of a Predictor."""
-    parser.add_argument("--model", metavar="NAME",
-                        help=f"a model: {', '.join(SHIPPED)}, the name of a run, or a model folder (default "
-                        f"{DEFAULTS['images']} for images, {DEFAULTS['moving']} for videos and cameras)")  # fmt: skip
-    parser.add_argument("--detector", choices=sorted(DETECTORS), default="mtcnn",
-                        help="what finds faces; none takes every image for one (default mtcnn)")  # fmt: skip
+    parser.add_argument(
+        "--model",
+        metavar="NAME",
+        help=f"a model: {', '.join(SHIPPED)}, the name of a run, or a model folder (default "
+        f"{DEFAULTS['images']} for images, {DEFAULTS['moving']} for videos and cameras)",
+    )
+    parser.add_argument(
+        "--detector",
+        choices=sorted(DETECTORS),
+        default="mtcnn",
+        help="what finds faces; none takes every image for one (default mtcnn)",
+    )
     parser.add_argument("--detector-model", type=Path, metavar="FILE", help="of a detector without one: yolo, yunet")
-    parser.add_argument("--min-face", type=positive, metavar="PIXELS",
-                        help=f"side of the smallest face looked for (default {MIN_FACE} in images, {MIN_MOVING_FACE} "
-                        "where faces are followed)")  # fmt: skip
-    parser.add_argument("--uncertain", type=probability, default=UNCERTAIN, metavar="PROBABILITY",
-                        help=f"a face whose greatest one is below is uncertain (default {UNCERTAIN})")  # fmt: skip
-    parser.add_argument("--class-prior", type=prior, metavar="PRIOR",
-                        help="how common each label is where the faces come from: training (as in the model's "
-                        "training), uniform, a number between them (0 to 1), or shares, as neutral=0.7,happy=0.2, the "
-                        "other labels sharing the rest (default: the model's)")  # fmt: skip
-    parser.add_argument("--explain", action=argparse.BooleanOptionalAction, default=False,
-                        help="say where in a face its label comes from: as a heat map where readings are drawn, as "
-                        "numbers in JSON")  # fmt: skip
-    parser.add_argument("--views", type=int, choices=COUNTS, default=1,
-                        help="of each face, whose probabilities are averaged: 2 adds the mirror image, 10 takes four "
-                        "corners, the centre and their mirror images (default 1)")  # fmt: skip
+    parser.add_argument(
+        "--min-face",
+        type=positive,
+        metavar="PIXELS",
+        help=f"side of the smallest face looked for (default {MIN_FACE} in images, {MIN_MOVING_FACE} "
+        "where faces are followed)",
+    )
+    parser.add_argument(
+        "--uncertain",
+        type=probability,
+        default=UNCERTAIN,
+        metavar="PROBABILITY",
+        help=f"a face whose greatest one is below is uncertain (default {UNCERTAIN})",
+    )
+    parser.add_argument(
+        "--class-prior",
+        type=prior,
+        metavar="PRIOR",
+        help="how common each label is where the faces come from: training (as in the model's "
+        "training), uniform, a number between them (0 to 1), or shares, as neutral=0.7,happy=0.2, the "
+        "other labels sharing the rest (default: the model's)",
+    )
+    parser.add_argument(
+        "--explain",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="say where in a face its label comes from: as a heat map where readings are drawn, as numbers in JSON",
+    )
+    parser.add_argument(
+        "--views",
+        type=int,
+        choices=COUNTS,
+        default=1,
+        help="of each face, whose probabilities are averaged: 2 adds the mirror image, 10 takes four "
+        "corners, the centre and their mirror images (default 1)",
+    )
 
 
 def build_predictor(args: argparse.Namespace, **options: Any) -> Predictor:

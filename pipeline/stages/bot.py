@@ -16,18 +16,31 @@ SETTINGS = (*PREDICTOR_SETTINGS, "threads")  # what the environment may give
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--token-file", type=Path, metavar="FILE",
-                        help=f"holds the bot's token (default: the variable {TOKEN_VARIABLE})")  # fmt: skip
-    parser.add_argument("--users", type=Path, default=USERS, metavar="FILE",
-                        help=f"SQLite database of the users, made where it is missing (default {USERS})")  # fmt: skip
+    parser.add_argument(
+        "--token-file",
+        type=Path,
+        metavar="FILE",
+        help=f"holds the bot's token (default: the variable {TOKEN_VARIABLE})",
+    )
+    parser.add_argument(
+        "--users",
+        type=Path,
+        default=USERS,
+        metavar="FILE",
+        help=f"SQLite database of the users, made where it is missing (default {USERS})",
+    )
     add_predictor_arguments(parser)
     parser.add_argument("--threads", type=int, default=2, help="pictures read at once, a core each (default 2)")
-    parser.add_argument("--per-minute", type=int, default=20, metavar="N",
-                        help="pictures that a user may send in a minute (default 20)")  # fmt: skip
+    parser.add_argument(
+        "--per-minute", type=int, default=20, metavar="N", help="pictures that a user may send in a minute (default 20)"
+    )
     parser.add_argument("--video-seconds", type=int, default=60, metavar="N", help="of the longest video (default 60)")
     parser.add_argument("--api-url", metavar="URL", help="a Bot API server of your own (default: Telegram's)")
-    webhook = parser.add_argument_group("webhook", f"With --webhook Telegram calls the bot; without, the bot asks "
-                                        f"Telegram. {SECRET_VARIABLE} may hold the secret of these calls.")  # fmt: skip
+    webhook = parser.add_argument_group(
+        "webhook",
+        f"With --webhook Telegram calls the bot; without, the bot asks "
+        f"Telegram. {SECRET_VARIABLE} may hold the secret of these calls.",
+    )
     webhook.add_argument("--webhook", metavar="URL", help="where Telegram reaches this bot, https://…")
     webhook.add_argument("--listen", default="127.0.0.1", metavar="ADDRESS", help="answer here (default 127.0.0.1)")
     webhook.add_argument("--port", type=int, default=8443, help="and at this port (default 8443)")
@@ -44,8 +57,11 @@ def run(args: argparse.Namespace) -> None:
         raise InputError("the bot needs python-telegram-bot: pip install -c constraints.txt -e '.[bot]'") from None
     from pipeline.bot.users import Users
 
-    for name, value in (("threads", args.threads), ("per-minute", args.per_minute),
-                        ("video-seconds", args.video_seconds)):  # fmt: skip
+    for name, value in (
+        ("threads", args.threads),
+        ("per-minute", args.per_minute),
+        ("video-seconds", args.video_seconds),
+    ):
         if value < 1:
             raise InputError(f"--{name} {value}: at least 1 was expected")
     token = read_token(args.token_file)

@@ -30,14 +30,17 @@ def combine(images: Path, aligned: Path, output: Path) -> None:
     roots = images.parent, aligned.parent
     labels = [manifest.read_labels(root / "labels.txt") for root in roots]
     if labels[0] != labels[1]:
-        raise InputError(f"{roots[1] / 'labels.txt'}: {', '.join(labels[1])} where {', '.join(labels[0])}, the labels "
-                         f"of {roots[0]}, were expected; make both again of one source")
+        raise InputError(
+            f"{roots[1] / 'labels.txt'}: {', '.join(labels[1])} where {', '.join(labels[0])}, the labels "
+            f"of {roots[0]}, were expected; make both again of one source"
+        )
     first, second = manifest.read(images), manifest.read(aligned)
     sources = {row.row: row.sha256 for row in first}
     strange = next((row for row in second if sources.get(row.row) != row.sha256), None)
     if strange is not None:
-        raise InputError(f"{aligned}: row {strange.row} is another image than in {images}; make both again of one "
-                         "source")
+        raise InputError(
+            f"{aligned}: row {strange.row} is another image than in {images}; make both again of one source"
+        )
     found = [row for row in second if row.usage == "Training" and row.status == "found"]
     own = (manifest.NAME, "labels.txt", ferplus.SIDECAR)
     rows = []
@@ -47,8 +50,10 @@ def combine(images: Path, aligned: Path, output: Path) -> None:
             rows += [replace(row, path=f"{prefix.as_posix()}/{row.path}") for row in of_root]
         manifest.write(folder / manifest.NAME, rows)
         manifest.write_labels(folder / "labels.txt", labels[0])
-        votes = [ferplus.read_sidecar(root / ferplus.SIDECAR, (row.path for row in of_root))
-                 for root, of_root in zip(roots, (first, second), strict=True)]
+        votes = [
+            ferplus.read_sidecar(root / ferplus.SIDECAR, (row.path for row in of_root))
+            for root, of_root in zip(roots, (first, second), strict=True)
+        ]
         if votes[0] and votes[1]:
             counts = [votes[0][row.path] for row in first] + [votes[1][row.path] for row in found]
             ferplus.write_sidecar(folder / ferplus.SIDECAR, zip((row.path for row in rows), counts, strict=True))

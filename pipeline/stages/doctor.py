@@ -119,9 +119,10 @@ def check_packages(model: str | Path | None) -> Iterator[Finding]:
     there = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
     pinned = dict(re.findall(r"^([\w.-]+)==(\S+)", CONSTRAINTS.read_text(), re.MULTILINE))
     other = [
-        f"{name} {version} ({pinned[name]})" for name, version in versions.items()
+        f"{name} {version} ({pinned[name]})"
+        for name, version in versions.items()
         if version and version.split("+")[0] != pinned.get(name, version).split("+")[0]
-    ]  # fmt: skip
+    ]
     if other:
         yield Finding(
             "warn",

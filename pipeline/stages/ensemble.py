@@ -43,8 +43,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    ensemble(args.models, args.output, databases=args.databases, manifest_path=args.manifest, views=args.views,
-             name=args.name, version=args.model_version)  # fmt: skip
+    ensemble(
+        args.models,
+        args.output,
+        databases=args.databases,
+        manifest_path=args.manifest,
+        views=args.views,
+        name=args.name,
+        version=args.model_version,
+    )
 
 
 def ensemble(
@@ -92,12 +99,19 @@ def ensemble(
         model_folder.write_json(folder / model_folder.PREPROCESSING, asdict(preprocessing))
         session = Classifier.session(folder / model_folder.ONNX)
         transformer = preprocessing.transformer(folder / model_folder.MEAN)
-        joint = Measurable(name, OUTPUT, lambda images: session.run([OUTPUT], {INPUT: images})[0], transformer,
-                           members[0].labels)  # fmt: skip
+        joint = Measurable(
+            name, OUTPUT, lambda images: session.run([OUTPUT], {INPUT: images})[0], transformer, members[0].labels
+        )
         difference = _compare(joint, members, databases)
-        measure(joint, output, databases=databases, manifest_path=manifest_path, views=views,
-                files=tuple(member.onnx for member in members),
-                made_by=versions("numpy", "onnxruntime", "scikit-learn"))  # fmt: skip
+        measure(
+            joint,
+            output,
+            databases=databases,
+            manifest_path=manifest_path,
+            views=views,
+            files=tuple(member.onnx for member in members),
+            made_by=versions("numpy", "onnxruntime", "scikit-learn"),
+        )
         told = [model_folder.read_json(member.path / model_folder.INDEX) for member in members]
         index = {
             "name": name,
@@ -173,14 +187,17 @@ def join(members: list[ModelFolder]) -> "onnx.ModelProto":
     classes = len(members[0].labels)
     joint = helper.make_model(
         helper.make_graph(
-            nodes, "ensemble",
+            nodes,
+            "ensemble",
             [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, ["N", *wanted])],
             [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["N", classes])],
             constants,
         ),
-        opset_imports=models[0].opset_import, ir_version=models[0].ir_version,
-        producer_name=models[0].producer_name, producer_version=models[0].producer_version,
-    )  # fmt: skip
+        opset_imports=models[0].opset_import,
+        ir_version=models[0].ir_version,
+        producer_name=models[0].producer_name,
+        producer_version=models[0].producer_version,
+    )
     onnx.checker.check_model(joint, full_check=True)
     return joint
 

@@ -52,8 +52,9 @@ def read_environment(environ: Mapping[str, str]) -> dict[str, Any]:
             raise InputError(f"{variable}: {variable_of(name)} says the same; set one of them")
         if not isinstance(meaning, str) and text not in meaning:
             raise InputError(f"{variable}: {text!r} where {' or '.join(meaning)} was expected")
-        settings[name] = _value(schema, name, variable,
-                                meaning.format(text) if isinstance(meaning, str) else meaning[text])
+        settings[name] = _value(
+            schema, name, variable, meaning.format(text) if isinstance(meaning, str) else meaning[text]
+        )
     return settings
 
 

@@ -57,19 +57,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_net_arguments(parser)
     parser.add_argument("output", type=Path, help="folder to write metrics.json and confusion.png to")
     parser.add_argument("--manifest", type=Path, required=True, help="manifest.csv that the databases were made from")
-    parser.add_argument("--views", type=int, choices=COUNTS, default=1,
-                        help="of each image, whose probabilities are averaged: 2 adds the mirror image, 10 takes four "
-                        "corners, the centre and their mirror images; fewer are measured too (default 1)")  # fmt: skip
-    parser.add_argument("--tensorboard", action=argparse.BooleanOptionalAction, default=False,
-                        help="also show confusion.png in TensorBoard")
+    parser.add_argument(
+        "--views",
+        type=int,
+        choices=COUNTS,
+        default=1,
+        help="of each image, whose probabilities are averaged: 2 adds the mirror image, 10 takes four "
+        "corners, the centre and their mirror images; fewer are measured too (default 1)",
+    )
+    parser.add_argument(
+        "--tensorboard",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="also show confusion.png in TensorBoard",
+    )
     add_engine_arguments(parser)
     parser.add_argument("--threads", type=int, default=2, help="CPU threads of real Caffe (default 2)")
 
 
 def run(args: argparse.Namespace) -> None:
     caffe = RealCaffe(args.caffe or root_from_environment(), args.threads) if args.engine == "caffe" else None
-    evaluate(args.deploy, args.weights, args.output, databases=args.databases, mean=args.mean,
-             manifest_path=args.manifest, views=args.views, caffe=caffe)  # fmt: skip
+    evaluate(
+        args.deploy,
+        args.weights,
+        args.output,
+        databases=args.databases,
+        mean=args.mean,
+        manifest_path=args.manifest,
+        views=args.views,
+        caffe=caffe,
+    )
     if args.tensorboard:
         with open_board(args.output) as board:
             add_picture(board, "confusion", args.output / "confusion.png")
@@ -102,12 +119,21 @@ def evaluate(
     trained = load(deploy, weights, mean, databases / "labels.txt")
     if caffe and views > 1:
         raise MeasureError(f"views {views} with engine caffe, whose Data layer gives one; say views 1, or engine torch")
-    in_caffe = (partial(_in_caffe, caffe=caffe, trained=trained, deploy=deploy, weights=weights, output=output)
-                if caffe else None)  # fmt: skip
+    in_caffe = (
+        partial(_in_caffe, caffe=caffe, trained=trained, deploy=deploy, weights=weights, output=output)
+        if caffe
+        else None
+    )
     return measure(
-        trained, output, databases=databases, manifest_path=manifest_path, views=views, files=(deploy, weights, mean),
-        made_by=[*versions("numpy", "torch", "scikit-learn"), *([caffe.version] if caffe else [])], in_caffe=in_caffe,
-    )  # fmt: skip
+        trained,
+        output,
+        databases=databases,
+        manifest_path=manifest_path,
+        views=views,
+        files=(deploy, weights, mean),
+        made_by=[*versions("numpy", "torch", "scikit-learn"), *([caffe.version] if caffe else [])],
+        in_caffe=in_caffe,
+    )
 
 
 def measure(
@@ -166,9 +192,7 @@ def measure(
                 rows.append(told(truth, averaged, views=count, seconds=seconds))
             metrics[part]["views"] = rows
     if not any(metrics[part] for part in PARTS):
-        raise MeasureError(
-            f"{databases}: val_lmdb and test_lmdb are both empty, where images to measure were expected"
-        )
+        raise MeasureError(f"{databases}: val_lmdb and test_lmdb are both empty, where images to measure were expected")
     files = (*files, *(databases / f"{part}_lmdb" / "data.mdb" for part in PARTS if metrics[part]))
     # Lists, so that `dvc metrics show` leaves them out.
     metrics["files"] = [{"path": str(path), "sha256": sha256(path)} for path in files]
@@ -196,8 +220,15 @@ def _in_caffe(
     with tempfile.TemporaryDirectory(dir=output) as folder:  # where a container sees it
         write_prototxt(Path(folder) / "net.prototxt", net)
         batches = math.ceil(count / CAFFE_BATCH)  # the last one may run over the end to the beginning
-        caffe.run("extract_features", str(weights), f"{folder}/net.prototxt", trained.net.outputs[0], f"{folder}/lmdb",
-                  str(batches), "lmdb")  # fmt: skip
+        caffe.run(
+            "extract_features",
+            str(weights),
+            f"{folder}/net.prototxt",
+            trained.net.outputs[0],
+            f"{folder}/lmdb",
+            str(batches),
+            "lmdb",
+        )
         with DatabaseReader(Path(folder) / "lmdb") as reader:
             return np.concatenate([rows.copy() for rows in reader.images(CAFFE_BATCH)])[:count, :, 0, 0]
 
@@ -316,7 +347,12 @@ def prior_figures(truth: np.ndarray, probabilities: np.ndarray, ratios: np.ndarr
 
 
 def view_figures(
-    truth: np.ndarray, probabilities: np.ndarray, *, views: int, seconds: float, metrics: dict[str, Any],
+    truth: np.ndarray,
+    probabilities: np.ndarray,
+    *,
+    views: int,
+    seconds: float,
+    metrics: dict[str, Any],
     shares: np.ndarray,
 ) -> dict[str, Any]:
     """What a number of views comes to: accuracy, macro_f1, macro_recall, ece and nll of their mean probabilities.
@@ -409,27 +445,53 @@ def _report(part: str, found: dict[str, Any] | None, power: float | None) -> Non
     low, high = found["accuracy_95"]
     log.info(
         "%s: %d images, accuracy %.2f%% (95%%: %.2f to %.2f), macro-F1 %.4f (%.4f to %.4f), ECE %.4f, NLL %.4f",
-        part, found["n"], 100 * found["accuracy"], 100 * low, 100 * high,
-        found["macro_f1"], *found["macro_f1_95"], found["ece"], found["nll"],
-    )  # fmt: skip
+        part,
+        found["n"],
+        100 * found["accuracy"],
+        100 * low,
+        100 * high,
+        found["macro_f1"],
+        *found["macro_f1_95"],
+        found["ece"],
+        found["nll"],
+    )
     if "served" in found:
         served = found["served"]
-        log.info("  served with class prior %g: accuracy %.2f%%, macro-F1 %.4f, macro-recall %.4f, ECE %.4f; %.1f%% of "
-                 "the faces at least %.0f%% sure, accuracy among them %s", power, 100 * served["accuracy"],
-                 served["macro_f1"], served["macro_recall"], served["ece"], 100 * served["sure"]["share"],
-                 100 * UNCERTAIN,
-                 "-" if served["sure"]["accuracy"] is None else f"{served['sure']['accuracy']:.2%}")  # fmt: skip
+        log.info(
+            "  served with class prior %g: accuracy %.2f%%, macro-F1 %.4f, macro-recall %.4f, ECE %.4f; %.1f%% of "
+            "the faces at least %.0f%% sure, accuracy among them %s",
+            power,
+            100 * served["accuracy"],
+            served["macro_f1"],
+            served["macro_recall"],
+            served["ece"],
+            100 * served["sure"]["share"],
+            100 * UNCERTAIN,
+            "-" if served["sure"]["accuracy"] is None else f"{served['sure']['accuracy']:.2%}",
+        )
         log.info("  class prior  accuracy  macro-F1  macro-recall     ECE  ECE at these shares")
         for row in found["priors"]:
-            log.info("         %4.2f    %6.2f%%    %6.4f        %6.4f  %6.4f               %6.4f", row["power"],
-                     100 * row["accuracy"], row["macro_f1"], row["macro_recall"], row["ece"],
-                     row["ece_at_prior"])  # fmt: skip
+            log.info(
+                "         %4.2f    %6.2f%%    %6.4f        %6.4f  %6.4f               %6.4f",
+                row["power"],
+                100 * row["accuracy"],
+                row["macro_f1"],
+                row["macro_recall"],
+                row["ece"],
+                row["ece_at_prior"],
+            )
     if len(found["views"]) > 1:
         for row in found["views"]:
             served = row["served"] or row
-            log.info("  %2d views: accuracy %.2f%% (as served %.2f%%), macro-F1 %.4f, ECE as served %.4f, %.2f ms each",
-                     row["views"], 100 * row["accuracy"], 100 * served["accuracy"], row["macro_f1"], served["ece"],
-                     row["ms_per_image"])  # fmt: skip
+            log.info(
+                "  %2d views: accuracy %.2f%% (as served %.2f%%), macro-F1 %.4f, ECE as served %.4f, %.2f ms each",
+                row["views"],
+                100 * row["accuracy"],
+                100 * served["accuracy"],
+                row["macro_f1"],
+                served["ece"],
+                row["ms_per_image"],
+            )
     width = max(len(row["label"]) for row in found["per_class"])
     log.info("  %-*s  precision  recall      F1  images", width, "class")
     for row in found["per_class"]:
@@ -438,8 +500,10 @@ def _report(part: str, found: dict[str, Any] | None, power: float | None) -> Non
     if found["unseen"] and found["seen_in_training"]:
         log.info(
             "  without the %d images that stand in training to the byte: accuracy %.2f%%, macro-F1 %.4f",
-            found["seen_in_training"], 100 * found["unseen"]["accuracy"], found["unseen"]["macro_f1"],
-        )  # fmt: skip
+            found["seen_in_training"],
+            100 * found["unseen"]["accuracy"],
+            found["unseen"]["macro_f1"],
+        )
 
 
 def _draw_confusion(parts: dict[str, dict[str, Any]], labels: tuple[str, ...], path: Path) -> None:

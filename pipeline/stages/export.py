@@ -33,10 +33,18 @@ class ExportError(InputError):
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_net_arguments(parser)
     parser.add_argument("output", type=Path, help="the model folder to write")
-    parser.add_argument("--faces", choices=("aligned", "images"), default="aligned",
-                        help="learned from aligned faces or from whole images (default aligned)")  # fmt: skip
-    parser.add_argument("--precision", choices=("float32", "int8"), default="float32",
-                        help="of ONNX's large weights; int8 leaves the .caffemodel out (default float32)")  # fmt: skip
+    parser.add_argument(
+        "--faces",
+        choices=("aligned", "images"),
+        default="aligned",
+        help="learned from aligned faces or from whole images (default aligned)",
+    )
+    parser.add_argument(
+        "--precision",
+        choices=("float32", "int8"),
+        default="float32",
+        help="of ONNX's large weights; int8 leaves the .caffemodel out (default float32)",
+    )
     parser.add_argument("--metrics", type=Path, help="metrics.json of evaluate, for model.json and the card")
     parser.add_argument("--run", type=Path, dest="record", help="run.json of train, for model.json")
     parser.add_argument("--name", help="the model's name (default: the net's)")
@@ -44,9 +52,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    export(args.deploy, args.weights, args.output, databases=args.databases, mean=args.mean, faces=args.faces,
-           precision=args.precision, metrics=args.metrics, record=args.record, name=args.name,
-           version=args.model_version)  # fmt: skip
+    export(
+        args.deploy,
+        args.weights,
+        args.output,
+        databases=args.databases,
+        mean=args.mean,
+        faces=args.faces,
+        precision=args.precision,
+        metrics=args.metrics,
+        record=args.record,
+        name=args.name,
+        version=args.model_version,
+    )
 
 
 def export(
@@ -186,9 +204,11 @@ def _measure_loss(trained: Trained, model: "onnx.ModelProto", database: Path) ->
         "labels_changed": int((before.argmax(axis=1) != after.argmax(axis=1)).sum()),
         "greatest_difference": float(np.abs(before - after).max()),
     }
-    log.info("int8 on the %(images)d images of %(database)s: accuracy %(accuracy_int8).4f where float32 has "
-             "%(accuracy_float32).4f, %(labels_changed)d labels changed, greatest difference %(greatest_difference).4f",
-             loss)  # fmt: skip
+    log.info(
+        "int8 on the %(images)d images of %(database)s: accuracy %(accuracy_int8).4f where float32 has "
+        "%(accuracy_float32).4f, %(labels_changed)d labels changed, greatest difference %(greatest_difference).4f",
+        loss,
+    )
     return loss
 
 
@@ -274,11 +294,15 @@ def _served(found: dict[str, Any]) -> str:
     if "served" not in found:
         return ""
     served, sure = found["served"], found["served"]["sure"]
-    words = (f"As served: accuracy {served['accuracy']:.2%}, macro-F1 {served['macro_f1']:.4f}, macro-recall "
-             f"{served['macro_recall']:.4f}, expected calibration error {served['ece']:.4f}")  # fmt: skip
+    words = (
+        f"As served: accuracy {served['accuracy']:.2%}, macro-F1 {served['macro_f1']:.4f}, macro-recall "
+        f"{served['macro_recall']:.4f}, expected calibration error {served['ece']:.4f}"
+    )
     if sure["accuracy"] is not None:
-        words += (f"; {sure['share']:.0%} of the faces are at least {sure['threshold']:.0%} sure, and of those "
-                  f"{sure['accuracy']:.1%} right")  # fmt: skip
+        words += (
+            f"; {sure['share']:.0%} of the faces are at least {sure['threshold']:.0%} sure, and of those "
+            f"{sure['accuracy']:.1%} right"
+        )
     lines = [
         f"{words}.",
         "",
@@ -287,8 +311,10 @@ def _served(found: dict[str, Any]) -> str:
     ]
     for row in found["priors"]:
         power = PRIOR_NAMES.get(row["power"], f"{row['power']:g}")
-        lines.append(f"| {power} | {row['accuracy']:.2%} | {row['macro_f1']:.4f} | {row['macro_recall']:.4f} | "
-                     f"{row['ece']:.4f} | {row['ece_at_prior']:.4f} |")  # fmt: skip
+        lines.append(
+            f"| {power} | {row['accuracy']:.2%} | {row['macro_f1']:.4f} | {row['macro_recall']:.4f} | "
+            f"{row['ece']:.4f} | {row['ece_at_prior']:.4f} |"
+        )
     if len(found["views"]) > 1:
         lines += [
             "",
@@ -297,8 +323,10 @@ def _served(found: dict[str, Any]) -> str:
         ]
         for row in found["views"]:
             served = row["served"]
-            lines.append(f"| {row['views']} | {row['accuracy']:.2%} | {served['accuracy']:.2%} | "
-                         f"{row['macro_f1']:.4f} | {served['ece']:.4f} | {row['ms_per_image']:.2f} |")  # fmt: skip
+            lines.append(
+                f"| {row['views']} | {row['accuracy']:.2%} | {served['accuracy']:.2%} | "
+                f"{row['macro_f1']:.4f} | {served['ece']:.4f} | {row['ms_per_image']:.2f} |"
+            )
     return "\n".join(lines) + "\n\n"
 
 

@@ -27,32 +27,66 @@ OTHER_CLASS = "of other classes"  # why an image is dropped that choose_classes(
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", type=Path,
-                        help="fer2013.csv or icml_face_data.csv, plain or .xz, .gz, .zip; or a folder of class "
-                             "folders, with splits (train/happy/*.png) or without (happy/*.png)")
+    parser.add_argument(
+        "source",
+        type=Path,
+        help="fer2013.csv or icml_face_data.csv, plain or .xz, .gz, .zip; or a folder of class "
+        "folders, with splits (train/happy/*.png) or without (happy/*.png)",
+    )
     parser.add_argument("output", type=Path, help="folder to write the images, manifest.csv and summary.json to")
-    parser.add_argument("--ferplus", type=Path, metavar="CSV",
-                        help="FER+'s votes on the same rows (fer2013new.csv); they are kept in votes.csv")
-    parser.add_argument("--ferplus-policy", choices=ferplus.POLICIES, default="majority",
-                        help="how votes become a label: more than half of them (majority), the most of them, ties "
-                             "dropped (plurality), or for training the most among the expressions, so that the vote "
-                             "shares can be learned, and the majority for held-out images (shares) (default: majority)")
-    parser.add_argument("--labels", choices=("ferplus", "fer2013"), default="ferplus",
-                        help="with --ferplus: label by its votes (eight classes), or keep the source's labels and all "
-                             "its images, with the votes beside them (fer2013) (default: ferplus)")
-    parser.add_argument("--class-names", type=_renaming, nargs="+", metavar="OLD=NEW",
-                        help="what classes are called instead, such as 1=surprise 2=fear")
-    parser.add_argument("--classes", nargs="+", metavar="NAME",
-                        help="the classes to use, in this order, by their new names (default: all)")
-    parser.add_argument("--held-out", type=float, default=HoldOut.share, metavar="SHARE",
-                        help="share of each class held out for validation where no folder names that split, and for "
-                             f"testing where none names any (default: {HoldOut.share})")
-    parser.add_argument("--groups", default=HoldOut.groups, metavar="TEXT",
-                        help="what stays in one part then. auto: the pictures of a person, where the files are called "
-                             "as in CK+, KDEF or JAFFE; none: nothing; any other text ends the person in a file's "
-                             "name: with _ ann_03.png is ann's (default: auto)")
-    parser.add_argument("--seed", type=int, default=1,
-                        help="seed of the split of class folders that come without (default: 1)")
+    parser.add_argument(
+        "--ferplus",
+        type=Path,
+        metavar="CSV",
+        help="FER+'s votes on the same rows (fer2013new.csv); they are kept in votes.csv",
+    )
+    parser.add_argument(
+        "--ferplus-policy",
+        choices=ferplus.POLICIES,
+        default="majority",
+        help="how votes become a label: more than half of them (majority), the most of them, ties "
+        "dropped (plurality), or for training the most among the expressions, so that the vote "
+        "shares can be learned, and the majority for held-out images (shares) (default: majority)",
+    )
+    parser.add_argument(
+        "--labels",
+        choices=("ferplus", "fer2013"),
+        default="ferplus",
+        help="with --ferplus: label by its votes (eight classes), or keep the source's labels and all "
+        "its images, with the votes beside them (fer2013) (default: ferplus)",
+    )
+    parser.add_argument(
+        "--class-names",
+        type=_renaming,
+        nargs="+",
+        metavar="OLD=NEW",
+        help="what classes are called instead, such as 1=surprise 2=fear",
+    )
+    parser.add_argument(
+        "--classes",
+        nargs="+",
+        metavar="NAME",
+        help="the classes to use, in this order, by their new names (default: all)",
+    )
+    parser.add_argument(
+        "--held-out",
+        type=float,
+        default=HoldOut.share,
+        metavar="SHARE",
+        help="share of each class held out for validation where no folder names that split, and for "
+        f"testing where none names any (default: {HoldOut.share})",
+    )
+    parser.add_argument(
+        "--groups",
+        default=HoldOut.groups,
+        metavar="TEXT",
+        help="what stays in one part then. auto: the pictures of a person, where the files are called "
+        "as in CK+, KDEF or JAFFE; none: nothing; any other text ends the person in a file's "
+        "name: with _ ann_03.png is ann's (default: auto)",
+    )
+    parser.add_argument(
+        "--seed", type=int, default=1, help="seed of the split of class folders that come without (default: 1)"
+    )
 
 
 def _renaming(text: str) -> tuple[str, str]:
@@ -63,14 +97,29 @@ def _renaming(text: str) -> tuple[str, str]:
 
 
 def run(args: argparse.Namespace) -> None:
-    extract(args.source, args.output, args.ferplus, policy=args.ferplus_policy, labels=args.labels,
-            classes=args.classes, class_names=dict(args.class_names or ()),
-            rule=HoldOut(args.seed, args.held_out, args.groups))  # fmt: skip
+    extract(
+        args.source,
+        args.output,
+        args.ferplus,
+        policy=args.ferplus_policy,
+        labels=args.labels,
+        classes=args.classes,
+        class_names=dict(args.class_names or ()),
+        rule=HoldOut(args.seed, args.held_out, args.groups),
+    )
 
 
-def extract(source: Path, output: Path, votes: Path | None = None, *, policy: str = "majority", labels: str = "ferplus",
-            classes: Sequence[str] | None = None, class_names: Mapping[str, str] | None = None,
-            rule: HoldOut = HOLD_OUT) -> dict[str, Any]:
+def extract(
+    source: Path,
+    output: Path,
+    votes: Path | None = None,
+    *,
+    policy: str = "majority",
+    labels: str = "ferplus",
+    classes: Sequence[str] | None = None,
+    class_names: Mapping[str, str] | None = None,
+    rule: HoldOut = HOLD_OUT,
+) -> dict[str, Any]:
     """Write every image as USAGE/LABEL/ROW.png under `output`, with manifest.csv, labels.txt and summary.json.
 
     `votes`, FER+'s CSV, replaces the labels as `policy` says and drops the images on which it names no expression; with
@@ -96,8 +145,10 @@ def extract(source: Path, output: Path, votes: Path | None = None, *, policy: st
         with atomic_folder(output, own=own) as folder:
             rows, dropped = _write_images(images, labelling, folder)
             if ballot and len(rows) + dropped.total() != len(ballot):
-                raise InputError(f"{votes}: votes for {len(ballot)} images where {source} has fewer; votes and images "
-                                 "must be of the same rows in the same order")
+                raise InputError(
+                    f"{votes}: votes for {len(ballot)} images where {source} has fewer; votes and images "
+                    "must be of the same rows in the same order"
+                )
             counts = _counts(rows, labelling.labels)
             summary = {
                 "images": len(rows),
@@ -147,8 +198,10 @@ def _write_images(source: Source, labelling: _Labelling, folder: Path) -> tuple[
 
     def write(batch: Batch) -> list[ManifestRow | str]:
         labelled = ((image, labelling.label(image)) for image in batch())
-        return [label if isinstance(label, str) else _write_image(image, label, labelling.labels[label], folder)
-                for image, label in labelled]
+        return [
+            label if isinstance(label, str) else _write_image(image, label, labelling.labels[label], folder)
+            for image, label in labelled
+        ]
 
     rows: list[ManifestRow] = []
     dropped: Counter[str] = Counter()
@@ -184,15 +237,19 @@ def _report(summary: dict[str, Any]) -> None:
     duplicates = summary["duplicates"]
     log.info("images equal to an earlier one of their Usage to the byte: %s", _listed(duplicates["within"]))
     log.info("images that stand in another Usage too: %s", _listed(duplicates["across"]))
-    log.info("images that stand under more than one label: %d (%d copies)",
-             duplicates["disagreeing"], duplicates["disagreeing_copies"])
+    log.info(
+        "images that stand under more than one label: %d (%d copies)",
+        duplicates["disagreeing"],
+        duplicates["disagreeing_copies"],
+    )
     if summary["dropped"]:
         log.info("images dropped, by votes or class: %s", _listed(summary["dropped"]))
     training = summary["counts"]["Training"]
     missing = [label for label, count in training.items() if not count]
     if missing and sum(training.values()):
-        log.warning("no image to train on shows %s: a net cannot learn that; leave it out with classes",
-                    ", ".join(missing))
+        log.warning(
+            "no image to train on shows %s: a net cannot learn that; leave it out with classes", ", ".join(missing)
+        )
 
 
 def _listed(counts: dict[str, int]) -> str:

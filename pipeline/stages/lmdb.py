@@ -29,12 +29,20 @@ IMAGES_PER_BATCH = 256
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("manifest", type=Path, help="manifest.csv of extract or align")
     parser.add_argument("output", type=Path, help="folder to write the databases, their lists and labels.txt to")
-    parser.add_argument("--protocol", choices=PROTOCOLS, default="kaggle",
-                        help="kaggle: train on Training, select on PublicTest, test on PrivateTest where there is "
-                             "one; merged: train on Training and PublicTest, test on PrivateTest (default: kaggle)")
+    parser.add_argument(
+        "--protocol",
+        choices=PROTOCOLS,
+        default="kaggle",
+        help="kaggle: train on Training, select on PublicTest, test on PrivateTest where there is "
+        "one; merged: train on Training and PublicTest, test on PrivateTest (default: kaggle)",
+    )
     parser.add_argument("--seed", type=int, default=1, help="seed of the images' order (default: 1)")
-    parser.add_argument("--fold", metavar="I/N", help="train without the I-th of N folds of the Training images, for a "
-                                                      "teacher that answers on that fold (default: on all)")
+    parser.add_argument(
+        "--fold",
+        metavar="I/N",
+        help="train without the I-th of N folds of the Training images, for a "
+        "teacher that answers on that fold (default: on all)",
+    )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -57,12 +65,16 @@ def lmdb(manifest_path: Path, output: Path, protocol: str, seed: int, fold: str 
     labels = manifest.read_labels(manifest_path.with_name("labels.txt"))
     for row in rows:
         if not 0 <= row.label < len(labels):
-            raise InputError(f"{manifest_path}: row {row.row} has label {row.label} where 0 to {len(labels) - 1} "
-                             "as in labels.txt was expected; make both again with extract")
+            raise InputError(
+                f"{manifest_path}: row {row.row} has label {row.label} where 0 to {len(labels) - 1} "
+                "as in labels.txt was expected; make both again with extract"
+            )
     for usage in NEEDED_USAGES[protocol]:
         if all(row.usage != usage for row in rows):
-            raise InputError(f"{manifest_path}: no {usage} images, which protocol {protocol} needs; give the "
-                             "whole set, or another protocol")
+            raise InputError(
+                f"{manifest_path}: no {usage} images, which protocol {protocol} needs; give the "
+                "whole set, or another protocol"
+            )
     votes = ferplus.read_sidecar(manifest_path.with_name(ferplus.SIDECAR), (row.path for row in rows))
     parts = [f"{part}{name}" for part in PROTOCOLS[protocol] for name in ("_lmdb", ".txt", f"_{ferplus.SIDECAR}")]
     rows = without_fold(rows, fold) if fold else rows
@@ -96,8 +108,10 @@ def _read_images(root: Path, rows: list[ManifestRow]) -> Iterator[np.ndarray]:
         for path, image in batch:
             shape = shape or image.shape
             if image.shape != shape:
-                raise InputError(f"{path}: {image.shape[0]}x{image.shape[1]} pixels where {shape[0]}x{shape[1]} as "
-                                 "in the first image were expected; align the images")
+                raise InputError(
+                    f"{path}: {image.shape[0]}x{image.shape[1]} pixels where {shape[0]}x{shape[1]} as "
+                    "in the first image were expected; align the images"
+                )
             yield image
 
 

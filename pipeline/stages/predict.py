@@ -39,38 +39,75 @@ SETTINGS = (*PREDICTOR_SETTINGS, "no_face", "every", "threads", "window", "draw"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("inputs", nargs="+", metavar="INPUT",
-                        help="cam, cam:1 or a device path; an image, folder, glob pattern or list file; a video; an "
-                        "rtsp:// or http:// stream; - for images on standard input")  # fmt: skip
+    parser.add_argument(
+        "inputs",
+        nargs="+",
+        metavar="INPUT",
+        help="cam, cam:1 or a device path; an image, folder, glob pattern or list file; a video; an "
+        "rtsp:// or http:// stream; - for images on standard input",
+    )
     add_predictor_arguments(parser)
-    parser.add_argument("--no-face", choices=NO_FACE, default=NO_FACE[0],
-                        help="an image without a face: has no reading (none), or is read as a whole (whole; default "
-                        "none)")  # fmt: skip
-    parser.add_argument("--rotations", action="store_true",
-                        help="turn an image in which no face is found by one, two and three quarters, and look again; "
-                        "faces are found upright, give or take 30 degrees")  # fmt: skip
-    parser.add_argument("--every", type=interval, default=EVERY, metavar="SECONDS",
-                        help="from one search for faces to the next, less than 1; in between they are followed; 0: a "
-                        f"search in every frame (default {EVERY})")  # fmt: skip
+    parser.add_argument(
+        "--no-face",
+        choices=NO_FACE,
+        default=NO_FACE[0],
+        help="an image without a face: has no reading (none), or is read as a whole (whole; default none)",
+    )
+    parser.add_argument(
+        "--rotations",
+        action="store_true",
+        help="turn an image in which no face is found by one, two and three quarters, and look again; "
+        "faces are found upright, give or take 30 degrees",
+    )
+    parser.add_argument(
+        "--every",
+        type=interval,
+        default=EVERY,
+        metavar="SECONDS",
+        help="from one search for faces to the next, less than 1; in between they are followed; 0: a "
+        f"search in every frame (default {EVERY})",
+    )
     parser.add_argument("--threads", type=positive, default=2, help="of the processor, to be used (default 2)")
     out = parser.add_argument_group("outputs")
-    out.add_argument("--window", action=argparse.BooleanOptionalAction, default=None,
-                     help="show what is read (default: for cameras and streams)")  # fmt: skip
-    out.add_argument("--kept", type=Path, default=KEPT, metavar="FOLDER",
-                     help=f"for the window's snapshots and recordings (default {KEPT})")  # fmt: skip
-    out.add_argument("--json", type=Path, metavar="FILE",
-                     help="lines of JSON, - for standard output, where they go when neither a file nor the window is "
-                     "asked for")  # fmt: skip
+    out.add_argument(
+        "--window",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="show what is read (default: for cameras and streams)",
+    )
+    out.add_argument(
+        "--kept",
+        type=Path,
+        default=KEPT,
+        metavar="FOLDER",
+        help=f"for the window's snapshots and recordings (default {KEPT})",
+    )
+    out.add_argument(
+        "--json",
+        type=Path,
+        metavar="FILE",
+        help="lines of JSON, - for standard output, where they go when neither a file nor the window is asked for",
+    )
     out.add_argument("--csv", type=Path, metavar="FILE", help="a table, a row a face; - for standard output")
-    out.add_argument("--annotated", type=Path, metavar="FOLDER",
-                     help="images and videos with the readings drawn; of one video or image also a file, .mp4 or .png")
-    out.add_argument("--summary", type=Path, metavar="FILE",
-                     help="a plot of expressions over time, a row a person: .png, .pdf or .svg")  # fmt: skip
+    out.add_argument(
+        "--annotated",
+        type=Path,
+        metavar="FOLDER",
+        help="images and videos with the readings drawn; of one video or image also a file, .mp4 or .png",
+    )
+    out.add_argument(
+        "--summary",
+        type=Path,
+        metavar="FILE",
+        help="a plot of expressions over time, a row a person: .png, .pdf or .svg",
+    )
     drawn = parser.add_argument_group("what is drawn")
-    drawn.add_argument("--draw", nargs="*", choices=PARTS, default=PARTS, metavar="PART",
-                       help=f"of {', '.join(PARTS)} (default: all)")  # fmt: skip
-    drawn.add_argument("--faces", choices=("all", "single"), default="all",
-                       help="single: the largest face, with a panel (default all)")  # fmt: skip
+    drawn.add_argument(
+        "--draw", nargs="*", choices=PARTS, default=PARTS, metavar="PART", help=f"of {', '.join(PARTS)} (default: all)"
+    )
+    drawn.add_argument(
+        "--faces", choices=("all", "single"), default="all", help="single: the largest face, with a panel (default all)"
+    )
     drawn.add_argument("--blur", action=argparse.BooleanOptionalAction, default=False, help="make faces unrecognisable")
 
 
@@ -120,9 +157,16 @@ class Counts:
 
     def log(self, unit: str, dropped: int) -> None:
         seconds = time.perf_counter() - self.start
-        log.info("%s, %s, %s without a face, %.2f s, %.1f %ss/s%s", _counted(self.frames, unit),
-                 _counted(self.faces, "face"), _counted(self.without, unit), seconds, self.frames / seconds, unit,
-                 f", {dropped} older frames dropped to keep up" if dropped else "")  # fmt: skip
+        log.info(
+            "%s, %s, %s without a face, %.2f s, %.1f %ss/s%s",
+            _counted(self.frames, unit),
+            _counted(self.faces, "face"),
+            _counted(self.without, unit),
+            seconds,
+            self.frames / seconds,
+            unit,
+            f", {dropped} older frames dropped to keep up" if dropped else "",
+        )
 
 
 def _counted(number: int, noun: str) -> str:
@@ -144,8 +188,9 @@ def predict(
     if outputs.json or not (window or outputs.csv or outputs.annotated or outputs.summary):
         shared.append(JsonLines(None if outputs.json == STANDARD_OUTPUT else outputs.json, live=live))
     if outputs.csv:
-        shared.append(Csv(Path("/dev/stdout") if outputs.csv == STANDARD_OUTPUT else outputs.csv, predictor.labels,
-                          live=live))  # fmt: skip
+        shared.append(
+            Csv(Path("/dev/stdout") if outputs.csv == STANDARD_OUTPUT else outputs.csv, predictor.labels, live=live)
+        )
     counts = Counts()
     ended: SourceError | None = None
     lost = 0

@@ -23,63 +23,126 @@ START = "start.caffemodel"
 
 # What a run may say instead of the net's own prototxts: fields of SolverParameter and of TransformationParameter.
 SOLVER_FIELDS = {
-    "momentum": float, "weight_decay": float, "base_lr": float, "lr_policy": str, "gamma": float, "power": float,
-    "plateau_patience": int, "early_stopping": int, "test_metric": str, "min_delta": float,
-}  # fmt: skip
+    "momentum": float,
+    "weight_decay": float,
+    "base_lr": float,
+    "lr_policy": str,
+    "gamma": float,
+    "power": float,
+    "plateau_patience": int,
+    "early_stopping": int,
+    "test_metric": str,
+    "min_delta": float,
+}
 # The same, given as durations: iterations, such as "500", or epochs, such as "1.5 epochs".
 DURATIONS = {"warmup": "warmup_iter", "display": "display", "test_interval": "test_interval", "snapshot": "snapshot"}
 # What the rate of a policy depends on. Without them Caffe takes 0, and the rate is 0 or never changes.
 POLICY_FIELDS = {
-    "step": ("gamma", "stepsize"), "exp": ("gamma",), "inv": ("gamma", "power"), "multistep": ("gamma",),
-    "plateau": ("gamma",), "poly": ("power",), "sigmoid": ("gamma", "stepsize"),
-}  # fmt: skip
+    "step": ("gamma", "stepsize"),
+    "exp": ("gamma",),
+    "inv": ("gamma", "power"),
+    "multistep": ("gamma",),
+    "plateau": ("gamma",),
+    "poly": ("power",),
+    "sigmoid": ("gamma", "stepsize"),
+}
 DURATION = re.compile(r"(\d+)|(\d+(?:\.\d+)?) epochs?")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("net", type=Path, help="folder of the net's train_val, deploy and solver.prototxt")
     parser.add_argument("databases", type=Path, help="folder of train_lmdb, val_lmdb, test_lmdb, labels.txt and mean")
-    parser.add_argument("output", type=Path, help="folder of the run, for the three rendered prototxts and the sheet "
-                                                  "of augmented training images")
+    parser.add_argument(
+        "output",
+        type=Path,
+        help="folder of the run, for the three rendered prototxts and the sheet of augmented training images",
+    )
     parser.add_argument("--epochs", type=int, required=True, help="passes over the training set")
     parser.add_argument("--batch-size", type=int, required=True, help="images in a training batch")
-    parser.add_argument("--steps", type=float, nargs="*", required=True, metavar="SHARE",
-                        help="when the multistep policy lowers the learning rate, as shares of all iterations")
+    parser.add_argument(
+        "--steps",
+        type=float,
+        nargs="*",
+        required=True,
+        metavar="SHARE",
+        help="when the multistep policy lowers the learning rate, as shares of all iterations",
+    )
     parser.add_argument("--seed", type=int, required=True, help="of fillers, crops, mirrors and dropout")
     for name, field in DURATIONS.items():
-        parser.add_argument(f"--{name.replace('_', '-')}", metavar="DURATION",
-                            help=f"iterations, or '5 epochs': instead of the solver.prototxt's {field}")
+        parser.add_argument(
+            f"--{name.replace('_', '-')}",
+            metavar="DURATION",
+            help=f"iterations, or '5 epochs': instead of the solver.prototxt's {field}",
+        )
     for name, kind in SOLVER_FIELDS.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=kind, help="instead of the solver.prototxt's")
     parser.add_argument("--crop-size", type=int, help="instead of the train_val.prototxt's")
-    parser.add_argument("--weights", type=Path, metavar="FILE",
-                        help=".caffemodel to start from; the layer of the classes is made anew for another number")
+    parser.add_argument(
+        "--weights",
+        type=Path,
+        metavar="FILE",
+        help=".caffemodel to start from; the layer of the classes is made anew for another number",
+    )
     parser.add_argument("--freeze", nargs="*", default=(), metavar="LAYER", help="keep layers as --weights has them")
     parser.add_argument("--mirror", action=argparse.BooleanOptionalAction, help="instead of the train_val.prototxt's")
-    parser.add_argument("--augmentation", nargs="*", metavar="CHANGE=RANGE[:PROBABILITY]",
-                        help=f"instead of the train_val.prototxt's; the changes are {', '.join(LIMITS)} and, without a "
-                             "range, alternate_mirror")
-    parser.add_argument("--label-smoothing", type=float, default=0.0,
-                        help="share of every label that goes to all classes alike (default 0)")
-    parser.add_argument("--class-weights", nargs="*", metavar="LABEL=WEIGHT", default=[],
-                        help="weights of the labels in the loss; the one word balanced gives every label the same say")
+    parser.add_argument(
+        "--augmentation",
+        nargs="*",
+        metavar="CHANGE=RANGE[:PROBABILITY]",
+        help=f"instead of the train_val.prototxt's; the changes are {', '.join(LIMITS)} and, without a "
+        "range, alternate_mirror",
+    )
+    parser.add_argument(
+        "--label-smoothing",
+        type=float,
+        default=0.0,
+        help="share of every label that goes to all classes alike (default 0)",
+    )
+    parser.add_argument(
+        "--class-weights",
+        nargs="*",
+        metavar="LABEL=WEIGHT",
+        default=[],
+        help="weights of the labels in the loss; the one word balanced gives every label the same say",
+    )
     parser.add_argument("--targets", type=Path, help="folder of the stage `targets`: soft targets to learn")
-    parser.add_argument("--auxiliary-weight", type=float, default=0.4,
-                        help="weight of the second head's loss, where --targets has one (default 0.4)")
+    parser.add_argument(
+        "--auxiliary-weight",
+        type=float,
+        default=0.4,
+        help="weight of the second head's loss, where --targets has one (default 0.4)",
+    )
 
 
 def run(args: argparse.Namespace) -> None:
     options = ("epochs", "batch_size", "steps", "seed", "crop_size", "mirror", "augmentation", "weights", "freeze")
     overrides = {name: value for name in (*SOLVER_FIELDS, *DURATIONS) if (value := getattr(args, name)) is not None}
     objective = Objective(args.label_smoothing, tuple(args.class_weights), args.targets, args.auxiliary_weight)
-    render(args.net, args.databases, args.output, objective=objective,
-           **{name: getattr(args, name) for name in options}, **overrides)  # fmt: skip
+    render(
+        args.net,
+        args.databases,
+        args.output,
+        objective=objective,
+        **{name: getattr(args, name) for name in options},
+        **overrides,
+    )
 
 
 def render(
-    net: Path, databases: Path, output: Path, *, epochs: int, batch_size: int, steps: Sequence[float], seed: int,
-    crop_size: int | None = None, mirror: bool | None = None, augmentation: Sequence[str] | None = None,
-    objective: Objective = LABELS_ALONE, weights: Path | None = None, freeze: Sequence[str] = (),
+    net: Path,
+    databases: Path,
+    output: Path,
+    *,
+    epochs: int,
+    batch_size: int,
+    steps: Sequence[float],
+    seed: int,
+    crop_size: int | None = None,
+    mirror: bool | None = None,
+    augmentation: Sequence[str] | None = None,
+    objective: Objective = LABELS_ALONE,
+    weights: Path | None = None,
+    freeze: Sequence[str] = (),
     **overrides: float | str,
 ) -> None:
     """Write train_val.prototxt, deploy.prototxt and solver.prototxt of a run to `output`, with augmentation.png.
@@ -116,8 +179,10 @@ def render(
     if augmentation is not None:
         training.transform_param.augmentation_param.CopyFrom(read_augmentation(augmentation))
     image_shape = _image_shape(train_database)
-    input_shape, _ = (Transformer(layer.transform_param, layer.include[0].phase).output_shape(*image_shape)
-                      for layer in (held_out, training))  # fmt: skip
+    input_shape, _ = (
+        Transformer(layer.transform_param, layer.include[0].phase).output_shape(*image_shape)
+        for layer in (held_out, training)
+    )
 
     given = _only_input(deploy, net)
     given.input_param.shape[0].dim[:] = [1, *input_shape]
@@ -148,16 +213,28 @@ def render(
     write_prototxt(output / "solver.prototxt", solver)
     draw_augmented(output / "augmentation.png", training, seed)
     log.info("%d classes: %s", len(labels), ", ".join(labels))
-    log.info("train: %d images, %d iterations of %d, learning rate %g by lr_policy %s%s%s", train_size, solver.max_iter,
-             batch_size, solver.base_lr, solver.lr_policy,
-             f", falling at {', '.join(map(str, solver.stepvalue))}" if solver.stepvalue else "",
-             f", after a warm-up of {solver.warmup_iter} iterations" if solver.warmup_iter else "")
+    log.info(
+        "train: %d images, %d iterations of %d, learning rate %g by lr_policy %s%s%s",
+        train_size,
+        solver.max_iter,
+        batch_size,
+        solver.base_lr,
+        solver.lr_policy,
+        f", falling at {', '.join(map(str, solver.stepvalue))}" if solver.stepvalue else "",
+        f", after a warm-up of {solver.warmup_iter} iterations" if solver.warmup_iter else "",
+    )
     log.info("test: all %d images of %s, %d iterations of %d", test_size, test_database, *solver.test_iter, test_batch)
 
 
 def _set_schedule(
-    solver: SolverParameter, net: Path, test_database: Path, overrides: Mapping[str, float | str], *, epochs: int,
-    steps: Sequence[float], epoch: float,
+    solver: SolverParameter,
+    net: Path,
+    test_database: Path,
+    overrides: Mapping[str, float | str],
+    *,
+    epochs: int,
+    steps: Sequence[float],
+    epoch: float,
 ) -> None:
     """Set how long is trained, at which rates, and what happens when; an epoch has `epoch` iterations."""
     solver.max_iter = math.ceil(epochs * epoch)
@@ -194,8 +271,10 @@ def _set_durations(solver: SolverParameter, durations: Mapping[str, str], epoch:
             setattr(solver, DURATIONS[name], iterations)
     apart = sorted((solver.snapshot, solver.test_interval))
     if apart[0] and apart[1] % apart[0]:
-        raise InputError(f"snapshot {solver.snapshot} and test_interval {solver.test_interval} (iterations), where one "
-                         "was expected to be a multiple of the other: the best snapshot is one that was tested")
+        raise InputError(
+            f"snapshot {solver.snapshot} and test_interval {solver.test_interval} (iterations), where one "
+            "was expected to be a multiple of the other: the best snapshot is one that was tested"
+        )
 
 
 def _check_policy(solver: SolverParameter, net: Path, test_database: Path) -> None:
@@ -204,12 +283,16 @@ def _check_policy(solver: SolverParameter, net: Path, test_database: Path) -> No
     """
     missing = [field for field in POLICY_FIELDS.get(solver.lr_policy, ()) if not solver.HasField(field)]
     if missing:
-        raise InputError(f"{net / 'solver.prototxt'}: lr_policy '{solver.lr_policy}' without {' and '.join(missing)}; "
-                         f"set {'it' if len(missing) == 1 else 'them'} there or in the settings")
+        raise InputError(
+            f"{net / 'solver.prototxt'}: lr_policy '{solver.lr_policy}' without {' and '.join(missing)}; "
+            f"set {'it' if len(missing) == 1 else 'them'} there or in the settings"
+        )
     if (solver.early_stopping or solver.plateau_patience) and test_database.name != "val_lmdb":
-        raise InputError(f"{test_database.with_name('val_lmdb')} is empty, so nothing is held out to go by for "
-                         "early_stopping or plateau_patience; leave them out, or take protocol kaggle with a source "
-                         "that has PublicTest")
+        raise InputError(
+            f"{test_database.with_name('val_lmdb')} is empty, so nothing is held out to go by for "
+            "early_stopping or plateau_patience; leave them out, or take protocol kaggle with a source "
+            "that has PublicTest"
+        )
 
 
 def largest_divisor(number: int, limit: int) -> int:
@@ -222,8 +305,10 @@ def _held_out(databases: Path) -> Path:
     for name in ("val_lmdb", "test_lmdb"):
         if _size(databases / name):
             return databases / name
-    raise InputError(f"{databases}: val_lmdb and test_lmdb are both empty, where images to measure the net on were "
-                     "expected; has the source any of PublicTest or PrivateTest?")
+    raise InputError(
+        f"{databases}: val_lmdb and test_lmdb are both empty, where images to measure the net on were "
+        "expected; has the source any of PublicTest or PrivateTest?"
+    )
 
 
 def _size(database: Path) -> int:
@@ -241,13 +326,16 @@ def _image_shape(database: Path) -> tuple[int, int, int]:
 
 def _data_layer(message: NetParameter, phase: "Phase", net: Path) -> LayerParameter:
     found = [
-        layer for layer in message.layer
+        layer
+        for layer in message.layer
         if layer.type == "Data" and any(rule.HasField("phase") and rule.phase == phase for rule in layer.include)
     ]
     if len(found) != 1:
         name = Phase.Name(phase)
-        raise PrototxtError(f"{net / 'train_val.prototxt'}: {len(found)} Data layers with include {{ phase: {name} }} "
-                            "where one was expected; give each phase a Data layer of its own")
+        raise PrototxtError(
+            f"{net / 'train_val.prototxt'}: {len(found)} Data layers with include {{ phase: {name} }} "
+            "where one was expected; give each phase a Data layer of its own"
+        )
     return found[0]
 
 
@@ -255,16 +343,19 @@ def _common_scale(training: LayerParameter, held_out: LayerParameter, net: Path)
     """What both phases multiply pixels by."""
     scale, measured = (layer.transform_param.scale for layer in (training, held_out))
     if scale != measured:
-        raise PrototxtError(f"{net / 'train_val.prototxt'}: scale {scale:g} in TRAIN and {measured:g} in TEST, where a "
-                            "net is measured as it was trained; give both Data layers the same")
+        raise PrototxtError(
+            f"{net / 'train_val.prototxt'}: scale {scale:g} in TRAIN and {measured:g} in TEST, where a "
+            "net is measured as it was trained; give both Data layers the same"
+        )
     return scale
 
 
 def _only_input(message: NetParameter, net: Path) -> LayerParameter:
     found = [layer for layer in message.layer if layer.type == "Input"]
     if len(found) != 1 or len(found[0].input_param.shape) != 1:
-        raise PrototxtError(f"{net / 'deploy.prototxt'}: {len(found)} Input layers where one with one shape was "
-                            "expected")
+        raise PrototxtError(
+            f"{net / 'deploy.prototxt'}: {len(found)} Input layers where one with one shape was expected"
+        )
     return found[0]
 
 
@@ -273,4 +364,3 @@ def _classifier(message: NetParameter, path: Path) -> LayerParameter:
     if layer is None:
         raise PrototxtError(f"{path}: no InnerProduct layer, whose num_output would be the number of classes")
     return layer
-

@@ -18,8 +18,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", type=Path, metavar="RUN", help="folder of the run that trained the second head")
     parser.add_argument("weights", type=Path, help="its .caffemodel, from training: an exported one has no second head")
     parser.add_argument("labels", type=Path, help="labels.txt with expressions that were voted for, FER+'s eight say")
-    parser.add_argument("output", type=Path,
-                        help="folder for deploy.prototxt, best.caffemodel and mean.binaryproto of the new net")
+    parser.add_argument(
+        "output", type=Path, help="folder for deploy.prototxt, best.caffemodel and mean.binaryproto of the new net"
+    )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -37,14 +38,17 @@ def second_head(run: Path, weights: Path, labels: Path, output: Path) -> None:
     names = manifest.read_labels(labels)
     strange = [name for name in names if name not in ferplus.CHOICES]
     if strange:
-        raise InputError(f"{labels}: {', '.join(strange)}, where some of FER+'s {', '.join(ferplus.CHOICES)} were "
-                         "expected; extract with labels: ferplus")
+        raise InputError(
+            f"{labels}: {', '.join(strange)}, where some of FER+'s {', '.join(ferplus.CHOICES)} were "
+            "expected; extract with labels: ferplus"
+        )
     net, trained = read_net(run / "deploy.prototxt"), read_weights(weights)
     classifier = last_inner_product(net)
     head = next((layer for layer in trained.layer if layer.name == AUXILIARY_SCORES), None)
     if classifier is None or head is None or len(head.blobs) != 2:
-        raise InputError(f"{weights}: no layer {AUXILIARY_SCORES}, where a second head was expected; train with "
-                         "auxiliary=votes")
+        raise InputError(
+            f"{weights}: no layer {AUXILIARY_SCORES}, where a second head was expected; train with auxiliary=votes"
+        )
     classifier.inner_product_param.num_output = len(names)
     write_prototxt(output / "deploy.prototxt", net)
     write_binary(output / "best.caffemodel", _with_head(trained, classifier.name, head, names))

@@ -25,14 +25,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     where = parser.add_argument_group("where it listens; any address but this machine's own takes a token and TLS")
     where.add_argument("--host", default="127.0.0.1", help="address to listen at (default 127.0.0.1)")
     where.add_argument("--port", type=port_number, default=8000, help="0 for any that is free (default 8000)")
-    where.add_argument("--token-file", type=Path, metavar="FILE",
-                       help=f"holds the token that clients must send (or set {TOKEN} in the environment)")  # fmt: skip
+    where.add_argument(
+        "--token-file",
+        type=Path,
+        metavar="FILE",
+        help=f"holds the token that clients must send (or set {TOKEN} in the environment)",
+    )
     where.add_argument("--tls-cert", type=Path, metavar="PEM", help="certificate, with those it was signed by")
     where.add_argument("--tls-key", type=Path, metavar="PEM", help="its key, without a password")
-    where.add_argument("--proxy", metavar="ADDRESS",
-                       help="requests come by a proxy at this address or network, which does the TLS")  # fmt: skip
-    where.add_argument("--name", action="append", default=[], metavar="HOST",
-                       help="a name that clients call it by; others are refused (may be repeated)")  # fmt: skip
+    where.add_argument(
+        "--proxy", metavar="ADDRESS", help="requests come by a proxy at this address or network, which does the TLS"
+    )
+    where.add_argument(
+        "--name",
+        action="append",
+        default=[],
+        metavar="HOST",
+        help="a name that clients call it by; others are refused (may be repeated)",
+    )
     limits = parser.add_argument_group("limits")
     limits.add_argument("--workers", type=positive, default=2, help="threads that read images (default 2)")
     limits.add_argument("--sessions", type=positive, default=16, help="WebSockets open at once (default 16)")
@@ -67,10 +77,15 @@ def run(args: argparse.Namespace) -> None:
     )
     predictor = build_predictor(args)
     model, moving_model = (
-        reader.Model(folder.name, folder.version, model_folder.sha256(folder.onnx), folder.labels,
-                     (folder.path / model_folder.CARD).read_text(encoding="utf-8"))
+        reader.Model(
+            folder.name,
+            folder.version,
+            model_folder.sha256(folder.onnx),
+            folder.labels,
+            (folder.path / model_folder.CARD).read_text(encoding="utf-8"),
+        )
         for folder in (predictor.folder, predictor.moving_folder)
-    )  # fmt: skip
+    )
     application = app.build(predictor, model, access, bounds, urls=args.allow_urls, moving_model=moving_model)
     transport.run(application, listen, bounds)
 

@@ -21,22 +21,39 @@ ANSWERS = "answers.csv"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("databases", type=Path, help="folder of train_lmdb, train.txt, labels.txt and, with FER+, "
-                                                     "train_votes.csv")
+    parser.add_argument(
+        "databases", type=Path, help="folder of train_lmdb, train.txt, labels.txt and, with FER+, train_votes.csv"
+    )
     parser.add_argument("output", type=Path, help=f"folder to write {TARGETS} and {AUXILIARY} to")
-    parser.add_argument("--soft-targets", nargs="*", metavar="SOURCE=SHARE", default=[],
-                        help="what the net learns, as shares that add up to 1: of labels, of votes (FER+'s vote "
-                             "shares) and of teacher, such as labels=0.3 teacher=0.7 (default: no targets)")
-    parser.add_argument("--label-smoothing", type=float, default=0.0,
-                        help="share of the labels' part that goes to all classes alike (default 0)")
-    parser.add_argument("--teacher", type=Path, help=f"{ANSWERS} of the stage `answers`: what a teacher says of the "
-                                                     "training images")
+    parser.add_argument(
+        "--soft-targets",
+        nargs="*",
+        metavar="SOURCE=SHARE",
+        default=[],
+        help="what the net learns, as shares that add up to 1: of labels, of votes (FER+'s vote "
+        "shares) and of teacher, such as labels=0.3 teacher=0.7 (default: no targets)",
+    )
+    parser.add_argument(
+        "--label-smoothing",
+        type=float,
+        default=0.0,
+        help="share of the labels' part that goes to all classes alike (default 0)",
+    )
+    parser.add_argument(
+        "--teacher", type=Path, help=f"{ANSWERS} of the stage `answers`: what a teacher says of the training images"
+    )
     parser.add_argument("--auxiliary", choices=("votes",), help="what a second head learns: FER+'s vote shares")
 
 
 def run(args: argparse.Namespace) -> None:
-    targets(args.databases, args.output, read_shares(args.soft_targets), smoothing=args.label_smoothing,
-            teacher=args.teacher, auxiliary=args.auxiliary)  # fmt: skip
+    targets(
+        args.databases,
+        args.output,
+        read_shares(args.soft_targets),
+        smoothing=args.label_smoothing,
+        teacher=args.teacher,
+        auxiliary=args.auxiliary,
+    )
 
 
 def read_shares(words: Sequence[str]) -> dict[str, float]:
@@ -49,8 +66,10 @@ def read_shares(words: Sequence[str]) -> dict[str, float]:
         except ValueError:
             value = -1.0
         if source not in SOURCES or source in shares or not 0 < value <= 1:
-            raise InputError(f"soft_targets: '{word}', where one of {', '.join(SOURCES)}, each once and with a share "
-                             "above 0 and up to 1, was expected")
+            raise InputError(
+                f"soft_targets: '{word}', where one of {', '.join(SOURCES)}, each once and with a share "
+                "above 0 and up to 1, was expected"
+            )
         shares[source] = value
     if shares and abs(sum(shares.values()) - 1) > 1e-6:
         raise InputError(f"soft_targets: shares that add up to {sum(shares.values()):g} where 1 was expected")
@@ -58,7 +77,12 @@ def read_shares(words: Sequence[str]) -> dict[str, float]:
 
 
 def targets(
-    databases: Path, output: Path, shares: Mapping[str, float], *, smoothing: float = 0.0, teacher: Path | None = None,
+    databases: Path,
+    output: Path,
+    shares: Mapping[str, float],
+    *,
+    smoothing: float = 0.0,
+    teacher: Path | None = None,
     auxiliary: str | None = None,
 ) -> None:
     """Write targets_lmdb, a mixture of `shares`, and auxiliary_lmdb under `output`: Datums (K, 1, 1) of float32.
@@ -76,8 +100,10 @@ def targets(
     with DatabaseReader(databases / "train_lmdb") as reader:
         keys, truth = read_labels_of(reader)
         if votes is not None and len(votes) != len(keys):
-            raise InputError(f"{databases / TRAIN_VOTES}: votes on {len(votes)} images where train_lmdb has "
-                             f"{len(keys)}; make both again with lmdb")
+            raise InputError(
+                f"{databases / TRAIN_VOTES}: votes on {len(votes)} images where train_lmdb has "
+                f"{len(keys)}; make both again with lmdb"
+            )
         one_hot = np.eye(len(labels), dtype=np.float32)[truth]
         parts["labels"] = (1 - smoothing) * one_hot + smoothing / len(labels)
         if "votes" in shares and votes is not None:
@@ -90,8 +116,12 @@ def targets(
             _write(folder / TARGETS, keys, np.asarray(mixture, np.float32))
         if auxiliary and votes is not None:
             _write(folder / AUXILIARY, keys, (votes / votes.sum(axis=1, keepdims=True)).astype(np.float32))
-    log.info("targets of %d images: %s%s", len(keys), ", ".join(f"{share:g} {name}" for name, share in shares.items())
-             or "none", "; a second head learns FER+'s vote shares" if auxiliary else "")
+    log.info(
+        "targets of %d images: %s%s",
+        len(keys),
+        ", ".join(f"{share:g} {name}" for name, share in shares.items()) or "none",
+        "; a second head learns FER+'s vote shares" if auxiliary else "",
+    )
 
 
 def read_labels_of(reader: DatabaseReader) -> tuple[list[bytes], np.ndarray]:
@@ -106,8 +136,9 @@ def read_votes(databases: Path) -> np.ndarray:
     lines = (databases / "train.txt").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     counts = ferplus.read_sidecar(path, (line.rsplit(" ", 1)[0] for line in lines))
     if counts is None:
-        raise InputError(f"{path}: missing, where FER+'s votes on the training images were expected; set ferplus to "
-                         "fer2013new.csv")
+        raise InputError(
+            f"{path}: missing, where FER+'s votes on the training images were expected; set ferplus to fer2013new.csv"
+        )
     return np.array([[votes[choice] for choice in ferplus.CHOICES] for votes in counts.values()], dtype=np.float64)
 
 
@@ -128,27 +159,33 @@ def read_answers(path: Path, labels: tuple[str, ...], keys: Sequence[bytes]) -> 
         reader = csv.reader(file)
         header = tuple(next(reader, ()))
         if header != ("key", *labels):
-            raise InputError(f"{path}:1: a teacher of the labels {', '.join(header[1:]) or 'none'} where "
-                             f"{', '.join(labels)} were expected; take a teacher that was trained on these labels")
+            raise InputError(
+                f"{path}:1: a teacher of the labels {', '.join(header[1:]) or 'none'} where "
+                f"{', '.join(labels)} were expected; take a teacher that was trained on these labels"
+            )
         rows = list(_answers(reader, path, keys))
     if len(rows) != len(keys):
-        raise InputError(f"{path}: answers on {len(rows)} images where train_lmdb has {len(keys)}; let the teacher "
-                         "answer again")
+        raise InputError(
+            f"{path}: answers on {len(rows)} images where train_lmdb has {len(keys)}; let the teacher answer again"
+        )
     return np.array(rows, dtype=np.float32)
 
 
 def _answers(lines: Iterator[list[str]], path: Path, keys: Sequence[bytes]) -> Iterator[list[float]]:
     for number, (line, key) in enumerate(zip(lines, keys, strict=False), 2):
         if not line or line[0] != key.decode("utf-8", "surrogateescape"):
-            raise InputError(f"{path}:{number}: an answer on '{line[0] if line else ''}' where the record "
-                             f"'{key.decode('utf-8', 'replace')}' was expected; let the teacher answer again")
+            raise InputError(
+                f"{path}:{number}: an answer on '{line[0] if line else ''}' where the record "
+                f"'{key.decode('utf-8', 'replace')}' was expected; let the teacher answer again"
+            )
         try:
             values = [float(value) for value in line[1:]]
         except ValueError:
             values = []
         if not values or min(values) < 0 or abs(sum(values) - 1) > 1e-3:
-            raise InputError(f"{path}:{number}: probabilities that add up to 1 were expected; let the teacher answer "
-                             "again")
+            raise InputError(
+                f"{path}:{number}: probabilities that add up to 1 were expected; let the teacher answer again"
+            )
         yield values
 
 

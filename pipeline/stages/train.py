@@ -49,29 +49,65 @@ RECORD_LENGTHS = struct.Struct("<QQ")  # of a key and a value
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("solver", type=Path, help="rendered solver.prototxt; outputs go to its folder")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto",
-                        help="auto takes CUDA where there is one (default auto)")
-    parser.add_argument("--precision", choices=(AUTO, *PRECISIONS), default=AUTO,
-                        help="of products and convolutions; weights stay float32. auto takes bfloat16 where the "
-                             "processor or GPU has units for it and is faster with them; a run that resumes keeps the "
-                             "precision of its snapshots (default auto)")
-    parser.add_argument("--threads", type=int, default=2,
-                        help="CPU threads; results are the same to the bit for the same number (default 2)")
-    parser.add_argument("--average", type=int, default=0, metavar="N",
-                        help="average the weights of the last N snapshots into averaged.caffemodel (default 0: off)")
-    parser.add_argument("--tensorboard", action=argparse.BooleanOptionalAction, default=False,
-                        help="also write what metrics.csv says, and the sheet of augmented images, for TensorBoard")
+    parser.add_argument(
+        "--device",
+        choices=("auto", "cpu", "cuda"),
+        default="auto",
+        help="auto takes CUDA where there is one (default auto)",
+    )
+    parser.add_argument(
+        "--precision",
+        choices=(AUTO, *PRECISIONS),
+        default=AUTO,
+        help="of products and convolutions; weights stay float32. auto takes bfloat16 where the "
+        "processor or GPU has units for it and is faster with them; a run that resumes keeps the "
+        "precision of its snapshots (default auto)",
+    )
+    parser.add_argument(
+        "--threads",
+        type=int,
+        default=2,
+        help="CPU threads; results are the same to the bit for the same number (default 2)",
+    )
+    parser.add_argument(
+        "--average",
+        type=int,
+        default=0,
+        metavar="N",
+        help="average the weights of the last N snapshots into averaged.caffemodel (default 0: off)",
+    )
+    parser.add_argument(
+        "--tensorboard",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="also write what metrics.csv says, and the sheet of augmented images, for TensorBoard",
+    )
     add_engine_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> None:
-    train(args.solver, args.device, args.precision, args.threads, args.average, engine=args.engine, caffe=args.caffe,
-          tensorboard=args.tensorboard)
+    train(
+        args.solver,
+        args.device,
+        args.precision,
+        args.threads,
+        args.average,
+        engine=args.engine,
+        caffe=args.caffe,
+        tensorboard=args.tensorboard,
+    )
 
 
 def train(
-    solver_path: Path, device: str = "auto", precision: str = AUTO, threads: int = 2, average: int = 0, *,
-    engine: str = "torch", caffe: str | None = None, tensorboard: bool = False,
+    solver_path: Path,
+    device: str = "auto",
+    precision: str = AUTO,
+    threads: int = 2,
+    average: int = 0,
+    *,
+    engine: str = "torch",
+    caffe: str | None = None,
+    tensorboard: bool = False,
 ) -> None:
     """Train to max_iter, or until early stopping.
 
@@ -89,9 +125,11 @@ def train(
     param = read_solver(solver_path)
     folder = solver_path.parent
     with naming_solver(solver_path):
-        trainer = (_Torch(param, device, precision, threads, _earlier_runs(param, folder / "run.json"))
-                   if engine == "torch" else
-                   _Caffe(param, solver_path, device, precision, threads=threads, where=caffe))  # fmt: skip
+        trainer = (
+            _Torch(param, device, precision, threads, _earlier_runs(param, folder / "run.json"))
+            if engine == "torch"
+            else _Caffe(param, solver_path, device, precision, threads=threads, where=caffe)
+        )
     check_average(param, average)
     start = _resume(param, folder / "run.json", trainer.settings | _hashes(solver_path, param))
     if start:
@@ -143,8 +181,11 @@ class _Torch:
             training_log = TrainingLog(self.solver, logger)
             if start:
                 if not snapshot.restore(self.solver, start.state):
-                    log.info("real Caffe wrote %s and does not say how far databases were read: they are read from "
-                             "their beginning", start.state)
+                    log.info(
+                        "real Caffe wrote %s and does not say how far databases were read: they are read from "
+                        "their beginning",
+                        start.state,
+                    )
                 logger.info("Resuming at iteration %d", self.solver.iteration)
             for event in solve(self.solver, lambda: self.action):
                 training_log.record(event)
@@ -169,20 +210,30 @@ class _Caffe:
         self, param: SolverParameter, path: Path, device: str, precision: str, *, threads: int, where: str | None
     ) -> None:
         if device != "cpu" or precision not in (AUTO, "float32"):
-            raise InputError(f"engine caffe: device {device} and precision {precision}, where Caffe as it is packaged "
-                             "computes on the CPU in float32; leave both out, or take the engine torch")
+            raise InputError(
+                f"engine caffe: device {device} and precision {precision}, where Caffe as it is packaged "
+                "computes on the CPU in float32; leave both out, or take the engine torch"
+            )
         refuse_extensions(param, str(path))
         for net in (train_net(param), *test_nets(param)):
             refuse_extensions(net.read(), str(net.source) if isinstance(net.source, str) else net.field)
         if param.lr_policy not in POLICIES:
-            raise InputError(f"engine caffe: lr_policy '{param.lr_policy}', which Caffe has not; choose one of "
-                             f"{', '.join(POLICIES)}, or take the engine torch")
+            raise InputError(
+                f"engine caffe: lr_policy '{param.lr_policy}', which Caffe has not; choose one of "
+                f"{', '.join(POLICIES)}, or take the engine torch"
+            )
         self.param = param
         self.path = path
         self.caffe = RealCaffe(where or root_from_environment(), threads)
-        self.settings = {"engine": "caffe", "device": device, ASKED: precision, "precision": "float32",
-                         "threads": threads, "versions": {"pipeline": __version__, "caffe": self.caffe.version},
-                         "machine": platform.machine()}  # fmt: skip
+        self.settings = {
+            "engine": "caffe",
+            "device": device,
+            ASKED: precision,
+            "precision": "float32",
+            "threads": threads,
+            "versions": {"pipeline": __version__, "caffe": self.caffe.version},
+            "machine": platform.machine(),
+        }
 
     def train(self, start: snapshot.Snapshot | None, log_path: Path) -> Iterator[Event]:
         """Train from a snapshot or the beginning, logging to a file; yield what happens."""
@@ -219,9 +270,19 @@ def _hashes(solver_path: Path, param: SolverParameter) -> dict[str, Any]:
                 files[str(database)] = database
             elif layer.type == "HDF5Data":
                 files |= {str(path): path for path in listed_files(Path(layer.hdf5_data_param.source))}
-            files |= {name: Path(name) for name in filter(None, (
-                layer.hdf5_data_param.source, layer.image_data_param.source, layer.window_data_param.source,
-                layer.infogain_loss_param.source, layer.transform_param.mean_file))}  # fmt: skip
+            files |= {
+                name: Path(name)
+                for name in filter(
+                    None,
+                    (
+                        layer.hdf5_data_param.source,
+                        layer.image_data_param.source,
+                        layer.window_data_param.source,
+                        layer.infogain_loss_param.source,
+                        layer.transform_param.mean_file,
+                    ),
+                )
+            }
     hashes |= {name: sha256(path) for name, path in files.items()}
     return {"sha256": dict(sorted(hashes.items()))}
 
@@ -259,8 +320,11 @@ def _precision(asked: str, device: str, settings: dict[str, Any], earlier: list[
     if reason:
         log.info("precision auto: %s, because %s", precision, reason)
     if precision == "bfloat16" and not has_bfloat16_units(device):
-        log.warning("precision bfloat16: there are no units for it here, and it takes %.1f times as long as float32; "
-                    "--precision float32 starts anew in float32", 1 / bfloat16_speed(device))  # fmt: skip
+        log.warning(
+            "precision bfloat16: there are no units for it here, and it takes %.1f times as long as float32; "
+            "--precision float32 starts anew in float32",
+            1 / bfloat16_speed(device),
+        )
     return precision
 
 
@@ -285,8 +349,10 @@ def _resume(param: SolverParameter, record: Path, settings: dict[str, Any]) -> s
         if before.get("sha256") == settings["sha256"] and before.get("engine") != settings["engine"]:
             earlier.append({"until": found[-1].iteration} | before)
         else:
-            log.warning("the snapshots under %s were made by other settings: starting anew, they will be replaced",
-                        param.snapshot_prefix)
+            log.warning(
+                "the snapshots under %s were made by other settings: starting anew, they will be replaced",
+                param.snapshot_prefix,
+            )
             for old in found:
                 old.remove()
             for name in ("train.log", "metrics.csv"):
@@ -336,8 +402,12 @@ def _keep(folder: Path, param: SolverParameter, metrics: Metrics) -> None:
         with atomic_file(folder / name) as target, open(source.weights, "rb") as weights:
             shutil.copyfileobj(weights, target)
     value = metrics.rows.get(best.iteration, {}).get(metrics.metric)
-    log.info("final.caffemodel is of iteration %d; best.caffemodel of %d%s", final.iteration, best.iteration,
-             f", with test {param.test_metric} {value}" if value else ", for there was no test phase")
+    log.info(
+        "final.caffemodel is of iteration %d; best.caffemodel of %d%s",
+        final.iteration,
+        best.iteration,
+        f", with test {param.test_metric} {value}" if value else ", for there was no test phase",
+    )
 
 
 def _average(folder: Path, param: SolverParameter, metrics: Metrics, options: dict[str, Any]) -> None:

@@ -24,18 +24,27 @@ YAML_WORDS = {"true": True, "false": False, "null": None}
 RAW = Path("data/raw")
 # The files that hold FER2013 as Kaggle publishes it, the likeliest first, in small letters.
 RAW_NAMES = (
-    *(f"{name}{suffix}" for name in ("fer2013", "icml_face_data")
-      for suffix in (".csv", ".csv.xz", ".csv.gz", ".csv.zip", ".zip", ".tar.gz")),
+    *(
+        f"{name}{suffix}"
+        for name in ("fer2013", "icml_face_data")
+        for suffix in (".csv", ".csv.xz", ".csv.gz", ".csv.zip", ".zip", ".tar.gz")
+    ),
     "challenges-in-representation-learning-facial-expression-recognition-challenge.zip",
     "archive.zip",
-)  # fmt: skip
+)
 # What may lie beside them: of Kaggle's archives, and of FER+.
 RAW_COMPANIONS = ("readme", "readme.md", "readme.txt", "fer2013.bib", "fer2013new.csv", "example_submission.csv")
 # What settings leave the data as the source has it. Others put a mark of theirs into the name of the data's folder.
 PLAIN_DATA = {
-    "ferplus": None, "classes": None, "class_names": None, "held_out": 0.1, "groups": "auto", "missing": "keep",
-    "align_detector": "mtcnn", "align_detector_model": None,
-}  # fmt: skip
+    "ferplus": None,
+    "classes": None,
+    "class_names": None,
+    "held_out": 0.1,
+    "groups": "auto",
+    "missing": "keep",
+    "align_detector": "mtcnn",
+    "align_detector_model": None,
+}
 SAMPLE = "sample"
 SAMPLE_CSV = Path("data/sample/sample.csv")
 SAMPLE_REMARK = """\
@@ -116,8 +125,11 @@ def _in_raw(folder: Path, depth: int = 1) -> Path | None:
 
     Raises InputError naming what lies there and is not known.
     """
-    entries = {path.name.lower(): path for path in sorted(folder.iterdir()) if not path.name.startswith(".")
-               } if folder.is_dir() else {}  # fmt: skip
+    entries = (
+        {path.name.lower(): path for path in sorted(folder.iterdir()) if not path.name.startswith(".")}
+        if folder.is_dir()
+        else {}
+    )
     for name in RAW_NAMES:
         if name in entries and entries[name].is_file():
             return entries[name]
@@ -128,8 +140,10 @@ def _in_raw(folder: Path, depth: int = 1) -> Path | None:
         raise InputError(f"{folder}: two data sets, {found[0]} and {found[1]}; say which by csv={found[0]}")
     unknown = [path for name, path in entries.items() if name not in RAW_COMPANIONS]
     if unknown and not found and folder == RAW:
-        raise InputError(f"{unknown[0]}: not one of the names that FER2013 goes by; if it is the data set say "
-                         f"csv={unknown[0]}, else csv=sample, or move it out of {RAW} (data/README.md has the names)")
+        raise InputError(
+            f"{unknown[0]}: not one of the names that FER2013 goes by; if it is the data set say "
+            f"csv={unknown[0]}, else csv=sample, or move it out of {RAW} (data/README.md has the names)"
+        )
     return found[0] if found else None
 
 
@@ -250,13 +264,15 @@ def print_closing_words(dataset: Dataset, files: Any, log: str) -> None:
         for part in ("val", "test")
         if (measured := parts[part])
     ]
-    words = "\n".join([
-        "",
-        *([SAMPLE_REMARK] if dataset.is_sample else []),
-        f"{dataset.name}: {'; '.join(figures)}",
-        "worth opening:",
-        *(f"  {file}" for file in files),
-        f"read your own images: snakemake predict --config model={Path(files.model).parent} input=FOLDER",
-    ])
+    words = "\n".join(
+        [
+            "",
+            *([SAMPLE_REMARK] if dataset.is_sample else []),
+            f"{dataset.name}: {'; '.join(figures)}",
+            "worth opening:",
+            *(f"  {file}" for file in files),
+            f"read your own images: snakemake predict --config model={Path(files.model).parent} input=FOLDER",
+        ]
+    )
     Path(log).write_text(words, encoding="utf-8")
     print(words)

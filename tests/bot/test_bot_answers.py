@@ -139,9 +139,13 @@ def test_a_large_video_is_scaled_down() -> None:
 
 @pytest.mark.parametrize(
     ("data", "refusal"),
-    [(b"", "not_a_video"), (b"a text" * 99, "not_a_video"), (video(20)[:300], "not_a_video"),
-     (video(60, rate=20), "video_too_long")],
-)  # fmt: skip
+    [
+        (b"", "not_a_video"),
+        (b"a text" * 99, "not_a_video"),
+        (video(20)[:300], "not_a_video"),
+        (video(60, rate=20), "video_too_long"),
+    ],
+)
 def test_videos_that_are_not_read(data: bytes, refusal: str) -> None:
     with pytest.raises(Refusal) as caught:
         answer_video(BrightnessReader(), data, "en", 2, threading.Event())

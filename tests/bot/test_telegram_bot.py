@@ -52,8 +52,12 @@ def test_start_stores_the_user_once_and_commands_are_told(server: TelegramServer
         told = server.wait(lambda: [c for c in server.calls if c.method == "setMyCommands"][1:], "tell its commands")
         assert told[0].parameters["language_code"] == "de"
         assert [each["command"] for each in told[0].parameters["commands"]] == [
-            "start", "help", "privacy", "forget", "language"
-        ]  # fmt: skip
+            "start",
+            "help",
+            "privacy",
+            "forget",
+            "language",
+        ]
 
     run_bot(scenario)
 
@@ -98,8 +102,15 @@ def test_the_language_is_telegrams_until_one_is_chosen(server: TelegramServer, r
 
 
 def test_what_is_no_picture_gets_a_hint(server: TelegramServer, run_bot: Run) -> None:
-    sticker = {"file_id": "s", "file_unique_id": "s", "width": 9, "height": 9, "is_animated": False, "is_video": False,
-               "type": "regular"}  # fmt: skip
+    sticker = {
+        "file_id": "s",
+        "file_unique_id": "s",
+        "width": 9,
+        "height": 9,
+        "is_animated": False,
+        "is_video": False,
+        "type": "regular",
+    }
 
     def scenario(bot: TelegramBot) -> None:
         for message in (
@@ -226,9 +237,12 @@ def test_an_album_gets_one_album_in_its_order(server: TelegramServer, run_bot: R
         captions = [each.get("caption") for each in media]
         assert captions[1:] == [None, None]
         assert captions[0].split("\n\n") == [
-            f"Picture 1:\n{FACES}", f"Picture 2:\n{say('en', 'no_face')}",
-            f"Picture 3:\n{say('en', 'not_an_image')}", f"Picture 4:\n{FACES}", f"Picture 5:\n{FACES}",
-        ]  # fmt: skip
+            f"Picture 1:\n{FACES}",
+            f"Picture 2:\n{say('en', 'no_face')}",
+            f"Picture 3:\n{say('en', 'not_an_image')}",
+            f"Picture 4:\n{FACES}",
+            f"Picture 5:\n{FACES}",
+        ]
         assert server.answer(other).method == "sendPhoto"
         server.answer(server.text(7, "done?"))
         assert not [call for call in server.calls if call.answers in rest]
@@ -434,9 +448,10 @@ def test_the_token_is_in_no_line_of_any_log(
 
     def scenario(bot: TelegramBot) -> None:
         server.failures.update(
-            sendPhoto=[Failure(500, "Internal Server Error")], download=[Failure(None)],
+            sendPhoto=[Failure(500, "Internal Server Error")],
+            download=[Failure(None)],
             getFile=[Failure(400, f"Bad Request: {TOKEN}")],
-        )  # fmt: skip
+        )
         server.answer(server.photo(7, PHOTO))
         server.answer(server.photo(7, PHOTO))
         server.token = "another"

@@ -112,16 +112,25 @@ def test_the_tool_writes_the_average_the_same_each_time(tmp_path: Path) -> None:
     (tmp_path / "net.prototxt").write_text(NET)
     paths = snapshots(tmp_path)
     for name in ("one", "two"):
-        run_tool("average_snapshots", "-model", tmp_path / "net.prototxt", "-iterations", 3, *paths,
-                 tmp_path / f"{name}.caffemodel")
+        run_tool(
+            "average_snapshots",
+            "-model",
+            tmp_path / "net.prototxt",
+            "-iterations",
+            3,
+            *paths,
+            tmp_path / f"{name}.caffemodel",
+        )
     assert (tmp_path / "one.caffemodel").read_bytes() == (tmp_path / "two.caffemodel").read_bytes()
     written = net(phase=TEST)
     written.copy_from(tmp_path / "one.caffemodel")
     assert written.params["bn"][2].item() == 3
 
 
-@pytest.mark.parametrize(("words", "said"), [(("a", "b"), "give -model FILE"),
-                                             (("-model", "m", "-iterations", "0", "a", "b"), "-iterations 0")])
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [(("a", "b"), "give -model FILE"), (("-model", "m", "-iterations", "0", "a", "b"), "-iterations 0")],
+)
 def test_the_tool_says_what_it_needs(words: tuple[str, ...], said: str) -> None:
     with pytest.raises(InputError, match=said):
         run_tool("average_snapshots", *words)

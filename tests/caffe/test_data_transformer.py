@@ -1,6 +1,5 @@
 """The transformer against the plain loop that Caffe's is."""
 
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -23,8 +22,12 @@ def mean_file(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @settings(max_examples=60, deadline=None)
-@given(images=arrays(np.uint8, SHAPE), crop=st.integers(0, 7), scale=st.sampled_from([1, 0.5]),
-       with_mean=st.sampled_from(["file", "value", ""]))  # fmt: skip
+@given(
+    images=arrays(np.uint8, SHAPE),
+    crop=st.integers(0, 7),
+    scale=st.sampled_from([1, 0.5]),
+    with_mean=st.sampled_from(["file", "value", ""]),
+)
 def test_the_test_phase_cuts_the_centre_and_subtracts_the_mean_there(mean_file, images, crop, scale, with_mean) -> None:
     param = TransformationParameter(crop_size=crop, scale=scale)
     mean = np.zeros(SHAPE[1:], np.float32)

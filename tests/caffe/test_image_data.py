@@ -20,8 +20,10 @@ COUNT = 7
 
 
 def image_net(list_file: Path | str, param: str = "", transform: str = "", phase: int = TRAIN, seed: int = 1) -> Net:
-    text = (f'layer {{ name: "it" type: "ImageData" top: "data" top: "label" image_data_param {{ source: "{list_file}" '
-            f"{param} }} transform_param {{ {transform} }} }}")  # fmt: skip
+    text = (
+        f'layer {{ name: "it" type: "ImageData" top: "data" top: "label" image_data_param {{ source: "{list_file}" '
+        f"{param} }} transform_param {{ {transform} }} }}"
+    )
     return Net(parse_text(text, NetParameter, "net"), phase, seed=seed)
 
 

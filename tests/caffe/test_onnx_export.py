@@ -133,7 +133,11 @@ def test_without_labels_only_the_deviation(folder: Path, log: pytest.LogCaptureF
 
 def test_a_convolutional_net_keeps_its_size_on_demand(folder: Path) -> None:
     assert runtime(export(folder, deploy="convolutional")).get_inputs()[0].shape == [
-        "data:axis0", 3, "data:axis2", "data:axis3"]  # fmt: skip
+        "data:axis0",
+        3,
+        "data:axis2",
+        "data:axis3",
+    ]
     fixed = export(folder, "-fixed_size", deploy="convolutional")
     assert runtime(fixed).get_inputs()[0].shape == ["data:axis0", 3, 8, 8]
 
@@ -144,7 +148,7 @@ def test_a_convolutional_net_keeps_its_size_on_demand(folder: Path) -> None:
         (["-precision=int4"], "-precision int4 where float32, float16, int8 were expected"),
         (["-precision=int8"], "needs images that show how large activations become: give -calibration"),
         (["-precision=int8", "-calibration=DIR/nothing"], "DIR/nothing: no data.mdb inside"),
-        (["-precision=int8", "-calibration=DIR/test_lmdb", "-test=DIR/../" "NAME/test_lmdb"], "on the same images"),
+        (["-precision=int8", "-calibration=DIR/test_lmdb", "-test=DIR/../NAME/test_lmdb"], "on the same images"),
         (["-calibration=DIR/train_lmdb"], "-calibration is for -precision int8"),
         (["-mean=1,2"], r"a mean of shape \(2, 1, 1\) where input 'data' takes images of \(3, 8, 8\)"),
         (["-mean=DIR/absent.binaryproto"], "no such file, and no numbers"),
@@ -169,9 +173,12 @@ def test_files_that_do_not_belong_together_are_one_line(folder: Path) -> None:
     build_net(folder / "convolutional.prototxt", TEST).save(folder / "half.caffemodel")
     with pytest.raises(InputError, match=r"half\.caffemodel: no weights of layer 'fc' of"):
         export(folder, weights="half.caffemodel")
-    loss = DEPLOY + """
+    loss = (
+        DEPLOY
+        + """
 layer { name: "label" type: "Input" top: "label" input_param { shape { dim: 1 } } }
 layer { name: "hinge" type: "HingeLoss" bottom: "prob" bottom: "label" top: "loss" }"""
+    )
     (folder / "loss.prototxt").write_text(loss)
     last = loss.count("\n") + 1
     with pytest.raises(InputError, match=f"loss.prototxt:{last}: layer 'hinge': HingeLoss has no ONNX form here"):

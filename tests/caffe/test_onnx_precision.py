@@ -119,8 +119,11 @@ def test_int8_answers_alike_in_a_quarter_of_the_size_and_the_same_each_time() ->
     weights = {tensor.data_type for tensor in small.graph.initializer if len(tensor.dims) > 1}
     assert weights == {onnx.TensorProto.INT8}
     # Two products with an activation of 255 must fit 16 bits, in which processors without VNNI add them.
-    largest = max(np.abs(numpy_helper.to_array(tensor).astype(int)).max() for tensor in small.graph.initializer
-                  if len(tensor.dims) > 1)  # fmt: skip
+    largest = max(
+        np.abs(numpy_helper.to_array(tensor).astype(int)).max()
+        for tensor in small.graph.initializer
+        if len(tensor.dims) > 1
+    )
     assert 2 * 255 * largest <= np.iinfo(np.int16).max
     x = random.standard_normal((32, 3, 16, 16)).astype("f")
     (want,), (got,) = run(model, x=x), run(small, x=x)
@@ -142,7 +145,7 @@ MEAN_VALUES = np.array([104, 117, 123], "f")[:, None, None]
         ("", Pixels((1, 2, 0), 1, np.full((1, 1, 1), 128, "f"), 1 / 128, np.uint8), 1),  # the cast
         ("", Pixels((2, 1, 0), 2, MEAN_IMAGE, 0.25, np.uint8), 2),
     ],
-)  # fmt: skip
+)
 @pytest.mark.parametrize("fuse", [True, False])
 def test_the_graph_does_to_pixels_what_transformer_does(conv: str, pixels: Pixels, nodes: int, fuse: bool) -> None:
     net = classifier(conv)

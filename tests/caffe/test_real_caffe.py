@@ -51,13 +51,22 @@ Optimization Done.
 def test_a_log_is_told_as_the_events_of_a_training() -> None:
     told = list(events((PREFIX + line for line in MESSAGES.splitlines(keepends=True)), SolverParameter(max_iter=10)))
     assert [type(event) for event in told] == [
-        solve.Tested, solve.Tested, solve.Iterated, solve.Snapshotted, solve.Iterated,
-        solve.Snapshotted, solve.Finished, solve.Tested,
-    ]  # fmt: skip
+        solve.Tested,
+        solve.Tested,
+        solve.Iterated,
+        solve.Snapshotted,
+        solve.Iterated,
+        solve.Snapshotted,
+        solve.Finished,
+        solve.Tested,
+    ]
     first, second, displayed, saved, _, hdf5, finished, last = told
     assert isinstance(first, solve.Tested)
     assert (first.iteration, first.net, {name: value.tolist() for name, value in first.outputs.items()}) == (
-        0, 0, {"accuracy": [0.25], "loss": [1.5]})  # fmt: skip
+        0,
+        0,
+        {"accuracy": [0.25], "loss": [1.5]},
+    )
     assert isinstance(second, solve.Tested)
     assert torch.equal(second.outputs["scores"], torch.tensor([1.0, 2.0]))
     assert isinstance(displayed, solve.Iterated)
@@ -152,8 +161,10 @@ def test_an_interrupt_before_caffe_has_started_stops_it(docker: Callable[[str], 
 
 
 def test_a_failure_after_an_interrupt_is_said(docker: Callable[[str], RealCaffe], tmp_path: Path) -> None:
-    caffe = docker(f'trap "echo F1121 io.cpp:69] Check failed: no space >&2; exit 134" INT; '
-                   f'echo "{PREFIX}Iteration 0, lr = 1" >&2; while :; do sleep 0.05; done')
+    caffe = docker(
+        f'trap "echo F1121 io.cpp:69] Check failed: no space >&2; exit 134" INT; '
+        f'echo "{PREFIX}Iteration 0, lr = 1" >&2; while :; do sleep 0.05; done'
+    )
     told = caffe.train(SolverParameter(max_iter=9), tmp_path / "solver.prototxt", None, io.StringIO())
     next(told)
     caffe.interrupt()
@@ -173,14 +184,18 @@ def test_without_a_word_of_where_every_way_is_named(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_failure_of_caffe_is_said_by_its_fatal_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    executable(tmp_path / "docker", 'case "$*" in *train*) echo "F1121 db.cpp:9] Check failed: no such database" >&2; '
-               'echo "*** Check failure stack trace: ***" >&2; exit 134;; esac')
+    executable(
+        tmp_path / "docker",
+        'case "$*" in *train*) echo "F1121 db.cpp:9] Check failed: no such database" >&2; '
+        'echo "*** Check failure stack trace: ***" >&2; exit 134;; esac',
+    )
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     (tmp_path / "data").mkdir()
     (tmp_path / "net.prototxt").write_text('layer { name: "a" type: "DummyData" top: "a" }')
     solver = tmp_path / "solver.prototxt"
-    solver.write_text(f'net: "{tmp_path}/net.prototxt" max_iter: 5 base_lr: 1 lr_policy: "fixed" '
-                      f'snapshot_prefix: "{tmp_path}/s/net"')
+    solver.write_text(
+        f'net: "{tmp_path}/net.prototxt" max_iter: 5 base_lr: 1 lr_policy: "fixed" snapshot_prefix: "{tmp_path}/s/net"'
+    )
     with pytest.raises(CaffeError, match=r"status 134: F1121 db\.cpp:9\] Check failed: no such database"):
         train(solver, "cpu", engine="caffe", caffe="docker")
 
@@ -198,14 +213,14 @@ def test_what_caffe_cannot_compute_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="precision bfloat16, where Caffe"):
         train(solver, "cpu", "bfloat16", engine="caffe", caffe=str(tmp_path))
     (tmp_path / "net.prototxt").write_text('layer { name: "a" type: "DummyData" top: "a" }')
-    for fields, said in (('lr_policy: "plateau"', "lr_policy 'plateau', which Caffe has not"),
-                         ("warmup_iter: 5", "sets warmup_iter, which Caffe does not have"),
-                         ("early_stopping: 2", "sets early_stopping, which Caffe does not have")):
+    for fields, said in (
+        ('lr_policy: "plateau"', "lr_policy 'plateau', which Caffe has not"),
+        ("warmup_iter: 5", "sets warmup_iter, which Caffe does not have"),
+        ("early_stopping: 2", "sets early_stopping, which Caffe does not have"),
+    ):
         solver.write_text(f'net: "{tmp_path}/net.prototxt" {fields}')
         with pytest.raises(InputError, match=said):
             train(solver, "cpu", engine="caffe", caffe=str(tmp_path))
-
-
 
 
 def test_what_caffe_does_not_have_is_refused_by_its_name(tmp_path: Path) -> None:

@@ -26,8 +26,10 @@ layer { name: "loss" type: "EuclideanLoss" bottom: "fc" bottom: "y" top: "loss" 
 
 def solver(name: str, fields: str = "") -> Solver:
     momentum = "" if name in ("AdaGrad", "RMSProp") else "momentum: 0.9"
-    text = (f'type: "{name}" lr_policy: "multistep" gamma: 0.5 stepvalue: 2 base_lr: 0.01 weight_decay: 0.01 '
-            f"average_loss: 2 random_seed: 3 {momentum} {fields} net_param {{ {NET} }}")
+    text = (
+        f'type: "{name}" lr_policy: "multistep" gamma: 0.5 stepvalue: 2 base_lr: 0.01 weight_decay: 0.01 '
+        f"average_loss: 2 random_seed: 3 {momentum} {fields} net_param {{ {NET} }}"
+    )
     return get_solver(parse_text(text, SolverParameter, "solver"))
 
 

@@ -58,16 +58,22 @@ def course(events: Iterable[Event]) -> str:
         ("max_iter: 2 snapshot: 1", "update 0 0.5, snapshot 1, update 1 0.125, snapshot 2, done 2"),
         ("max_iter: 2 display: 2", "display 0 0.5, update 1 0.125, snapshot 2, last 2 0.03125, done 2"),
         ("max_iter: 3 display: 2", "display 0 0.5, update 1 0.125, display 2 0.03125, snapshot 3, done 3"),
-        ("max_iter: 2 display: 2 average_loss: 2",
-         "display 0 0.5, update 1 0.3125, snapshot 2, last 2 0.078125, done 2"),
-        ("max_iter: 2 test_iter: 1 test_interval: 2",
-         "test 0 0.5, update 0 0.5, update 1 0.125, snapshot 2, test 2 0.03125, done 2"),
-        ("max_iter: 2 test_iter: 1 test_interval: 1 test_initialization: false",
-         "update 0 0.5, test 1 0.125, update 1 0.125, snapshot 2, test 2 0.03125, done 2"),
+        (
+            "max_iter: 2 display: 2 average_loss: 2",
+            "display 0 0.5, update 1 0.3125, snapshot 2, last 2 0.078125, done 2",
+        ),
+        (
+            "max_iter: 2 test_iter: 1 test_interval: 2",
+            "test 0 0.5, update 0 0.5, update 1 0.125, snapshot 2, test 2 0.03125, done 2",
+        ),
+        (
+            "max_iter: 2 test_iter: 1 test_interval: 1 test_initialization: false",
+            "update 0 0.5, test 1 0.125, update 1 0.125, snapshot 2, test 2 0.03125, done 2",
+        ),
         ("max_iter: 0", "snapshot 0, done 0"),
         ("max_iter: 0 snapshot: 1", "done 0"),
     ],
-)  # fmt: skip
+)
 def test_events_come_in_caffes_order(tmp_path: Path, fields: str, expected: str) -> None:
     assert course(solve(solver(tmp_path, fields))) == expected
 
@@ -87,24 +93,34 @@ NONE, SNAPSHOT, STOP = Action
         ("snapshot: 2", (NONE, STOP), "update 0 0.5, update 1 0.125, snapshot 2, stopped 2"),
         ("snapshot_after_train: false", (STOP,), "update 0 0.5, stopped 1"),
         ("", (NONE, NONE, STOP), "update 0 0.5, update 1 0.125, update 2 0.03125, snapshot 3, stopped 3"),
-        ("", (SNAPSHOT, NONE, STOP),
-         "update 0 0.5, snapshot 1, update 1 0.125, update 2 0.03125, snapshot 3, stopped 3"),
+        (
+            "",
+            (SNAPSHOT, NONE, STOP),
+            "update 0 0.5, snapshot 1, update 1 0.125, update 2 0.03125, snapshot 3, stopped 3",
+        ),
         ("test_iter: 3 test_interval: 2", (NONE, STOP), "interrupted 0, snapshot 0, stopped 0"),
         ("test_iter: 1 test_interval: 2", (NONE, STOP), "test 0 0.5, update 0 0.5, snapshot 1, stopped 1"),
-        ("test_iter: 3 test_interval: 2", (SNAPSHOT, SNAPSHOT, NONE, STOP),
-         "snapshot 0, snapshot 0, interrupted 0, snapshot 0, stopped 0"),
-        ("test_iter: 1 test_iter: 1 test_interval: 2", (NONE, STOP),
-         "test 0 0.5, interrupted 0, snapshot 0, stopped 0"),
+        (
+            "test_iter: 3 test_interval: 2",
+            (SNAPSHOT, SNAPSHOT, NONE, STOP),
+            "snapshot 0, snapshot 0, interrupted 0, snapshot 0, stopped 0",
+        ),
+        (
+            "test_iter: 1 test_iter: 1 test_interval: 2",
+            (NONE, STOP),
+            "test 0 0.5, interrupted 0, snapshot 0, stopped 0",
+        ),
     ],
-)  # fmt: skip
-def test_requests_are_heard_after_updates_and_amidst_tests(tmp_path: Path, fields: str, requests: tuple[Action, ...],
-                                                           expected: str) -> None:
+)
+def test_requests_are_heard_after_updates_and_amidst_tests(
+    tmp_path: Path, fields: str, requests: tuple[Action, ...], expected: str
+) -> None:
     assert course(solve(solver(tmp_path, f"max_iter: 3 {fields}"), asks(*requests))) == expected
 
 
 @pytest.mark.parametrize("action", [SNAPSHOT, STOP])
 def test_who_resumes_from_amidst_a_test_runs_it_from_its_beginning(tmp_path: Path, action: Action) -> None:
-    random = NET.replace('data_filler { value: 1 }', 'data_filler { type: "uniform" }')
+    random = NET.replace("data_filler { value: 1 }", 'data_filler { type: "uniform" }')
     fields = "max_iter: 1 test_iter: 2 test_interval: 1 random_seed: 1"
 
     def make() -> Solver:
@@ -121,7 +137,8 @@ def test_who_resumes_from_amidst_a_test_runs_it_from_its_beginning(tmp_path: Pat
 
 def test_a_test_gives_the_means_of_outputs_and_loss(tmp_path: Path) -> None:
     random = NET.replace("data_filler { value: 1 }", 'data_filler { type: "uniform" }').replace(
-        'top: "loss"', 'top: "loss" loss_weight: 2')
+        'top: "loss"', 'top: "loss" loss_weight: 2'
+    )
     made = solver(tmp_path, "max_iter: 1 test_iter: 3 test_interval: 1 random_seed: 1", random)
     again = solver(tmp_path, "test_iter: 3 test_interval: 1 random_seed: 1", random)
     tested = next(event for event in solve(made) if isinstance(event, training.Tested))
@@ -177,8 +194,10 @@ def test_a_training_that_has_stopped_early_stops_again(tmp_path: Path, snapshot:
     assert "no better than 0.03125 at 4" in course(events)
 
 
-PLATEAU = ('test_iter: 1 test_interval: 1 test_metric: "loss" lr_policy: "plateau" plateau_patience: 2 gamma: 0.5 '
-           "max_iter: 12 snapshot: 1 early_stopping: 7")
+PLATEAU = (
+    'test_iter: 1 test_interval: 1 test_metric: "loss" lr_policy: "plateau" plateau_patience: 2 gamma: 0.5 '
+    "max_iter: 12 snapshot: 1 early_stopping: 7"
+)
 
 
 def plateau(folder: Path) -> Solver:
@@ -194,7 +213,14 @@ def test_plateau_lowers_the_rate_when_tests_get_no_better(tmp_path: Path) -> Non
     # The tests after the second and third update are no better than that after the first. At a rate of 1 the next
     # update makes the weight 0, which gets no better.
     assert [(event.rate, event.step) for event in updates[:7]] == [
-        (2, None), (2, None), (2, None), (1, 1), (1, None), (1, None), (0.5, 2)]
+        (2, None),
+        (2, None),
+        (2, None),
+        (1, 1),
+        (1, None),
+        (1, None),
+        (0.5, 2),
+    ]
     assert updates[-1].iteration < 11
 
 
@@ -207,8 +233,9 @@ def test_plateau_and_early_stopping_resume_to_the_bit(tmp_path: Path, iteration:
     assert rest == whole[iteration:]
 
 
-@pytest.mark.parametrize("progress", [None, {}, {"best": "low", "stale": 0, "waited": 0, "minimum_loss": None,
-                                                 "last_event": 0}])
+@pytest.mark.parametrize(
+    "progress", [None, {}, {"best": "low", "stale": 0, "waited": 0, "minimum_loss": None, "last_event": 0}]
+)
 def test_a_sidecar_without_what_early_stopping_counted_is_refused(
     tmp_path: Path, progress: dict[str, object] | None
 ) -> None:

@@ -51,7 +51,9 @@ def test_what_cannot_be_read_is_told_and_leaves_its_number_out(
     assert records == [("00000000_0.png", 0), ("00000002_2.png", 2), ("00000004_4.png", 4), ("00000005_5.png", 5)]
     told = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
     assert [message[: message.index(".png") + 5] for message in told[:2]] == [
-        f"Could not open or find file {root}1.png:", f"Could not open or find file {root}3.png:"]
+        f"Could not open or find file {root}1.png:",
+        f"Could not open or find file {root}3.png:",
+    ]
     assert told[2] == f"2 of 6 images could not be read and are not in {tmp_path}/lmdb"
     assert "Processed 4 files." in caplog.messages
 

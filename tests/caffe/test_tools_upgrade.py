@@ -61,10 +61,23 @@ def test_numbers_and_letters_are_printed_as_cpp_prints_them() -> None:
     layer.blobs.add().double_data.extend([1, 0.1, 1 / 3, 1e300, 123456789012345678])
     values = {line.split(": ", 1)[1] for line in "".join(to_text(layer)).splitlines() if ": " in line}
     assert values == {
-        '"\\303\\251\\"\\n"', "true", "false",
-        "1", "0.1", "0.333333343", "1e-10", "9.9999461e-41", "inf", "-inf", "nan", "-0", "16777216",
-        "0.33333333333333331", "1e+300", "1.2345678901234568e+17",
-    }  # fmt: skip
+        '"\\303\\251\\"\\n"',
+        "true",
+        "false",
+        "1",
+        "0.1",
+        "0.333333343",
+        "1e-10",
+        "9.9999461e-41",
+        "inf",
+        "-inf",
+        "nan",
+        "-0",
+        "16777216",
+        "0.33333333333333331",
+        "1e+300",
+        "1.2345678901234568e+17",
+    }
 
 
 @settings(max_examples=50, deadline=None)

@@ -27,7 +27,8 @@ NET_DONE = "Network initialization done."
 # blobs that test nets take over before every test.
 WITHOUT_COUNTERPART = re.compile(
     r" (db_lmdb|data_layer|data_transformer|blocking_queue|upgrade_proto)\.(cpp|py):|Ignoring source layer"
-    r"|SGDSolver: restoring history|Creating layer ")
+    r"|SGDSolver: restoring history|Creating layer "
+)
 
 
 def make_command_folder(folder: Path) -> None:

@@ -34,10 +34,14 @@ def inference_cases() -> list[str]:
     """The cases of one forward pass in TEST that make something and whose layers all have an ONNX form."""
     paths = {case: CASES / f"{case}.prototxt" for case in all_cases(CASES)}
     nets = {case: deploy_net(path) for case, path in paths.items() if forwards(path.read_text()) == 1}
-    return [case for case, net in nets.items()
-            if net.state.phase != TRAIN and case != "Silence/several"  # of which nothing is left
-            and any(layer.type != "Input" for layer in net.layer)
-            and all(has_onnx_form(layer.type) for layer in net.layer)]
+    return [
+        case
+        for case, net in nets.items()
+        if net.state.phase != TRAIN
+        and case != "Silence/several"  # of which nothing is left
+        and any(layer.type != "Input" for layer in net.layer)
+        and all(has_onnx_form(layer.type) for layer in net.layer)
+    ]
 
 
 def case_net(case: str) -> tuple[Net, Values]:

@@ -23,8 +23,11 @@ from pipeline.caffe.solver import get_solver, snapshot
 SOLVERS = HERE / "solvers"
 FACE_EMOTION_NET_CASE = "face_emotion_net"
 TYPES = sorted(path.stem for path in (SOLVERS / "types").glob("*.prototxt"))
-SETTINGS = sorted(path.name.removesuffix(".solver.prototxt") for path in SOLVERS.glob("*.solver.prototxt")
-                  if not path.name.startswith(FACE_EMOTION_NET_CASE))
+SETTINGS = sorted(
+    path.name.removesuffix(".solver.prototxt")
+    for path in SOLVERS.glob("*.solver.prototxt")
+    if not path.name.startswith(FACE_EMOTION_NET_CASE)
+)
 NAMES = [f"{solver_type}_{setting}" for solver_type in TYPES for setting in SETTINGS]
 EXCHANGED = [f"{solver_type}_multistep" for solver_type in TYPES]
 HDF5_EXCHANGED = {f"{name}_hdf5": name for name in EXCHANGED}  # the same, their snapshots in HDF5
@@ -90,8 +93,11 @@ def run_solver(name: str, steps: int, start: str | Path) -> dict[str, np.ndarray
         rates.append(solver.step())
         losses.append(solver.net.loss.item())
     snapshot.save(solver, param.snapshot_prefix)
-    parameters = {f"parameter/{layer}/{index}": blob.detach().numpy()
-                  for layer, blobs in solver.net.params.items() for index, blob in enumerate(blobs)}
+    parameters = {
+        f"parameter/{layer}/{index}": blob.detach().numpy()
+        for layer, blobs in solver.net.params.items()
+        for index, blob in enumerate(blobs)
+    }
     return {"loss": np.array(losses), "lr": np.array(rates), **parameters}
 
 

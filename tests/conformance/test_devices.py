@@ -11,8 +11,19 @@ from pipeline.caffe.proto.caffe_pb2 import TRAIN
 from pipeline.caffe.proto.files import read_net
 
 # They look at values: labels and indices within their range, places to count, blobs to hand to numpy.
-LOOKING = {"Accuracy", "BatchReindex", "Embed", "Filter", "HDF5Output", "HingeLoss", "InfogainLoss",
-           "MultinomialLogisticLoss", "Python", "SigmoidCrossEntropyLoss", "SoftmaxWithLoss"}  # fmt: skip
+LOOKING = {
+    "Accuracy",
+    "BatchReindex",
+    "Embed",
+    "Filter",
+    "HDF5Output",
+    "HingeLoss",
+    "InfogainLoss",
+    "MultinomialLogisticLoss",
+    "Python",
+    "SigmoidCrossEntropyLoss",
+    "SoftmaxWithLoss",
+}
 COMPUTING = sorted(name for name, layer in LAYERS.items() if layer.bottoms != (0, 0) and name not in LOOKING)
 
 

@@ -19,8 +19,9 @@ ALL = inference_cases()
 @pytest.mark.parametrize("case", ALL)
 def test_onnx_runtime_agrees_with_caffe(case: str, parity: Parity) -> None:
     caffe = recorded(case)
-    deviations = {name: deviation(top, caffe[name]) for name, top in run_onnx(case).items()
-                  if name in caffe}  # not what a loss took, which has a Split's name here
+    deviations = {
+        name: deviation(top, caffe[name]) for name, top in run_onnx(case).items() if name in caffe
+    }  # not what a loss took, which has a Split's name here
     assert deviations
     assert max(deviations.values()) <= TOLERANCE, deviations
     parity("Layers", case.partition("/")[0], "ONNX Runtime", max(deviations.values()))
@@ -30,11 +31,19 @@ def test_onnx_runtime_agrees_with_caffe(case: str, parity: Parity) -> None:
 def test_sizes_that_may_change_answer_as_the_engine_at_each(case: str) -> None:
     net, values = case_net(case)
     model = to_onnx(net)
-    symbolic = {value.name: [dimension.dim_param for dimension in value.type.tensor_type.shape.dim]
-                for value in model.graph.input}
-    sizes = [{name: tuple(size * factor + more if symbolic[name][axis] else size
-                          for axis, size in enumerate(net.shapes[name])) for name in net.inputs}
-             for factor, more in ((2, 0), (4, 0), (1, 1), (1, 2), (3, -1))]
+    symbolic = {
+        value.name: [dimension.dim_param for dimension in value.type.tensor_type.shape.dim]
+        for value in model.graph.input
+    }
+    sizes = [
+        {
+            name: tuple(
+                size * factor + more if symbolic[name][axis] else size for axis, size in enumerate(net.shapes[name])
+            )
+            for name in net.inputs
+        }
+        for factor, more in ((2, 0), (4, 0), (1, 1), (1, 2), (3, -1))
+    ]
     answered = 0
     for shapes in sizes if any(map(any, symbolic.values())) else []:
         try:

@@ -45,8 +45,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for name, (flags, _) in SETS.items():
             run_tool("convert_imageset", *flags, "images/", f"{name}.txt", f"{name}_lmdb")
         make_weights(folder)
-        run_tool("extract_features", "features.caffemodel", "features.prototxt", ",".join(BLOBS),
-                 ",".join(f"{blob}_lmdb" for blob in BLOBS), BATCHES, "lmdb")  # fmt: skip
+        run_tool(
+            "extract_features",
+            "features.caffemodel",
+            "features.prototxt",
+            ",".join(BLOBS),
+            ",".join(f"{blob}_lmdb" for blob in BLOBS),
+            BATCHES,
+            "lmdb",
+        )
     return folder
 
 
@@ -101,9 +108,10 @@ def test_parse_log(table: str, tmp_path: Path, parity: Parity) -> None:
     parity("Tools", "parse_log", "bytes", 0)
 
 
-@pytest.mark.parametrize(("quantity", "table", "column"), [("Test accuracy", "test", "accuracy"),
-                                                           ("Test loss", "test", "loss"),
-                                                           ("Train loss", "train", "loss")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("quantity", "table", "column"),
+    [("Test accuracy", "test", "accuracy"), ("Test loss", "test", "loss"), ("Train loss", "train", "loss")],
+)
 def test_plot_training_log(quantity: str, table: str, column: str, parity: Parity) -> None:
     """What is plotted is what stands in the tables that Caffe's own parse_log.py makes."""
     (values,) = curves_of(quantity, read_history(TOOLS / "training.log"), "training.log").values()
@@ -200,4 +208,4 @@ def drawn_layers(net: NetParameter, phase: Phase | None) -> set[str]:
     """The names of the layers in a drawing: in bold, or in the boxes of others."""
     text = "".join(to_dot(net, "TB", phase))
     titles = re.findall(r'<FONT POINT-SIZE="13"[^>]*><B>(.*?)</B>', text)
-    return {*titles, *re.findall(r'<TD BGCOLOR[^>]*><FONT[^>]*>(\S+)', text)}
+    return {*titles, *re.findall(r"<TD BGCOLOR[^>]*><FONT[^>]*>(\S+)", text)}

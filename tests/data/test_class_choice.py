@@ -23,18 +23,21 @@ def test_renames_before_it_chooses() -> None:
     assert choose_classes(("a", "b"), class_names={"a": "b", "b": "a"}).labels == ("b", "a")
 
 
-@pytest.mark.parametrize(("classes", "class_names", "message"), [
-    (["happy", "bored"], {}, "classes: bored: no such class; there are angry, happy, sad, neutral"),
-    (["happy", "sad"], {"happy": "glad"}, "classes: happy: no such class; there are angry, glad, sad, neutral"),
-    (["happy", "Happy"], {}, r"1 class \(happy\) where two or more"),
-    (None, {"bored": "x"}, "class_names: bored: no such class"),
-    (None, {"sad": "Happy"}, "happy and sad would both be called Happy"),
-    (None, {"sad": "a/b"}, "class 'a/b': a class name of"),
-    (None, {"sad": ".."}, r"class '\.\.': a class name of"),
-    (None, {"sad": "two\nlines"}, r"class 'two\\nlines': a class name of"),
-    (None, {"sad": ""}, "class '': a class name of"),
-    (None, {"sad": "s" * 61}, "class 's+': a class name of"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("classes", "class_names", "message"),
+    [
+        (["happy", "bored"], {}, "classes: bored: no such class; there are angry, happy, sad, neutral"),
+        (["happy", "sad"], {"happy": "glad"}, "classes: happy: no such class; there are angry, glad, sad, neutral"),
+        (["happy", "Happy"], {}, r"1 class \(happy\) where two or more"),
+        (None, {"bored": "x"}, "class_names: bored: no such class"),
+        (None, {"sad": "Happy"}, "happy and sad would both be called Happy"),
+        (None, {"sad": "a/b"}, "class 'a/b': a class name of"),
+        (None, {"sad": ".."}, r"class '\.\.': a class name of"),
+        (None, {"sad": "two\nlines"}, r"class 'two\\nlines': a class name of"),
+        (None, {"sad": ""}, "class '': a class name of"),
+        (None, {"sad": "s" * 61}, "class 's+': a class name of"),
+    ],
+)
 def test_refuses_classes_that_cannot_be(classes: list[str] | None, class_names: dict[str, str], message: str) -> None:
     with pytest.raises(SourceError, match=message):
         choose_classes(NAMES, classes, class_names)

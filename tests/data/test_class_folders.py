@@ -13,8 +13,10 @@ from pipeline.data.labelled_images import LabelledImage
 from pipeline.data.split import HOLD_OUT, HoldOut
 
 # A picture of 200,000 x 200,000 pixels, by its header, in 65 bytes.
-HUGE_PNG = bytes.fromhex("89504e470d0a1a0a 0000000d 49484452 00030d40 00030d40 0800000000 dc50d7d6"
-                         "0000000849444154789c030000000001480689d2 00000000 49454e44 ae426082")
+HUGE_PNG = bytes.fromhex(
+    "89504e470d0a1a0a 0000000d 49484452 00030d40 00030d40 0800000000 dc50d7d6"
+    "0000000849444154789c030000000001480689d2 00000000 49454e44 ae426082"
+)
 
 
 def source_of(path: Path, rule: HoldOut = HOLD_OUT, kept: tuple[str, ...] | None = None) -> FolderSource:
@@ -39,8 +41,11 @@ def test_reads_splits_and_classes(tmp_path: Path) -> None:
     images = read(tmp_path)
     found = {int(image.pixels[0, 0]): (image.usage, source.labels[image.label]) for image in images}
     assert found == {
-        0: ("Training", "sad"), 1: ("Training", "happy"), 2: ("PublicTest", "happy"), 3: ("PrivateTest", "sad"),
-    }  # fmt: skip
+        0: ("Training", "sad"),
+        1: ("Training", "happy"),
+        2: ("PublicTest", "happy"),
+        3: ("PrivateTest", "sad"),
+    }
     assert [image.row for image in images] == [0, 1, 2, 3]
 
 
@@ -50,9 +55,13 @@ def test_splits_flat_classes_by_seed(tmp_path: Path) -> None:
             write_image(tmp_path / label / f"{number:02d}.jpg")
     images = read(tmp_path)
     assert Counter((image.label, image.usage) for image in images) == {
-        (0, "Training"): 32, (0, "PublicTest"): 4, (0, "PrivateTest"): 4,
-        (1, "Training"): 16, (1, "PublicTest"): 2, (1, "PrivateTest"): 2,
-    }  # fmt: skip
+        (0, "Training"): 32,
+        (0, "PublicTest"): 4,
+        (0, "PrivateTest"): 4,
+        (1, "Training"): 16,
+        (1, "PublicTest"): 2,
+        (1, "PrivateTest"): 2,
+    }
     usages = [image.usage for image in images]
     assert usages == [image.usage for image in read(tmp_path)]
     assert usages != [image.usage for image in read(tmp_path, HoldOut(seed=2))]
@@ -71,12 +80,15 @@ def test_turns_colour_alpha_and_16_bits_into_8_bit_grey(tmp_path: Path) -> None:
         assert (pixels == value).all()
 
 
-@pytest.mark.parametrize(("name", "content", "message"), [
-    ("broken.png", b"\x89PNG\r\n\x1a\nnothing more", "broken.png: no image of a known format"),
-    ("bomb.png", HUGE_PNG, "bomb.png: "),
-    ("empty.jpg", b"", "empty.jpg: an empty file"),
-    ("notes.txt", b"text", "notes.txt: .png or .jpg or .jpeg was expected"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("broken.png", b"\x89PNG\r\n\x1a\nnothing more", "broken.png: no image of a known format"),
+        ("bomb.png", HUGE_PNG, "bomb.png: "),
+        ("empty.jpg", b"", "empty.jpg: an empty file"),
+        ("notes.txt", b"text", "notes.txt: .png or .jpg or .jpeg was expected"),
+    ],
+)
 def test_names_a_file_that_is_no_image(tmp_path: Path, name: str, content: bytes, message: str) -> None:
     write_image(tmp_path / "validation/sad/whole.png")
     (tmp_path / "train/sad").mkdir(parents=True)
@@ -86,12 +98,15 @@ def test_names_a_file_that_is_no_image(tmp_path: Path, name: str, content: bytes
     assert message in str(caught.value)
 
 
-@pytest.mark.parametrize(("folders", "message"), [
-    ([], "no class folders"),
-    (["train/sad"], "class sad has no .png or .jpg or .jpeg file to train on"),
-    (["images/train/sad"], r"images: holds folders \(train\) where pictures of one class .* give .*images$"),
-    (["train/sad", "happy"], "happy: no split beside train"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("folders", "message"),
+    [
+        ([], "no class folders"),
+        (["train/sad"], "class sad has no .png or .jpg or .jpeg file to train on"),
+        (["images/train/sad"], r"images: holds folders \(train\) where pictures of one class .* give .*images$"),
+        (["train/sad", "happy"], "happy: no split beside train"),
+    ],
+)
 def test_refuses_folders_of_another_form(tmp_path: Path, folders: list[str], message: str) -> None:
     for folder in folders:
         (tmp_path / folder).mkdir(parents=True)
@@ -113,9 +128,13 @@ def test_holds_validation_out_of_train_where_there_is_only_test_beside_it(
     caplog.set_level("INFO")
     images = read(tmp_path, HoldOut(share=0.2))
     assert Counter((image.label, image.usage) for image in images) == {
-        (0, "Training"): 32, (0, "PublicTest"): 8, (0, "PrivateTest"): 5,
-        (1, "Training"): 16, (1, "PublicTest"): 4, (1, "PrivateTest"): 5,
-    }  # fmt: skip
+        (0, "Training"): 32,
+        (0, "PublicTest"): 8,
+        (0, "PrivateTest"): 5,
+        (1, "Training"): 16,
+        (1, "PublicTest"): 4,
+        (1, "PrivateTest"): 5,
+    }
     assert "no folder of a validation split, so 12 of the 60 training images are held out as PublicTest" in caplog.text
 
 
@@ -131,8 +150,10 @@ def test_people_stay_in_one_part(tmp_path: Path, caplog: pytest.LogCaptureFixtur
         parts.setdefault(file.name[:4], set()).add(usage)
     assert all(len(part) == 1 for part in parts.values())
     assert Counter(usage for part in parts.values() for usage in part) == {
-        "Training": 24, "PublicTest": 3, "PrivateTest": 3,
-    }  # fmt: skip
+        "Training": 24,
+        "PublicTest": 3,
+        "PrivateTest": 3,
+    }
     assert "each of 30 people" in caplog.text
     parts = {}
     for usage, _, file in source_of(tmp_path, HoldOut(groups="none")).files:

@@ -105,29 +105,44 @@ def replace(place: int, number: str) -> str:
     return " ".join(number if i == place else "7" for i in range(2304))
 
 
-@pytest.mark.parametrize(("text", "message"), [
-    ("", "the file is empty, where the columns emotion,pixels,Usage were expected"),
-    ("emotion,pixels,Usage\n", "no rows below the header"),
-    ("emotion,pixels\n", ":1: column Usage is missing"),
-    ("emotion,pixels,Usage,pixels\n", ":1: column pixels stands there more than once"),
-    (f"{GREY}\n", ":1: column emotion is missing"),
-    (f"emotion,pixels,Usage\n0,{GREY},Training\n0,{GREY[2:]},Training\n", ":3: 2303 pixels where 48x48 = 2304 were"),
-    (f"emotion,pixels,Usage\n0,{GREY} 7,Training\n", ":2: 2305 pixels where 48x48 = 2304 were expected"),
-    (f"emotion,pixels,Usage\n0,{GREY}\n", ":2: 2 fields where 3 were expected; is the file truncated?"),
-    (f"emotion,pixels,Usage\n0,{GREY},Trai", ":2: Usage 'Trai' where Training, PublicTest, PrivateTest was expected"),
-    (f"emotion,pixels,Usage\n7,{GREY},Training\n", ":2: emotion '7' where 0 to 6 was expected"),
-    (f"emotion,pixels,Usage\n-1,{GREY},Training\n", ":2: emotion '-1' where 0 to 6 was expected"),
-    (f"emotion,pixels,Usage\nhappy,{GREY},Training\n", ":2: emotion 'happy' where 0 to 6 was expected"),
-    (f"emotion,pixels,Usage\n0,{replace(5, '256')},Training\n", ":2: pixel 5 is '256' where a number 0 to 255 was"),
-    (f"emotion,pixels,Usage\n0,{replace(0, '-1')},Training\n", ":2: pixel 0 is '-1' where a number 0 to 255 was"),
-    (f"emotion,pixels,Usage\n0,{replace(2303, '1.5')},Training\n", ":2: pixel 2303 is '1.5' where a number 0 to 255"),
-    (f"emotion,pixels,Usage\n0,{replace(9, 'x')},Training\n", ":2: pixel 9 is 'x' where a number 0 to 255 was"),
-    (f"emotion,pixels,Usage\n0,{replace(9, '')},Training\n", ":2: pixel 9 is '' where a number 0 to 255 was"),
-    (f"emotion,pixels,Usage\n0,{replace(9, '1000')},Training\n", ":2: pixel 9 is '1000' where a number 0 to 255 was"),
-    ("emotion,pixels,Usage\n0,,Training\n", ":2: pixel 0 is '' where a number 0 to 255 was expected"),
-    (f"emotion,pixels,Usage\n0,{GREY},Training\n\nemotion,pixels,Usage\n", ":4: a second header"),
-    ("emotion,pixels,Usage\n" + "7" * 100_000, ":2: 1 fields where 3 were expected"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "the file is empty, where the columns emotion,pixels,Usage were expected"),
+        ("emotion,pixels,Usage\n", "no rows below the header"),
+        ("emotion,pixels\n", ":1: column Usage is missing"),
+        ("emotion,pixels,Usage,pixels\n", ":1: column pixels stands there more than once"),
+        (f"{GREY}\n", ":1: column emotion is missing"),
+        (
+            f"emotion,pixels,Usage\n0,{GREY},Training\n0,{GREY[2:]},Training\n",
+            ":3: 2303 pixels where 48x48 = 2304 were",
+        ),
+        (f"emotion,pixels,Usage\n0,{GREY} 7,Training\n", ":2: 2305 pixels where 48x48 = 2304 were expected"),
+        (f"emotion,pixels,Usage\n0,{GREY}\n", ":2: 2 fields where 3 were expected; is the file truncated?"),
+        (
+            f"emotion,pixels,Usage\n0,{GREY},Trai",
+            ":2: Usage 'Trai' where Training, PublicTest, PrivateTest was expected",
+        ),
+        (f"emotion,pixels,Usage\n7,{GREY},Training\n", ":2: emotion '7' where 0 to 6 was expected"),
+        (f"emotion,pixels,Usage\n-1,{GREY},Training\n", ":2: emotion '-1' where 0 to 6 was expected"),
+        (f"emotion,pixels,Usage\nhappy,{GREY},Training\n", ":2: emotion 'happy' where 0 to 6 was expected"),
+        (f"emotion,pixels,Usage\n0,{replace(5, '256')},Training\n", ":2: pixel 5 is '256' where a number 0 to 255 was"),
+        (f"emotion,pixels,Usage\n0,{replace(0, '-1')},Training\n", ":2: pixel 0 is '-1' where a number 0 to 255 was"),
+        (
+            f"emotion,pixels,Usage\n0,{replace(2303, '1.5')},Training\n",
+            ":2: pixel 2303 is '1.5' where a number 0 to 255",
+        ),
+        (f"emotion,pixels,Usage\n0,{replace(9, 'x')},Training\n", ":2: pixel 9 is 'x' where a number 0 to 255 was"),
+        (f"emotion,pixels,Usage\n0,{replace(9, '')},Training\n", ":2: pixel 9 is '' where a number 0 to 255 was"),
+        (
+            f"emotion,pixels,Usage\n0,{replace(9, '1000')},Training\n",
+            ":2: pixel 9 is '1000' where a number 0 to 255 was",
+        ),
+        ("emotion,pixels,Usage\n0,,Training\n", ":2: pixel 0 is '' where a number 0 to 255 was expected"),
+        (f"emotion,pixels,Usage\n0,{GREY},Training\n\nemotion,pixels,Usage\n", ":4: a second header"),
+        ("emotion,pixels,Usage\n" + "7" * 100_000, ":2: 1 fields where 3 were expected"),
+    ],
+)
 def test_refuses_what_is_not_fer2013(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(SourceError) as caught:
         read_text(tmp_path, text)

@@ -26,28 +26,34 @@ def image(row: int, usage: str = "Training") -> LabelledImage:
     return LabelledImage(row, usage, 0, np.zeros((48, 48), np.uint8))
 
 
-@pytest.mark.parametrize(("votes", "choice"), [
-    ({"neutral": 6, "sadness": 4}, "neutral"),
-    ({"neutral": 5, "sadness": 5}, NO_MAJORITY),
-    ({"neutral": 4, "sadness": 3, "anger": 3}, NO_MAJORITY),
-    ({"neutral": 5, "sadness": 3, "anger": 1, "fear": 1}, "neutral"),  # single votes are outliers: 5 of 8
-    ({"unknown": 7, "fear": 3}, "unknown"),
-    ({"NF": 10}, "NF"),
-    (dict.fromkeys(LABELS, 1), NO_MAJORITY),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("votes", "choice"),
+    [
+        ({"neutral": 6, "sadness": 4}, "neutral"),
+        ({"neutral": 5, "sadness": 5}, NO_MAJORITY),
+        ({"neutral": 4, "sadness": 3, "anger": 3}, NO_MAJORITY),
+        ({"neutral": 5, "sadness": 3, "anger": 1, "fear": 1}, "neutral"),  # single votes are outliers: 5 of 8
+        ({"unknown": 7, "fear": 3}, "unknown"),
+        ({"NF": 10}, "NF"),
+        (dict.fromkeys(LABELS, 1), NO_MAJORITY),
+    ],
+)
 def test_majority(votes: dict[str, int], choice: str) -> None:
     assert majority(dict.fromkeys(CHOICES, 0) | votes) == choice
 
 
-@pytest.mark.parametrize(("votes", "most", "leading"), [
-    ({"neutral": 4, "sadness": 3, "anger": 3}, "neutral", "neutral"),
-    ({"sadness": 5, "neutral": 5}, TIE, "neutral"),  # the first in FER+'s order
-    ({"unknown": 4, "fear": 3, "anger": 3}, "unknown", "anger"),
-    ({"unknown": 5, "fear": 5}, TIE, NO_MAJORITY),
-    ({"NF": 6, "fear": 4}, "NF", NO_MAJORITY),
-    ({"unknown": 4, "NF": 1, "fear": 5}, "fear", "fear"),  # a single vote is an outlier: 5 of 9
-    (dict.fromkeys(LABELS, 1), TIE, NO_MAJORITY),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("votes", "most", "leading"),
+    [
+        ({"neutral": 4, "sadness": 3, "anger": 3}, "neutral", "neutral"),
+        ({"sadness": 5, "neutral": 5}, TIE, "neutral"),  # the first in FER+'s order
+        ({"unknown": 4, "fear": 3, "anger": 3}, "unknown", "anger"),
+        ({"unknown": 5, "fear": 5}, TIE, NO_MAJORITY),
+        ({"NF": 6, "fear": 4}, "NF", NO_MAJORITY),
+        ({"unknown": 4, "NF": 1, "fear": 5}, "fear", "fear"),  # a single vote is an outlier: 5 of 9
+        (dict.fromkeys(LABELS, 1), TIE, NO_MAJORITY),
+    ],
+)
 def test_plurality_and_leading_expression(votes: dict[str, int], most: str, leading: str) -> None:
     votes = dict.fromkeys(CHOICES, 0) | votes
     assert (plurality(votes), leading_expression(votes)) == (most, leading)
@@ -59,8 +65,13 @@ def write(path: Path, *rows: str) -> Path:
 
 
 def test_labels_images_or_says_why_not(tmp_path: Path) -> None:
-    path = write(tmp_path / "votes.csv", "Training,a.png,0,0,0,0,0,0,0,10,0,0", "Training,b.png,0,0,0,0,0,0,0,0,9,1",
-                 "PublicTest,c.png,0,10,0,0,0,0,0,0,0,0", "PublicTest,,0,0,0,0,0,0,0,0,0,10")
+    path = write(
+        tmp_path / "votes.csv",
+        "Training,a.png,0,0,0,0,0,0,0,10,0,0",
+        "Training,b.png,0,0,0,0,0,0,0,0,9,1",
+        "PublicTest,c.png,0,10,0,0,0,0,0,0,0,0",
+        "PublicTest,,0,0,0,0,0,0,0,0,0,10",
+    )
     votes = Votes(path)
     images = [image(0), image(1), image(2, "PublicTest"), image(3, "PublicTest")]
     labels = [votes.label(each) for each in images]
@@ -103,13 +114,16 @@ def test_refuses_images_that_are_not_those_voted_on(tmp_path: Path) -> None:
             votes.label(other)
 
 
-@pytest.mark.parametrize(("text", "message"), [
-    ("a,b\n", r"votes\.csv:1: columns Usage,Image name,neutral"),
-    (f"{','.join(COLUMNS)}\nTraining,a.png,0,0\n", r"votes\.csv:2: a number of votes for each"),
-    (f"{','.join(COLUMNS)}\nTraining,a.png,0,0,0,0,-1,0,0,10,0,0\n", r"votes\.csv:2: a number of votes for each"),
-    (f"{','.join(COLUMNS)}\nTraining,a.png,0,0,0,0,0,0,0,0,0,0\n", r"votes\.csv:2: .* one vote at least"),
-    (f"{','.join(COLUMNS)}\nTraining,a.png,0,0,0,0,x,0,0,10,0,0\n", r"votes\.csv:2: a number of votes for each"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a,b\n", r"votes\.csv:1: columns Usage,Image name,neutral"),
+        (f"{','.join(COLUMNS)}\nTraining,a.png,0,0\n", r"votes\.csv:2: a number of votes for each"),
+        (f"{','.join(COLUMNS)}\nTraining,a.png,0,0,0,0,-1,0,0,10,0,0\n", r"votes\.csv:2: a number of votes for each"),
+        (f"{','.join(COLUMNS)}\nTraining,a.png,0,0,0,0,0,0,0,0,0,0\n", r"votes\.csv:2: .* one vote at least"),
+        (f"{','.join(COLUMNS)}\nTraining,a.png,0,0,0,0,x,0,0,10,0,0\n", r"votes\.csv:2: a number of votes for each"),
+    ],
+)
 def test_refuses_what_is_no_table_of_votes(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "votes.csv").write_text(text)
     with pytest.raises(SourceError, match=message):

@@ -37,8 +37,19 @@ def person() -> Identity:
 @pytest.fixture
 def view() -> View:
     """From the front, in plain light."""
-    return replace(draw_view(np.random.default_rng(3)), yaw=0, pitch=0, roll=0, shift=(0, 0), gaze=(0, 0),
-                   light=(0, -0.3), blur=0, noise=0, contrast=1, brightness=0)
+    return replace(
+        draw_view(np.random.default_rng(3)),
+        yaw=0,
+        pitch=0,
+        roll=0,
+        shift=(0, 0),
+        gaze=(0, 0),
+        light=(0, -0.3),
+        blur=0,
+        noise=0,
+        contrast=1,
+        brightness=0,
+    )
 
 
 def draw(person: Identity, view: View, units: dict[int, float]) -> np.ndarray:
@@ -85,7 +96,10 @@ def test_usages_stand_in_fer2013s_proportions_and_order(count):
 def test_expressions_are_evenly_many(faces):
     assert set(Counter(face.label for face in faces).values()) == {COUNT // 7}
     assert {face.usage for face in faces if face.label == LABELS.index("disgust")} == {
-        "Training", "PublicTest", "PrivateTest"}
+        "Training",
+        "PublicTest",
+        "PrivateTest",
+    }
 
 
 def test_every_face_is_a_picture_of_its_own(faces):
@@ -140,6 +154,7 @@ def test_units_move_the_mouths_corners_their_way(person):
 
 def test_units_move_what_is_drawn(person, view):
     """Darkness goes where brows and open mouth go, and white where teeth and eyes show."""
+
     def darkness(units: dict[int, float], rows: slice) -> np.ndarray:
         return 255 - draw(person, view, units)[rows, 12:36]
 

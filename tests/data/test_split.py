@@ -39,16 +39,19 @@ def test_the_order_is_the_seeds() -> None:
     assert first == hold_out(labels, [None] * 50, SHARES, 1) != hold_out(labels, [None] * 50, SHARES, 2)
 
 
-@pytest.mark.parametrize(("name", "groups", "group"), [
-    ("S010_004_00000017.png", "auto", "S010"),
-    ("AF01ANS.JPG", "auto", "F01"),
-    ("BF01SAHL.JPG", "auto", "F01"),
-    ("KA.AN1.39.png", "auto", "KA"),
-    ("Training_3908.jpg", "auto", None),
-    ("S010_004_00000017.png", "none", None),
-    ("ann_03.png", "_", "ann"),
-    ("ann_smith_03.png", "_0", "ann_smith"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "groups", "group"),
+    [
+        ("S010_004_00000017.png", "auto", "S010"),
+        ("AF01ANS.JPG", "auto", "F01"),
+        ("BF01SAHL.JPG", "auto", "F01"),
+        ("KA.AN1.39.png", "auto", "KA"),
+        ("Training_3908.jpg", "auto", None),
+        ("S010_004_00000017.png", "none", None),
+        ("ann_03.png", "_", "ann"),
+        ("ann_smith_03.png", "_0", "ann_smith"),
+    ],
+)
 def test_people_by_the_names_of_files(name: str, groups: str, group: str | None) -> None:
     assert group_names([PurePath("happy") / name], groups) == [group]
 

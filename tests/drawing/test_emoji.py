@@ -47,8 +47,13 @@ def test_emoji_differ_in_shape_at_32_pixels(one: str, other: str) -> None:
 
 def test_labels_of_other_models_have_their_emoji() -> None:
     assert [emoji.name_of(label) for label in ("happy", "Happiness", "anger", "contempt", "bored", "")] == [
-        "happy", "happy", "angry", "contempt", "unknown", "unknown",
-    ]  # fmt: skip
+        "happy",
+        "happy",
+        "angry",
+        "contempt",
+        "unknown",
+        "unknown",
+    ]
 
 
 @pytest.mark.parametrize("colour", COLOURS.values())

@@ -270,8 +270,11 @@ def test_bars_stay_where_they_were_while_there_is_room() -> None:
 
 def test_thirty_faces_keep_their_labels_apart() -> None:
     parts = replace(NOTHING, labels=True)
-    boxes = [(30.0 + 205 * column, 40.0 + 135 * row, 80.0 + 205 * column, 110.0 + 135 * row)
-             for row in range(5) for column in range(6)]  # fmt: skip
+    boxes = [
+        (30.0 + 205 * column, 40.0 + 135 * row, 80.0 + 205 * column, 110.0 + 135 * row)
+        for row in range(5)
+        for column in range(6)
+    ]
     image = grey(1280, 720)
     alone = [changed(draw(parts, image, face(box)), image).sum() for box in boxes]
     together = changed(draw(Parts(), image, *map(face, boxes)), image)
@@ -285,8 +288,11 @@ def plates(parts: Parts, image: np.ndarray, *faces: FaceReading) -> np.ndarray:
 
 
 def test_in_a_crowd_nothing_hides_a_neighbour() -> None:
-    boxes = [(20.0 + 88 * column, 30.0 + 90 * row, 90.0 + 88 * column, 104.0 + 90 * row)
-             for row in range(11) for column in range(21)]  # fmt: skip
+    boxes = [
+        (20.0 + 88 * column, 30.0 + 90 * row, 90.0 + 88 * column, 104.0 + 90 * row)
+        for row in range(11)
+        for column in range(21)
+    ]
     faces = [face(box, LABELS[index % 7], sure=index % 3 > 0) for index, box in enumerate(boxes)]
     image = grey(1920, 1080)
     parts = replace(NOTHING, labels=True, bars=True, emoji=True)
@@ -302,8 +308,13 @@ def test_in_a_crowd_nothing_hides_a_neighbour() -> None:
 
 def test_bars_leave_eyes_nose_and_mouth_free() -> None:
     image = grey(500, 200)
-    known = {"left_eye": (378, 80), "right_eye": (434, 80), "nose": (410, 113), "mouth_left": (383, 134),
-             "mouth_right": (436, 130)}  # fmt: skip
+    known = {
+        "left_eye": (378, 80),
+        "right_eye": (434, 80),
+        "nose": (410, 113),
+        "mouth_left": (383, 134),
+        "mouth_right": (436, 130),
+    }
     wide = replace(face((343, 27, 459, 167)), landmarks=known)
     covered = plates(replace(NOTHING, labels=True, bars=True), image, wide, face((52, 54, 128, 150)))
     scale = covered.shape[1] / 500
@@ -329,8 +340,16 @@ def test_a_small_frame_keeps_its_own_size_where_that_is_asked_for(size: tuple[in
     assert drawn.shape == image.shape
 
 
-ODD_LABELS = ("a label so long that no plate could ever hold it" * 6, "glücklich", "счастье", "嬉しい",
-              "two\nlines\tof it", "", "\udcff", "😀")  # fmt: skip
+ODD_LABELS = (
+    "a label so long that no plate could ever hold it" * 6,
+    "glücklich",
+    "счастье",
+    "嬉しい",
+    "two\nlines\tof it",
+    "",
+    "\udcff",
+    "😀",
+)
 
 
 @pytest.mark.parametrize("label", ODD_LABELS, ids=ascii)

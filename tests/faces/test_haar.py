@@ -37,8 +37,6 @@ def test_surest_first_and_none_smaller_than_asked_for(detector: Detector) -> Non
     assert 60 < large.boxes[0, 0] + (large.boxes[0, 2] - large.boxes[0, 0]) / 2 < 180
 
 
-
-
 def test_many_threads_at_once_find_the_same(detector: Detector) -> None:
     images = [portraits.portrait()[:, shift:] for shift in range(6)]
     wanted = [detector.detect([image])[0].boxes.tolist() for image in images]

@@ -1,6 +1,6 @@
 """Altered weights, solver states, means and sidecars: read, or an error of one line, soon and without much memory.
 
-    FUZZ_EXAMPLES=1000 pytest tests/fuzz/test_caffemodel.py
+FUZZ_EXAMPLES=1000 pytest tests/fuzz/test_caffemodel.py
 """
 
 from collections.abc import Callable, Iterator

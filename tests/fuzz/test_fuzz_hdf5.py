@@ -1,6 +1,6 @@
 """Altered HDF5 files: an error of one line, or values of a size that the file can hold; never a crash, never for long.
 
-    FUZZ_EXAMPLES=1000 pytest tests/fuzz/test_fuzz_hdf5.py
+FUZZ_EXAMPLES=1000 pytest tests/fuzz/test_fuzz_hdf5.py
 """
 
 import os

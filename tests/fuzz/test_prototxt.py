@@ -1,6 +1,6 @@
 """Altered prototxts: a net or solver that runs, or an error of one line, soon and without much memory.
 
-    FUZZ_EXAMPLES=1000 pytest tests/fuzz/test_prototxt.py
+FUZZ_EXAMPLES=1000 pytest tests/fuzz/test_prototxt.py
 """
 
 import math
@@ -24,8 +24,27 @@ from pipeline.caffe.solver import get_solver, naming_solver
 
 CASES = Path(__file__).parents[1] / "conformance/cases"
 # Those that need no file and write none, of layers of all families.
-NETS = ["BatchNorm", "BatchReindex", "Concat", "Convolution", "Crop", "Deconvolution", "DummyData", "Eltwise", "Embed",
-        "InnerProduct", "LRN", "LSTM", "Pooling", "Reshape", "SPP", "Scale", "Slice", "SoftmaxWithLoss", "Tile"]
+NETS = [
+    "BatchNorm",
+    "BatchReindex",
+    "Concat",
+    "Convolution",
+    "Crop",
+    "Deconvolution",
+    "DummyData",
+    "Eltwise",
+    "Embed",
+    "InnerProduct",
+    "LRN",
+    "LSTM",
+    "Pooling",
+    "Reshape",
+    "SPP",
+    "Scale",
+    "Slice",
+    "SoftmaxWithLoss",
+    "Tile",
+]
 MEMORY = 32 << 20  # of the machine on which altered nets are built
 SMALL = 1 << 16  # values that a net may have to be run
 

@@ -12,11 +12,42 @@ fuzzed = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[H
 
 Alteration = tuple[str, float, float, bytes]
 
-_PIECES = [b"\xff" * 8, b"\xff\xff\xff\xff\x07", b"\x80" * 12, bytes(4), b"\n", b"-", b"{", b"}", b'"', b"[", b"#",
-           b" ", b"9" * 20, b"1e999", b"nan", b"-1", b"0"]  # fmt: skip
+_PIECES = [
+    b"\xff" * 8,
+    b"\xff\xff\xff\xff\x07",
+    b"\x80" * 12,
+    bytes(4),
+    b"\n",
+    b"-",
+    b"{",
+    b"}",
+    b'"',
+    b"[",
+    b"#",
+    b" ",
+    b"9" * 20,
+    b"1e999",
+    b"nan",
+    b"-1",
+    b"0",
+]
 _WORD = re.compile(rb"[\w.+-]+")
-_WORDS = [b"0", b"-1", b"1", b"7", b"2147483647", b"4294967295", b"9223372036854775807", b"1e30", b"nan", b"inf", b"x",
-          b'""', b"{", b"TRAIN"]  # fmt: skip
+_WORDS = [
+    b"0",
+    b"-1",
+    b"1",
+    b"7",
+    b"2147483647",
+    b"4294967295",
+    b"9223372036854775807",
+    b"1e30",
+    b"nan",
+    b"inf",
+    b"x",
+    b'""',
+    b"{",
+    b"TRAIN",
+]
 
 
 def alterations(*kinds: str) -> st.SearchStrategy[list[Alteration]]:

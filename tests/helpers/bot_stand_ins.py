@@ -44,11 +44,19 @@ class BrightnessReader:
         height, width = frame.image.shape[:2]
         self.sizes.append((width, height))
         faces = (
-            FaceReading((0.5 * width, 0.2 * height, 0.9 * width, 0.9 * height), 1.0, {}, {"happy": 0.93, "sad": 0.07},
-                        "found"),
-            FaceReading((0.1 * width, 0.4 * height, 0.3 * width, 0.7 * height), 1.0, {}, {"happy": 0.4, "sad": 0.45},
-                        "found", uncertain=True, conditions=("tiny", "turned")),
-        )  # fmt: skip
+            FaceReading(
+                (0.5 * width, 0.2 * height, 0.9 * width, 0.9 * height), 1.0, {}, {"happy": 0.93, "sad": 0.07}, "found"
+            ),
+            FaceReading(
+                (0.1 * width, 0.4 * height, 0.3 * width, 0.7 * height),
+                1.0,
+                {},
+                {"happy": 0.4, "sad": 0.45},
+                "found",
+                uncertain=True,
+                conditions=("tiny", "turned"),
+            ),
+        )
         return Reading(frame.name, width, height, faces if frame.image.mean() > 50 else ())
 
     def session(self) -> "BrightnessSession":

@@ -79,9 +79,10 @@ def film(walks: list[Walk], *, seconds: float, rate: float) -> Iterator[Drawn]:
             half = face.shape[1] * scale / 2
             boxes.append((whole, (x - half, y - tall / 2, x + half, y + tall / 2)))
         seen = {
-            person: box for person, ((whole, box), mask) in enumerate(zip(boxes, masks, strict=True))
+            person: box
+            for person, ((whole, box), mask) in enumerate(zip(boxes, masks, strict=True))
             if mask.sum() >= (1 - HIDDEN) * whole
-        }  # fmt: skip
+        }
         yield Drawn(time, image.clip(0, 255).astype(np.uint8), seen)
 
 

@@ -36,8 +36,12 @@ def main() -> None:
     if platform.machine() != "x86_64" or not shutil.which("qemu-x86_64"):
         raise SystemExit("qemu-x86_64 on an x86-64 processor is needed: apt-get install qemu-user")
     models = args.models or sorted(path.parent for path in ROOT.glob("models/*/model.json"))
-    differing = [f"{model.name} on {processor}" for model in models for processor in PROCESSORS
-                 if not agrees(model, processor, args.closest)]  # fmt: skip
+    differing = [
+        f"{model.name} on {processor}"
+        for model in models
+        for processor in PROCESSORS
+        if not agrees(model, processor, args.closest)
+    ]
     if differing:
         raise SystemExit(f"labels differ: {', '.join(differing)}")
 
@@ -60,8 +64,11 @@ def agrees(model: Path, processor: str, closest: int) -> bool:
     difference = float(np.abs(emulated - native[order[:closest]]).max())
     changed = int((emulated.argmax(axis=1) != native[order[:closest]].argmax(axis=1)).sum())
     margin = float((first - second)[order[closest:]].min(initial=np.inf))
-    print(f"{model.name} on {processor}: {changed} labels differ on the {closest} closest of {len(images)} images, "
-          f"probabilities by at most {difference:.1e}; the others' margins are at least {margin:.1e}", flush=True)
+    print(
+        f"{model.name} on {processor}: {changed} labels differ on the {closest} closest of {len(images)} images, "
+        f"probabilities by at most {difference:.1e}; the others' margins are at least {margin:.1e}",
+        flush=True,
+    )
     return not changed and difference < margin / 2
 
 
@@ -82,8 +89,21 @@ def emulate(model: Path, processor: str, images: np.ndarray) -> np.ndarray:
     with tempfile.TemporaryDirectory() as name:
         given, answers = Path(name, "images.npy"), Path(name, "answers.npy")
         np.save(given, images)
-        subprocess.run(["qemu-x86_64", "-cpu", processor, sys.executable, __file__, str(model), "--read", str(given),
-                        str(answers)], check=True, stderr=subprocess.DEVNULL)  # fmt: skip
+        subprocess.run(
+            [
+                "qemu-x86_64",
+                "-cpu",
+                processor,
+                sys.executable,
+                __file__,
+                str(model),
+                "--read",
+                str(given),
+                str(answers),
+            ],
+            check=True,
+            stderr=subprocess.DEVNULL,
+        )
         return np.load(answers)
 
 

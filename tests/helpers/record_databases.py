@@ -1,6 +1,6 @@
 """Record what real Caffe's convert_imageset and compute_image_mean write for a small set, in tests/recorded.
 
-    CAFFE_ROOT=DIR PYTHONPATH=.:tests python tests/helpers/record_databases.py
+CAFFE_ROOT=DIR PYTHONPATH=.:tests python tests/helpers/record_databases.py
 """
 
 import hashlib

@@ -22,8 +22,11 @@ def run_command(*words: str) -> Ran:
     """Run `python -m pipeline.caffe WORDS`."""
     handlers, level = list(log.handlers), log.level
     status = 0
-    with patch.object(sys, "argv", ["caffe", *words]), redirect_stdout(StringIO()) as output, \
-            redirect_stderr(StringIO()) as said:  # fmt: skip
+    with (
+        patch.object(sys, "argv", ["caffe", *words]),
+        redirect_stdout(StringIO()) as output,
+        redirect_stderr(StringIO()) as said,
+    ):
         try:
             main()
         except SystemExit as end:

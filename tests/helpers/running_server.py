@@ -108,9 +108,16 @@ class Painted:
         height, width = frame.image.shape[:2]
         probabilities = dict.fromkeys(LABELS, 0.0) | {"happy": 0.75, "neutral": 0.25}
         face = FaceReading(
-            (0.0, 0.0, width - 1.0, height - 1.0), 0.99, {}, probabilities, "found", track, self.uncertain,
-            self.conditions, self.explanation,
-        )  # fmt: skip
+            (0.0, 0.0, width - 1.0, height - 1.0),
+            0.99,
+            {},
+            probabilities,
+            "found",
+            track,
+            self.uncertain,
+            self.conditions,
+            self.explanation,
+        )
         return Reading(frame.name, width, height, (face,), frame.index, frame.time)
 
     def session(self) -> "PaintedSession":

@@ -40,13 +40,22 @@ class TrainedNet:
     manifest: Path
 
     def evaluate(self, output: Path, **changed: object) -> dict:
-        given = {"deploy": self.deploy, "weights": self.weights, "databases": self.databases, "mean": self.mean,
-                 "manifest_path": self.manifest} | changed  # fmt: skip
+        given = {
+            "deploy": self.deploy,
+            "weights": self.weights,
+            "databases": self.databases,
+            "mean": self.mean,
+            "manifest_path": self.manifest,
+        } | changed
         return evaluate(given.pop("deploy"), given.pop("weights"), output, **given)
 
     def export(self, output: Path, **changed: object) -> dict:
-        given = {"deploy": self.deploy, "weights": self.weights, "databases": self.databases,
-                 "mean": self.mean} | changed  # fmt: skip
+        given = {
+            "deploy": self.deploy,
+            "weights": self.weights,
+            "databases": self.databases,
+            "mean": self.mean,
+        } | changed
         return export(given.pop("deploy"), given.pop("weights"), output, **given)
 
 
@@ -78,8 +87,13 @@ def make_trained_net(
     databases = folder / "databases"
     lmdb(manifest, databases, protocol, seed=1)
     mean(databases / "train_lmdb", databases / "mean.binaryproto")
-    return TrainedNet(deploy, write_weights(deploy, folder / "weights.caffemodel"), databases,
-                      databases / "mean.binaryproto", manifest)  # fmt: skip
+    return TrainedNet(
+        deploy,
+        write_weights(deploy, folder / "weights.caffemodel"),
+        databases,
+        databases / "mean.binaryproto",
+        manifest,
+    )
 
 
 def probabilities_by_hand(trained: TrainedNet, images: np.ndarray) -> np.ndarray:

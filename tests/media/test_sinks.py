@@ -84,8 +84,11 @@ def test_whoever_reads_standard_output_may_have_seen_enough() -> None:
     )
     with subprocess.Popen(
         [sys.executable, "-c", code],
-        cwd=Path(__file__).parents[2], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    ) as process:  # fmt: skip
+        cwd=Path(__file__).parents[2],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
         assert process.stdout
         assert process.stderr
         assert json.loads(process.stdout.readline())["file"] == "one.png"

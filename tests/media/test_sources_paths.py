@@ -14,8 +14,18 @@ from pipeline.base.errors import InputError
 from pipeline.media.sources import ImageFiles, SourceError, VideoReader, open_sources, paths
 from pipeline.media.sources.paths import read_list
 
-ODD_NAMES = ("with space.png", "é ü 笑.png", "line\nbreak.png", "-dash.png", "cam:9.png", "a:b.png", "\udce9\udcff.png",
-             "face[1].png", "100%.png", "quote'\".png")  # fmt: skip
+ODD_NAMES = (
+    "with space.png",
+    "é ü 笑.png",
+    "line\nbreak.png",
+    "-dash.png",
+    "cam:9.png",
+    "a:b.png",
+    "\udce9\udcff.png",
+    "face[1].png",
+    "100%.png",
+    "quote'\".png",
+)
 
 
 def image(path: Path) -> Path:

@@ -59,8 +59,10 @@ def test_what_holds_pictures_is_no_video_of_them(tmp_path: Path, data: bytes, ki
         pass
 
 
-@pytest.mark.parametrize(("name", "codec"), [("a.avi", "mpeg4"), ("b.avi", "libx264"), ("a.flv", "flv1"),
-                                             ("b.flv", "libx264"), ("a.wmv", "wmv2")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [("a.avi", "mpeg4"), ("b.avi", "libx264"), ("a.flv", "flv1"), ("b.flv", "libx264"), ("a.wmv", "wmv2")],
+)
 def test_a_cut_video_is_told_by_what_it_states(
     tmp_path: Path, name: str, codec: str, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -31,8 +31,11 @@ TYPE = "multipart/x-mixed-replace; boundary=frame"
 def part(image: np.ndarray) -> bytes:
     data = io.BytesIO()
     Image.fromarray(image).save(data, "JPEG", quality=90)
-    return (f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(data.getvalue())}\r\n\r\n".encode()
-            + data.getvalue() + b"\r\n")  # fmt: skip
+    return (
+        f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(data.getvalue())}\r\n\r\n".encode()
+        + data.getvalue()
+        + b"\r\n"
+    )
 
 
 PARTS = [part(image) for image in drawn(COUNT)]

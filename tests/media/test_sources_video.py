@@ -43,8 +43,13 @@ def near(pixel: np.ndarray, colour: tuple[int, ...]) -> bool:
     ],
 )
 def test_frames_of_any_codec_come_in_order(tmp_path: Path, name: str, codec: str, pixels: str) -> None:
-    path = write_video(tmp_path / name, drawn(20), codec=codec, pixels=pixels,
-                       container={"a.bin": "matroska", "a.mjpeg": "mjpeg"}.get(name))  # fmt: skip
+    path = write_video(
+        tmp_path / name,
+        drawn(20),
+        codec=codec,
+        pixels=pixels,
+        container={"a.bin": "matroska", "a.mjpeg": "mjpeg"}.get(name),
+    )
     source, frames = read(path)
     assert [number_of(frame.image, 20) for frame in frames] == list(range(20))
     assert [frame.index for frame in frames] == list(range(20))

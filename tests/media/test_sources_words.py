@@ -112,10 +112,19 @@ def test_a_file_called_as_a_word_is_read_by_its_path(tmp_path: Path, monkeypatch
 @pytest.mark.parametrize(
     ("word", "live"),
     [
-        ("cam", True), ("cam:1", True), ("/dev/video3", True), ("rtsp://h/x.mp4?y", True), ("rtsp://h/live", True),
-        ("http://h/video", True), ("http://h/a.JPG", False), ("https://h/a.mp4?token=1", False), ("-", False),
-        ("photos", False), ("a.mp4", False), ("cam.png", False),
+        ("cam", True),
+        ("cam:1", True),
+        ("/dev/video3", True),
+        ("rtsp://h/x.mp4?y", True),
+        ("rtsp://h/live", True),
+        ("http://h/video", True),
+        ("http://h/a.JPG", False),
+        ("https://h/a.mp4?token=1", False),
+        ("-", False),
+        ("photos", False),
+        ("a.mp4", False),
+        ("cam.png", False),
     ],
-)  # fmt: skip
+)
 def test_what_never_ends_is_known_by_its_word(word: str, live: bool) -> None:
     assert is_live(word) is live

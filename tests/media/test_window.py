@@ -341,8 +341,12 @@ def test_no_display_is_one_clear_line(monkeypatch: pytest.MonkeyPatch, tmp_path:
 def test_a_display_that_does_not_answer_is_told() -> None:
     run = subprocess.run(
         [sys.executable, "-c", "from pipeline.media.sinks import display_fault; print(display_fault())"],
-        cwd=Path(__file__).parents[2], env={"DISPLAY": ":4711"}, capture_output=True, text=True, check=True,
-    )  # fmt: skip
+        cwd=Path(__file__).parents[2],
+        env={"DISPLAY": ":4711"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert run.stdout == "the display :4711 does not answer\n"
 
 

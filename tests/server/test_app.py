@@ -177,13 +177,28 @@ def test_no_address_is_fetched_unless_the_server_was_told_to(start: Start, paint
 
 @pytest.mark.parametrize(
     "url",
-    ["http://127.0.0.1/a.png", "http://[::1]/", "http://169.254.169.254/latest/", "http://10.1.2.3/",
-     "http://0x7f000001/", "http://2130706433/", "file:///etc/passwd", "gopher://127.0.0.1/", "http://\ud800/", "x"],
-)  # fmt: skip
+    [
+        "http://127.0.0.1/a.png",
+        "http://[::1]/",
+        "http://169.254.169.254/latest/",
+        "http://10.1.2.3/",
+        "http://0x7f000001/",
+        "http://2130706433/",
+        "file:///etc/passwd",
+        "gopher://127.0.0.1/",
+        "http://\ud800/",
+        "x",
+    ],
+)
 def test_private_addresses_and_other_schemes_are_not_fetched(start: Start, painted: Painted, url: str) -> None:
     running = start(painted, urls=True)
-    problem(running.post("/v1/read", content=json.dumps({"url": url}).encode(),
-                         headers={"Content-Type": "application/json"}), 422, "not_fetched")  # fmt: skip
+    problem(
+        running.post(
+            "/v1/read", content=json.dumps({"url": url}).encode(), headers={"Content-Type": "application/json"}
+        ),
+        422,
+        "not_fetched",
+    )
     assert painted.frames == []
 
 

@@ -73,9 +73,18 @@ def test_any_bytes_are_uploads_or_a_problem(body: bytes, kind: str, one: bool) -
 
 @pytest.mark.parametrize(
     "body",
-    ["7", "[]", '{"image": 7}', '{"image": "QUJD", "url": "http://a/"}', '{"image": "!!"}', '{"image": "data:,%"',
-     '{"image": "QUJD", "size": 3}', "{}", '{"url": "http://' + "a" * 3000 + '"}'],
-)  # fmt: skip
+    [
+        "7",
+        "[]",
+        '{"image": 7}',
+        '{"image": "QUJD", "url": "http://a/"}',
+        '{"image": "!!"}',
+        '{"image": "data:,%"',
+        '{"image": "QUJD", "size": 3}',
+        "{}",
+        '{"url": "http://' + "a" * 3000 + '"}',
+    ],
+)
 def test_other_json_is_not_understood(body: str) -> None:
     assert refused(JSON, body.encode()).code == "not_understood"
 

@@ -114,14 +114,17 @@ def test_batch_and_threads_change_nothing_but_roundings(
     images: Path, aligned: Path, detector: Detector, tmp_path: Path
 ) -> None:
     align(images, tmp_path / "other", detector, batch=7, threads=3)
-    for ours, theirs in zip(*(manifest.read(folder / "manifest.csv") for folder in (tmp_path / "other", aligned)),
-                            strict=True):
+    for ours, theirs in zip(
+        *(manifest.read(folder / "manifest.csv") for folder in (tmp_path / "other", aligned)), strict=True
+    ):
         assert (ours.row, ours.path, ours.status) == (theirs.row, theirs.path, theirs.status)
         if ours.status == "found":
             assert ours.left == pytest.approx(theirs.left, abs=0.002)
             assert ours.nose_x == pytest.approx(theirs.nose_x, abs=0.002)
-        faces = [cv2.imread(str(folder / ours.path), cv2.IMREAD_GRAYSCALE).astype(int)
-                 for folder in (tmp_path / "other", aligned)]
+        faces = [
+            cv2.imread(str(folder / ours.path), cv2.IMREAD_GRAYSCALE).astype(int)
+            for folder in (tmp_path / "other", aligned)
+        ]
         assert np.abs(faces[0] - faces[1]).max() <= 1
 
 

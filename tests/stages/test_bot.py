@@ -40,8 +40,12 @@ class BotProcess:
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "pipeline", "bot", *map(str, self.arguments)],
-                cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment,
-            )  # fmt: skip
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=environment,
+            )
         for _ in range(600):
             if "@faces_bot answers" in self.log.read_text() or self.process.poll() is not None:
                 break
@@ -87,9 +91,13 @@ def bad_command(environment: Mapping[str, str], *arguments: object) -> str:
     """What the command says when it ends with status 1."""
     done = subprocess.run(
         [sys.executable, "-m", "pipeline", "bot", *map(str, arguments)],
-        cwd=ROOT, capture_output=True, text=True, check=False, timeout=60,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
         env={name: text for name, text in os.environ.items() if not name.startswith("TELEGRAM_")} | environment,
-    )  # fmt: skip
+    )
     assert (done.returncode, done.stdout) == (1, "")
     assert TOKEN not in done.stderr
     return done.stderr

@@ -30,8 +30,11 @@ def look(title: str, model: Path | None = None) -> list[Finding]:
 def test_the_command_tells_what_there_is() -> None:
     run = subprocess.run(
         [sys.executable, "-m", "pipeline", "doctor", "--json"],
-        cwd=ROOT, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     report = json.loads(run.stdout)
     assert run.returncode == 0, run.stdout
     assert report["works"] is True

@@ -73,9 +73,7 @@ def labels(trained: TrainedNet) -> np.ndarray:
         return np.array([datum.label for _, datum in reader])
 
 
-def test_it_reads_faces_as_any_model(
-    trained: TrainedNet, export: Export, tmp_path: Path, portrait: np.ndarray
-) -> None:
+def test_it_reads_faces_as_any_model(trained: TrainedNet, export: Export, tmp_path: Path, portrait: np.ndarray) -> None:
     join(trained, [export("one"), export("two", factor=2)], tmp_path / "both", views=10)
     (face,) = Predictor(tmp_path / "both/model", views=10)(portrait).faces
     assert sum(face.probabilities.values()) == pytest.approx(1, abs=1e-5)

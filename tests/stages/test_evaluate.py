@@ -248,8 +248,13 @@ def test_a_manifest_with_other_labels_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("classes", [2, 3, 7, 8])
 def test_a_confusion_table_is_whole_for_any_number_of_classes(classes: int, tmp_path: Path) -> None:
     counts = np.full((classes, classes), 1234)
-    found = {"n": int(counts.sum()), "confusion": counts.tolist(), "accuracy": 0.678, "accuracy_95": (0.66, 0.69),
-             "macro_f1": 0.6543}  # fmt: skip
+    found = {
+        "n": int(counts.sum()),
+        "confusion": counts.tolist(),
+        "accuracy": 0.678,
+        "accuracy_95": (0.66, 0.69),
+        "macro_f1": 0.6543,
+    }
     labels = (*EXPRESSIONS, "contempt")[:classes]
     _draw_confusion({"PublicTest": found, "PrivateTest": found}, labels, tmp_path / "confusion.png")
     with Image.open(tmp_path / "confusion.png") as image:

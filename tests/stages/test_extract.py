@@ -35,7 +35,10 @@ def test_images_hold_the_pixels_of_their_rows(small_csv: Path, tmp_path: Path) -
     assert manifest.read_labels(tmp_path / "images/labels.txt") == LABELS
     assert json.loads((tmp_path / "images/summary.json").read_text()) == summary
     assert {usage: sum(counts.values()) for usage, counts in summary["counts"].items()} == {
-        "Training": 24, "PublicTest": 8, "PrivateTest": 8}  # fmt: skip
+        "Training": 24,
+        "PublicTest": 8,
+        "PrivateTest": 8,
+    }
 
 
 def test_takes_class_folders_such_as_its_own(small_manifest: Path, tmp_path: Path) -> None:
@@ -47,8 +50,15 @@ def test_takes_class_folders_such_as_its_own(small_manifest: Path, tmp_path: Pat
 
 def test_counts_duplicates(tmp_path: Path) -> None:
     a, b, c = noise(3)
-    table = [(a, "angry", "Training"), (a, "fear", "Training"), (a, "angry", "PublicTest"), (b, "sad", "Training"),
-             (b, "sad", "PrivateTest"), (b, "sad", "PrivateTest"), (c, "sad", "PrivateTest")]
+    table = [
+        (a, "angry", "Training"),
+        (a, "fear", "Training"),
+        (a, "angry", "PublicTest"),
+        (b, "sad", "Training"),
+        (b, "sad", "PrivateTest"),
+        (b, "sad", "PrivateTest"),
+        (c, "sad", "PrivateTest"),
+    ]
     lines = [f"{LABELS.index(label)},{pixels_text(image)},{usage}" for image, label, usage in table]
     (tmp_path / "faces.csv").write_text("\n".join(["emotion,pixels,Usage", *lines]))
     assert extract(tmp_path / "faces.csv", tmp_path / "images")["duplicates"] == {
@@ -62,8 +72,10 @@ def test_counts_duplicates(tmp_path: Path) -> None:
 def test_labels_by_votes(small_csv: Path, tmp_path: Path) -> None:
     usages = [row.usage for row in _rows(small_csv, tmp_path)]
     votes = tmp_path / "fer2013new.csv"
-    lines = [f"{usage},{row}.png," + ("0,10,0,0,0,0,0,0,0,0" if row % 2 else "5,5,0,0,0,0,0,0,0,0")
-             for row, usage in enumerate(usages)]
+    lines = [
+        f"{usage},{row}.png," + ("0,10,0,0,0,0,0,0,0,0" if row % 2 else "5,5,0,0,0,0,0,0,0,0")
+        for row, usage in enumerate(usages)
+    ]
     votes.write_text("\n".join([",".join(ferplus.COLUMNS), *lines]))
     summary = extract(small_csv, tmp_path / "images", votes)
     rows = manifest.read(tmp_path / "images/manifest.csv")
@@ -139,8 +151,9 @@ def test_classes_are_taken_of_what_the_votes_say(small_csv: Path, tmp_path: Path
     ballots = ("0,10,0,0,0,0,0,0,0,0", "10,0,0,0,0,0,0,0,0,0", "0,0,0,0,0,0,0,10,0,0", "0,0,0,0,0,0,0,0,0,10")
     lines = [f"{usage},{row}.png,{ballots[row % 4]}" for row, usage in enumerate(usages)]
     votes.write_text("\n".join([",".join(ferplus.COLUMNS), *lines]))
-    summary = extract(small_csv, tmp_path / "images", votes, classes=["happy", "neutral"],
-                      class_names={"happiness": "happy"})  # fmt: skip
+    summary = extract(
+        small_csv, tmp_path / "images", votes, classes=["happy", "neutral"], class_names={"happiness": "happy"}
+    )
     assert {row.row % 4: row.label for row in manifest.read(tmp_path / "images/manifest.csv")} == {0: 0, 1: 1}
     assert summary["dropped"] == {"of other classes": 10, "NF": 10}
 

@@ -62,8 +62,11 @@ def weights(net: Path, tmp_path: Path) -> Path:
 
 
 def blobs(path: Path) -> dict[str, list[np.ndarray]]:
-    return {layer.name: [np.array(blob.data, np.float32) for blob in layer.blobs]
-            for layer in read_weights(path).layer if layer.blobs}  # fmt: skip
+    return {
+        layer.name: [np.array(blob.data, np.float32) for blob in layer.blobs]
+        for layer in read_weights(path).layer
+        if layer.blobs
+    }
 
 
 @pytest.mark.parametrize("suffix", ["", ".h5"])
@@ -104,13 +107,20 @@ def test_what_was_tuned_is_a_start_for_the_next(net: Path, weights: Path, tmp_pa
     assert set(blobs(tmp_path / "second/start.caffemodel")) == {"conv1", "bn1", "fc1", "fc2"}
 
 
-@pytest.mark.parametrize(("change", "freeze", "message"), [
-    (("num_output: 8", "num_output: 9"), [], r"layer 'fc1' has blobs of shapes \(8, 400\), \(8,\) where the net has"),
-    (('name: "', 'name: "other_'), [], r"its layers \(conv1, bn1, fc1, fc2\) fit none of net 'other_Little'"),
-    (None, ["conv2"], "freeze: conv2: no such layer; those with weights are conv1, bn1, fc1"),
-    (None, ["fc2"], "freeze: fc2: the weights have none for it"),
-    (None, ["loss"], "freeze: loss: the weights have none for it"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("change", "freeze", "message"),
+    [
+        (
+            ("num_output: 8", "num_output: 9"),
+            [],
+            r"layer 'fc1' has blobs of shapes \(8, 400\), \(8,\) where the net has",
+        ),
+        (('name: "', 'name: "other_'), [], r"its layers \(conv1, bn1, fc1, fc2\) fit none of net 'other_Little'"),
+        (None, ["conv2"], "freeze: conv2: no such layer; those with weights are conv1, bn1, fc1"),
+        (None, ["fc2"], "freeze: fc2: the weights have none for it"),
+        (None, ["loss"], "freeze: loss: the weights have none for it"),
+    ],
+)
 def test_weights_that_do_not_fit_are_refused(  # noqa: PLR0917
     net: Path, weights: Path, tmp_path: Path, change: tuple[str, str] | None, freeze: list[str], message: str
 ) -> None:

@@ -60,13 +60,16 @@ def test_merged_trains_on_public_test_too(small_manifest: Path, tmp_path: Path) 
     assert sizes == {"train": 32, "val": 0, "test": 8}
 
 
-@pytest.mark.parametrize(("usages", "protocol", "missing"), [
-    (("Training", "PublicTest"), "kaggle", None),
-    (("Training", "PrivateTest"), "kaggle", "PublicTest"),
-    (("PublicTest", "PrivateTest"), "kaggle", "Training"),
-    (("Training", "PrivateTest"), "merged", None),
-    (("Training", "PublicTest"), "merged", "PrivateTest"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("usages", "protocol", "missing"),
+    [
+        (("Training", "PublicTest"), "kaggle", None),
+        (("Training", "PrivateTest"), "kaggle", "PublicTest"),
+        (("PublicTest", "PrivateTest"), "kaggle", "Training"),
+        (("Training", "PrivateTest"), "merged", None),
+        (("Training", "PublicTest"), "merged", "PrivateTest"),
+    ],
+)
 def test_the_usages_a_protocol_needs(
     tmp_path: Path, usages: tuple[str, ...], protocol: str, missing: str | None
 ) -> None:
@@ -81,13 +84,19 @@ def test_the_usages_a_protocol_needs(
         assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(("change", "error", "message"), [
-    (lambda image: image.write_bytes(b""), InputError, "png: not a readable image"),
-    (lambda image: image.write_bytes(b"text"), InputError, "png: not a readable image"),
-    (lambda image: image.unlink(), FileNotFoundError, "No such file or directory: .*png"),
-    (lambda image: cv2.imwrite(str(image), np.zeros((48, 40), np.uint8)), InputError,
-     "png: 48x40 pixels where 48x48 as in the first image were expected"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (lambda image: image.write_bytes(b""), InputError, "png: not a readable image"),
+        (lambda image: image.write_bytes(b"text"), InputError, "png: not a readable image"),
+        (lambda image: image.unlink(), FileNotFoundError, "No such file or directory: .*png"),
+        (
+            lambda image: cv2.imwrite(str(image), np.zeros((48, 40), np.uint8)),
+            InputError,
+            "png: 48x40 pixels where 48x48 as in the first image were expected",
+        ),
+    ],
+)
 def test_names_the_image_that_cannot_be_used(small_manifest, tmp_path, change, error, message) -> None:
     lmdb(small_manifest, tmp_path / "kaggle", "kaggle", seed=1)
     before = (tmp_path / "kaggle/train.txt").read_bytes()

@@ -67,15 +67,19 @@ def test_renders_and_learns_from_a_batch(name: str, databases: Path, tmp_path: P
 @pytest.mark.parametrize("name", NETS)
 def test_the_deployed_input_has_the_scale_of_training(name: str) -> None:
     given = read_net(PROTOTXT / name / "deploy.prototxt").layer[0].transform_param
-    data = [layer.transform_param for layer in read_net(PROTOTXT / name / "train_val.prototxt").layer
-            if layer.type == "Data"]  # fmt: skip
+    data = [
+        layer.transform_param
+        for layer in read_net(PROTOTXT / name / "train_val.prototxt").layer
+        if layer.type == "Data"
+    ]
     assert {transform.scale for transform in data} == {given.scale}
 
 
 def test_the_index_has_every_net_and_its_size() -> None:
     rows = re.findall(r"^\| \[?`(\w+)`.*?\| ([\d,]+) \| ([\d,]+) \|$", (PROTOTXT / "README.md").read_text(), re.M)
-    assert {name: (parameters, multiply_adds) for name, parameters, multiply_adds in rows} == \
-        {name: totals(name) for name in NETS}  # fmt: skip
+    assert {name: (parameters, multiply_adds) for name, parameters, multiply_adds in rows} == {
+        name: totals(name) for name in NETS
+    }
 
 
 @pytest.mark.parametrize("name", WITH_PAGE)

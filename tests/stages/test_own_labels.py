@@ -44,8 +44,13 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     lmdb(folder / "images/manifest.csv", folder / "databases", "kaggle", seed=1)
     mean(folder / "databases/train_lmdb", folder / "databases/mean.binaryproto")
     deploy = write_deploy(folder / "deploy.prototxt", classes=len(labels))
-    net = TrainedNet(deploy, write_weights(deploy, folder / "weights.caffemodel"), folder / "databases",
-                     folder / "databases/mean.binaryproto", folder / "images/manifest.csv")  # fmt: skip
+    net = TrainedNet(
+        deploy,
+        write_weights(deploy, folder / "weights.caffemodel"),
+        folder / "databases",
+        folder / "databases/mean.binaryproto",
+        folder / "images/manifest.csv",
+    )
     net.evaluate(folder)
     net.export(folder / "model", metrics=folder / "metrics.json")
     return folder

@@ -50,8 +50,12 @@ def film(portrait: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path
 def command(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "pipeline", "predict", *map(str, arguments)],
-        cwd=ROOT, capture_output=True, text=True, check=False, **options,
-    )  # fmt: skip
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        **options,
+    )
 
 
 def lines(text: str) -> list[dict]:
@@ -97,8 +101,21 @@ def test_unreadable_images_are_told_and_end_in_failure(model: Path, portrait: np
 
 
 def test_a_film_is_followed_and_written_with_table_and_plot(model: Path, film: Path, tmp_path: Path) -> None:
-    done = command(film, "--model", model, "--json", tmp_path / "out.jsonl", "--csv", tmp_path / "out.csv",
-                   "--annotated", tmp_path / "drawn", "--summary", tmp_path / "plot.png", "--every", 0.16)  # fmt: skip
+    done = command(
+        film,
+        "--model",
+        model,
+        "--json",
+        tmp_path / "out.jsonl",
+        "--csv",
+        tmp_path / "out.csv",
+        "--annotated",
+        tmp_path / "drawn",
+        "--summary",
+        tmp_path / "plot.png",
+        "--every",
+        0.16,
+    )
     assert done.returncode == 0, done.stderr
     read = lines((tmp_path / "out.jsonl").read_text())
     assert [line["frame"] for line in read] == list(range(24))
@@ -125,8 +142,9 @@ def test_one_unreadable_video_of_many_inputs_costs_itself_alone(
     Image.fromarray(portrait).save(tmp_path / "in/a.jpg")
     (tmp_path / "in/b.mp4").write_bytes(film.read_bytes()[:300])
     shutil.copy(film, tmp_path / "in/c.mp4")
-    done = command(tmp_path / "in", "--model", model, "--json", tmp_path / "out.jsonl",
-                   "--annotated", tmp_path / "drawn")  # fmt: skip
+    done = command(
+        tmp_path / "in", "--model", model, "--json", tmp_path / "out.jsonl", "--annotated", tmp_path / "drawn"
+    )
     assert done.returncode == 1
     assert f"error: {tmp_path}/in/b.mp4: neither an image nor a video" in done.stderr
     assert "error: 1 of 3 inputs could not be read" in done.stderr
@@ -143,8 +161,17 @@ def test_one_unreadable_video_of_many_inputs_costs_itself_alone(
 def test_what_a_run_draws_is_not_read_by_the_next(model: Path, portrait: np.ndarray, tmp_path: Path) -> None:
     Image.fromarray(portrait).save(tmp_path / "a.jpg")
     for _ in range(2):
-        done = command(tmp_path, "--model", model, "--annotated", tmp_path / "out/drawn", "--summary",
-                       tmp_path / "plot.png", "--json", "-")  # fmt: skip
+        done = command(
+            tmp_path,
+            "--model",
+            model,
+            "--annotated",
+            tmp_path / "out/drawn",
+            "--summary",
+            tmp_path / "plot.png",
+            "--json",
+            "-",
+        )
         assert done.returncode == 0, done.stderr
         assert [Path(line["file"]).name for line in lines(done.stdout)] == ["a.jpg"]
     assert [path.name for path in (tmp_path / "out/drawn").iterdir()] == ["a.jpg.png"]
@@ -187,8 +214,9 @@ def test_an_output_that_cannot_be_written_is_said_in_words(model: Path, portrait
     done = command(tmp_path / "a.jpg", "--model", model, "--json", tmp_path / "folder")
     assert done.stderr.splitlines() == [f"error: {tmp_path}/folder: Is a directory"]
     done = command(tmp_path / "a.jpg", "--model", model, "--summary", tmp_path / "plot.jpg")
-    assert done.stderr.splitlines() == [f"error: {tmp_path}/plot.jpg: a plot is written as .png, .pdf, .svg; "
-                                        "give it such a name"]  # fmt: skip
+    assert done.stderr.splitlines() == [
+        f"error: {tmp_path}/plot.jpg: a plot is written as .png, .pdf, .svg; give it such a name"
+    ]
 
 
 def test_a_sideways_image_is_turned_where_that_is_asked_for(portrait: np.ndarray) -> None:
@@ -229,8 +257,19 @@ def test_no_output_takes_the_place_of_an_input_or_another_output(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("option", ["--threads=0", "--every=1", "--every=10", "--every=-0.1", "--every=nan",
-                                    "--min-face=0", "--uncertain=2", "--uncertain=nan"])  # fmt: skip
+@pytest.mark.parametrize(
+    "option",
+    [
+        "--threads=0",
+        "--every=1",
+        "--every=10",
+        "--every=-0.1",
+        "--every=nan",
+        "--min-face=0",
+        "--uncertain=2",
+        "--uncertain=nan",
+    ],
+)
 def test_impossible_numbers_are_refused(
     option: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -243,8 +282,9 @@ def test_impossible_numbers_are_refused(
 def test_a_run_that_is_told_to_end_leaves_nothing_half_written(model: Path, tmp_path: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "pipeline", "predict", "-", "--model", str(model), "--json", str(tmp_path / "o.jsonl")],
-        stdin=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
     deadline = time.monotonic() + 30
     while not list(tmp_path.iterdir()) and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -268,8 +308,13 @@ def test_two_films_of_one_name_are_not_written_over_each_other(model: Path, film
 def test_pictures_come_by_standard_input(model: Path, portrait: np.ndarray) -> None:
     file = io.BytesIO()
     Image.fromarray(portrait).save(file, "PNG")
-    done = subprocess.run([sys.executable, "-m", "pipeline", "predict", "-", "--model", str(model)], cwd=ROOT,
-                          input=file.getvalue(), capture_output=True, check=False)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline", "predict", "-", "--model", str(model)],
+        cwd=ROOT,
+        input=file.getvalue(),
+        capture_output=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     (line,) = lines(done.stdout.decode())
     assert len(line["faces"]) == 1
@@ -323,9 +368,12 @@ def test_a_lost_camera_is_told_after_the_next_one_was_read(model: Path, portrait
 
 
 def test_without_a_display_a_camera_is_read_all_the_same(
-    model: Path, portrait: np.ndarray, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    model: Path,
+    portrait: np.ndarray,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
-) -> None:  # fmt: skip
+) -> None:
     for name in ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER"):
         monkeypatch.delenv(name, raising=False)
     predict([Camera(portrait, None)], Predictor(model), Outputs())

@@ -26,7 +26,12 @@ RECIPE = {"epochs": 150, "batch_size": 64, "steps": (0.6, 0.85), "snapshot": "10
 
 
 def make_databases(
-    folder: Path, *, train: int = 100, val: int = 74, test: int = 0, labels: tuple[str, ...] = LABELS,
+    folder: Path,
+    *,
+    train: int = 100,
+    val: int = 74,
+    test: int = 0,
+    labels: tuple[str, ...] = LABELS,
     mean_size: int = 48,
 ) -> Path:
     """Databases of 48x48 grey images with the given numbers of records."""
@@ -105,8 +110,11 @@ def test_takes_the_number_of_classes_from_labels(tmp_path: Path) -> None:
     databases = make_databases(tmp_path / "plus", labels=("neutral", "happy", "contempt"))
     render(NET, databases, tmp_path / "run", **RECIPE)
     for name in ("train_val", "deploy"):
-        outputs = [layer.inner_product_param.num_output
-                   for layer in read_net(tmp_path / f"run/{name}.prototxt").layer if layer.type == "InnerProduct"]
+        outputs = [
+            layer.inner_product_param.num_output
+            for layer in read_net(tmp_path / f"run/{name}.prototxt").layer
+            if layer.type == "InnerProduct"
+        ]
         assert outputs == [2048, 1024, 3]
 
 
@@ -190,8 +198,9 @@ def test_refuses_steps_that_do_not_ascend(databases: Path, tmp_path: Path, steps
 def test_augmentation_is_the_training_layers_alone_and_can_be_looked_at(databases: Path, tmp_path: Path) -> None:
     words = ["rotation=12", "erasing=0.2:0.5", "alternate_mirror"]
     render(NET, databases, tmp_path / "run", **RECIPE, augmentation=words)
-    train, test = (layer.transform_param for layer in read_net(tmp_path / "run/train_val.prototxt").layer
-                   if layer.type == "Data")  # fmt: skip
+    train, test = (
+        layer.transform_param for layer in read_net(tmp_path / "run/train_val.prototxt").layer if layer.type == "Data"
+    )
     assert not test.HasField("augmentation_param")
     param = train.augmentation_param
     assert (param.rotation, param.alternate_mirror) == (12, True)
@@ -204,9 +213,14 @@ def test_augmentation_is_the_training_layers_alone_and_can_be_looked_at(database
 
 @pytest.mark.parametrize(
     ("words", "said"),
-    [(["spin=3"], "'spin=3'"), (["rotation"], "'rotation'"), (["zoom=2"], "zoom 2 where"),
-     (["blur=1:2"], "blur_probability 2"), (["shift=a"], "'shift=a'")],
-)  # fmt: skip
+    [
+        (["spin=3"], "'spin=3'"),
+        (["rotation"], "'rotation'"),
+        (["zoom=2"], "zoom 2 where"),
+        (["blur=1:2"], "blur_probability 2"),
+        (["shift=a"], "'shift=a'"),
+    ],
+)
 def test_augmentation_that_is_impossible_is_refused(
     databases: Path, tmp_path: Path, words: list[str], said: str
 ) -> None:
@@ -226,6 +240,8 @@ def test_balanced_class_weights_come_from_the_training_set(databases: Path, tmp_
 def test_a_class_weight_that_is_none_is_refused(databases: Path, tmp_path: Path, word: str) -> None:
     with pytest.raises(InputError, match=f"class_weights: '{word}'"):
         render(NET, databases, tmp_path / "run", **RECIPE, objective=Objective(class_weights=(word,)))
+
+
 def test_settings_choose_the_policy_and_the_warm_up(databases: Path, tmp_path: Path) -> None:
     render(NET, databases, tmp_path / "run", **RECIPE, lr_policy="poly", power=1.0, warmup="2.5 epochs")
     solver = read_solver(tmp_path / "run/solver.prototxt")

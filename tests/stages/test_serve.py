@@ -33,8 +33,11 @@ def serving(*arguments: object, **environment: str) -> Iterator[tuple[str, "subp
     """The address that the command says it serves at, and its process."""
     process = subprocess.Popen(
         [sys.executable, "-m", "pipeline", "serve", "--port", "0", *map(str, arguments)],
-        cwd=ROOT, env={**os.environ, **environment}, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     try:
         assert process.stderr is not None
         line = process.stderr.readline()
@@ -60,8 +63,10 @@ def test_it_serves_this_machine_and_ends_with_ctrl_c(tmp_path: Path) -> None:
         health = httpx.get(f"{address}/health", trust_env=False).json()
         index = json.loads((ROOT / "pipeline/weights/face_emotion_net/model.json").read_text())
         assert health["model"] == {
-            "name": "FaceEmotionNet", "version": index["version"], "sha256": index["sha256"]["model.onnx"]
-        }  # fmt: skip
+            "name": "FaceEmotionNet",
+            "version": index["version"],
+            "sha256": index["sha256"]["model.onnx"],
+        }
         with connect(f"{address.replace('http', 'ws')}/v1/live", proxy=None) as open_socket:
             open_socket.recv(timeout=10)
             process.send_signal(signal.SIGINT)

@@ -75,9 +75,14 @@ def test_targets_follow_the_images_of_the_database(databases: Path, tmp_path: Pa
 
 @pytest.mark.parametrize(
     ("words", "said"),
-    [(["labels=0.5"], "add up to 0.5"), (["labels=0.5", "labels=0.5"], "'labels=0.5'"), (["cats=1"], "'cats=1'"),
-     (["votes=much"], "'votes=much'"), (["labels=nan", "votes=1"], "'labels=nan'")],
-)  # fmt: skip
+    [
+        (["labels=0.5"], "add up to 0.5"),
+        (["labels=0.5", "labels=0.5"], "'labels=0.5'"),
+        (["cats=1"], "'cats=1'"),
+        (["votes=much"], "'votes=much'"),
+        (["labels=nan", "votes=1"], "'labels=nan'"),
+    ],
+)
 def test_shares_that_are_none_are_refused(words: list[str], said: str) -> None:
     with pytest.raises(InputError, match=said):
         read_shares(words)

@@ -125,10 +125,12 @@ def test_files_of_rows_that_decide_a_run_are_recorded(tmp_path: Path) -> None:
     (tmp_path / "net.prototxt").write_text(
         f'layer {{ name: "d" type: "HDF5Data" top: "data" top: "label" hdf5_data_param {{ source: "{listed}" '
         'batch_size: 2 } }\nlayer { name: "fc" type: "InnerProduct" bottom: "data" top: "fc" inner_product_param { '
-        'num_output: 2 } }\nlayer { name: "loss" type: "SoftmaxWithLoss" bottom: "fc" bottom: "label" top: "loss" }')
+        'num_output: 2 } }\nlayer { name: "loss" type: "SoftmaxWithLoss" bottom: "fc" bottom: "label" top: "loss" }'
+    )
     (tmp_path / "solver.prototxt").write_text(
         f'net: "{tmp_path}/net.prototxt" base_lr: 0.1 lr_policy: "fixed" max_iter: 1 display: 1 '
-        f'snapshot_prefix: "{tmp_path}/run"')
+        f'snapshot_prefix: "{tmp_path}/run"'
+    )
     train(tmp_path / "solver.prototxt", "cpu", threads=1)
     recorded = json.loads((tmp_path / "run.json").read_text())["sha256"]
     assert recorded[str(rows)] == hashlib.sha256(rows.read_bytes()).hexdigest()
@@ -144,10 +146,12 @@ def test_a_run_on_listed_pictures_records_the_list_and_counts_iterations(tmp_pat
         f'layer {{ name: "d" type: "ImageData" top: "data" top: "label" image_data_param {{ source: "{listed}" '
         f'root_folder: "{tmp_path}/" batch_size: 2 }} }}\n'
         'layer { name: "fc" type: "InnerProduct" bottom: "data" top: "fc" inner_product_param { num_output: 2 } }\n'
-        'layer { name: "loss" type: "SoftmaxWithLoss" bottom: "fc" bottom: "label" top: "loss" }')
+        'layer { name: "loss" type: "SoftmaxWithLoss" bottom: "fc" bottom: "label" top: "loss" }'
+    )
     (tmp_path / "solver.prototxt").write_text(
         f'net: "{tmp_path}/net.prototxt" base_lr: 1e-5 lr_policy: "fixed" max_iter: 2 display: 1 '
-        f'snapshot_prefix: "{tmp_path}/run"')
+        f'snapshot_prefix: "{tmp_path}/run"'
+    )
     train(tmp_path / "solver.prototxt", "cpu", threads=1)
     recorded = json.loads((tmp_path / "run.json").read_text())["sha256"]
     assert recorded[str(listed)] == hashlib.sha256(listed.read_bytes()).hexdigest()
@@ -163,8 +167,11 @@ def test_a_run_on_a_leveldb_goes_on_though_reading_changes_its_files(
             theirs.put(key, datum)
     solver = write_run(tmp_path / "run", data, max_iter=10)
     net = solver.with_name("net.prototxt")
-    net.write_text(net.read_text().replace('train_lmdb" batch_size: 7 backend: LMDB',
-                                           'train_leveldb" batch_size: 7 backend: LEVELDB'))
+    net.write_text(
+        net.read_text().replace(
+            'train_lmdb" batch_size: 7 backend: LMDB', 'train_leveldb" batch_size: 7 backend: LEVELDB'
+        )
+    )
     train(solver, "cpu", "float32", threads=1)
     with caplog.at_level("INFO", "pipeline"):
         train(solver, "cpu", "float32", threads=1)
@@ -205,13 +212,35 @@ def test_the_log_has_the_lines_that_caffes_parsers_look_for(uninterrupted: Path)
 
 
 def test_a_killed_run_goes_on_and_ends_with_the_same_weights_to_the_bit(tmp_path: Path, data: Path) -> None:
-    longer = {"max_iter": 300, "snapshot": 20, "test_interval": 20, "warmup_iter": 50, "lr_policy": "plateau",
-              "plateau_patience": 2, "gamma": 0.5, "early_stopping": 12, "test_metric": "loss"}
+    longer = {
+        "max_iter": 300,
+        "snapshot": 20,
+        "test_interval": 20,
+        "warmup_iter": 50,
+        "lr_policy": "plateau",
+        "plateau_patience": 2,
+        "gamma": 0.5,
+        "early_stopping": 12,
+        "test_metric": "loss",
+    }
     whole = write_run(tmp_path / "whole", data, **longer)
     solver = write_run(tmp_path / "killed", data, **longer)
     train(whole, "cpu", "float32", threads=1, average=4)
-    command = [sys.executable, "-m", "pipeline", "train", str(solver), "--device", "cpu", "--precision",
-               "float32", "--threads", "1", "--average", "4"]
+    command = [
+        sys.executable,
+        "-m",
+        "pipeline",
+        "train",
+        str(solver),
+        "--device",
+        "cpu",
+        "--precision",
+        "float32",
+        "--threads",
+        "1",
+        "--average",
+        "4",
+    ]
 
     def killed(number: int, after: int) -> int:
         """Run until the snapshot of iteration `after` is there, send the signal, and return the exit status."""
@@ -348,8 +377,12 @@ def test_other_settings_start_anew_and_say_so(
     assert (uninterrupted / "final.caffemodel").read_bytes() != before
     assert rows(uninterrupted)[0]["lr"] == "0.02"
     record = json.loads((uninterrupted / "run.json").read_text())
-    assert set(record["sha256"]) >= {str(solver), f"{data}/train_lmdb/data.mdb", f"{data}/val_lmdb/data.mdb",
-                                     f"{data}/mean.binaryproto"}
+    assert set(record["sha256"]) >= {
+        str(solver),
+        f"{data}/train_lmdb/data.mdb",
+        f"{data}/val_lmdb/data.mdb",
+        f"{data}/mean.binaryproto",
+    }
 
 
 def record(solver: Path) -> dict[str, Any]:
@@ -488,10 +521,17 @@ def test_a_solver_that_cannot_be_is_named(fields: str, said: str) -> None:
 def test_every_policy_has_its_formula() -> None:
     param = SolverParameter(base_lr=0.5, gamma=0.25, power=2, stepsize=3, max_iter=8)
     at_four = {name: policy(param, 4, 1) for name, policy in POLICIES.items()}
-    assert at_four == pytest.approx({
-        "fixed": 0.5, "step": 0.125, "exp": 0.5 * 0.25**4, "inv": 0.5 / 4, "multistep": 0.125, "poly": 0.125,
-        "sigmoid": 0.5 / (1 + np.exp(-0.25)),
-    })  # fmt: skip
+    assert at_four == pytest.approx(
+        {
+            "fixed": 0.5,
+            "step": 0.125,
+            "exp": 0.5 * 0.25**4,
+            "inv": 0.5 / 4,
+            "multistep": 0.125,
+            "poly": 0.125,
+            "sigmoid": 0.5 / (1 + np.exp(-0.25)),
+        }
+    )
 
 
 @pytest.mark.parametrize("rows", [1, 2, 40])

@@ -33,8 +33,23 @@ RULES = {match[1]: match[2] for match in re.finditer(r"^rule (\w+):\n(.*?)(?=^ru
 
 NO_RULES = {"doctor", "serve", "bot"}  # they make nothing
 # What the rule predict is told: its readings are no part of the way that DVC keeps.
-PREDICT = {"model", "input", "output", "detector", "detector_model", "min_face", "uncertain", "class_prior", "no_face",
-           "every", "summary", "faces", "draw", "blur", "window"}  # fmt: skip
+PREDICT = {
+    "model",
+    "input",
+    "output",
+    "detector",
+    "detector_model",
+    "min_face",
+    "uncertain",
+    "class_prior",
+    "no_face",
+    "every",
+    "summary",
+    "faces",
+    "draw",
+    "blur",
+    "window",
+}
 # What train writes as it goes is no declared output: Snakemake would delete it before a run that is to go on.
 UNDECLARED = {"results/sample/run.json", "results/sample/metrics.csv"}
 
@@ -120,8 +135,9 @@ def test_a_command_line_may_say_true_false_and_null_as_the_file_does() -> None:
         ({"class_prior": {"happy": 2}}, r"class_prior: happy: 2 is greater than or equal to the maximum of 1"),
     ],
 )
-def test_unfit_settings_are_refused_in_one_line(monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any],
-                                                message: str) -> None:
+def test_unfit_settings_are_refused_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], message: str
+) -> None:
     monkeypatch.chdir(ROOT)
     with pytest.raises(InputError, match=message) as caught:
         check_settings(CONFIG | settings)
@@ -135,8 +151,17 @@ def test_snakemake_says_what_is_wrong_with_a_setting() -> None:
 
 
 def test_the_environment_stands_between_the_files_and_the_command_line() -> None:
-    done = snakemake("render", "--dry-run", "--forceall", "--config", "csv=sample", "seed=6",
-                     EXPRESSIONS_EPOCHS="3", EXPRESSIONS_SEED="5", EXPRESSIONS_DISPLAY="7")  # fmt: skip
+    done = snakemake(
+        "render",
+        "--dry-run",
+        "--forceall",
+        "--config",
+        "csv=sample",
+        "seed=6",
+        EXPRESSIONS_EPOCHS="3",
+        EXPRESSIONS_SEED="5",
+        EXPRESSIONS_DISPLAY="7",
+    )
     assert done.returncode == 0, done.stderr
     assert re.search(r"pipeline --log \S+ render .* --epochs 3 .* --seed 6 .*--display 7 ", done.stdout + done.stderr)
 
@@ -160,8 +185,10 @@ def test_settings_become_options() -> None:
     config = {"base_lr": 0.01, "steps": [0.6, 0.85], "mirror": False, "crop_size": None, "seed": 1}
     options = command_options(config, *config)
     assert options == ["--base-lr", "0.01", "--steps", "0.6", "0.85", "--no-mirror", "--seed", "1"]
-    assert command_options({"class_prior": {"happy": 0.2, "sad": 0.1}}, "class_prior") == ["--class-prior",
-                                                                                            "happy=0.2,sad=0.1"]
+    assert command_options({"class_prior": {"happy": 0.2, "sad": 0.1}}, "class_prior") == [
+        "--class-prior",
+        "happy=0.2,sad=0.1",
+    ]
 
 
 def found(csv: str | None = None, **settings: Any) -> Dataset:
@@ -185,18 +212,22 @@ def test_finds_the_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         found("other.csv")
 
 
-@pytest.mark.parametrize(("files", "source"), [
-    (["FER2013.csv"], "FER2013.csv"),
-    (["fer2013new.csv", "README.md", "icml_face_data.csv.zip"], "icml_face_data.csv.zip"),
-    (["archive.zip"], "archive.zip"),
-    (["fer2013.tar.gz"], "fer2013.tar.gz"),
-    (["archive/train/happy/1.jpg", "archive/test/happy/1.jpg"], "archive"),
-    (["fer2013/fer2013.csv", "fer2013/README"], "fer2013/fer2013.csv"),
-    (["Train/happy/1.jpg", "Test/happy/1.jpg"], ""),
-    ([".gitkeep", "README.md"], None),
-])  # fmt: skip
-def test_knows_the_names_in_data_raw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: list[str],
-                                     source: str | None) -> None:
+@pytest.mark.parametrize(
+    ("files", "source"),
+    [
+        (["FER2013.csv"], "FER2013.csv"),
+        (["fer2013new.csv", "README.md", "icml_face_data.csv.zip"], "icml_face_data.csv.zip"),
+        (["archive.zip"], "archive.zip"),
+        (["fer2013.tar.gz"], "fer2013.tar.gz"),
+        (["archive/train/happy/1.jpg", "archive/test/happy/1.jpg"], "archive"),
+        (["fer2013/fer2013.csv", "fer2013/README"], "fer2013/fer2013.csv"),
+        (["Train/happy/1.jpg", "Test/happy/1.jpg"], ""),
+        ([".gitkeep", "README.md"], None),
+    ],
+)
+def test_knows_the_names_in_data_raw(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: list[str], source: str | None
+) -> None:
     monkeypatch.chdir(tmp_path)
     for file in files:
         path = tmp_path / "data/raw" / file
@@ -205,13 +236,17 @@ def test_knows_the_names_in_data_raw(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert found().source == (Path("data/sample/sample.csv") if source is None else Path("data/raw") / source)
 
 
-@pytest.mark.parametrize(("files", "message"), [
-    (["faces.csv"], r"data/raw/faces\.csv: not one of the names .* say csv=data/raw/faces\.csv"),
-    (["pictures/1.png"], "data/raw/pictures: not one of the names"),
-    (["a/fer2013.csv", "b/train/happy/1.png"], r"two data sets, data/raw/a/fer2013\.csv and data/raw/b"),
-])  # fmt: skip
-def test_what_it_does_not_know_in_data_raw_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: list[str],
-                                                 message: str) -> None:
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (["faces.csv"], r"data/raw/faces\.csv: not one of the names .* say csv=data/raw/faces\.csv"),
+        (["pictures/1.png"], "data/raw/pictures: not one of the names"),
+        (["a/fer2013.csv", "b/train/happy/1.png"], r"two data sets, data/raw/a/fer2013\.csv and data/raw/b"),
+    ],
+)
+def test_what_it_does_not_know_in_data_raw_stops(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: list[str], message: str
+) -> None:
     monkeypatch.chdir(tmp_path)
     for file in files:
         (tmp_path / "data/raw" / file).parent.mkdir(parents=True, exist_ok=True)
@@ -297,8 +332,6 @@ def test_files_are_compared_with_the_last_run_and_what_is_live_is_read_again(tmp
         assert live.again != parse_input(word).again
         assert live.annotated("out") == []
     assert not parse_input(f"{tmp_path}/*.mp4").live
-
-
 
 
 def test_dvc_calls_snakemake_with_targets_that_are_rules() -> None:

@@ -47,12 +47,15 @@ def datum_to_array(datum: Datum, name: str, mode: int = IMREAD_UNCHANGED) -> np.
 
 def _decode(data: bytes, name: str, mode: int) -> np.ndarray:
     if is_huge(data):
-        raise DatabaseError(f"{name}: an encoded image of more than the {MAX_PIXELS} pixels that are read; make the "
-                            "database again from smaller images")
+        raise DatabaseError(
+            f"{name}: an encoded image of more than the {MAX_PIXELS} pixels that are read; make the "
+            "database again from smaller images"
+        )
     image = decode(data, mode)
     if image is None or image.dtype != np.uint8:
-        raise DatabaseError(f"{name}: no readable image of 8 bits, where the Datum says encoded; make the database "
-                            "again")
+        raise DatabaseError(
+            f"{name}: no readable image of 8 bits, where the Datum says encoded; make the database again"
+        )
     return np.atleast_3d(image).transpose(2, 0, 1)
 
 

@@ -50,8 +50,11 @@ class LevelDBFolder:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         if not (folder / "CURRENT").is_file():
-            hint = ("it is an LMDB: set backend: LMDB" if (folder / "data.mdb").is_file()
-                    else "make it with convert_imageset -backend leveldb")  # fmt: skip
+            hint = (
+                "it is an LMDB: set backend: LMDB"
+                if (folder / "data.mdb").is_file()
+                else "make it with convert_imageset -backend leveldb"
+            )
             raise DatabaseError(f"{folder}: no CURRENT inside, where a LevelDB was expected; {hint}")
         status = folder.stat()
         identity = (status.st_dev, status.st_ino)
@@ -98,8 +101,9 @@ class LevelDBStore:
 
         self.folder, self.name = folder, name
         with _leveldb_errors(name, "is the disk full, or the folder read-only?"):
-            self._database: Any = plyvel.DB(os.fsencode(folder), create_if_missing=True, error_if_exists=True,
-                                            **WRITE_OPTIONS)  # fmt: skip
+            self._database: Any = plyvel.DB(
+                os.fsencode(folder), create_if_missing=True, error_if_exists=True, **WRITE_OPTIONS
+            )
 
     def write(self, records: Sequence[tuple[bytes, bytes]]) -> None:
         """Write records in one batch."""
@@ -141,8 +145,10 @@ def _check_files(folder: Path) -> None:
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             if not check(file, size):
-                raise DatabaseError(f"{path}: {size} bytes where more were expected; it is truncated or damaged, make "
-                                    "the database again")
+                raise DatabaseError(
+                    f"{path}: {size} bytes where more were expected; it is truncated or damaged, make "
+                    "the database again"
+                )
 
 
 def _check_log(file: BinaryIO, size: int) -> bool:
@@ -172,8 +178,8 @@ def _check_table(file: BinaryIO, size: int) -> bool:
         return False
     numbers = list(_varints(footer[: -len(FOOTER_END)], 4))
     return len(numbers) == 4 and all(
-        offset + length + BLOCK_TRAILER_BYTES <= size - FOOTER_BYTES
-        for offset, length in (numbers[:2], numbers[2:]))
+        offset + length + BLOCK_TRAILER_BYTES <= size - FOOTER_BYTES for offset, length in (numbers[:2], numbers[2:])
+    )
 
 
 def _varints(data: bytes, count: int) -> Iterator[int]:

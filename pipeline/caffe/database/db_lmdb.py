@@ -34,8 +34,14 @@ BRANCH, LEAF, OVERFLOW, META_PAGE = 0x01, 0x02, 0x04, 0x08
 KINDS = 0x6F  # and those that only DUPSORT has
 NO_PAGE = (1 << 64) - 1
 IN_OVERFLOW, NAMED_DATABASE = 0x01, 0x02  # a node's flags
-TREE_FLAGS = {0x02: "REVERSEKEY", 0x04: "DUPSORT", 0x08: "INTEGERKEY", 0x10: "DUPFIXED", 0x20: "INTEGERDUP",
-              0x40: "REVERSEDUP"}  # fmt: skip
+TREE_FLAGS = {
+    0x02: "REVERSEKEY",
+    0x04: "DUPSORT",
+    0x08: "INTEGERKEY",
+    0x10: "DUPFIXED",
+    0x20: "INTEGERDUP",
+    0x40: "REVERSEDUP",
+}
 EIGHT = np.arange(8)
 PAGE_SIZES = [1 << bits for bits in range(9, 16)]
 MAX_DEPTH = 32  # mdb.c, CURSOR_STACK
@@ -75,8 +81,11 @@ class LMDBFile:
     def __init__(self, folder: Path) -> None:
         self.path = folder / "data.mdb"
         if not self.path.is_file():
-            hint = ("it is a LevelDB: set backend: LEVELDB" if (folder / "CURRENT").is_file()
-                    else "make it with convert_imageset")  # fmt: skip
+            hint = (
+                "it is a LevelDB: set backend: LEVELDB"
+                if (folder / "CURRENT").is_file()
+                else "make it with convert_imageset"
+            )
             raise DatabaseError(f"{folder}: no data.mdb inside, where an LMDB was expected; {hint}")
         refuse_locked(folder / "lock.mdb")
         try:
@@ -112,8 +121,9 @@ class LMDBFile:
                 for keys, values in self._pieces(page, leaf, first):
                     yield from zip(keys, values, strict=True)
         if seen != len(self):
-            raise DatabaseError(f"{self.path}: {seen} records where {len(self)} were expected; it is damaged, make it "
-                                "again")
+            raise DatabaseError(
+                f"{self.path}: {seen} records where {len(self)} were expected; it is damaged, make it again"
+            )
 
     def _read_meta(self) -> _Meta:
         size = os.fstat(self._descriptor).st_size
@@ -122,12 +132,14 @@ class LMDBFile:
         meta = max(first, second)
         expected = meta.pages * meta.page_size
         if size < expected:
-            raise DatabaseError(f"{self.path}: {size} bytes where {expected} were expected; it is truncated, make it "
-                                "again")
+            raise DatabaseError(
+                f"{self.path}: {size} bytes where {expected} were expected; it is truncated, make it again"
+            )
         names = [name for flag, name in TREE_FLAGS.items() if meta.flags & flag]
         if names:
-            raise DatabaseError(f"{self.path}: a database with {' and '.join(names)}, which Caffe's have not; make it "
-                                "again without")
+            raise DatabaseError(
+                f"{self.path}: a database with {' and '.join(names)}, which Caffe's have not; make it again without"
+            )
         return meta
 
     def _read_meta_page(self, offset: int) -> _Meta:
@@ -147,8 +159,9 @@ class LMDBFile:
 
     def _expect(self, holds: bool | np.bool_, page: int, expected: str) -> None:
         if not holds:
-            raise DatabaseError(f"{self.path}: page {page} is damaged, {expected} expected; is it a whole LMDB? make "
-                                "it again")
+            raise DatabaseError(
+                f"{self.path}: page {page} is damaged, {expected} expected; is it a whole LMDB? make it again"
+            )
 
     def _read(self, page: int, size: int) -> bytes:
         try:
@@ -196,8 +209,10 @@ class LMDBFile:
         names = [data[start:end] for start, end in zip(keys.tolist(), values.tolist(), strict=True)]
         if named:
             name = names[int((heads[:, 2] & NAMED_DATABASE).argmax())].decode("utf-8", "replace")
-            raise DatabaseError(f"{self.path}: holds a named database '{name}' where Caffe's records were expected; "
-                                "copy that into a database of its own")
+            raise DatabaseError(
+                f"{self.path}: holds a named database '{name}' where Caffe's records were expected; "
+                "copy that into a database of its own"
+            )
         self._expect((heads[:, 2] <= IN_OVERFLOW).all(), page, "records without duplicates")
         return _Leaf(data, names, values, sizes, in_overflow)
 
@@ -251,8 +266,14 @@ class LMDBFile:
 
 def _run_heads(size: int) -> np.dtype:
     """Records of `size` bytes that begin as an overflow page does: its number, its kind, and the pages of its run."""
-    return np.dtype({"names": ["number", "kind", "pages"], "formats": ["<u8", "<u2", "<u4"], "offsets": [0, 10, 12],
-                     "itemsize": size})  # fmt: skip
+    return np.dtype(
+        {
+            "names": ["number", "kind", "pages"],
+            "formats": ["<u8", "<u2", "<u4"],
+            "offsets": [0, 10, 12],
+            "itemsize": size,
+        }
+    )
 
 
 def _slices(data: bytes, places: np.ndarray, sizes: np.ndarray) -> list[bytes]:

@@ -108,9 +108,13 @@ class HDF5Reader:
         # -P: beside the script stand modules with names of Python's own. A session of its own: Ctrl-C, after which a
         # training writes a snapshot, must not end it.
         self._process = subprocess.Popen(
-            [sys.executable, "-P", str(Path(__file__).with_name("worker.py")), str(path)], stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True,
-            env=os.environ | {"OPENBLAS_NUM_THREADS": "1"})
+            [sys.executable, "-P", str(Path(__file__).with_name("worker.py")), str(path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},
+        )
         self._requests = cast("BinaryIO", self._process.stdin)
         self._answers = cast("BufferedReader", self._process.stdout)
         try:
@@ -130,8 +134,9 @@ class HDF5Reader:
         """
         stored = tuple(self._ask("shape", place))
         if shape is not None and stored != shape:
-            raise HDF5Error(f"{self.path}: /{'/'.join(place)} has shape {stored} where the net has {shape}; is it of "
-                            "another net?")
+            raise HDF5Error(
+                f"{self.path}: /{'/'.join(place)} has shape {stored} where the net has {shape}; is it of another net?"
+            )
         left = self._ask("array", place)  # before memory is taken: it has looked whether the file can hold so much
         values = np.empty(stored, np.float32)
         bytes_left = values.reshape(-1).view(np.uint8).data

@@ -120,8 +120,9 @@ class _File:
             raise _RefusedError("no dataset, where one was expected")
         if dataset.id.get_type().get_class() not in classes:
             wanted = {h5py.h5t.FLOAT: "floating numbers", h5py.h5t.INTEGER: "integers", h5py.h5t.STRING: "a string"}
-            raise _RefusedError(f"type {dataset.dtype} where {' or '.join(wanted[kind] for kind in classes)} was "
-                                "expected")
+            raise _RefusedError(
+                f"type {dataset.dtype} where {' or '.join(wanted[kind] for kind in classes)} was expected"
+            )
         return dataset
 
     def check_size(self, dataset: Any) -> int:
@@ -140,8 +141,10 @@ class _File:
         item = dataset.id.get_type().get_size()
         declared = math.prod(dataset.shape) * item
         if declared and max(declared, math.prod(dataset.chunks or (0,)) * item) > room:
-            raise _RefusedError(f"{declared} bytes of values declared where its {stored} bytes in the file hold at "
-                                f"most {room}; is it damaged, or was it never filled?")
+            raise _RefusedError(
+                f"{declared} bytes of values declared where its {stored} bytes in the file hold at "
+                f"most {room}; is it damaged, or was it never filled?"
+            )
         return int(declared)
 
 
@@ -193,8 +196,13 @@ def serve(path: str, requests: BinaryIO, replies: BinaryIO) -> None:
     answer(replies, open_file)
     for line in requests if opened else ():
         file = opened[0]
-        commands = {"names": file.names, "shape": file.shape, "integer": file.integer, "text": file.text,
-                    "array": stream}
+        commands = {
+            "names": file.names,
+            "shape": file.shape,
+            "integer": file.integer,
+            "text": file.text,
+            "array": stream,
+        }
         command, place = json.loads(line)
         limit(file.size, 0)
         answer(replies, functools.partial(commands[command], place))

@@ -42,8 +42,9 @@ class SigmoidCrossEntropyLoss(Layer):
 
     def setup(self, bottom: list[Shape]) -> list[Shape]:
         if math.prod(bottom[0]) != math.prod(bottom[1]):
-            raise self.error(f"bottoms of shapes {bottom[0]} and {bottom[1]} where as many targets as scores were "
-                             "expected")
+            raise self.error(
+                f"bottoms of shapes {bottom[0]} and {bottom[1]} where as many targets as scores were expected"
+            )
         return [()]
 
     def forward(self, bottom: Tensors) -> Tensors:

@@ -121,8 +121,10 @@ class Layer:
                 wanted = f"{fewest}" if fewest == most else f"{fewest} to {most or 'any number'}"
                 verb = "takes" if kind == "bottom" else "makes"
                 labels = len(names) in self.labels if kind == "bottom" else False
-                raise self.error(f"{len(names)} {kind}{'s' * (len(names) != 1)} where {self.type} {verb} {wanted}"
-                                 f"{'; the last is the labels' * labels}")
+                raise self.error(
+                    f"{len(names)} {kind}{'s' * (len(names) != 1)} where {self.type} {verb} {wanted}"
+                    f"{'; the last is the labels' * labels}"
+                )
 
         if not self.works_in_place and any(top == bottom for top, bottom in zip(param.top, param.bottom, strict=False)):
             raise self.error(f"{self.type} does not work in place; give its top another name than '{param.top[0]}'")
@@ -183,8 +185,9 @@ class Layer:
         if self._made is not None:
             made = self._made[len(self.blobs)]
             if tuple(made.shape) != shape:
-                raise self.error(f"blob {len(self.blobs)} of shape {tuple(made.shape)} where bottoms of the new shapes "
-                                 f"need {shape}")
+                raise self.error(
+                    f"blob {len(self.blobs)} of shape {tuple(made.shape)} where bottoms of the new shapes need {shape}"
+                )
             self.blobs.append(made)
             return
         self.reserve_memory(f"blob {len(self.blobs)}", shape)
@@ -213,16 +216,25 @@ class Layer:
         given = {descriptor.name for descriptor, _ in getattr(self.param, message).ListFields()}
         ignored = [name for name in fields if name in given]
         if ignored:
-            log.warning("layer '%s': %s has no use for %s's %s: ignored, as in Caffe", self.param.name, self.type,
-                        message, ", ".join(ignored))
+            log.warning(
+                "layer '%s': %s has no use for %s's %s: ignored, as in Caffe",
+                self.param.name,
+                self.type,
+                message,
+                ", ".join(ignored),
+            )
 
     def warn_of_unused_parameters(self) -> None:
         """Tell of parameters of other types, which Caffe does not look at."""
         for descriptor, _ in self.param.ListFields():
             kind = descriptor.message_type.name.removesuffix("Parameter") if descriptor.message_type else ""
             if kind in LAYERS and kind != self.type and descriptor.name not in self.reads:
-                log.warning("layer '%s': %s has no use for %s: ignored, as in Caffe", self.param.name, self.type,
-                            descriptor.name)
+                log.warning(
+                    "layer '%s': %s has no use for %s: ignored, as in Caffe",
+                    self.param.name,
+                    self.type,
+                    descriptor.name,
+                )
 
     def axis(self, axis: int, bottom: Shape, name: str = "axis") -> int:
         """Turn a possibly negative axis of `bottom` into its index. Raises LayerError when there is no such axis."""

@@ -38,9 +38,12 @@ def run_time_shapes(net: Net, axes: Collection[int] | None = None) -> dict[str, 
                 continue
             changing = wider
             break
-    return {name: tuple(size if all(other[name][axis] == size for other in shapes) else -1
-                        for axis, size in enumerate(shape))
-            for name, shape in net.shapes.items()}
+    return {
+        name: tuple(
+            size if all(other[name][axis] == size for other in shapes) else -1 for axis, size in enumerate(shape)
+        )
+        for name, shape in net.shapes.items()
+    }
 
 
 def _same_axis(net: Net, axes: Collection[int]) -> Iterator[Changing]:
@@ -79,8 +82,10 @@ def _shapes_at(net: Net, changing: Changing, factors: tuple[int, ...]) -> dict[s
         for layer in net.layers:
             if isinstance(layer, Input):
                 for name in layer.param.top:
-                    shapes[name] = tuple(size * factors[changing[name, axis]] if (name, axis) in changing else size
-                                         for axis, size in enumerate(net.shapes[name]))
+                    shapes[name] = tuple(
+                        size * factors[changing[name, axis]] if (name, axis) in changing else size
+                        for axis, size in enumerate(net.shapes[name])
+                    )
                 continue
             param = LayerParameter()
             param.CopyFrom(layer.param)
@@ -89,8 +94,10 @@ def _shapes_at(net: Net, changing: Changing, factors: tuple[int, ...]) -> dict[s
             tops = other.setup([shapes[name] for name in param.bottom])
             shapes.update(zip(param.top, tops, strict=True))
             if [blob.shape for blob in other.blobs] != [blob.shape for blob in layer.blobs]:
-                raise layer.error(f"{layer.type} has blobs that depend on the size of the image, which is therefore "
-                                  "that of the prototxt")
+                raise layer.error(
+                    f"{layer.type} has blobs that depend on the size of the image, which is therefore "
+                    "that of the prototxt"
+                )
     return shapes
 
 

@@ -40,13 +40,16 @@ class Images:
                 images, labels = reader.unpack(batch)
                 shapes = {image.shape for image in images}
                 if len(shapes) > 1:
-                    raise DatabaseError(f"{self.path}: images of shapes {', '.join(map(str, sorted(shapes)))} where "
-                                        "one was expected; make the database again from images of one size")
+                    raise DatabaseError(
+                        f"{self.path}: images of shapes {', '.join(map(str, sorted(shapes)))} where "
+                        "one was expected; make the database again from images of one size"
+                    )
                 yield self.prepare(np.asarray(images)), labels
                 given += len(batch)
         if not given:
-            raise DatabaseError(f"{self.path}: {len(batch)} records, where at least {size if whole else 1} were "
-                                "expected")
+            raise DatabaseError(
+                f"{self.path}: {len(batch)} records, where at least {size if whole else 1} were expected"
+            )
 
     def labelled(self) -> bool:
         """Whether the first record has a label."""
@@ -103,17 +106,28 @@ def class_output(model: onnx.ModelProto, name: str) -> str | None:
     return found[0] if len(found) == len(shapes) == 1 else None
 
 
-def compare(before: onnx.ModelProto, after: onnx.ModelProto, batches: Iterator[tuple[np.ndarray, np.ndarray]],
-            classes: str | None, *, labelled: bool) -> Comparison:
+def compare(
+    before: onnx.ModelProto,
+    after: onnx.ModelProto,
+    batches: Iterator[tuple[np.ndarray, np.ndarray]],
+    classes: str | None,
+    *,
+    labelled: bool,
+) -> Comparison:
     """Run two models of one input over batches of it; `classes` names the output whose largest value is the answer."""
     first, second = session(before), session(after)
     outputs = [value.name for value in first.get_outputs()]
     feed = first.get_inputs()[0].name
-    found = Comparison(agreed=None if classes is None else 0,
-                       right=(0, 0) if labelled and classes is not None else None)
+    found = Comparison(
+        agreed=None if classes is None else 0, right=(0, 0) if labelled and classes is not None else None
+    )
     for images, labels in batches:
-        pairs = {name: pair for name, *pair in zip(outputs, first.run(outputs, {feed: images}),
-                                                   second.run(outputs, {feed: images}), strict=True)}
+        pairs = {
+            name: pair
+            for name, *pair in zip(
+                outputs, first.run(outputs, {feed: images}), second.run(outputs, {feed: images}), strict=True
+            )
+        }
         found.images += len(images)
         for a, b in pairs.values():
             difference = float(np.abs(a - b).max(initial=0))
@@ -125,8 +139,10 @@ def compare(before: onnx.ModelProto, after: onnx.ModelProto, batches: Iterator[t
         found.agreed = (found.agreed or 0) + int((answers[0] == answers[1]).sum())
         if found.right is not None:
             if labels.max(initial=0) >= pairs[classes][0].shape[1]:
-                raise EvaluationError(f"label {labels.max()} where output '{classes}' has {pairs[classes][0].shape[1]} "
-                                   "classes; is this the database of this net's classes?")
+                raise EvaluationError(
+                    f"label {labels.max()} where output '{classes}' has {pairs[classes][0].shape[1]} "
+                    "classes; is this the database of this net's classes?"
+                )
             first_right, second_right = (int((answer == labels).sum()) for answer in answers)
             found.right = (found.right[0] + first_right, found.right[1] + second_right)
     return found

@@ -13,13 +13,40 @@ MOST = float(np.finfo(np.float16).max)  # 65504
 LEAST = float(np.finfo(np.float16).smallest_normal)  # 6.1e-5; below, ever fewer bits are left
 
 # What sums or multiplies many values, or makes large ones of small ones: beyond MOST, or too coarse, in 16 bits.
-FLOAT32_OPERATORS = frozenset({
-    "BatchNormalization", "Exp", "GlobalAveragePool", "LRN", "Log", "Pow", "ReduceL1", "ReduceMean", "ReduceSum",
-    "ReduceSumSquare", "Scan", "Softmax", "Softplus", "Sqrt", "TopK",
-})  # fmt: skip
-MOVING_OPERATORS = frozenset({
-    "Concat", "Expand", "Gather", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze",
-})  # fmt: skip
+FLOAT32_OPERATORS = frozenset(
+    {
+        "BatchNormalization",
+        "Exp",
+        "GlobalAveragePool",
+        "LRN",
+        "Log",
+        "Pow",
+        "ReduceL1",
+        "ReduceMean",
+        "ReduceSum",
+        "ReduceSumSquare",
+        "Scan",
+        "Softmax",
+        "Softplus",
+        "Sqrt",
+        "TopK",
+    }
+)
+MOVING_OPERATORS = frozenset(
+    {
+        "Concat",
+        "Expand",
+        "Gather",
+        "Identity",
+        "Reshape",
+        "Slice",
+        "Split",
+        "Squeeze",
+        "Tile",
+        "Transpose",
+        "Unsqueeze",
+    }
+)
 
 
 def to_float16(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -53,8 +80,10 @@ class _Halves:
         self.constants: list[onnx.TensorProto] = []
         self.given = {tensor.name: tensor for tensor in graph.initializer}
         inferred = onnx.shape_inference.infer_shapes(model).graph
-        self.types = {value.name: value.type.tensor_type.elem_type
-                      for value in (*inferred.input, *inferred.value_info, *inferred.output)}
+        self.types = {
+            value.name: value.type.tensor_type.elem_type
+            for value in (*inferred.input, *inferred.value_info, *inferred.output)
+        }
         self.types |= {tensor.name: tensor.data_type for tensor in graph.initializer}
         self.outputs = {value.name for value in graph.output}
         self.half: dict[str, str] = {}  # of a float32 value, its half
@@ -94,10 +123,14 @@ class _Halves:
     def _stays(self, node: onnx.NodeProto) -> bool:
         """Whether a node's numbers are not to be half."""
         floats = [name for name in (*node.input, *node.output) if self.types.get(name) == TensorProto.FLOAT]
-        return (not floats or node.op_type in FLOAT32_OPERATORS or node.name.startswith(PREFIX)
-                or (node.op_type == "Cast" and node.output[0] not in floats)
-                or bool(self.whole.intersection(node.output))
-                or any(not _holds(self.given[name]) for name in floats if name in self.given))
+        return (
+            not floats
+            or node.op_type in FLOAT32_OPERATORS
+            or node.name.startswith(PREFIX)
+            or (node.op_type == "Cast" and node.output[0] not in floats)
+            or bool(self.whole.intersection(node.output))
+            or any(not _holds(self.given[name]) for name in floats if name in self.given)
+        )
 
     def _append(self, node: onnx.NodeProto, inputs: list[str], outputs: list[str]) -> None:
         copy = onnx.NodeProto()

@@ -69,8 +69,10 @@ class Graph:
         items = [f"{name}:item{index}" for index in range(len(sequences))]
         after, top = step(body, before, items)
         made = [body.node("Identity", [value]) for value in (*after, top)]  # a top may be a state too
-        inputs, outputs = ([helper.make_tensor_value_info(value, TensorProto.FLOAT, None) for value in values]
-                           for values in ((*before, *items), made))
+        inputs, outputs = (
+            [helper.make_tensor_value_info(value, TensorProto.FLOAT, None) for value in values]
+            for values in ((*before, *items), made)
+        )
         loop = helper.make_graph(body.nodes, name, inputs, outputs)
         names = [f"{name}:{index}" for index in range(len(made))]
         node = helper.make_node("Scan", [*states, *sequences], names, name, body=loop, num_scan_inputs=len(sequences))

@@ -48,17 +48,25 @@ class Pixels:
     def check(self, name: str, shape: tuple[int, ...]) -> None:
         """Raise PixelsError where this does not suit the input `name` of that shape."""
         if len(shape) != 4:
-            raise PixelsError(f"input '{name}' has shape {shape} where images (N, C, H, W) were expected for mean, "
-                              "scales and channel_swap; leave them out")
+            raise PixelsError(
+                f"input '{name}' has shape {shape} where images (N, C, H, W) were expected for mean, "
+                "scales and channel_swap; leave them out"
+            )
         if self.channel_swap and sorted(self.channel_swap) != list(range(shape[1])):
-            raise PixelsError(f"channel_swap {','.join(map(str, self.channel_swap))} where the {shape[1]} channels of "
-                              f"input '{name}', each once and counted from 0, were expected")
+            raise PixelsError(
+                f"channel_swap {','.join(map(str, self.channel_swap))} where the {shape[1]} channels of "
+                f"input '{name}', each once and counted from 0, were expected"
+            )
         if self.mean is not None and self.mean.shape not in ((1, 1, 1), (shape[1], 1, 1), shape[1:]):
-            raise PixelsError(f"a mean of shape {self.mean.shape} where input '{name}' takes images of {shape[1:]}; "
-                              "give the mean of this net's own training images, or a value for each channel")
+            raise PixelsError(
+                f"a mean of shape {self.mean.shape} where input '{name}' takes images of {shape[1:]}; "
+                "give the mean of this net's own training images, or a value for each channel"
+            )
         if not all(np.isfinite(scale) and scale for scale in (self.raw_scale, self.scale)):
-            raise PixelsError(f"raw_scale {self.raw_scale:g} and scale {self.scale:g}, of which nothing comes; give "
-                              "finite numbers other than 0")
+            raise PixelsError(
+                f"raw_scale {self.raw_scale:g} and scale {self.scale:g}, of which nothing comes; give "
+                "finite numbers other than 0"
+            )
 
 
 def with_pixels(model: onnx.ModelProto, pixels: Pixels, *, fuse: bool = True) -> onnx.ModelProto:
@@ -134,8 +142,9 @@ def _can_fuse(node: onnx.NodeProto, weights: dict[str, onnx.TensorProto]) -> boo
     return node.op_type == "Conv" and node.input[1] in weights and (group is None or group.i == 1)
 
 
-def _fuse(graph: onnx.GraphProto, node: onnx.NodeProto, own: np.ndarray, factor: np.float64,
-          mean: np.ndarray | None) -> None:
+def _fuse(
+    graph: onnx.GraphProto, node: onnx.NodeProto, own: np.ndarray, factor: np.float64, mean: np.ndarray | None
+) -> None:
     """Let a convolution take (x - mean) * factor, its channels in raw order, for x. New constants: others may share."""
     weights = {tensor.name: tensor for tensor in graph.initializer}
     before = numpy_helper.to_array(weights[node.input[1]]).astype(np.float64)

@@ -49,13 +49,16 @@ def parse_text(text: str, message_type: type[M], name: str) -> M:
 def read_text(path: Path, message_type: type[M]) -> M:
     """Read a prototxt as it stands. Raises PrototxtError naming line and column, OSError when it cannot be read."""
     if path.stat().st_size > MAX_TEXT_BYTES:
-        raise PrototxtError(f"{path}: {path.stat().st_size} bytes where a prototxt of at most {MAX_TEXT_BYTES} "
-                            "was expected; is it a binary file?")
+        raise PrototxtError(
+            f"{path}: {path.stat().st_size} bytes where a prototxt of at most {MAX_TEXT_BYTES} "
+            "was expected; is it a binary file?"
+        )
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise PrototxtError(f"{path}: byte {error.start} is not UTF-8 where a prototxt was expected; "
-                            "is it a binary file?") from None
+        raise PrototxtError(
+            f"{path}: byte {error.start} is not UTF-8 where a prototxt was expected; is it a binary file?"
+        ) from None
     return parse_text(text, message_type, str(path))
 
 
@@ -145,8 +148,9 @@ def read_binary(path: Path, message_type: type[M]) -> M:
     with path.open("rb") as file:
         size, begun = path.stat().st_size, file.read(1)
     if size > MAX_BINARY_BYTES:
-        raise BinaryError(f"{path}: {size} bytes where a {kind} of at most {MAX_BINARY_BYTES} was expected; it is no "
-                          "file of Caffe's")
+        raise BinaryError(
+            f"{path}: {size} bytes where a {kind} of at most {MAX_BINARY_BYTES} was expected; it is no file of Caffe's"
+        )
     if begun == b"\0":  # as files do whose bytes were never written: not to be read to their end
         raise BinaryError(f"{path}: no {kind}, which begins with a field's number; is the file empty but for its size?")
     try:
@@ -178,8 +182,9 @@ def _naming_texts(path: Path) -> Iterator[None]:
     try:
         yield
     except UnicodeDecodeError as error:
-        raise BinaryError(f"{path}: {error.object[:40]!r} where a text in UTF-8 was expected; is the file damaged?"
-                          ) from None
+        raise BinaryError(
+            f"{path}: {error.object[:40]!r} where a text in UTF-8 was expected; is the file damaged?"
+        ) from None
 
 
 def write_binary(path: Path, message: Message) -> None:

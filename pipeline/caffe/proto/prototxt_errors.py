@@ -14,10 +14,13 @@ from pipeline.caffe.forks import FOREIGN_FIELDS
 
 MAX_QUOTED = 60  # characters of the text in an error
 
-_TOKEN = re.compile(r"""
+_TOKEN = re.compile(
+    r"""
     \#[^\n]* | "(?:\\.|[^"\\\n])*"? | '(?:\\.|[^'\\\n])*'?  # a comment, texts
     | [A-Za-z_][\w+-]* | [-+.\d][\w.+-]* | \S  # a name, a number, a sign
-    """, re.VERBOSE)  # fmt: skip
+    """,
+    re.VERBOSE,
+)
 _NO_FIELD = re.compile(r'Message type "([\w.]+)" has no field named "(.*)"\.')
 _TWICE = re.compile(r'Message type "[\w.]+" should not have multiple "(\w+)" fields\.')
 _OPEN = re.compile(r'Expected "([}>])"\.')

@@ -37,8 +37,12 @@ class V0Type:
 
 
 _BATCHES = {"source": "source", "batchsize": "batch_size"}
-_WEIGHTS = {"num_output": "num_output", "biasterm": "bias_term", "weight_filler": "weight_filler",
-            "bias_filler": "bias_filler"}
+_WEIGHTS = {
+    "num_output": "num_output",
+    "biasterm": "bias_term",
+    "weight_filler": "weight_filler",
+    "bias_filler": "bias_filler",
+}
 _WINDOWS = {"pad": "pad", "kernelsize": "kernel_size", "stride": "stride"}
 
 V0_TYPES = {
@@ -53,9 +57,17 @@ V0_TYPES = {
     "hdf5_data": V0Type("HDF5_DATA", "hdf5_data_param", _BATCHES),
     "hdf5_output": V0Type("HDF5_OUTPUT"),
     "im2col": V0Type("IM2COL"),
-    "images": V0Type("IMAGE_DATA", "image_data_param", {
-        **_BATCHES, "rand_skip": "rand_skip", "shuffle_images": "shuffle", "new_height": "new_height",
-        "new_width": "new_width"}),
+    "images": V0Type(
+        "IMAGE_DATA",
+        "image_data_param",
+        {
+            **_BATCHES,
+            "rand_skip": "rand_skip",
+            "shuffle_images": "shuffle",
+            "new_height": "new_height",
+            "new_width": "new_width",
+        },
+    ),
     "infogain_loss": V0Type("INFOGAIN_LOSS", "infogain_loss_param", {"source": "source"}),
     "innerproduct": V0Type("INNER_PRODUCT", "inner_product_param", _WEIGHTS),
     "lrn": V0Type("LRN", "lrn_param", {name: name for name in ("local_size", "alpha", "beta", "k")}),
@@ -67,9 +79,18 @@ V0_TYPES = {
     "softmax_loss": V0Type("SOFTMAX_LOSS"),
     "split": V0Type("SPLIT"),
     "tanh": V0Type("TANH"),
-    "window_data": V0Type("WINDOW_DATA", "window_data_param", {
-        **_BATCHES, "det_fg_threshold": "fg_threshold", "det_bg_threshold": "bg_threshold",
-        "det_fg_fraction": "fg_fraction", "det_context_pad": "context_pad", "det_crop_mode": "crop_mode"}),
+    "window_data": V0Type(
+        "WINDOW_DATA",
+        "window_data_param",
+        {
+            **_BATCHES,
+            "det_fg_threshold": "fg_threshold",
+            "det_bg_threshold": "bg_threshold",
+            "det_fg_fraction": "fg_fraction",
+            "det_context_pad": "context_pad",
+            "det_crop_mode": "crop_mode",
+        },
+    ),
 }
 # Fields that a V0 layer of any type may have: those of its data, and those that V1 has under the same name.
 _V0_TRANSFORM = {"scale": "scale", "meanfile": "mean_file", "cropsize": "crop_size", "mirror": "mirror"}
@@ -77,23 +98,55 @@ _V0_LAYER = ("name", "blobs", "blobs_lr", "weight_decay")
 _V0_NET = ("name", "layers", "input", "input_dim", "force_backward")
 
 _V1_TYPES = {
-    "NONE": "", "ABSVAL": "AbsVal", "ACCURACY": "Accuracy", "ARGMAX": "ArgMax", "BNLL": "BNLL", "CONCAT": "Concat",
-    "CONTRASTIVE_LOSS": "ContrastiveLoss", "CONVOLUTION": "Convolution", "DATA": "Data",
-    "DECONVOLUTION": "Deconvolution", "DROPOUT": "Dropout", "DUMMY_DATA": "DummyData", "ELTWISE": "Eltwise",
-    "EUCLIDEAN_LOSS": "EuclideanLoss", "EXP": "Exp", "FLATTEN": "Flatten", "HDF5_DATA": "HDF5Data",
-    "HDF5_OUTPUT": "HDF5Output", "HINGE_LOSS": "HingeLoss", "IM2COL": "Im2col", "IMAGE_DATA": "ImageData",
-    "INFOGAIN_LOSS": "InfogainLoss", "INNER_PRODUCT": "InnerProduct", "LRN": "LRN", "MEMORY_DATA": "MemoryData",
-    "MULTINOMIAL_LOGISTIC_LOSS": "MultinomialLogisticLoss", "MVN": "MVN", "POOLING": "Pooling", "POWER": "Power",
-    "RELU": "ReLU", "SIGMOID": "Sigmoid", "SIGMOID_CROSS_ENTROPY_LOSS": "SigmoidCrossEntropyLoss",
-    "SILENCE": "Silence", "SLICE": "Slice", "SOFTMAX": "Softmax", "SOFTMAX_LOSS": "SoftmaxWithLoss", "SPLIT": "Split",
-    "TANH": "TanH", "THRESHOLD": "Threshold", "WINDOW_DATA": "WindowData",
+    "NONE": "",
+    "ABSVAL": "AbsVal",
+    "ACCURACY": "Accuracy",
+    "ARGMAX": "ArgMax",
+    "BNLL": "BNLL",
+    "CONCAT": "Concat",
+    "CONTRASTIVE_LOSS": "ContrastiveLoss",
+    "CONVOLUTION": "Convolution",
+    "DATA": "Data",
+    "DECONVOLUTION": "Deconvolution",
+    "DROPOUT": "Dropout",
+    "DUMMY_DATA": "DummyData",
+    "ELTWISE": "Eltwise",
+    "EUCLIDEAN_LOSS": "EuclideanLoss",
+    "EXP": "Exp",
+    "FLATTEN": "Flatten",
+    "HDF5_DATA": "HDF5Data",
+    "HDF5_OUTPUT": "HDF5Output",
+    "HINGE_LOSS": "HingeLoss",
+    "IM2COL": "Im2col",
+    "IMAGE_DATA": "ImageData",
+    "INFOGAIN_LOSS": "InfogainLoss",
+    "INNER_PRODUCT": "InnerProduct",
+    "LRN": "LRN",
+    "MEMORY_DATA": "MemoryData",
+    "MULTINOMIAL_LOGISTIC_LOSS": "MultinomialLogisticLoss",
+    "MVN": "MVN",
+    "POOLING": "Pooling",
+    "POWER": "Power",
+    "RELU": "ReLU",
+    "SIGMOID": "Sigmoid",
+    "SIGMOID_CROSS_ENTROPY_LOSS": "SigmoidCrossEntropyLoss",
+    "SILENCE": "Silence",
+    "SLICE": "Slice",
+    "SOFTMAX": "Softmax",
+    "SOFTMAX_LOSS": "SoftmaxWithLoss",
+    "SPLIT": "Split",
+    "TANH": "TanH",
+    "THRESHOLD": "Threshold",
+    "WINDOW_DATA": "WindowData",
 }
 # What V1 says of a layer's blobs in lists, and where each blob's ParamSpec says it.
-_V1_PARAM_SPEC = {"param": "name", "blob_share_mode": "share_mode", "blobs_lr": "lr_mult",
-                  "weight_decay": "decay_mult"}
+_V1_PARAM_SPEC = {"param": "name", "blob_share_mode": "share_mode", "blobs_lr": "lr_mult", "weight_decay": "decay_mult"}
 
-_TRANSFORMED = {V1LayerParameter.DATA: "data_param", V1LayerParameter.IMAGE_DATA: "image_data_param",
-                V1LayerParameter.WINDOW_DATA: "window_data_param"}
+_TRANSFORMED = {
+    V1LayerParameter.DATA: "data_param",
+    V1LayerParameter.IMAGE_DATA: "image_data_param",
+    V1LayerParameter.WINDOW_DATA: "window_data_param",
+}
 _TRANSFORM_FIELDS = ("scale", "mean_file", "crop_size", "mirror")
 
 _INPUT_AXES = 4  # input_dim has four numbers an input
@@ -106,8 +159,10 @@ def upgrade_net(net: NetParameter, name: str) -> bool:
     has both `layer` and `layers`, and for one that says what cannot be upgraded.
     """
     if net.layer and net.layers:
-        raise UpgradeError(net.layers[0].name or net.layers[0].layer.name,
-                           "'layers', the form of before 2015, stands beside 'layer'; write all layers as 'layer'")
+        raise UpgradeError(
+            net.layers[0].name or net.layers[0].layer.name,
+            "'layers', the form of before 2015, stands beside 'layer'; write all layers as 'layer'",
+        )
     upgraded = False
     for form, upgrade in _UPGRADES.items():
         if upgrade(net):
@@ -140,11 +195,16 @@ def _fold_padding(net: NetParameter) -> Iterator[V1LayerParameter]:
             if maker is None or maker.layer.type != "padding":
                 continue
             if layer.type not in ("conv", "pool"):
-                raise UpgradeError(layer.name, f"type '{layer.type}' after padding layer '{maker.layer.name}', where "
-                                               "conv or pool was expected")
+                raise UpgradeError(
+                    layer.name,
+                    f"type '{layer.type}' after padding layer '{maker.layer.name}', where conv or pool was expected",
+                )
             if not len(connection.bottom) == len(maker.bottom) == len(maker.top) == 1:
-                raise UpgradeError(layer.name, f"it and padding layer '{maker.layer.name}' must have one bottom each, "
-                                               "and the padding layer one top")
+                raise UpgradeError(
+                    layer.name,
+                    f"it and padding layer '{maker.layer.name}' must have one bottom each, "
+                    "and the padding layer one top",
+                )
             connection.bottom[index] = maker.bottom[0]
             layer.pad = maker.layer.pad
         makers.update(dict.fromkeys(connection.top, connection))
@@ -155,12 +215,17 @@ def _fold_padding(net: NetParameter) -> Iterator[V1LayerParameter]:
 def _upgrade_v0_layer(connection: V1LayerParameter) -> V1LayerParameter:
     old = connection.layer
     if old.type not in V0_TYPES:
-        raise UpgradeError(old.name or connection.name, f"type '{old.type}' is none of V0's; "
-                                                        f"it has {', '.join(sorted(V0_TYPES))}, padding")
+        raise UpgradeError(
+            old.name or connection.name,
+            f"type '{old.type}' is none of V0's; it has {', '.join(sorted(V0_TYPES))}, padding",
+        )
     for descriptor, _ in connection.ListFields():
         if descriptor.name not in ("bottom", "top", "layer"):
-            raise UpgradeError(old.name, f"'{descriptor.name}' stands beside a V0 'layer', where only bottom and top "
-                                         "may; write the layer in the form of today")
+            raise UpgradeError(
+                old.name,
+                f"'{descriptor.name}' stands beside a V0 'layer', where only bottom and top "
+                "may; write the layer in the form of today",
+            )
     target = V0_TYPES[old.type]
     layer = V1LayerParameter(bottom=connection.bottom, top=connection.top, type=target.type)
     for descriptor, _ in old.ListFields():
@@ -222,10 +287,12 @@ def _upgrade_input(net: NetParameter) -> bool:
     shapes = [list(shape.dim) for shape in net.input_shape]
     if not shapes and net.input_dim:
         if len(net.input_dim) != _INPUT_AXES * len(net.input):
-            raise UpgradeError("", f"{len(net.input_dim)} input_dim for {len(net.input)} input; {_INPUT_AXES} for each "
-                                   "were expected")
-        shapes = [list(net.input_dim[start : start + _INPUT_AXES])
-                  for start in range(0, len(net.input_dim), _INPUT_AXES)]
+            raise UpgradeError(
+                "", f"{len(net.input_dim)} input_dim for {len(net.input)} input; {_INPUT_AXES} for each were expected"
+            )
+        shapes = [
+            list(net.input_dim[start : start + _INPUT_AXES]) for start in range(0, len(net.input_dim), _INPUT_AXES)
+        ]
     if shapes:
         if len(shapes) != len(net.input):
             raise UpgradeError("", f"{len(shapes)} input_shape for {len(net.input)} input; one for each was expected")

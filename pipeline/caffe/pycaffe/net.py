@@ -60,8 +60,14 @@ class Net:
     """
 
     @overload
-    def __init__(self, network_file: str, phase: int, level: int = 0, stages: Iterable[str] | None = None,
-                 weights: str | None = None) -> None: ...
+    def __init__(
+        self,
+        network_file: str,
+        phase: int,
+        level: int = 0,
+        stages: Iterable[str] | None = None,
+        weights: str | None = None,
+    ) -> None: ...
 
     @overload
     def __init__(self, network_file: str, weights: str, phase: int) -> None: ...
@@ -71,8 +77,10 @@ class Net:
         try:
             options = read(*arguments, **keywords)
         except TypeError as error:
-            raise TypeError("Net takes a prototxt and a phase, caffe.TRAIN or caffe.TEST, or between them weights; by "
-                            "name also level, stages and weights") from error
+            raise TypeError(
+                "Net takes a prototxt and a phase, caffe.TRAIN or caffe.TEST, or between them weights; by "
+                "name also level, stages and weights"
+            ) from error
         self._open(network_file, *options)
 
     def _open(self, network_file: str, weights: str | None, phase: Phase, level: int, stages: Iterable[str]) -> None:
@@ -80,8 +88,18 @@ class Net:
         for file in (network_file, weights):
             if file is not None and not Path(file).exists():
                 raise NoFileError(f"{file}: there is no such file")
-        self._wrap(build_read_net(path, read_net(path), phase, StepwiseNet, level=level, stages=tuple(stages),
-                                  device=mode.device(), seed=mode.next_seed()))
+        self._wrap(
+            build_read_net(
+                path,
+                read_net(path),
+                phase,
+                StepwiseNet,
+                level=level,
+                stages=tuple(stages),
+                device=mode.device(),
+                seed=mode.next_seed(),
+            )
+        )
         if weights is not None:
             self.copy_from(weights)
 
@@ -109,8 +127,11 @@ class Net:
     @property
     def params(self) -> "Named[Blobs]":
         """The blobs of every layer that has any, by the layer's name."""
-        return Named((layer.param.name, blobs) for layer, blobs
-                           in zip(self._net.layers, self._net.of_layers, strict=True) if blobs)
+        return Named(
+            (layer.param.name, blobs)
+            for layer, blobs in zip(self._net.layers, self._net.of_layers, strict=True)
+            if blobs
+        )
 
     @property
     def blob_loss_weights(self) -> "Named[float]":
@@ -193,8 +214,9 @@ class Net:
     def _backward(self, first: int, last: int) -> None:
         self._net.run_backward(first, last)
 
-    def forward(self, blobs: Sequence[str] | None = None, start: str | None = None, end: str | None = None,
-                **inputs: np.ndarray) -> Arrays:
+    def forward(
+        self, blobs: Sequence[str] | None = None, start: str | None = None, end: str | None = None, **inputs: np.ndarray
+    ) -> Arrays:
         """Run the layers from `start` to `end`, both counted in, or all.
 
         inputs: arrays for all the net's inputs, in their shapes; without any, what stands in the blobs is taken.
@@ -209,8 +231,13 @@ class Net:
         self._forward(first, last)
         return {name: self._blob(name).data for name in (*wanted, *_names(blobs, "blobs"))}
 
-    def backward(self, diffs: Sequence[str] | None = None, start: str | None = None, end: str | None = None,
-                 **gradients: np.ndarray) -> Arrays:
+    def backward(
+        self,
+        diffs: Sequence[str] | None = None,
+        start: str | None = None,
+        end: str | None = None,
+        **gradients: np.ndarray,
+    ) -> Arrays:
         """Run the layers from `start` back to `end`, both counted in, or all.
 
         gradients: arrays for the diff of all outputs; without any, what stands there is taken, a loss's weight in its
@@ -238,15 +265,19 @@ class Net:
     @staticmethod
     def _fill(given: Mapping[str, Any], expected: Sequence[str], what: str) -> None:
         if given and set(given) != set(expected):
-            raise CallError(f"arrays for {', '.join(sorted(given))} where the net's {what} are "
-                            f"{', '.join(expected) or 'none'}; give all of them or none")
+            raise CallError(
+                f"arrays for {', '.join(sorted(given))} where the net's {what} are "
+                f"{', '.join(expected) or 'none'}; give all of them or none"
+            )
 
     @staticmethod
     def _put(place: np.ndarray, value: Any, what: str) -> None:
         values = np.asarray(value)
         if values.shape[:1] != place.shape[:1]:
-            raise CallError(f"{what} of shape {values.shape} where the blob has shape {place.shape}; reshape the blob "
-                            "and the net, or use forward_all")
+            raise CallError(
+                f"{what} of shape {values.shape} where the blob has shape {place.shape}; reshape the blob "
+                "and the net, or use forward_all"
+            )
         try:
             place[...] = values
         except ValueError:
@@ -262,8 +293,9 @@ class Net:
             _append(found, self.forward(blobs=blobs, **batch))
         return _joined(found, _length(inputs))
 
-    def forward_backward_all(self, blobs: Sequence[str] | None = None, diffs: Sequence[str] | None = None,
-                             **arrays: np.ndarray) -> tuple[Arrays, Arrays]:
+    def forward_backward_all(
+        self, blobs: Sequence[str] | None = None, diffs: Sequence[str] | None = None, **arrays: np.ndarray
+    ) -> tuple[Arrays, Arrays]:
         """forward_all of the arrays that are inputs and backward, batch by batch, of those that are outputs.
 
         Returns the data of the outputs and of `blobs`, and the diff of the inputs and of `diffs`.
@@ -273,7 +305,8 @@ class Net:
         values: dict[str, list[np.ndarray]] = {}
         slopes: dict[str, list[np.ndarray]] = {}
         batches: Iterable[tuple[dict[str, Any], dict[str, Any]]] = zip_longest(
-            self._batches(inputs), self._batches(gradients), fillvalue={})
+            self._batches(inputs), self._batches(gradients), fillvalue={}
+        )
         for forward, backward in batches:
             _append(values, self.forward(blobs=blobs, **forward))
             _append(slopes, self.backward(diffs=diffs, **backward))
@@ -343,8 +376,9 @@ class Net:
         self._net.after_backward.append(callback)
 
 
-def _phase_first(phase: Phase, level: int = 0, stages: Iterable[str] | None = None, weights: str | None = None
-                 ) -> tuple[str | None, Phase, int, Iterable[str]]:
+def _phase_first(
+    phase: Phase, level: int = 0, stages: Iterable[str] | None = None, weights: str | None = None
+) -> tuple[str | None, Phase, int, Iterable[str]]:
     return weights, phase, level, stages or ()
 
 
@@ -354,8 +388,10 @@ def _weights_and_phase(weights: str, phase: Phase) -> tuple[str, Phase, int, Ite
 
 def _names(given: Sequence[str] | None, what: str) -> Sequence[str]:
     if given is not None and (isinstance(given, str) or not all(isinstance(name, str) for name in given)):
-        raise CallError(f"{what}={type(given).__name__} where a list of blobs' names was expected; arrays are given by "
-                        "name, as in forward(data=array)")
+        raise CallError(
+            f"{what}={type(given).__name__} where a list of blobs' names was expected; arrays are given by "
+            "name, as in forward(data=array)"
+        )
     return given or []
 
 

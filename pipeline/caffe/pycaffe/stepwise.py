@@ -54,8 +54,11 @@ class StepwiseNet(Net):
         self._runs: list[Run | None] = [None] * len(self.layers)
         self._tensors = [list(layer.blobs) for layer in self.layers]
         self.of_layers = self._blobs_of_layers()
-        by_tensor = {id(tensor): blob for tensors, blobs in zip(self._tensors, self.of_layers, strict=True)
-                     for tensor, blob in zip(tensors, blobs, strict=True)}
+        by_tensor = {
+            id(tensor): blob
+            for tensors, blobs in zip(self._tensors, self.of_layers, strict=True)
+            for tensor, blob in zip(tensors, blobs, strict=True)
+        }
         self._learned = [(learnable, by_tensor[id(learnable.blob)]) for learnable in self.learnable]
         self.needs = find_needs(self.layers, param.force_backward)
         self.before_forward: list[LayerCallback] = []

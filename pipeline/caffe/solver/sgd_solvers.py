@@ -32,9 +32,16 @@ class SGDSolver(Solver):
             # torch's fused kernel does all of it in one pass over memory. Its own rate stays 1 and the gradients are
             # divided by 1/rate, so that the rate is inside the momentum history, where Caffe has it.
             torch._fused_sgd_(
-                blobs, gradients, history,
-                weight_decay=local_rate * self.decay(decay_mult), momentum=self.param.momentum, lr=1.0, dampening=0.0,
-                nesterov=False, maximize=False, is_first_step=False,
+                blobs,
+                gradients,
+                history,
+                weight_decay=local_rate * self.decay(decay_mult),
+                momentum=self.param.momentum,
+                lr=1.0,
+                dampening=0.0,
+                nesterov=False,
+                maximize=False,
+                is_first_step=False,
                 grad_scale=torch.tensor(1 / local_rate, device=blobs[0].device),
             )
         self.updates = self.history

@@ -74,8 +74,9 @@ def find_snapshots(prefix: str) -> list[Snapshot]:
     folder, name = Path(prefix).parent, Path(prefix).name
     pattern = re.compile(rf"{re.escape(name)}_iter_(\d+)\.solverstate({re.escape(HDF5_SUFFIX)})?")
     states = (pattern.fullmatch(path.name) for path in folder.glob("*"))
-    snapshots = sorted((Snapshot(prefix, int(match[1]), bool(match[2])) for match in states if match),
-                       key=lambda s: s.iteration)
+    snapshots = sorted(
+        (Snapshot(prefix, int(match[1]), bool(match[2])) for match in states if match), key=lambda s: s.iteration
+    )
     return [snapshot for snapshot in snapshots if snapshot.weights.exists()]
 
 
@@ -107,12 +108,14 @@ def _state_bytes(solver: Solver, snapshot: Snapshot) -> bytes:
     """What the .solverstate holds."""
     histories = [history.cpu().numpy() for history in solver.history]
     if snapshot.hdf5:
-        return hdf5_bytes({
-            "iter": np.array([solver.iteration]),
-            "learned_net": str(snapshot.weights),
-            "current_step": np.array([solver.current_step]),
-            "history": {str(index): history for index, history in enumerate(histories)},
-        })
+        return hdf5_bytes(
+            {
+                "iter": np.array([solver.iteration]),
+                "learned_net": str(snapshot.weights),
+                "current_step": np.array([solver.current_step]),
+                "history": {str(index): history for index, history in enumerate(histories)},
+            }
+        )
     state = SolverState(iter=solver.iteration, learned_net=str(snapshot.weights), current_step=solver.current_step)
     state.history.extend(map(to_blobproto, histories))
     return binary_bytes(state)
@@ -133,18 +136,23 @@ def _hdf5_weights(solver: Solver) -> Tree:
     data = solver.net.to_hdf5()
     if not solver.param.snapshot_diff:
         return {"data": data}
-    diff = {name: {str(index): update for index, update in enumerate(updates)}
-            for name, updates in zip(data, _updates(solver), strict=True)}
+    diff = {
+        name: {str(index): update for index, update in enumerate(updates)}
+        for name, updates in zip(data, _updates(solver), strict=True)
+    }
     return {"data": data, "diff": diff}
 
 
 def _updates(solver: Solver) -> list[list[np.ndarray]]:
     """What each blob of each layer lost in the last update; 0 before the first."""
     updates = solver.updates or [torch.zeros_like(learnable.blob) for learnable in solver.net.learnable]
-    by_blob = {learnable.blob.data_ptr(): update
-               for learnable, update in zip(solver.net.learnable, updates, strict=True)}
-    return [[by_blob[blob.data_ptr()].cpu().numpy().reshape(blob.shape) for blob in layer.blobs]
-            for layer in solver.net.layers]
+    by_blob = {
+        learnable.blob.data_ptr(): update for learnable, update in zip(solver.net.learnable, updates, strict=True)
+    }
+    return [
+        [by_blob[blob.data_ptr()].cpu().numpy().reshape(blob.shape) for blob in layer.blobs]
+        for layer in solver.net.layers
+    ]
 
 
 def restore(solver: Solver, path: Path) -> bool:
@@ -156,15 +164,19 @@ def restore(solver: Solver, path: Path) -> bool:
     hdf5 = path.suffix == HDF5_SUFFIX
     state = _read_hdf5_state(path, solver) if hdf5 else _read_state(path, solver)
     if state.iteration < 0 or state.current_step < 0:
-        raise BinaryError(f"{path}: iter {state.iteration}, current_step {state.current_step} where at least 0 was "
-                          "expected; is the file damaged?")
+        raise BinaryError(
+            f"{path}: iter {state.iteration}, current_step {state.current_step} where at least 0 was "
+            "expected; is the file damaged?"
+        )
     base = path.with_suffix("") if hdf5 else path
     weights = base.with_suffix(".caffemodel" + HDF5_SUFFIX * hdf5)
     if not weights.exists():
         weights = Path(state.learned_net)
         if not weights.is_file():
-            raise BinaryError(f"{path}: its weights, '{shorten(state.learned_net)}', are not there, nor are there any "
-                              "of its own name beside it")
+            raise BinaryError(
+                f"{path}: its weights, '{shorten(state.learned_net)}', are not there, nor are there any "
+                "of its own name beside it"
+            )
     sidecar_path = base.with_suffix(".resume.json")
     sidecar = _sidecar_of(sidecar_path, path, weights) if sidecar_path.exists() else None
     solver.net.copy_from(weights)
@@ -197,9 +209,11 @@ def _sidecar_of(path: Path, state: Path, weights: Path) -> dict[str, Any] | None
     if not changed:
         return sidecar
     if len(changed) < len(sums):
-        raise BinaryError(f"{changed[0]}: another sum than {path} has of it, though the file beside it is as it was "
-                          "written; is it damaged? resume from an earlier snapshot, or delete the .resume.json to "
-                          "resume from the file as it is")
+        raise BinaryError(
+            f"{changed[0]}: another sum than {path} has of it, though the file beside it is as it was "
+            "written; is it damaged? resume from an earlier snapshot, or delete the .resume.json to "
+            "resume from the file as it is"
+        )
     log.warning("%s is of other weights than %s: going on without it, as from a snapshot of Caffe's own", path, weights)
     return None
 
@@ -220,23 +234,29 @@ def _read_state(path: Path, solver: Solver) -> _State:
     arrays = [from_blobproto(blob, f"{path}: history {index}") for index, blob in enumerate(state.history)]
     for index, (array, history) in enumerate(zip(arrays, solver.history, strict=True)):
         if array.shape != tuple(history.shape):
-            raise WeightsError(f"{path}: history {index} has shape {array.shape} where the solver has "
-                               f"{tuple(history.shape)}; is it the state of another net?")
+            raise WeightsError(
+                f"{path}: history {index} has shape {array.shape} where the solver has "
+                f"{tuple(history.shape)}; is it the state of another net?"
+            )
     return _State(state.iter, state.current_step, state.learned_net, arrays)
 
 
 def _read_hdf5_state(path: Path, solver: Solver) -> _State:
     with HDF5Reader(path) as file:
         _check_history_length(path, len(file.names("history")), solver)
-        arrays = [file.array("history", str(index), shape=tuple(history.shape))
-                  for index, history in enumerate(solver.history)]
+        arrays = [
+            file.array("history", str(index), shape=tuple(history.shape))
+            for index, history in enumerate(solver.history)
+        ]
         return _State(file.integer("iter"), file.integer("current_step"), file.text("learned_net"), arrays)
 
 
 def _check_history_length(path: Path, length: int, solver: Solver) -> None:
     if length != len(solver.history):
-        raise WeightsError(f"{path}: {length} history blobs where the solver has {len(solver.history)}; is it the "
-                           "state of another net or solver?")
+        raise WeightsError(
+            f"{path}: {length} history blobs where the solver has {len(solver.history)}; is it the "
+            "state of another net or solver?"
+        )
 
 
 def _sha256(path: Path) -> str:
@@ -246,8 +266,9 @@ def _sha256(path: Path) -> str:
 
 def _read_sidecar(path: Path) -> dict[str, Any]:
     if path.stat().st_size > MAX_TEXT_BYTES:
-        raise BinaryError(f"{path}: {path.stat().st_size} bytes where at most {MAX_TEXT_BYTES} were expected; "
-                          f"{_WITHOUT}")
+        raise BinaryError(
+            f"{path}: {path.stat().st_size} bytes where at most {MAX_TEXT_BYTES} were expected; {_WITHOUT}"
+        )
     try:
         sidecar: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
@@ -255,6 +276,7 @@ def _read_sidecar(path: Path) -> dict[str, Any]:
     if not isinstance(sidecar, dict):
         raise BinaryError(f"{path}: no object of JSON; {_WITHOUT}")
     if sidecar.get("form") not in (EARLIER_FORM, SIDECAR_FORM):
-        raise BinaryError(f"{path}: form {sidecar.get('form')} where {SIDECAR_FORM} was expected; was it written by "
-                          "another version?")
+        raise BinaryError(
+            f"{path}: form {sidecar.get('form')} where {SIDECAR_FORM} was expected; was it written by another version?"
+        )
     return sidecar

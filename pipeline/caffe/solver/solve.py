@@ -133,8 +133,12 @@ def steps(solver: Solver, count: int, requests: Requests = nothing) -> Generator
     solver.heed_param()
     param, progress = solver.param, solver.progress
     for _ in range(count):
-        if not progress.stops and param.test_interval and solver.iteration % param.test_interval == 0 and (
-                solver.iteration > 0 or param.test_initialization):
+        if (
+            not progress.stops
+            and param.test_interval
+            and solver.iteration % param.test_interval == 0
+            and (solver.iteration > 0 or param.test_initialization)
+        ):
             stopped = yield from _tests(solver, requests)
             if stopped:
                 return True
@@ -145,8 +149,15 @@ def steps(solver: Solver, count: int, requests: Requests = nothing) -> Generator
         displayed, step = solver.displays, solver.current_step
         rate = solver.step()
         moved_on = param.lr_policy in ("multistep", "plateau") and solver.current_step != step
-        yield Iterated(solver.iteration - 1, solver.smoothed_loss(), rate, displayed,
-                       solver.current_step if moved_on else None, solver.gradient_norm, _debug_lines(solver))
+        yield Iterated(
+            solver.iteration - 1,
+            solver.smoothed_loss(),
+            rate,
+            displayed,
+            solver.current_step if moved_on else None,
+            solver.gradient_norm,
+            _debug_lines(solver),
+        )
         action = requests()
         if (param.snapshot and solver.iteration % param.snapshot == 0) or action is Action.SNAPSHOT:
             yield Snapshotted(save(solver, param.snapshot_prefix))

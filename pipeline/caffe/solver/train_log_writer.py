@@ -48,8 +48,10 @@ class TrainingLog:
                 self.write(f"Snapshotting to {kind} file {event.snapshot.weights}")
                 self.write(f"Snapshotting solver state to {kind} file {event.snapshot.state}")
             case StoppedEarly():
-                self.write(f"Early stopping: Iteration {event.iteration}, {event.tests} tests no better than "
-                           f"{self.solver.param.test_metric} = {event.best:.6g}")
+                self.write(
+                    f"Early stopping: Iteration {event.iteration}, {event.tests} tests no better than "
+                    f"{self.solver.param.test_metric} = {event.best:.6g}"
+                )
             case Finished():
                 self.write(f"Iteration {event.iteration}, loss = {event.loss:.6g}")
             case Ended():
@@ -64,8 +66,10 @@ class TrainingLog:
             self.last = (now, event.iteration)
             seconds = max(now - then, 1e-9)
             rate = (event.iteration - iteration) / seconds
-            self.write(f"Iteration {event.iteration} ({rate:.6g} iter/s, {seconds:.6g}s/{self.solver.param.display} "
-                       f"iters), loss = {event.loss:.6g}")
+            self.write(
+                f"Iteration {event.iteration} ({rate:.6g} iter/s, {seconds:.6g}s/{self.solver.param.display} "
+                f"iters), loss = {event.loss:.6g}"
+            )
             net = self.solver.net
             self._outputs("Train", net, ((name, net.blobs[name]) for name in net.outputs))
         if event.step is not None:
@@ -75,8 +79,10 @@ class TrainingLog:
             self.write(f"Iteration {event.iteration}, lr = {event.rate:.6g}")
         if event.gradient_norm is not None:
             limit = self.solver.param.clip_gradients
-            self.write(f"Gradient clipping: scaling down gradients (L2 norm {event.gradient_norm:.6g} > {limit:.6g}) "
-                       f"by scale factor {limit / event.gradient_norm:.6g}")
+            self.write(
+                f"Gradient clipping: scaling down gradients (L2 norm {event.gradient_norm:.6g} > {limit:.6g}) "
+                f"by scale factor {limit / event.gradient_norm:.6g}"
+            )
 
     def _write_all(self, messages: Iterable[str]) -> None:
         for message in messages:
@@ -89,8 +95,11 @@ class TrainingLog:
 
 def described(net: Net, outputs: Iterable[tuple[str, torch.Tensor]]) -> Iterator[str]:
     """A line for each value of a net's outputs: "loss = 2.2 (* 0.5 = 1.1 loss)", the weight only where it has one."""
-    weights = {top: weight for layer in net.layers
-               for top, weight in zip(layer.param.top, layer.param.loss_weight, strict=False)}
+    weights = {
+        top: weight
+        for layer in net.layers
+        for top, weight in zip(layer.param.top, layer.param.loss_weight, strict=False)
+    }
     for name, values in outputs:
         for value in values.flatten().tolist():
             loss = f" (* {weights[name]:g} = {weights[name] * value:.6g} loss)" if weights.get(name) else ""

@@ -61,8 +61,9 @@ def build_model(args: Namespace, phase: Phase, device: str, net_type: type[N], s
     message = read_net(path)
     message.state.phase, message.state.level = phase, args.level
     message.state.stage.extend(args.stage.split(","))
-    return build_read_net(path, message, phase, net_type, device=device, level=args.level,
-                          stages=[*message.state.stage], seed=seed)
+    return build_read_net(
+        path, message, phase, net_type, device=device, level=args.level, stages=[*message.state.stage], seed=seed
+    )
 
 
 def zeros(net: Net) -> dict[str, torch.Tensor]:

@@ -27,8 +27,11 @@ def run(args: Namespace) -> None:
         raise InputError(f"{args.output}: no folder; make it first")
     history = read_history(args.log)
     # Caffe mixes the rows of several test nets; here each net after the first has a table of its own.
-    tables = {"train": history.train, "test": history.tests.get(0, []),
-              **{f"test{net}": rows for net, rows in sorted(history.tests.items()) if net}}  # fmt: skip
+    tables = {
+        "train": history.train,
+        "test": history.tests.get(0, []),
+        **{f"test{net}": rows for net, rows in sorted(history.tests.items()) if net},
+    }
     for name, rows in tables.items():
         path = args.output / f"{args.log.name}.{name}"
         if rows:

@@ -113,4 +113,3 @@ def draw_units(label: str, rng: np.random.Generator) -> dict[int, float]:
     for unit in (1, 2, 4, 5, 12, 43):
         units[unit] = units.get(unit, 0) + float(rng.uniform(0, 0.1))
     return units
-

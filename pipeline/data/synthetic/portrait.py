@@ -215,8 +215,18 @@ def _chin(person: Identity, moved: Measures) -> float:
 def _draw_head(relief: Relief, person: Identity, moved: Measures, rng: np.random.Generator) -> None:
     """Skull, jaw, ears and the roundness of the whole."""
     w, jaw, rest, chin = person.width, person.jaw_width * person.width, person.chin, _chin(person, moved)
-    outline = curve((0, -1.5), (0.55 * w, -1.38), (0.9 * w, -0.95), (w, -0.35), (0.99 * w, 0.2), (0.95 * w, 0.6),
-                    (0.8 * jaw, 0.67 * rest), (0.5 * jaw, 0.89 * rest), (0.22 * jaw, 0.985 * rest), (0, rest))
+    outline = curve(
+        (0, -1.5),
+        (0.55 * w, -1.38),
+        (0.9 * w, -0.95),
+        (w, -0.35),
+        (0.99 * w, 0.2),
+        (0.95 * w, 0.6),
+        (0.8 * jaw, 0.67 * rest),
+        (0.5 * jaw, 0.89 * rest),
+        (0.22 * jaw, 0.985 * rest),
+        (0, rest),
+    )
     below = outline[:, 1] > 0.4
     outline[below, 1] += (chin - rest) * (outline[below, 1] - 0.4) / (rest - 0.4)
     face = relief.fill(closed(outline))
@@ -284,8 +294,10 @@ def _draw_cheeks(relief: Relief, person: Identity, moved: Measures) -> None:
 def _draw_forehead(relief: Relief, person: Identity, moved: Measures) -> None:
     """Lines across, by raised brows, and upright between the brows, by lowered ones."""
     lift = 0.4 * (moved.brow_inner + moved.brow_outer)
-    across = [curve((-0.6, v + 0.05), (-0.3, v - 0.01), (0, v), (0.3, v - 0.01), (0.6, v + 0.05))
-              for v in (-0.62 - lift, -0.76 - lift, -0.9 - lift)]
+    across = [
+        curve((-0.6, v + 0.05), (-0.3, v - 0.01), (0, v), (0.3, v - 0.01), (0.6, v + 0.05))
+        for v in (-0.62 - lift, -0.76 - lift, -0.9 - lift)
+    ]
     relief.fold(across, 0.8 * max(0, moved.forehead_lines) * (0.35 + 0.65 * person.age) + 0.35 * person.age)
     v = -person.brow_height - 0.6 * moved.brow_inner
     upright = curve((0.07, v - 0.12), (0.055, v), (0.065, v + 0.07))
@@ -400,8 +412,12 @@ def _draw_eye(relief: Relief, person: Identity, moved: Measures, side: int, gaze
 def _draw_brow(relief: Relief, person: Identity, moved: Measures, side: int) -> None:
     """The ridge and the hairs on it."""
     inner, outer = -person.brow_height - moved.brow_inner, -person.brow_height - moved.brow_outer
-    line = curve((0.17 - moved.brow_in, inner + 0.02), (0.38 - 0.6 * moved.brow_in, (inner + outer) / 2 - 0.03),
-                 (0.58, outer - 0.045), (0.78, outer + 0.05))
+    line = curve(
+        (0.17 - moved.brow_in, inner + 0.02),
+        (0.38 - 0.6 * moved.brow_in, (inner + outer) / 2 - 0.03),
+        (0.58, outer - 0.045),
+        (0.78, outer + 0.05),
+    )
     relief.raise_by(side * 0.4, (inner + outer) / 2 + 0.04, 0.27, 0.07, 0.05)
     taper = np.interp(np.linspace(0, 1, len(line)), (0, 0.15, 0.6, 1), (0.6, 1, 0.85, 0.2))[:, None]
     taper = taper * (0, 0.05 * person.brow_thickness)
@@ -461,8 +477,19 @@ def _draw_hair(relief: Relief, person: Identity, rng: np.random.Generator) -> No
     if person.hair == "long":
         part = float(rng.uniform(0, 0.4))
         for lock_side, start in ((side, -part), (-side, part)):
-            lock = curve((start, -1.55), (0.62 + 0.3 * start, -1.0), (0.9 * w, -0.4), (0.93 * w, 0.4), (0.85 * w, 1.2),
-                         (0.9, 2.5), (1.3, 2.5), (1.25, 0.4), (1.15, -0.7), (0.7, -1.6), (start, -1.72))
+            lock = curve(
+                (start, -1.55),
+                (0.62 + 0.3 * start, -1.0),
+                (0.9 * w, -0.4),
+                (0.93 * w, 0.4),
+                (0.85 * w, 1.2),
+                (0.9, 2.5),
+                (1.3, 2.5),
+                (1.25, 0.4),
+                (1.15, -0.7),
+                (0.7, -1.6),
+                (start, -1.72),
+            )
             hair = np.maximum(hair, relief.fill(mirrored(lock, lock_side)))
     relief.darken(blur(hair, 0.07) * (1 - hair), 0.3)  # its shadow on the skin
     ragged = np.clip(3 * (blur(hair, 0.035) - 0.5 + 0.12 * _noise(relief, rng, 0.07, 0.3)) + 0.5, 0, 1)

@@ -146,8 +146,16 @@ def draw(file: IO[bytes], labels: tuple[str, ...], timelines: Sequence[Timeline]
                 _draw_bands(plot, labels, timeline, track)
                 _draw_badges(page, top, plot, labels, track)
             else:
-                plot.text(0.5, 0.5, "no face was seen", color=FAINT, fontsize=12, ha="center", va="center",
-                          transform=plot.transAxes)  # fmt: skip
+                plot.text(
+                    0.5,
+                    0.5,
+                    "no face was seen",
+                    color=FAINT,
+                    fontsize=12,
+                    ha="center",
+                    va="center",
+                    transform=plot.transAxes,
+                )
             top += ROW
         _draw_notes(page, top, timeline, people)
         top += FOOTER
@@ -186,10 +194,16 @@ def _draw_header(page: "Axes", labels: tuple[str, ...], timelines: Sequence[Time
     for index, label in enumerate(labels):
         x, y = LEFT + index % LEGEND_COLUMNS * column, HEADER + 0.12 + index // LEGEND_COLUMNS * LEGEND_ROW
         _draw_emoji(page, emoji.name_of(label), x + BADGE / 2, y, BADGE, faded=False)
-        page.plot([x + BADGE + 0.08, x + BADGE + 0.08], [y - 0.11, y + 0.11], color=palette[label], linewidth=5,
-                  solid_capstyle="butt")  # fmt: skip
-        page.text(x + BADGE + 0.17, y, _short(one_line(label), 12), color=INK, fontsize=9.5, va="center",
-                  parse_math=False)  # fmt: skip
+        page.plot(
+            [x + BADGE + 0.08, x + BADGE + 0.08],
+            [y - 0.11, y + 0.11],
+            color=palette[label],
+            linewidth=5,
+            solid_capstyle="butt",
+        )
+        page.text(
+            x + BADGE + 0.17, y, _short(one_line(label), 12), color=INK, fontsize=9.5, va="center", parse_math=False
+        )
 
 
 def _set_up(plot: "Axes", timeline: Timeline, *, last: bool) -> None:
@@ -223,8 +237,15 @@ def _draw_person(page: "Axes", top: float, labels: tuple[str, ...], timeline: Ti
         _draw_emoji(page, emoji.name_of(mostly), 0.3 + FACE / 2, middle, FACE, faded=False)
     else:
         x, y = 0.3, middle - FACE / 2
-        frame = FancyBboxPatch((x, y), FACE, FACE, boxstyle="round,pad=0,rounding_size=0.1", facecolor="none",
-                               edgecolor=colours(labels)[mostly], linewidth=2)  # fmt: skip
+        frame = FancyBboxPatch(
+            (x, y),
+            FACE,
+            FACE,
+            boxstyle="round,pad=0,rounding_size=0.1",
+            facecolor="none",
+            edgecolor=colours(labels)[mostly],
+            linewidth=2,
+        )
         page.add_patch(frame)
         face = page.imshow(track.thumbnail, extent=(x, x + FACE, y + FACE, y), interpolation="lanczos")
         face.set_clip_path(frame)
@@ -236,8 +257,15 @@ def _draw_person(page: "Axes", top: float, labels: tuple[str, ...], timeline: Ti
         seen = f"{_clock(track.spans[0, 0])} – {_clock(track.spans[-1, 1])}, seen {_clock(track.seconds)}"
     x = 0.3 + FACE + 0.16
     page.text(x, middle - 0.25, title, color=INK, fontsize=13, weight="bold", va="center", parse_math=False)
-    page.text(x, middle + 0.02, f"mostly {_short(one_line(mostly), 12)}", color=INK, fontsize=9.5, va="center",
-              parse_math=False)  # fmt: skip
+    page.text(
+        x,
+        middle + 0.02,
+        f"mostly {_short(one_line(mostly), 12)}",
+        color=INK,
+        fontsize=9.5,
+        va="center",
+        parse_math=False,
+    )
     page.text(x, middle + 0.25, seen, color=FAINT, fontsize=8, va="center")
 
 
@@ -257,8 +285,17 @@ def _draw_bands(plot: "Axes", labels: tuple[str, ...], timeline: Timeline, track
     for run in track.runs(track.uncertain):
         if track.uncertain[run.start]:
             begin, end = track.spans[run.start, 0], track.spans[run.stop - 1, 1]
-            plot.add_patch(Rectangle((begin, 0), end - begin, 1, facecolor=(*PALE, 0.5), edgecolor=(*DARK, 0.6),
-                                     hatch="/////", linewidth=0))  # fmt: skip
+            plot.add_patch(
+                Rectangle(
+                    (begin, 0),
+                    end - begin,
+                    1,
+                    facecolor=(*PALE, 0.5),
+                    edgecolor=(*DARK, 0.6),
+                    hatch="/////",
+                    linewidth=0,
+                )
+            )
 
 
 def _draw_badges(page: "Axes", top: float, plot: "Axes", labels: tuple[str, ...], track: Track) -> None:
@@ -293,9 +330,15 @@ def _draw_notes(page: "Axes", top: float, timeline: Timeline, people: list[tuple
         notes[1] = "blank: not seen"
         if others:
             notes.append(f"{_count(others, 'more person', 'more people')} seen more briefly")
-    page.text((LEFT + WIDTH - RIGHT) / 2, top + (0.22 if timeline.unit == "time" else 0.37),
-              "minutes : seconds" if timeline.unit == "time" else "images, in the order in which they were read",
-              color=FAINT, fontsize=8.5, va="center", ha="center")  # fmt: skip
+    page.text(
+        (LEFT + WIDTH - RIGHT) / 2,
+        top + (0.22 if timeline.unit == "time" else 0.37),
+        "minutes : seconds" if timeline.unit == "time" else "images, in the order in which they were read",
+        color=FAINT,
+        fontsize=8.5,
+        va="center",
+        ha="center",
+    )
     page.text(0.3, top + 0.22, "  ·  ".join(notes), color=FAINT, fontsize=8.5, va="center")
 
 

@@ -157,9 +157,12 @@ class VideoWriter:
 
         frame = av.VideoFrame.from_ndarray(self._fitted(image), "rgb24")
         frame = self.reformatter.reformat(
-            frame, format="yuv420p", src_color_range=ColorRange.JPEG, dst_color_range=ColorRange.MPEG,
-            dst_colorspace=Colorspace.ITU709
-        )  # fmt: skip
+            frame,
+            format="yuv420p",
+            src_color_range=ColorRange.JPEG,
+            dst_color_range=ColorRange.MPEG,
+            dst_colorspace=Colorspace.ITU709,
+        )
         frame.time_base = TIME_BASE
         return frame
 
@@ -173,8 +176,14 @@ class VideoWriter:
         import cv2
 
         if not self.refitted:
-            log.warning("%s: the picture's size changed to %dx%d; it is fitted into %dx%d from there on",
-                        printable(self.path), image.shape[1], image.shape[0], self.width, self.height)  # fmt: skip
+            log.warning(
+                "%s: the picture's size changed to %dx%d; it is fitted into %dx%d from there on",
+                printable(self.path),
+                image.shape[1],
+                image.shape[0],
+                self.width,
+                self.height,
+            )
             self.refitted = True
         scale = min(self.height / image.shape[0], self.width / image.shape[1])
         height, width = max(1, int(image.shape[0] * scale)), max(1, int(image.shape[1] * scale))
@@ -211,8 +220,11 @@ class VideoWriter:
             self.audio.finish(self.seconds, (self.tick + self.duration) * float(TIME_BASE))
         self.container.close()
         if self.late:
-            log.warning("%s: %d frames were not later than the one before, and are shown right after it",
-                        printable(self.path), self.late)  # fmt: skip
+            log.warning(
+                "%s: %d frames were not later than the one before, and are shown right after it",
+                printable(self.path),
+                self.late,
+            )
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -29,9 +29,19 @@ ADDRESS = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://")
 STREAMS = ("rtsp", "rtsps")
 PLAYLISTS = ("application/vnd.apple.mpegurl", "application/x-mpegurl", "audio/mpegurl", "audio/x-mpegurl")
 # What servers call pages, archives and documents.
-NO_PICTURE = ("text/html", "application/xhtml+xml", "application/json", "application/pdf", "application/zip",
-              "application/gzip", "application/x-tar", "application/x-7z-compressed", "application/msword",
-              "application/rtf", "application/vnd.rar")  # fmt: skip
+NO_PICTURE = (
+    "text/html",
+    "application/xhtml+xml",
+    "application/json",
+    "application/pdf",
+    "application/zip",
+    "application/gzip",
+    "application/x-tar",
+    "application/x-7z-compressed",
+    "application/msword",
+    "application/rtf",
+    "application/vnd.rar",
+)
 DOCUMENTS = ("application/vnd.openxmlformats", "application/vnd.ms-", "application/vnd.oasis", "application/x-rar")
 
 

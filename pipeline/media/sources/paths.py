@@ -14,10 +14,47 @@ from pipeline.base.errors import SourceError
 from pipeline.base.image_files import is_image, reads_heic
 from pipeline.media.sources.signatures import kind_of
 
-IMAGES = (".avif", ".bmp", ".gif", ".heic", ".heif", ".hif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".mpo", ".pbm",
-          ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp")  # fmt: skip
-VIDEOS = (".3gp", ".asf", ".avi", ".flv", ".m2ts", ".m4v", ".mjpeg", ".mjpg", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg",
-          ".mts", ".ogv", ".webm", ".wmv")  # fmt: skip
+IMAGES = (
+    ".avif",
+    ".bmp",
+    ".gif",
+    ".heic",
+    ".heif",
+    ".hif",
+    ".jfif",
+    ".jp2",
+    ".jpe",
+    ".jpeg",
+    ".jpg",
+    ".mpo",
+    ".pbm",
+    ".pgm",
+    ".png",
+    ".pnm",
+    ".ppm",
+    ".tif",
+    ".tiff",
+    ".webp",
+)
+VIDEOS = (
+    ".3gp",
+    ".asf",
+    ".avi",
+    ".flv",
+    ".m2ts",
+    ".m4v",
+    ".mjpeg",
+    ".mjpg",
+    ".mkv",
+    ".mov",
+    ".mp4",
+    ".mpeg",
+    ".mpg",
+    ".mts",
+    ".ogv",
+    ".webm",
+    ".wmv",
+)
 LISTS = (".lst", ".txt")
 HEICS = (".heic", ".heif", ".hif")
 NAMED = 5  # of the files that are passed over
@@ -143,9 +180,7 @@ def _below(folder: Path, leave_out: Collection[Path]) -> Found:
 
 def _nothing(what: str, found: Found) -> SourceError:
     instead = f", only {passed_over(found.passed)}" if found.passed else ""
-    return SourceError(
-        f"{what}{instead}, where at least one was expected ({' '.join(IMAGES)}; {' '.join(VIDEOS)})"
-    )
+    return SourceError(f"{what}{instead}, where at least one was expected ({' '.join(IMAGES)}; {' '.join(VIDEOS)})")
 
 
 def passed_over(paths: Sequence[Path]) -> str:

@@ -33,10 +33,36 @@ OPEN_SECONDS, READ_SECONDS = 10.0, 10.0  # that an address may take to answer, a
 # FFmpeg's demuxers of video files; jpeg_pipe is Motion JPEG's. Playlists are not among them: one sent as a video would
 # have FFmpeg open other files.
 FILE_FORMATS = (
-    "3g2", "3gp", "apng", "asf", "avi", "av1", "dv", "flv", "gif", "h264", "hevc", "ivf", "jpeg_pipe", "m4v",
-    "matroska", "mjpeg", "mov", "mp4", "mpeg", "mpegts", "mpegvideo", "mpjpeg", "mxf", "nut", "obu", "ogg", "rm", "wtv",
+    "3g2",
+    "3gp",
+    "apng",
+    "asf",
+    "avi",
+    "av1",
+    "dv",
+    "flv",
+    "gif",
+    "h264",
+    "hevc",
+    "ivf",
+    "jpeg_pipe",
+    "m4v",
+    "matroska",
+    "mjpeg",
+    "mov",
+    "mp4",
+    "mpeg",
+    "mpegts",
+    "mpegvideo",
+    "mpjpeg",
+    "mxf",
+    "nut",
+    "obu",
+    "ogg",
+    "rm",
+    "wtv",
     "yuv4mpegpipe",
-)  # fmt: skip
+)
 DISPLAY_MATRIX = struct.Struct("=9i")
 DURATION = re.compile(r"(?P<hours>[0-9]{1,4}):(?P<minutes>[0-9]{2}):(?P<seconds>[0-9]{2}(?:\.[0-9]{1,9})?)")
 NETWORK_PROTOCOLS = "http,https,tls,tcp,udp,rtp,srtp,rtsp,crypto,data,httpproxy"
@@ -124,15 +150,28 @@ class Video:
         duration = float((self.stream.duration or 0) * (self.stream.time_base or 0)) or self._tagged_duration()
         if what := self.cut():  # FFmpeg takes less to be meant then
             self.failed += max(1, (self.total or 0) - frames - self.failed)
-            log.error("error: %s: ends after %d%s frames, %.1f s: %s; is it whole?",
-                      self.shown, frames, f" of {self.total}" if self.total else "", end, what)  # fmt: skip
+            log.error(
+                "error: %s: ends after %d%s frames, %.1f s: %s; is it whole?",
+                self.shown,
+                frames,
+                f" of {self.total}" if self.total else "",
+                end,
+                what,
+            )
             return
         # Matroska and WebM state a time, but no number of frames: that of the frames read so far is gone on with.
         total = self.total or (round(frames * duration / end) if end else 0)
         if duration and frames + self.failed < total and end < 0.98 * duration - 0.5:
             self.failed = total - frames
-            log.error("error: %s: ends after %d of %s%d frames, %.1f of %.1f s; is it whole?",
-                      self.shown, frames, "" if self.total else "about ", total, end, duration)  # fmt: skip
+            log.error(
+                "error: %s: ends after %d of %s%d frames, %.1f of %.1f s; is it whole?",
+                self.shown,
+                frames,
+                "" if self.total else "about ",
+                total,
+                end,
+                duration,
+            )
 
     def _tagged_duration(self) -> float:
         """Seconds, as FFmpeg and mkvmerge write them for each stream of Matroska ("00:01:02.345000000"); else 0."""
