@@ -1,6 +1,7 @@
 """The bot itself: takes Telegram's updates, has pictures read in threads, and answers."""
 
 import asyncio
+import math
 import secrets
 import signal
 import sqlite3
@@ -31,10 +32,10 @@ from pipeline.live.bot.answers import (
 )
 from pipeline.live.bot.attachments import Attachment, download
 from pipeline.live.bot.connection import Backlog, Persistence, Polls, reach
-from pipeline.live.bot.rate_limit import RateLimit
 from pipeline.live.bot.replies import reply, send, send_album, sending
 from pipeline.live.bot.texts import DEFAULT, LANGUAGES, language_of, say
 from pipeline.live.bot.users import Users
+from pipeline.rate_limit import RateLimit
 
 UNANSWERED = 256  # updates taken from Telegram at once; the others wait there
 VIDEO_COST = 5  # pictures that a video counts as in the rate limit
@@ -79,7 +80,7 @@ class TelegramBot:
         self.reader = reader
         self.users = users
         self.settings = settings
-        self.rate = RateLimit(settings.per_minute)
+        self.rate = RateLimit(settings.per_minute / 60, settings.per_minute)
         self.albums = Albums()
         self.pool = ThreadPoolExecutor(settings.threads, thread_name_prefix="read")
         # Downloads run ahead of reading, but so few that what they hold fits into memory.
@@ -222,7 +223,7 @@ class TelegramBot:
         return known.chosen or language_of(language)
 
     async def _may_send(self, message: Message, user: User, language: str, pictures: int) -> bool:
-        seconds = self.rate.take(user.id, pictures)
+        seconds = math.ceil(self.rate.take(user.id, pictures))
         if seconds and self.rate.first_refusal(user.id):
             await reply(message, say(language, "busy", seconds=seconds))
         return not seconds
