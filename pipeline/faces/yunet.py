@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from pipeline.errors import InputError
+from pipeline.base.errors import InputError
 from pipeline.faces.detector import MODEL_SOURCES, Detections, check_images
 
 SCORE = 0.6  # of a face
@@ -26,9 +26,7 @@ class YuNet:
     InputError when the file is not such a model.
     """
 
-    def __init__(
-        self, *, model: Path, min_face: int = 20, max_faces: int | None = None, threads: int = 1
-    ) -> None:
+    def __init__(self, *, model: Path, min_face: int = 20, max_faces: int | None = None, threads: int = 1) -> None:
         self.max_faces = max_faces
         self.min_face = min_face
         self._model = model
@@ -67,6 +65,7 @@ class YuNet:
         landmarks = (faces[:, 4:14].reshape(-1, 5, 2) + 0.5) * steps - 0.5
         large = (boxes[:, 2:] - boxes[:, :2] + 1).max(axis=1) >= self.min_face
         return Detections(
-            boxes[large].astype(np.float32), faces[large, 14].clip(0, 1).astype(np.float32),
+            boxes[large].astype(np.float32),
+            faces[large, 14].clip(0, 1).astype(np.float32),
             landmarks[large].astype(np.float32),
-        )  # fmt: skip
+        )
