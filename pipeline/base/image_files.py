@@ -185,10 +185,7 @@ def _unpack(file: BinaryIO, bounds: ImageBounds, check: Look, say: Remark) -> Sc
         deep = not image.mode.startswith("I") and ";16" in str(image.tile)  # Pillow would keep the upper 8 bits
         image.draft(image.mode, size)  # a JPEG is unpacked at a half, a quarter or an eighth of its size
         orientation = image.getexif().get(ORIENTATION, 1)  # which unpacks a PNG
-        if deep:
-            pixels = to_rgb(_deep(file, orientation, say), say, size=size)
-        else:
-            pixels = to_rgb(image, say, size=size)
+        pixels = to_rgb(_deep(file, orientation, say), say, size=size) if deep else to_rgb(image, say, size=size)
     if orientation in TRANSPOSED:
         width, height = height, width
     return ScaledImage(pixels, width, height)

@@ -91,7 +91,7 @@ class Connection(asyncio.Protocol):
         self._stuck: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)
+        self.transport = cast("asyncio.Transport", transport)
         _end_when_dead(self.transport, self.limits.send_seconds)
         peer = transport.get_extra_info("peername")
         self._client = client_of(str(peer[0]) if peer else None)
@@ -248,7 +248,7 @@ class Outlet(asyncio.Transport):
         self.connection.resume()
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
-        self.connection.protocol = cast(asyncio.Protocol, protocol)
+        self.connection.protocol = cast("asyncio.Protocol", protocol)
 
     def get_protocol(self) -> asyncio.BaseProtocol:
         return self.connection.protocol

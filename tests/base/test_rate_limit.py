@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.rate_limit import RateLimit
+from pipeline.base.rate_limit import RateLimit
 
 
 class Clock:
