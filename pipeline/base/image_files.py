@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from pipeline.base.console import log, printable
-from pipeline.base.errors import SourceError, TooManyPixelsError
+from pipeline.base.errors import SourceError, TooManyPixelsError, TooNarrowError
 
 MAX_PIXELS = 1 << 27  # 134 megapixels, 400 MB as RGB: above any phone's picture, below what empties a machine
 MAX_BYTES = 1 << 28  # of an image that is held in memory as it came
@@ -50,14 +50,14 @@ class ImageBounds:
     scaled: int | None = None
 
     def check(self, name: str, width: int, height: int) -> None:
-        """Raise TooManyPixelsError, or SourceError for an image that is too long and narrow."""
+        """Raise TooManyPixelsError, or TooNarrowError."""
         if width * height > self.pixels or max(width, height) > self.side:
             sides = "" if self.side >= self.pixels else f", {self.side} along a side,"
             raise TooManyPixelsError(
                 f"{name}: {width}x{height} pixels where at most {self.pixels}{sides} are read; scale the image down"
             )
         if max(width, height) > self.ratio * min(width, height):
-            raise SourceError(
+            raise TooNarrowError(
                 f"{name}: {width}x{height} pixels where a side of at most {self.ratio:g} times the other was expected; "
                 "cut the image into pieces"
             )

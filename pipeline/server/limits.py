@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from starlette.requests import HTTPConnection
+
 from pipeline.server.problems import Problem
 
 T = TypeVar("T")
@@ -65,6 +67,11 @@ def client_of(address: str | None) -> str:
     if parsed.version == 6:
         return str(ipaddress.ip_network((parsed, 64), strict=False))
     return str(parsed)
+
+
+def asker(connection: HTTPConnection) -> str:
+    """The client that asks, behind a proxy the one that this tells of."""
+    return client_of(connection.client.host if connection.client else None)
 
 
 class Memory:

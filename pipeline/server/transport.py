@@ -85,7 +85,8 @@ class Connection(asyncio.Protocol):
         self._waiting = bytearray()  # to be handed on
         self._feeding = False
         self._paused = False  # by the protocol
-        self._ending = False
+        self.ending = False
+        self.left = self.loop.create_future()  # done when the protocol knows that the connection is gone
         self._gone = False  # the protocol was told so
         self._late: asyncio.TimerHandle | None = None
         self._stuck: asyncio.TimerHandle | None = None
@@ -107,11 +108,12 @@ class Connection(asyncio.Protocol):
 
     def begin(self) -> None:
         """A request's head is here."""
-        self._wait(0, None)
+        if not self.ending:
+            self._wait(0, None)
 
     def finish(self) -> None:
         """Its answer is given; from now on the next head is waited for."""
-        if not self._ending:
+        if not self.ending:
             self._wait(self.limits.head_seconds, self.end)
 
     def _wait(self, seconds: float, call: Callable[[], None] | None) -> None:
@@ -120,7 +122,7 @@ class Connection(asyncio.Protocol):
         self._late = self.loop.call_later(seconds, call) if call else None
 
     def data_received(self, data: bytes) -> None:
-        if self._ending:
+        if self.ending:
             return
         self._waiting += data
         if not self._feeding:
@@ -129,7 +131,7 @@ class Connection(asyncio.Protocol):
     def _feed(self) -> None:
         """Hand on a piece, and the next once others had their turn."""
         self._feeding = False
-        if self._paused or self._ending or not self._waiting:
+        if self._paused or self.ending or not self._waiting:
             return
         piece = bytes(self._waiting[:PIECE_BYTES])
         del self._waiting[:PIECE_BYTES]
@@ -142,7 +144,7 @@ class Connection(asyncio.Protocol):
             self.end()
         finally:
             CONNECTION.reset(token)
-        if self._waiting and not self._ending:
+        if self._waiting and not self.ending:
             self.transport.pause_reading()
             self._feeding = True
             self.loop.call_soon(self._feed)
@@ -167,9 +169,9 @@ class Connection(asyncio.Protocol):
 
         A socket that is closed while there is something to read is reset, and what was written last may be lost.
         """
-        if self._ending:
+        if self.ending:
             return
-        self._ending = True
+        self.ending = True
         self._waiting.clear()
         self._leave()
         if self.transport.is_closing():
@@ -189,10 +191,15 @@ class Connection(asyncio.Protocol):
             self.loop.call_later(0.05, self._leave)
         else:
             self._gone = True
-            self.loop.call_soon(self.protocol.connection_lost, None)
+            # Not at once: it closes in the midst of its own work, and another may take its place before that is done.
+            self.loop.call_soon(self._tell, None)
+
+    def _tell(self, error: Exception | None) -> None:
+        self.protocol.connection_lost(error)
+        self.left.set_result(None)
 
     def eof_received(self) -> bool | None:
-        return None if self._ending else self.protocol.eof_received()
+        return None if self.ending else self.protocol.eof_received()
 
     def pause_writing(self) -> None:
         self._stuck = self.loop.call_later(self.limits.send_seconds, self.transport.abort)
@@ -206,7 +213,7 @@ class Connection(asyncio.Protocol):
             self.protocol.resume_writing()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._ending = True
+        self.ending = True
         self.clients.open[self._client] -= 1
         if not self.clients.open[self._client]:
             del self.clients.open[self._client]
@@ -215,7 +222,7 @@ class Connection(asyncio.Protocol):
             self._stuck.cancel()
         if not self._gone:
             self._gone = True
-            self.protocol.connection_lost(exc)
+            self._tell(exc)
 
 
 class Outlet(asyncio.Transport):
@@ -233,7 +240,7 @@ class Outlet(asyncio.Transport):
             self.connection.transport.write(data)
 
     def is_closing(self) -> bool:
-        return self.connection._ending or self.connection.transport.is_closing()
+        return self.connection.ending or self.connection.transport.is_closing()
 
     def close(self) -> None:
         self.connection.end()
@@ -297,6 +304,9 @@ class Watched:
             return message
 
         async def give(message: Message) -> None:
+            if connection.ending:  # it was answered that what came is no HTTP
+                await connection.left
+                return
             if more and message["type"] == "http.response.start":
                 MutableHeaders(scope=message)["Connection"] = "close"
             await send(message)
