@@ -33,6 +33,7 @@ MAX_PAIRS = 1 << 20
 # Of one image, for each face that may be found at most: P-Net's proposals at one scale, and what R-Net and O-Net see.
 # A face gives five proposals at most of its scales; all pairs of these are compared.
 LEVEL_PROPOSALS, R_PROPOSALS, O_PROPOSALS = 20, 20, 10
+LEAST_PROPOSALS = 200  # however few faces may be found: what looks like a face at first is mostly none
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -88,12 +89,12 @@ class Mtcnn:
         ]
 
     def _bounded(self, group: np.ndarray, rank: np.ndarray, per_face: int) -> np.ndarray:
-        """Indices of those with the greatest rank in each group, per_face * max_faces of them, in their order."""
+        """Indices of those with the greatest rank in each group, so many for each face, in their order."""
         if self.max_faces is None:
             return np.arange(len(group))
         order = np.lexsort((-rank, group))
         place = np.arange(len(group)) - np.searchsorted(group[order], group[order])
-        return np.sort(order[place < per_face * self.max_faces])
+        return np.sort(order[place < max(LEAST_PROPOSALS, per_face * self.max_faces)])
 
     def _each(self, function: Callable[[T], R], items: Iterable[T]) -> Iterable[R]:
         """Results of `function` in the order of `items`, worked out by as many threads as there may be."""
