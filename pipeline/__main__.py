@@ -9,6 +9,7 @@ from pathlib import Path
 from pipeline import __version__, console
 from pipeline.environment import add_defaults
 from pipeline.errors import InputError
+from pipeline.signals import end_cleanly
 
 STAGES = {
     "sample": "draw a stand-in data set in FER2013's form",
@@ -33,6 +34,7 @@ STAGES = {
 
 
 def main() -> None:
+    end_cleanly()
     arguments = sys.argv[1:]
     parser = argparse.ArgumentParser(prog="python -m pipeline", description=__doc__)
     parser.add_argument("--version", action="version", version=__version__)

@@ -64,20 +64,26 @@ def atomic_folder(path: Path, own: Collection[str] | None = None) -> Iterator[Pa
     if other:
         raise InputError(f"{path}: holds other files ({other[0]}), which would be lost; give a new folder")
     _make_parent(path)
-    with _naming(path):
-        temporary, descriptor = _claim(path, _make_folder)
-        try:
-            yield temporary
-            # The whole file system at once: to sync 32,000 small files one by one takes minutes, this a second.
-            _sync_file_system(descriptor)
-            if path.is_symlink() or not path.is_dir():
-                os.replace(temporary, path)
-            elif not _exchange(temporary, path):
-                _replace_folder(temporary, path)
-            _sync_folder(path.parent)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)  # after an exchange it is what stood at `path`
-            os.close(descriptor)
+    with _naming(path), temporary_folder(path) as temporary:
+        yield temporary
+        # The whole file system at once: to sync 32,000 small files one by one takes minutes, this a second.
+        _sync_file_system(temporary)
+        if path.is_symlink() or not path.is_dir():
+            os.replace(temporary, path)
+        elif not _exchange(temporary, path):
+            _replace_folder(temporary, path)
+        _sync_folder(path.parent)
+
+
+@contextmanager
+def temporary_folder(path: Path) -> Iterator[Path]:
+    """Give an empty folder beside `path`, and remove what has its name when the block ends."""
+    temporary, descriptor = _claim(path, _make_folder)
+    try:
+        yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)  # after an exchange it is what stood at `path`
+        os.close(descriptor)
 
 
 def _make_parent(path: Path) -> None:
@@ -157,13 +163,18 @@ def _sync_folder(path: Path) -> None:
         os.close(descriptor)
 
 
-def _sync_file_system(descriptor: int) -> None:
-    """Have all of a file system on the disk, by a descriptor of something in it. Raises OSError where that fails."""
+def _sync_file_system(path: Path) -> None:
+    """Have all of the file system that holds a folder on the disk. Raises OSError where that fails."""
     libc = ctypes.CDLL(None, use_errno=True)
     if not hasattr(libc, "syncfs"):
         os.sync()
-    elif libc.syncfs(descriptor):
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    failed = libc.syncfs(descriptor)
+    number = ctypes.get_errno()
+    os.close(descriptor)
+    if failed:
+        raise OSError(number, os.strerror(number))
 
 
 def _exchange(one: Path, other: Path) -> bool:

@@ -3,7 +3,6 @@
 import argparse
 import json
 import math
-import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline import manifest
-from pipeline.atomic import atomic_file
+from pipeline.atomic import atomic_file, temporary_folder
 from pipeline.board import add_picture, open_board
 from pipeline.caffe.caffe_pb2 import DataParameter, LayerParameter
 from pipeline.caffe.database import DatabaseReader, record_key
@@ -178,12 +177,12 @@ def _in_caffe(
     given.CopyFrom(data)
     with DatabaseReader(database) as reader:
         count = len(reader)
-    with tempfile.TemporaryDirectory(dir=output) as folder:  # where a container sees it
-        write_prototxt(Path(folder) / "net.prototxt", net)
+    with temporary_folder(output / "caffe") as folder:  # where a container sees it
+        write_prototxt(folder / "net.prototxt", net)
         batches = math.ceil(count / CAFFE_BATCH)  # the last one may run over the end to the beginning
         caffe.run("extract_features", str(weights), f"{folder}/net.prototxt", trained.net.outputs[0], f"{folder}/lmdb",
                   str(batches), "lmdb")  # fmt: skip
-        with DatabaseReader(Path(folder) / "lmdb") as reader:
+        with DatabaseReader(folder / "lmdb") as reader:
             return np.concatenate([rows.copy() for rows in reader.images(CAFFE_BATCH)])[:count, :, 0, 0]
 
 

@@ -25,6 +25,7 @@ from pipeline.live.sinks.video import SUFFIXES as VIDEO_SUFFIXES
 from pipeline.live.sources import ImageFiles, VideoFile, open_sources
 from pipeline.live.summary import Summary
 from pipeline.predictor import EVERY, NO_FACE, Predictor
+from pipeline.signals import on_ending
 from pipeline.threads import attended, map_ahead
 
 # Frames read at once: many small ones, or a single large photo, so that memory stays small.
@@ -79,7 +80,7 @@ def run(args: argparse.Namespace) -> None:
     outputs = Outputs(args.json, args.csv, args.annotated, args.summary, args.window, args.kept, parts)
     sources = open_sources(args.inputs, [path for path in (args.annotated, args.summary, args.kept) if path])
     # However a run is ended, its files are: a camera's whole, the others gone.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    on_ending(signal.default_int_handler)
     # Images are read by several threads at once, frames one after the other by all of them.
     threads = args.threads if any(source.moving for source in sources) else 1
     predictor = build_predictor(args, no_face=args.no_face, rotations=args.rotations, threads=threads)

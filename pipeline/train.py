@@ -41,6 +41,7 @@ from pipeline.caffe.training import Action, Event, solve
 from pipeline.console import log
 from pipeline.errors import InputError
 from pipeline.model_folder import sha256
+from pipeline.signals import ENDING, on_ending
 from pipeline.training_metrics import Metrics, check_average, plot
 
 ASKED = "precision_asked"  # in run.json beside the precision that ran; decides no run's result
@@ -309,14 +310,16 @@ def _check_whole(found: snapshot.Snapshot) -> None:
 
 @contextmanager
 def _signals(stop: Callable[[], None]) -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM instead of dying of them, and call `stop` at each."""
+    """Collect SIGINT, SIGTERM and SIGHUP instead of dying of them, and call `stop` at each."""
     received: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
         received.append(number)
         stop()
 
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, *ENDING)}
+    signal.signal(signal.SIGINT, note)
+    on_ending(note)
     try:
         yield received
     finally:
