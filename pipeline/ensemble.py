@@ -88,7 +88,7 @@ def ensemble(
             write_mean(folder / model_folder.MEAN, np.zeros(_shape(members[0]), np.float32))
         manifest.write_labels(folder / model_folder.LABELS, members[0].labels)
         model_folder.write_json(folder / model_folder.PREPROCESSING, asdict(preprocessing))
-        session = Classifier.session(folder / model_folder.ONNX)
+        session = Classifier.session((folder / model_folder.ONNX).read_bytes())
         transformer = preprocessing.transformer(folder / model_folder.MEAN)
         joint = Measurable(name, OUTPUT, lambda images: session.run([OUTPUT], {INPUT: images})[0], transformer,
                            members[0].labels)  # fmt: skip
@@ -151,7 +151,7 @@ def join(members: list[ModelFolder]) -> "onnx.ModelProto":
     import onnx
     from onnx import TensorProto, compose, helper
 
-    models = [onnx.load(member.onnx) for member in members]
+    models = [onnx.load_from_string(member.read_onnx()) for member in members]
     if len({(model.ir_version, str(model.opset_import)) for model in models}) > 1:
         raise EnsembleError(f"{members[0].path}: of another ONNX version than other members; export them all again")
     same = _same_preprocessing(members)

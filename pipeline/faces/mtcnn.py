@@ -18,6 +18,7 @@ import onnxruntime
 
 from pipeline.errors import InputError
 from pipeline.faces.detector import Detections, check_images
+from pipeline.onnx_file import read_onnx
 
 MODELS = Path(__file__).resolve().parents[2] / "models" / "mtcnn"
 WINDOW, STRIDE = 12, 2  # P-Net's, in pixels of the scaled image
@@ -152,8 +153,9 @@ def open_net(path: Path) -> onnxruntime.InferenceSession:
     options.intra_op_num_threads = 1
     options.enable_mem_pattern = False  # it keeps a plan for every size of image it has ever seen
     options.log_severity_level = 3  # errors only
+    model = read_onnx(path)
     try:
-        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's errors have no common class of their own
         raise InputError(f"{path}: not a model that ONNX Runtime reads ({error})") from None
 

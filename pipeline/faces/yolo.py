@@ -25,6 +25,7 @@ import onnxruntime
 
 from pipeline.errors import InputError
 from pipeline.faces.detector import LANDMARKS, Detections, check_images
+from pipeline.onnx_file import read_onnx
 
 SIDE = 640  # of the input, where the model leaves it open: what these models are trained with
 MAX_SIDE = 4096
@@ -187,8 +188,9 @@ class Yolo:
         # Threads that spin while they wait take the cores from whatever else runs.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3  # errors only
+        data = read_onnx(model)
         try:
-            self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+            self._session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's errors have no common class of their own
             raise InputError(f"{model}: not a model that ONNX Runtime reads ({_line(error)})") from None
         self._input, self._side, self._type = self._read_input()

@@ -9,6 +9,7 @@ import numpy as np
 
 from pipeline.errors import InputError
 from pipeline.faces.detector import MODEL_SOURCES, Detections, check_images
+from pipeline.onnx_file import read_onnx
 
 SCORE = 0.6  # of a face
 OVERLAP = 0.3  # of two boxes over which they are one face: OpenCV's own
@@ -29,6 +30,7 @@ class YuNet:
     def __init__(self, *, model: Path, min_face: int = 20, threads: int = 1) -> None:
         self.min_face = min_face
         self._model = model
+        self._data = np.frombuffer(read_onnx(model), np.uint8)
         self._own = threading.local()
         self.detect([np.zeros((64, 64, 3), np.uint8)])  # what is no model is told now and not at the first image
 
@@ -44,7 +46,9 @@ class YuNet:
         small = cv2.resize(image, size, interpolation=cv2.INTER_AREA) if scale < 1 else image
         try:
             if not hasattr(self._own, "net"):
-                self._own.net = cv2.FaceDetectorYN.create(str(self._model), "", size, SCORE, OVERLAP, CANDIDATES)
+                self._own.net = cv2.FaceDetectorYN.create(
+                    "onnx", self._data, np.empty(0, np.uint8), size, SCORE, OVERLAP, CANDIDATES
+                )
             self._own.net.setInputSize(size)
             faces = self._own.net.detect(cv2.cvtColor(small, cv2.COLOR_RGB2BGR))[1]
         except (cv2.error, SystemError) as error:
