@@ -16,7 +16,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from pipeline.caffe.caffe_pb2 import Datum
 from pipeline.caffe.database import (
     DatabaseError,
     DatabaseReader,
@@ -25,6 +24,7 @@ from pipeline.caffe.database import (
     datum_to_array,
     record_key,
 )
+from pipeline.caffe.proto.caffe_pb2 import Datum
 
 
 def write(path: Path, count: int) -> Path:
@@ -148,9 +148,12 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 256 KiB."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    if not shutil.which("mount") or subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", disk], capture_output=True, check=False
-    ).returncode:
+    if (
+        not shutil.which("mount")
+        or subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", disk], capture_output=True, check=False
+        ).returncode
+    ):
         pytest.skip("needs the right to mount a small file system")
     yield disk
     subprocess.run(["umount", disk], check=True)
@@ -161,8 +164,8 @@ WRITE = """if True:
     from pathlib import Path
     import numpy as np
     from pipeline.caffe.database import DatabaseWriter, datum_from_image, record_key
-    from pipeline.console import in_words
-    from pipeline.errors import InputError
+    from pipeline.base.console import in_words
+    from pipeline.base.errors import InputError
     try:
         with DatabaseWriter(Path(sys.argv[1]), sys.argv[2]) as database:
             for number in range(200):
