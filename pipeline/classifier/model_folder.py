@@ -13,6 +13,7 @@ import numpy as np
 from pipeline.base.errors import InputError
 from pipeline.base.hashing import sha256
 from pipeline.base.onnx_file import read_onnx
+from pipeline.base.text_files import read_json
 from pipeline.caffe.data_transformer import Transformer
 from pipeline.caffe.proto.caffe_pb2 import TEST, TransformationParameter
 from pipeline.classifier import class_prior
@@ -38,6 +39,7 @@ CARD = "MODEL_CARD.md"
 NEEDED = (ONNX, LABELS, MEAN, PREPROCESSING, CARD)
 FILES = (INDEX, DEPLOY, WEIGHTS, *NEEDED)
 
+REMEDY = "fetch or export the model again"
 # What preprocessing.json may say.
 FACES = ("aligned", "images")
 CHANNELS = (1, 3)
@@ -146,17 +148,6 @@ def write_json(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object. Raises ModelError when the file holds anything else."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ModelError(f"{path}: no JSON ({error}); make it again") from None
-    if not isinstance(value, dict):
-        raise ModelError(f"{path}: a JSON object was expected; make it again")
-    return value
-
-
 def find(model: str | Path) -> Path:
     """The folder of a model: a path, or the name of one that ships, of a folder under weights/ or of a run.
 
@@ -181,7 +172,7 @@ def read(path: Path) -> ModelFolder:
     """
     if not (path / INDEX).is_file():
         raise ModelError(f"{path}: no {INDEX} inside, where a model folder was expected; make one with export")
-    index = read_json(path / INDEX)
+    index = read_json(path / INDEX, REMEDY, ModelError)
     hashes = index.get("sha256")
     if not isinstance(hashes, dict) or not isinstance(index.get("name"), str):
         raise ModelError(f"{path / INDEX}: name and sha256 were expected; export the model again")
@@ -248,7 +239,7 @@ def _temperatures(index: dict[str, Any], path: Path) -> dict[int, float]:
 
 def _read_preprocessing(path: Path) -> Preprocessing:
     """Raises ModelError naming the field that is missing, unknown or out of its range."""
-    found = read_json(path)
+    found = read_json(path, REMEDY, ModelError)
     names = [each.name for each in fields(Preprocessing)]
     for wrong, what in ((set(found) - set(names), "unknown"), (set(names) - set(found), "missing")):
         if wrong:

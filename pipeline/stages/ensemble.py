@@ -12,6 +12,7 @@ from pipeline.base.atomic import atomic_folder
 from pipeline.base.console import log
 from pipeline.base.errors import InputError
 from pipeline.base.hashing import sha256
+from pipeline.base.text_files import read_json
 from pipeline.caffe.database import DatabaseReader
 from pipeline.caffe.proto.blob_proto import write_mean
 from pipeline.classifier import model_folder
@@ -112,7 +113,7 @@ def ensemble(
             files=tuple(member.onnx for member in members),
             made_by=versions("numpy", "onnxruntime", "scikit-learn"),
         )
-        told = [model_folder.read_json(member.path / model_folder.INDEX) for member in members]
+        told = [read_json(member.path / model_folder.INDEX, model_folder.REMEDY) for member in members]
         index = {
             "name": name,
             "version": version,
