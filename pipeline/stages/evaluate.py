@@ -3,7 +3,6 @@
 import argparse
 import json
 import math
-import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.base.atomic import atomic_file
+from pipeline.base.atomic import atomic_file, temporary_folder
 from pipeline.base.console import log
 from pipeline.base.hashing import sha256
 from pipeline.caffe.database import DatabaseReader, record_key
@@ -218,8 +217,8 @@ def _in_caffe(
     given.CopyFrom(data)
     with DatabaseReader(database) as reader:
         count = len(reader)
-    with tempfile.TemporaryDirectory(dir=output) as folder:  # where a container sees it
-        write_prototxt(Path(folder) / "net.prototxt", net)
+    with temporary_folder(output / "caffe") as folder:  # where a container sees it
+        write_prototxt(folder / "net.prototxt", net)
         batches = math.ceil(count / CAFFE_BATCH)  # the last one may run over the end to the beginning
         caffe.run(
             "extract_features",
@@ -230,7 +229,7 @@ def _in_caffe(
             str(batches),
             "lmdb",
         )
-        with DatabaseReader(Path(folder) / "lmdb") as reader:
+        with DatabaseReader(folder / "lmdb") as reader:
             return np.concatenate([rows.copy() for rows in reader.images(CAFFE_BATCH)])[:count, :, 0, 0]
 
 
