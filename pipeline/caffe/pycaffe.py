@@ -10,7 +10,7 @@ from typing import Any, TypeVar, overload
 import numpy as np
 
 from pipeline.caffe.caffe_pb2 import Phase
-from pipeline.caffe.layers import LAYERS
+from pipeline.caffe.layers import CAFFE_LAYERS
 from pipeline.caffe.layers.data import MemoryData
 from pipeline.caffe.layers.python import Python
 from pipeline.caffe.layers.python import PythonLayer as Layer
@@ -377,4 +377,4 @@ def _length(arrays: Mapping[str, Any]) -> int:
 
 def layer_type_list() -> list[str]:
     """The types of layer that a net may have."""
-    return sorted(LAYERS)
+    return sorted(CAFFE_LAYERS)

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, TextIO
 
 from google.protobuf.message import Message
 
-from pipeline.caffe.caffe_pb2 import SolverParameter
+from pipeline.caffe.caffe_pb2 import LayerParameter, SolverParameter
+from pipeline.caffe.forks import EXTENSIONS, FIRST_FORK_FIELD
 from pipeline.caffe.training_log import LOSS, OUTPUT, RATE, TEST_NET
 from pipeline.errors import InputError
 
@@ -66,12 +67,17 @@ def root_from_environment() -> str:
 
 
 def refuse_extensions(message: Message, where: str) -> None:
-    """Raise CaffeError naming the first field of a message that Caffe does not have.
+    """Raise CaffeError naming the first layer type or field of a message that Caffe does not have.
 
-    Those of this project's own are numbered from FIRST_OWN_FIELD on.
+    Fields of this project's own are numbered from FIRST_OWN_FIELD on, those of layers that forks have from
+    FIRST_FORK_FIELD on.
     """
+    is_layer = isinstance(message, LayerParameter)
+    if is_layer and message.type in EXTENSIONS:
+        raise CaffeError(f"engine caffe: {where} is of type {message.type}, which is none of Caffe 1.0's but the fork "
+                         f"{EXTENSIONS[message.type]}; take the engine torch")
     for descriptor, value in message.ListFields():
-        if descriptor.number >= FIRST_OWN_FIELD:
+        if descriptor.number >= (FIRST_FORK_FIELD if is_layer else FIRST_OWN_FIELD):
             raise CaffeError(f"engine caffe: {where} sets {descriptor.name}, which Caffe does not have; leave it out, "
                              "or take the engine torch")
         if descriptor.message_type is not None:

@@ -9,6 +9,7 @@ import torch
 from pipeline.caffe.blobs import POSSIBLE, is_possible, shown
 from pipeline.caffe.caffe_pb2 import TEST, TRAIN, FillerParameter, LayerParameter
 from pipeline.caffe.fillers import fill
+from pipeline.caffe.forks import EXTENSIONS
 from pipeline.caffe.proto import PrototxtError
 from pipeline.caffe.room import Room, RoomError
 from pipeline.console import log
@@ -38,6 +39,7 @@ def register(name: str) -> Callable[[type["Layer"]], type["Layer"]]:
 
     def enter(layer_class: type["Layer"]) -> type["Layer"]:
         layer_class.type = name
+        layer_class.fork = EXTENSIONS.get(name, "")
         LAYERS[name] = layer_class
         return layer_class
 
@@ -94,6 +96,7 @@ class Layer:
     """
 
     type: ClassVar[str]
+    fork: ClassVar[str]  # whose the type is that Caffe has not; of Caffe's own ""
     bottoms: ClassVar[tuple[int, int | None]] = (1, 1)  # fewest and most; None: no limit
     tops: ClassVar[tuple[int, int | None]] = (1, 1)
     default_loss_weight: ClassVar[float] = 0
