@@ -72,12 +72,12 @@ def refuse_extensions(message: Message, where: str) -> None:
     Fields of this project's own are numbered from FIRST_OWN_FIELD on, those of layers that forks have from
     FIRST_FORK_FIELD on.
     """
-    is_layer = isinstance(message, LayerParameter)
-    if is_layer and message.type in EXTENSIONS:
+    first = FIRST_FORK_FIELD if isinstance(message, LayerParameter) else FIRST_OWN_FIELD
+    if isinstance(message, LayerParameter) and message.type in EXTENSIONS:
         raise CaffeError(f"engine caffe: {where} is of type {message.type}, which is none of Caffe 1.0's but the fork "
                          f"{EXTENSIONS[message.type]}; take the engine torch")
     for descriptor, value in message.ListFields():
-        if descriptor.number >= (FIRST_FORK_FIELD if is_layer else FIRST_OWN_FIELD):
+        if descriptor.number >= first:
             raise CaffeError(f"engine caffe: {where} sets {descriptor.name}, which Caffe does not have; leave it out, "
                              "or take the engine torch")
         if descriptor.message_type is not None:

@@ -6,14 +6,14 @@ from harness import CASES
 from values import all_cases
 
 from pipeline.caffe.caffe_pb2 import TRAIN
-from pipeline.caffe.layers import LAYERS
+from pipeline.caffe.layers import CAFFE_LAYERS
 from pipeline.caffe.net import Net
 from pipeline.caffe.proto import read_net
 
 # They look at values: labels and indices within their range, places to count, blobs to hand to numpy.
 LOOKING = {"Accuracy", "BatchReindex", "Embed", "Filter", "HDF5Output", "HingeLoss", "InfogainLoss",
            "MultinomialLogisticLoss", "Python", "SigmoidCrossEntropyLoss", "SoftmaxWithLoss"}  # fmt: skip
-COMPUTING = sorted(name for name, layer in LAYERS.items() if layer.bottoms != (0, 0) and name not in LOOKING)
+COMPUTING = sorted(name for name, layer in CAFFE_LAYERS.items() if layer.bottoms != (0, 0) and name not in LOOKING)
 
 
 @pytest.mark.parametrize("layer_type", COMPUTING)

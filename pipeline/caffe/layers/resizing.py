@@ -35,8 +35,8 @@ class Upsample(Layer):
         param = self.param.upsample_param
         apart = param.HasField("scale_h") or param.HasField("scale_w")
         if apart == param.HasField("scale"):
-            raise self.error(f"{'scale beside scale_h and scale_w' if apart else 'no size'} where scale, or scale_h and "
-                             "scale_w, or with a second bottom upsample_h and upsample_w was expected")
+            raise self.error(f"{'scale beside scale_h and scale_w' if apart else 'no size'} where scale, or scale_h "
+                             "and scale_w, or with a second bottom upsample_h and upsample_w was expected")
         scale = (param.scale_h, param.scale_w) if apart else (param.scale, param.scale)
         if min(scale) < 1:
             raise self.error(f"scale {scale} where at least 1 was expected")
