@@ -75,9 +75,9 @@ def normalised(x: np.ndarray, scale: np.ndarray, axes: tuple[int, ...], eps: flo
 
 
 WINDOWS = "convolution_param { kernel_h: 3 kernel_w: 2 stride: 2 pad_h: 1 pad_w: 2 dilation: 2 %s }"
-IMAGE = (2, 4, 5, 6)
+IMAGE = (1, 3, 4, 5)
 ALIKE: dict[str, tuple[str, str, tuple[int, ...], Reference]] = {
-    "depthwise": ("DepthwiseConvolution", WINDOWS % "num_output: 4 group: 4", IMAGE, convolved),
+    "depthwise": ("DepthwiseConvolution", WINDOWS % "num_output: 3 group: 3", IMAGE, convolved),
     "depthwise of ShuffleNet": ("ConvolutionDepthwise", WINDOWS % "bias_term: false", IMAGE, convolved),
     "relu6": ("ReLU6", "", IMAGE, lambda x: np.clip(x, 0, 6)),
     "permute": ("Permute", "permute_param { order: 0 order: 2 order: 3 order: 1 }", IMAGE,
@@ -85,9 +85,9 @@ ALIKE: dict[str, tuple[str, str, tuple[int, ...], Reference]] = {
     "permute the rest": ("Permute", "permute_param { order: 2 }", IMAGE, lambda x: np.transpose(x, (2, 0, 1, 3))),
     "upsample": ("Upsample", "upsample_param { scale: 3 }", IMAGE, lambda x: x.repeat(3, 2).repeat(3, 3)),
     "upsample apart": ("Upsample", "upsample_param { scale_h: 1 scale_w: 2 }", IMAGE, lambda x: x.repeat(2, 3)),
-    "interp zoom": ("Interp", "interp_param { zoom_factor: 3 }", IMAGE, lambda x: interpolated(x, 13, 16)),
+    "interp zoom": ("Interp", "interp_param { zoom_factor: 3 }", IMAGE, lambda x: interpolated(x, 10, 13)),
     "interp shrink": ("Interp", "interp_param { shrink_factor: 2 pad_beg: -1 pad_end: -1 }", IMAGE,
-                      lambda x: interpolated(x[:, :, 1:-1, 1:-1], 2, 2)),
+                      lambda x: interpolated(x[:, :, 1:-1, 1:-1], 1, 2)),
     "interp size": ("Interp", "interp_param { height: 1 width: 11 pad_end: -2 }", IMAGE,
                     lambda x: interpolated(x[:, :, :-2, :-2], 1, 11)),
     "normalize": ("Normalize", "norm_param { eps: 0.5 }", IMAGE, lambda x, s: normalised(x, s, (1, 2, 3), 0.5)),
@@ -433,7 +433,7 @@ BROKEN = [
     ("ConvolutionDepthwise", "x", "convolution_param { kernel_size: 3 axis: 7 }", "axis 7"),
     ("Permute", "x", "permute_param { order: 0 order: 4 }", r"order \[0, 4\] where different axes of"),
     ("Permute", "x", "permute_param { order: 1 order: 1 }", r"order \[1, 1\] where different axes of"),
-    ("Permute", "v", "permute_param { " + "order: 1 " * 50000 + "}", r"order \[1, 1, "),
+    ("Permute", "v", "permute_param { " + "order: 1 " * 500 + "}", r"order \[1, 1, "),
     ("Upsample", "x", "", "no size where scale, or"),
     ("Upsample", "x", "upsample_param { scale: 0 }", r"scale \(0, 0\) where at least 1"),
     ("Upsample", "x", "upsample_param { scale_h: 2 }", r"scale \(2, 0\) where at least 1"),
