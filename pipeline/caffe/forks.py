@@ -37,15 +37,23 @@ class ForeignType:
 # Types that the engine has not. Of several forks that have one of a name it is the one that nets are mostly of.
 FOREIGN_TYPES = {
     "AnnotatedData": ForeignType(SSD, "give the net its images as an Input", "annotated_data_param"),
-    "Axpy": ForeignType("SENet's (hujie-frank/SENet)", 'write type: "Scale" with axis: 0 on the second bottom and the '
-                        'first, flattened, and type: "Eltwise"'),
-    "BN": ForeignType("SegNet's (alexgkendall/caffe-segnet)", 'write type: "BatchNorm" and type: "Scale", and turn the '
-                      "weights into theirs", "bn_param"),
-    "MarginInnerProduct": ForeignType("SphereFace's (wy1iu/sphereface)", "leave it out of the deployed net, whose "
-                                      "features are its bottom", "margin_inner_product_param"),
+    "Axpy": ForeignType(
+        "SENet's (hujie-frank/SENet)",
+        'write type: "Scale" with axis: 0 on the second bottom and the first, flattened, and type: "Eltwise"',
+    ),
+    "BN": ForeignType(
+        "SegNet's (alexgkendall/caffe-segnet)",
+        'write type: "BatchNorm" and type: "Scale", and turn the weights into theirs',
+        "bn_param",
+    ),
+    "MarginInnerProduct": ForeignType(
+        "SphereFace's (wy1iu/sphereface)",
+        "leave it out of the deployed net, whose features are its bottom",
+        "margin_inner_product_param",
+    ),
     "MultiBoxLoss": ForeignType(SSD, "leave it out of the deployed net", "multibox_loss_param"),
     "ROIPooling": ForeignType(FAST_RCNN, IN_PYTHON, "roi_pooling_param"),
     "ShuffleChannel": ForeignType(SHUFFLENET, IN_PYTHON, "shuffle_channel_param"),
     "SmoothL1Loss": ForeignType(FAST_RCNN, "leave it out of the deployed net", "smooth_l1_loss_param"),
-}  # fmt: skip
+}
 FOREIGN_FIELDS = {foreign.field: foreign for foreign in FOREIGN_TYPES.values() if foreign.field}

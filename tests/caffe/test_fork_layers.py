@@ -9,15 +9,15 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from layer_text import inputs, layer, net
+from helpers.layer_text import inputs, layer, net
 
-from pipeline.caffe.caffe_pb2 import TEST, TRAIN, LayerParameter, NetParameter
 from pipeline.caffe.forks import EXTENSIONS
 from pipeline.caffe.layers import CAFFE_LAYERS, LAYERS, LayerError, detection
 from pipeline.caffe.net import Net
 from pipeline.caffe.onnx import to_onnx
-from pipeline.caffe.proto import parse_text, read_binary
-from pipeline.caffe.pycaffe import layer_type_list
+from pipeline.caffe.proto.caffe_pb2 import TEST, TRAIN, LayerParameter, NetParameter
+from pipeline.caffe.proto.files import parse_text, read_binary
+from pipeline.caffe.pycaffe.net import layer_type_list
 
 Arrays = list[np.ndarray]
 P = "prior_box_param {{ {} }}".format
@@ -40,8 +40,10 @@ def test_ssds_fields_have_ssds_numbers() -> None:
     param = LayerParameter.FromString(permute + normalize)
     assert list(param.permute_param.order) == [0, 2]
     assert not param.norm_param.across_spatial
-    numbers = {name: LayerParameter.DESCRIPTOR.fields_by_name[name].number for name in
-               ("prior_box_param", "detection_output_param")}  # fmt: skip
+    numbers = {
+        name: LayerParameter.DESCRIPTOR.fields_by_name[name].number
+        for name in ("prior_box_param", "detection_output_param")
+    }
     assert numbers == {"prior_box_param": 203, "detection_output_param": 204}
 
 
@@ -80,22 +82,42 @@ ALIKE: dict[str, tuple[str, str, tuple[int, ...], Reference]] = {
     "depthwise": ("DepthwiseConvolution", WINDOWS % "num_output: 3 group: 3", IMAGE, convolved),
     "depthwise of ShuffleNet": ("ConvolutionDepthwise", WINDOWS % "bias_term: false", IMAGE, convolved),
     "relu6": ("ReLU6", "", IMAGE, lambda x: np.clip(x, 0, 6)),
-    "permute": ("Permute", "permute_param { order: 0 order: 2 order: 3 order: 1 }", IMAGE,
-                lambda x: np.transpose(x, (0, 2, 3, 1))),
+    "permute": (
+        "Permute",
+        "permute_param { order: 0 order: 2 order: 3 order: 1 }",
+        IMAGE,
+        lambda x: np.transpose(x, (0, 2, 3, 1)),
+    ),
     "permute the rest": ("Permute", "permute_param { order: 2 }", IMAGE, lambda x: np.transpose(x, (2, 0, 1, 3))),
     "upsample": ("Upsample", "upsample_param { scale: 3 }", IMAGE, lambda x: x.repeat(3, 2).repeat(3, 3)),
     "upsample apart": ("Upsample", "upsample_param { scale_h: 1 scale_w: 2 }", IMAGE, lambda x: x.repeat(2, 3)),
     "interp zoom": ("Interp", "interp_param { zoom_factor: 3 }", IMAGE, lambda x: interpolated(x, 10, 13)),
-    "interp shrink": ("Interp", "interp_param { shrink_factor: 2 pad_beg: -1 pad_end: -1 }", IMAGE,
-                      lambda x: interpolated(x[:, :, 1:-1, 1:-1], 1, 2)),
-    "interp size": ("Interp", "interp_param { height: 1 width: 11 pad_end: -2 }", IMAGE,
-                    lambda x: interpolated(x[:, :, :-2, :-2], 1, 11)),
+    "interp shrink": (
+        "Interp",
+        "interp_param { shrink_factor: 2 pad_beg: -1 pad_end: -1 }",
+        IMAGE,
+        lambda x: interpolated(x[:, :, 1:-1, 1:-1], 1, 2),
+    ),
+    "interp size": (
+        "Interp",
+        "interp_param { height: 1 width: 11 pad_end: -2 }",
+        IMAGE,
+        lambda x: interpolated(x[:, :, :-2, :-2], 1, 11),
+    ),
     "normalize": ("Normalize", "norm_param { eps: 0.5 }", IMAGE, lambda x, s: normalised(x, s, (1, 2, 3), 0.5)),
-    "normalize channels": ("Normalize", "norm_param { across_spatial: false channel_shared: false }", IMAGE,
-                           lambda x, s: normalised(x, s, (1,), 1e-10)),
-    "normalize vectors": ("Normalize", "norm_param { channel_shared: false }", (3, 5),
-                          lambda x, s: normalised(x, s, (1,), 1e-10)),
-}  # fmt: skip
+    "normalize channels": (
+        "Normalize",
+        "norm_param { across_spatial: false channel_shared: false }",
+        IMAGE,
+        lambda x, s: normalised(x, s, (1,), 1e-10),
+    ),
+    "normalize vectors": (
+        "Normalize",
+        "norm_param { channel_shared: false }",
+        (3, 5),
+        lambda x, s: normalised(x, s, (1,), 1e-10),
+    ),
+}
 
 
 def slope(reference: Reference, values: Arrays, weights: np.ndarray, index: int) -> np.ndarray:
@@ -140,9 +162,14 @@ def test_relu6_passes_no_gradient_at_its_bends() -> None:
     assert x.grad.tolist() == [[0, 0, 1, 0, 0]]
 
 
-@pytest.mark.parametrize(("param", "height"), [
-    ("scale: 2", 8), ("upsample_h: 7 upsample_w: 6 scale: 2", 7), ("scale: 2 pad_out_h: true", 7),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("param", "height"),
+    [
+        ("scale: 2", 8),
+        ("upsample_h: 7 upsample_w: 6 scale: 2", 7),
+        ("scale: 2 pad_out_h: true", 7),
+    ],
+)
 def test_upsample_puts_values_back_where_pooling_took_them(param: str, height: int) -> None:
     """The second bottom is Pooling's second top: the values stand where they were, as in SegNet."""
     text = inputs(x=(2, 3, height, 6))
@@ -194,14 +221,26 @@ ROOT = math.sqrt(2)
 PRIORS = {  # parameters, the boxes' sizes in pixels at a place, image, step, variance
     "min_size: 10": ([(10, 10)], (40, 60), (10, 12), [0.1] * 4),
     "min_size: 10 max_size: 40 aspect_ratio: 2 variance: 0.3": (
-        [(10, 10), (20, 20), (10 * ROOT, 10 / ROOT), (10 / ROOT, 10 * ROOT)], (40, 60), (10, 12), [0.3] * 4),
+        [(10, 10), (20, 20), (10 * ROOT, 10 / ROOT), (10 / ROOT, 10 * ROOT)],
+        (40, 60),
+        (10, 12),
+        [0.3] * 4,
+    ),
     "min_size: 8 min_size: 18 max_size: 18 max_size: 32 aspect_ratio: 4 aspect_ratio: 1 aspect_ratio: 0.25 step: 7": (
-        [(8, 8), (12, 12), (16, 4), (4, 16), (18, 18), (24, 24), (36, 9), (9, 36)], (40, 60), (7, 7), [0.1] * 4),
+        [(8, 8), (12, 12), (16, 4), (4, 16), (18, 18), (24, 24), (36, 9), (9, 36)],
+        (40, 60),
+        (7, 7),
+        [0.1] * 4,
+    ),
     "min_size: 9 aspect_ratio: 4 flip: false img_h: 20 img_w: 30 step_h: 3 step_w: 5 "
     "variance: 0.1 variance: 0.2 variance: 0.3 variance: 0.4": (
-        [(9, 9), (18, 4.5)], (20, 30), (3, 5), [0.1, 0.2, 0.3, 0.4]),
+        [(9, 9), (18, 4.5)],
+        (20, 30),
+        (3, 5),
+        [0.1, 0.2, 0.3, 0.4],
+    ),
     "min_size: 10.9 max_size: 40.5 img_size: 50": ([(10, 10), (20, 20)], (50, 50), (12.5, 10), [0.1] * 4),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("param", PRIORS)
@@ -238,9 +277,20 @@ def decoded(offset: np.ndarray, prior: np.ndarray, variance: np.ndarray, code: s
     return np.array([x - half[0], y - half[1], x + half[0], y + half[1]])
 
 
-def detected(offsets: np.ndarray, confidences: np.ndarray, prior: np.ndarray, *, code: str = "CORNER",
-             background: int = 0, least: float = -math.inf, top_k: int = -1, keep: int = -1, most: float = 0.3,
-             eta: float = 1.0, encoded: bool = False) -> np.ndarray:  # fmt: skip
+def detected(
+    offsets: np.ndarray,
+    confidences: np.ndarray,
+    prior: np.ndarray,
+    *,
+    code: str = "CORNER",
+    background: int = 0,
+    least: float = -math.inf,
+    top_k: int = -1,
+    keep: int = -1,
+    most: float = 0.3,
+    eta: float = 1.0,
+    encoded: bool = False,
+) -> np.ndarray:
     """Rows (K, 7) for offsets (N, P, L, 4), confidences (N, P, C) and prior boxes (2, P, 4)."""
     rows = []
     for item, (offset, confidence) in enumerate(zip(offsets, confidences, strict=True)):
@@ -248,8 +298,10 @@ def detected(offsets: np.ndarray, confidences: np.ndarray, prior: np.ndarray, *,
         for label in range(confidence.shape[1]):
             if label == background:
                 continue
-            ranked = sorted((p for p in range(len(confidence)) if confidence[p, label] > least),
-                            key=lambda p, label=label: -confidence[p, label])
+            ranked = sorted(
+                (p for p in range(len(confidence)) if confidence[p, label] > least),
+                key=lambda p, label=label: -confidence[p, label],
+            )
             kept: list[tuple[int, np.ndarray]] = []
             bound = most
             for p in ranked if top_k < 0 else ranked[:top_k]:
@@ -267,19 +319,27 @@ def detected(offsets: np.ndarray, confidences: np.ndarray, prior: np.ndarray, *,
 
 SETTINGS = [
     ("", {}),
-    ("confidence_threshold: 0.3 nms_param { nms_threshold: 0.45 top_k: 12 } keep_top_k: 7",
-     {"least": 0.3, "most": 0.45, "top_k": 12, "keep": 7}),
-    ("code_type: CENTER_SIZE background_label_id: 2 keep_top_k: 5",
-     {"code": "CENTER_SIZE", "background": 2, "keep": 5}),
-    ("code_type: CORNER_SIZE background_label_id: -1 nms_param { nms_threshold: 0.9 eta: 0.8 }",
-     {"code": "CORNER_SIZE", "background": -1, "most": 0.9, "eta": 0.8}),
-    ("code_type: CENTER_SIZE variance_encoded_in_target: true nms_param { nms_threshold: 0 }",
-     {"code": "CENTER_SIZE", "encoded": True, "most": 0}),
+    (
+        "confidence_threshold: 0.3 nms_param { nms_threshold: 0.45 top_k: 12 } keep_top_k: 7",
+        {"least": 0.3, "most": 0.45, "top_k": 12, "keep": 7},
+    ),
+    (
+        "code_type: CENTER_SIZE background_label_id: 2 keep_top_k: 5",
+        {"code": "CENTER_SIZE", "background": 2, "keep": 5},
+    ),
+    (
+        "code_type: CORNER_SIZE background_label_id: -1 nms_param { nms_threshold: 0.9 eta: 0.8 }",
+        {"code": "CORNER_SIZE", "background": -1, "most": 0.9, "eta": 0.8},
+    ),
+    (
+        "code_type: CENTER_SIZE variance_encoded_in_target: true nms_param { nms_threshold: 0 }",
+        {"code": "CENTER_SIZE", "encoded": True, "most": 0},
+    ),
     ("confidence_threshold: 2", {"least": 2}),
     ("keep_top_k: 0", {"keep": 0}),
     ("nms_param { top_k: 0 }", {"top_k": 0}),
     ('save_output_param { label_map_file: "labelmap_voc.prototxt" } nms_param { nms_threshold: 1 }', {"most": 1}),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("param", "told"), SETTINGS)
@@ -305,7 +365,8 @@ def test_detections_are_those_of_the_definition(param: str, told: dict[str, floa
     np.testing.assert_allclose(top[0, 0].numpy(), want, rtol=1e-5, atol=1e-6)
 
 
-SSD = """
+SSD = (
+    """
 layer { name: "conv1" type: "Convolution" bottom: "data" top: "conv1"
         convolution_param { num_output: 8 kernel_size: 3 stride: 4 weight_filler { type: "xavier" } } }
 layer { name: "dw" type: "DepthwiseConvolution" bottom: "conv1" top: "dw"
@@ -315,7 +376,9 @@ layer { name: "norm" type: "Normalize" bottom: "dw" top: "norm" norm_param { acr
         channel_shared: false scale_filler { type: "constant" value: 2 } } }
 layer { name: "conv2" type: "Convolution" bottom: "dw" top: "conv2"
         convolution_param { num_output: 8 kernel_size: 3 stride: 2 weight_filler { type: "xavier" } } }
-""" + "".join(f"""
+"""
+    + "".join(
+        f"""
 layer {{ name: "{source}_loc" type: "Convolution" bottom: "{source}" top: "{source}_loc"
         convolution_param {{ num_output: 16 kernel_size: 3 pad: 1 weight_filler {{ type: "xavier" }} }} }}
 layer {{ name: "{source}_loc_perm" type: "Permute" bottom: "{source}_loc" top: "{source}_loc_perm"
@@ -329,15 +392,23 @@ layer {{ name: "{source}_conf_flat" type: "Flatten" bottom: "{source}_conf_perm"
 layer {{ name: "{source}_prior" type: "PriorBox" bottom: "{source}" bottom: "data" top: "{source}_prior"
         prior_box_param {{ min_size: {size} max_size: {2 * size} aspect_ratio: 2
         variance: 0.1 variance: 0.1 variance: 0.2 variance: 0.2 }} }}
-""" for source, size in (("norm", 8), ("conv2", 16))) + "".join(f"""
+"""
+        for source, size in (("norm", 8), ("conv2", 16))
+    )
+    + "".join(
+        f"""
 layer {{ name: "{name}" type: "Concat" bottom: "norm_{part}" bottom: "conv2_{part}" top: "{name}"
         concat_param {{ axis: {axis} }} }}
-""" for name, part, axis in (("loc", "loc_flat", 1), ("conf", "conf_flat", 1), ("prior", "prior", 2))) + """
+"""
+        for name, part, axis in (("loc", "loc_flat", 1), ("conf", "conf_flat", 1), ("prior", "prior", 2))
+    )
+    + """
 layer { name: "reshape" type: "Reshape" bottom: "conf" top: "reshape"
         reshape_param { shape { dim: 0 dim: -1 dim: 3 } } }
 layer { name: "softmax" type: "Softmax" bottom: "reshape" top: "softmax" softmax_param { axis: 2 } }
 layer { name: "prob" type: "Flatten" bottom: "softmax" top: "prob" }
-"""  # fmt: skip
+"""
+)
 FOUND = """
 layer { name: "found" type: "DetectionOutput" bottom: "loc" bottom: "prob" bottom: "prior" top: "found"
         detection_output_param { num_classes: 3 nms_param { nms_threshold: 0.45 top_k: 40 } code_type: CENTER_SIZE
@@ -350,11 +421,17 @@ def test_an_ssd_finds_what_the_definition_finds() -> None:
     made = net(inputs(data=(2, 3, 32, 48)) + SSD + FOUND)
     data = np.random.default_rng(3).uniform(-2, 2, (2, 3, 32, 48)).astype("f")
     found = made.forward(data=data)["found"][0, 0].detach().numpy()
-    pixels = [[(size, size), (size * ROOT, size * ROOT), (size * ROOT, size / ROOT), (size / ROOT, size * ROOT)]
-              for size in (8, 16)]
+    pixels = [
+        [(size, size), (size * ROOT, size * ROOT), (size * ROOT, size / ROOT), (size / ROOT, size * ROOT)]
+        for size in (8, 16)
+    ]
     maps = [made.shapes[name][2:] for name in ("norm", "conv2")]
-    boxes = np.concatenate([priors(places, (32, 48), (32 / places[0], 48 / places[1]), sizes)
-                            for places, sizes in zip(maps, pixels, strict=True)])
+    boxes = np.concatenate(
+        [
+            priors(places, (32, 48), (32 / places[0], 48 / places[1]), sizes)
+            for places, sizes in zip(maps, pixels, strict=True)
+        ]
+    )
     prior = np.stack((boxes, np.tile([0.1, 0.1, 0.2, 0.2], (len(boxes), 1))))
     heads = {}  # the two heads' maps, laid out as (N, P, 4) and (N, P, 3) by numpy
     for head, values in (("loc", 4), ("conf", 3)):
@@ -362,8 +439,9 @@ def test_an_ssd_finds_what_the_definition_finds() -> None:
         heads[head] = np.concatenate([part.transpose(0, 2, 3, 1).reshape(2, -1, values) for part in parts], 1)
     powers = np.exp(heads["conf"] - heads["conf"].max(2, keepdims=True))
     probabilities = powers / powers.sum(2, keepdims=True)
-    want = detected(heads["loc"][:, :, None], probabilities, prior, code="CENTER_SIZE", least=0.3, top_k=40, keep=20,
-                    most=0.45)  # fmt: skip
+    want = detected(
+        heads["loc"][:, :, None], probabilities, prior, code="CENTER_SIZE", least=0.3, top_k=40, keep=20, most=0.45
+    )
     assert len(want) > 10
     assert len(found) == len(want)
     np.testing.assert_allclose(found, want, rtol=1e-4, atol=1e-5)
@@ -399,8 +477,10 @@ def test_no_gradient_passes_through_detections() -> None:
 
 
 def test_numbers_that_are_none_do_not_stop_the_detection() -> None:
-    made = net(inputs(l=(1, 12), c=(1, 6), p=(1, 2, 12)) + layer(
-        "DetectionOutput", "l c p", "y", "detection_output_param { num_classes: 2 code_type: CENTER_SIZE }"))
+    made = net(
+        inputs(l=(1, 12), c=(1, 6), p=(1, 2, 12))
+        + layer("DetectionOutput", "l c p", "y", "detection_output_param { num_classes: 2 code_type: CENTER_SIZE }")
+    )
     prior = np.array([[0.0, 0.0, 1.0, 1.0] * 3, [1.0] * 12])[None]
     offsets = np.array([[0, 0, 0, 0, math.nan, math.inf, 1e30, 1e30, 5, 5, 0, 0]])
     top = made.forward(l=offsets, c=np.array([[0, 0.5, 0, math.nan, 0, 0.4]]), p=prior)["y"]
@@ -458,8 +538,10 @@ BROKEN = [
     ("PriorBox", "x", P("min_size: 5"), "1 bottom where PriorBox takes 2"),
     ("PriorBox", "x v", P("min_size: 5"), r"\(1, 4, 5, 6\) and \(1, 4\) where"),
     ("PriorBox", "x i", "", "no min_size"),
-    *(("PriorBox", "x i", P(f"min_size: {size}"), f"min_size {size}.* where a number from 1")
-      for size in ("0", "0.5", "-3", "nan", "inf", "1e\\+09")),
+    *(
+        ("PriorBox", "x i", P(f"min_size: {size}"), f"min_size {size}.* where a number from 1")
+        for size in ("0", "0.5", "-3", "nan", "inf", "1e\\+09")
+    ),
     ("PriorBox", "x i", P("min_size: 9 max_size: 9"), r"max_size \[9.0\] where a larger one for each min_size"),
     ("PriorBox", "x i", P("min_size: 9 max_size: 10 max_size: 11"), "where a larger one for each"),
     ("PriorBox", "x i", P("min_size: 9 aspect_ratio: 0"), "aspect_ratio 0 where a number above 0"),
@@ -483,10 +565,14 @@ BROKEN = [
     ("DetectionOutput", "l c p", D("num_classes: 2 nms_param { eta: 0 }"), "eta 0 where"),
     ("DetectionOutput", "l c p", D("num_classes: 2 nms_param { nms_threshold: nan }"), "nms_threshold nan"),
     ("DetectionOutput", "l c p", D("num_classes: 2 confidence_threshold: nan"), "confidence_threshold nan where"),
-    ("DetectionOutput", "l c p", D('num_classes: 2 save_output_param { output_directory: "out" }'),
-     "output_directory is set, but this engine neither writes nor shows"),
+    (
+        "DetectionOutput",
+        "l c p",
+        D('num_classes: 2 save_output_param { output_directory: "out" }'),
+        "output_directory is set, but this engine neither writes nor shows",
+    ),
     ("DetectionOutput", "l c p", D("num_classes: 2 visualize: true"), "visualize is set"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("kind", "bottoms", "param", "said"), BROKEN)

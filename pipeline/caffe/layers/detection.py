@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from pipeline.caffe.caffe_pb2 import PriorBoxParameter
 from pipeline.caffe.layers.layer import Graph, Layer, Shape, Tensors, register
+from pipeline.caffe.proto.caffe_pb2 import PriorBoxParameter
 
 MAX_SIZE = 2**24  # of a prior box or an image, in pixels: up to here float32 has every whole number
 MAX_LISTED = 100  # sizes or aspect ratios of one PriorBox
@@ -37,10 +37,14 @@ class PriorBox(Layer):
             self.check(name, list(getattr(param, name)))
         if not param.min_size:
             raise self.error("no min_size, where at least one was expected")
-        if param.max_size and (len(param.max_size) != len(param.min_size) or
-                               any(low >= high for low, high in zip(param.min_size, param.max_size, strict=True))):
-            raise self.error(f"max_size {list(param.max_size)} where a larger one for each min_size "
-                             f"{list(param.min_size)} was expected")
+        if param.max_size and (
+            len(param.max_size) != len(param.min_size)
+            or any(low >= high for low, high in zip(param.min_size, param.max_size, strict=True))
+        ):
+            raise self.error(
+                f"max_size {list(param.max_size)} where a larger one for each min_size "
+                f"{list(param.min_size)} was expected"
+            )
         if len(param.variance) not in (0, 1, 4):
             raise self.error(f"{len(param.variance)} values of variance where 1 or 4 were expected")
         if not math.isfinite(param.offset):
@@ -58,8 +62,11 @@ class PriorBox(Layer):
             raise self.error(f"{len(values)} values of {name} where at most {MAX_LISTED} were expected")
         for value in values:
             if not (least <= value <= MAX_SIZE and value > 0):
-                raise self.error(f"{name} {value:g} where a number from 1 to {MAX_SIZE} was expected" if least else
-                                 f"{name} {value:g} where a number above 0 and of at most {MAX_SIZE} was expected")
+                raise self.error(
+                    f"{name} {value:g} where a number from 1 to {MAX_SIZE} was expected"
+                    if least
+                    else f"{name} {value:g} where a number above 0 and of at most {MAX_SIZE} was expected"
+                )
 
     def pair(self, both: str, high: str, wide: str) -> tuple[float, float] | None:
         """Height and width that one field gives, or two; none if the bottoms are to give them."""
@@ -147,8 +154,10 @@ class DetectionOutput(Layer):
         self.locations = 1 if param.share_location else param.num_classes
         wanted = [(bottom[0][0], priors * self.locations * 4), (bottom[0][0], priors * param.num_classes)]
         if [(shape[0], math.prod(shape[1:])) for shape in bottom[:2]] != wanted or bottom[2][2] % 4:
-            raise self.error(f"{shapes} where {priors} prior boxes, {self.locations} location(s) of each and "
-                             f"{param.num_classes} classes need {wanted[0]} and {wanted[1]}")
+            raise self.error(
+                f"{shapes} where {priors} prior boxes, {self.locations} location(s) of each and "
+                f"{param.num_classes} classes need {wanted[0]} and {wanted[1]}"
+            )
         return [(1, 1, 1, 7)]
 
     def check(self) -> None:
@@ -157,21 +166,29 @@ class DetectionOutput(Layer):
         if not 1 <= param.num_classes <= MAX_SIZE:
             raise self.error(f"num_classes {param.num_classes} where a number from 1 to {MAX_SIZE} was expected")
         if not -1 <= param.background_label_id < param.num_classes:
-            raise self.error(f"background_label_id {param.background_label_id} where a class below num_classes "
-                             f"{param.num_classes}, or -1 for none, was expected")
+            raise self.error(
+                f"background_label_id {param.background_label_id} where a class below num_classes "
+                f"{param.num_classes}, or -1 for none, was expected"
+            )
         if not nms.nms_threshold >= 0 or not 0 < nms.eta <= 1:
-            raise self.error(f"nms_threshold {nms.nms_threshold:g}, eta {nms.eta:g} where at least 0, and above 0 and "
-                             "at most 1, were expected")
+            raise self.error(
+                f"nms_threshold {nms.nms_threshold:g}, eta {nms.eta:g} where at least 0, and above 0 and "
+                "at most 1, were expected"
+            )
         for name, number in (("keep_top_k", param.keep_top_k), ("top_k", nms.top_k)):
             if number < -1:
                 raise self.error(f"{name} {number} where a number from 0 on, or -1 for all, was expected")
         if math.isnan(param.confidence_threshold):
             raise self.error("confidence_threshold nan where a number was expected")
-        for name, told in (("save_output_param.output_directory", param.save_output_param.output_directory),
-                           ("visualize", param.visualize)):  # fmt: skip
+        for name, told in (
+            ("save_output_param.output_directory", param.save_output_param.output_directory),
+            ("visualize", param.visualize),
+        ):
             if told:
-                raise self.error(f"{name} is set, but this engine neither writes nor shows detections: take them from "
-                                 "the top, and leave it out")
+                raise self.error(
+                    f"{name} is set, but this engine neither writes nor shows detections: take them from "
+                    "the top, and leave it out"
+                )
 
     def forward(self, bottom: Tensors) -> Tensors:
         param = self.param.detection_output_param
@@ -231,8 +248,10 @@ class DetectionOutput(Layer):
         if param.nms_param.HasField("top_k") and param.nms_param.top_k > -1:
             order = order[: param.nms_param.top_k]
         if len(order) > MAX_CANDIDATES:
-            raise self.error(f"{len(order)} boxes of class {label} above confidence_threshold where at most "
-                             f"{MAX_CANDIDATES} were expected; give nms_param a top_k")
+            raise self.error(
+                f"{len(order)} boxes of class {label} above confidence_threshold where at most "
+                f"{MAX_CANDIDATES} were expected; give nms_param a top_k"
+            )
         ordered = boxes[order]
         overlap = np.zeros(len(order), np.float32)  # the largest with what is kept; nan where there is no number
         kept, highest = [], param.nms_param.nms_threshold

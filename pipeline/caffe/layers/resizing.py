@@ -20,8 +20,10 @@ class Upsample(Layer):
 
     def setup(self, bottom: list[Shape]) -> list[Shape]:
         if len(bottom[0]) != 4 or bottom[-1] != bottom[0]:
-            raise self.error(f"bottoms of shapes {', '.join(map(str, bottom))} where (N, C, H, W), and of places the "
-                             "same, was expected")
+            raise self.error(
+                f"bottoms of shapes {', '.join(map(str, bottom))} where (N, C, H, W), and of places the "
+                "same, was expected"
+            )
         param = self.param.upsample_param
         self.sized = param.HasField("upsample_h") or param.HasField("upsample_w")
         if self.sized and len(bottom) == 1:
@@ -35,8 +37,10 @@ class Upsample(Layer):
         param = self.param.upsample_param
         apart = param.HasField("scale_h") or param.HasField("scale_w")
         if apart == param.HasField("scale"):
-            raise self.error(f"{'scale beside scale_h and scale_w' if apart else 'no size'} where scale, or scale_h "
-                             "and scale_w, or with a second bottom upsample_h and upsample_w was expected")
+            raise self.error(
+                f"{'scale beside scale_h and scale_w' if apart else 'no size'} where scale, or scale_h "
+                "and scale_w, or with a second bottom upsample_h and upsample_w was expected"
+            )
         scale = (param.scale_h, param.scale_w) if apart else (param.scale, param.scale)
         if min(scale) < 1:
             raise self.error(f"scale {scale} where at least 1 was expected")
@@ -59,8 +63,10 @@ class Upsample(Layer):
         values, places = bottom[0].flatten(2), bottom[1].flatten(2)
         height, width = self.target(tuple(bottom[0].shape))
         if not ((places >= 0) & (places < height * width)).all():
-            raise self.error(f"places in the second bottom where numbers from 0 to {height * width - 1} were expected; "
-                             "does it come from a Pooling of a bottom of the top's size?")
+            raise self.error(
+                f"places in the second bottom where numbers from 0 to {height * width - 1} were expected; "
+                "does it come from a Pooling of a bottom of the top's size?"
+            )
         top = values.new_zeros(*values.shape[:2], height * width).scatter(2, places.long(), values)
         return [top.unflatten(2, (height, width))]
 
@@ -68,8 +74,15 @@ class Upsample(Layer):
         if len(bottom) == 2:
             raise self.error("Upsample with a second bottom has no ONNX form here")
         scales = graph.constant(torch.tensor([1, 1, *self.scale], dtype=torch.float32))
-        return [graph.node("Resize", [*bottom, "", scales], mode="nearest", nearest_mode="floor",
-                           coordinate_transformation_mode="asymmetric")]
+        return [
+            graph.node(
+                "Resize",
+                [*bottom, "", scales],
+                mode="nearest",
+                nearest_mode="floor",
+                coordinate_transformation_mode="asymmetric",
+            )
+        ]
 
 
 @register("Interp")
@@ -88,18 +101,23 @@ class Interp(Layer):
         param = self.param.interp_param
         if any(len(shape) != 4 for shape in bottom):
             raise self.error(f"bottoms of shapes {', '.join(map(str, bottom))} where (N, C, H, W) was expected")
-        sizes = {"zoom_factor": param.HasField("zoom_factor"), "shrink_factor": param.HasField("shrink_factor"),
-                 "height and width": param.HasField("height") or param.HasField("width"),
-                 "a second bottom": len(bottom) == 2}  # fmt: skip
+        sizes = {
+            "zoom_factor": param.HasField("zoom_factor"),
+            "shrink_factor": param.HasField("shrink_factor"),
+            "height and width": param.HasField("height") or param.HasField("width"),
+            "a second bottom": len(bottom) == 2,
+        }
         if sum(sizes.values()) != 1:
             given = " beside ".join(name for name, told in sizes.items() if told) or "no size"
             raise self.error(f"{given} where one of {', '.join(sizes)} was expected")
         if param.pad_beg > 0 or param.pad_end > 0:
-            raise self.error(f"pad_beg {param.pad_beg}, pad_end {param.pad_end} where at most 0, which cuts, was "
-                             "expected")
+            raise self.error(
+                f"pad_beg {param.pad_beg}, pad_end {param.pad_end} where at most 0, which cuts, was expected"
+            )
         if param.zoom_factor < 1 or param.shrink_factor < 1:
-            raise self.error(f"zoom_factor {param.zoom_factor}, shrink_factor {param.shrink_factor} where at least 1 "
-                             "was expected")
+            raise self.error(
+                f"zoom_factor {param.zoom_factor}, shrink_factor {param.shrink_factor} where at least 1 was expected"
+            )
         left = [size + param.pad_beg + param.pad_end for size in bottom[0][2:]]
         size = self.target(left, bottom)
         if min(*left, *size) < 1:
@@ -138,5 +156,6 @@ class Interp(Layer):
             left = [side + param.pad_beg + param.pad_end for side in (height, width)]
             size = graph.constant(list(self.target(left, [graph.shapes[bottom[0]]])))
         sizes = graph.node("Concat", [graph.node("Shape", [value], start=0, end=2), size], axis=0)
-        return [graph.node("Resize", [value, "", "", sizes], mode="linear",
-                           coordinate_transformation_mode="align_corners")]
+        return [
+            graph.node("Resize", [value, "", "", sizes], mode="linear", coordinate_transformation_mode="align_corners")
+        ]
