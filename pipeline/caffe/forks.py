@@ -1,4 +1,4 @@
-"""Layer types that forks of Caffe added: those the engine has, and of others whose they are and what can be written."""
+"""Layer types that forks of Caffe added: those the engine has, and for others their fork and what to write instead."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ SHUFFLENET = "ShuffleNet's (farmingyard/ShuffleNet)"
 FAST_RCNN = "Fast R-CNN's (rbgirshick/caffe-fast-rcnn)"
 IN_PYTHON = 'write it as a layer of type: "Python" (docs/pycaffe.md)'
 
-# The fork of each type that the engine has although Caffe has it not (docs/engine.md, "Layers of forks").
+# Types that the engine has and Caffe does not (docs/engine.md, "Layers of forks"), each with its fork.
 EXTENSIONS = {
     "ConvolutionDepthwise": SHUFFLENET,
     "DepthwiseConvolution": "of MobileNets (yonghenglh6/DepthwiseConvolution)",
@@ -34,7 +34,7 @@ class ForeignType:
         return f"is none of Caffe 1.0's but the fork {self.fork}; {self.advice}"
 
 
-# Types that the engine has not. Of several forks that have one of a name it is the one that nets are mostly of.
+# Types that the engine does not have. Of several forks that have one of a name it is the one that nets are mostly of.
 FOREIGN_TYPES = {
     "AnnotatedData": ForeignType(SSD, "give the net its images as an Input", "annotated_data_param"),
     "Axpy": ForeignType(

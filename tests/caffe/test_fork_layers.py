@@ -498,7 +498,7 @@ def test_too_many_boxes_to_compare_are_refused(monkeypatch: pytest.MonkeyPatch) 
             made.forward(**given)
 
 
-def test_a_prior_box_without_area_is_told() -> None:
+def test_a_prior_box_without_area_is_refused() -> None:
     param = "detection_output_param { num_classes: 1 background_label_id: -1 code_type: CENTER_SIZE }"
     made = net(inputs(l=(1, 4), c=(1, 1), p=(1, 2, 4)) + layer("DetectionOutput", "l c p", "y", param))
     with pytest.raises(LayerError, match="layer 'it': a prior box without width or height, where code_type CENTER"):

@@ -1,4 +1,4 @@
-"""Layers of SSD, which finds objects (Liu et al., 2016): boxes to start from, and what is found. Caffe has them not."""
+"""Layers of SSD (Liu et al., 2016), which detects objects: prior boxes, and detections. Caffe does not have them."""
 
 import math
 from collections.abc import Iterator
@@ -12,8 +12,8 @@ from pipeline.caffe.proto.caffe_pb2 import PriorBoxParameter
 MAX_SIZE = 2**24  # of a prior box or an image, in pixels: up to here float32 has every whole number
 MAX_LISTED = 100  # sizes or aspect ratios of one PriorBox
 SAME_RATIO = 1e-6  # SSD's
-MAX_CANDIDATES = 2**16  # boxes of a class and an image that are compared with one another
-ADAPTS_ABOVE = 0.5  # the nms_threshold that eta still lowers
+MAX_CANDIDATES = 2**16  # of one class in one item: each is compared with those that are kept
+ADAPTS_ABOVE = 0.5  # eta lowers only an nms_threshold above it
 
 
 @register("PriorBox")
@@ -21,10 +21,10 @@ class PriorBox(Layer):
     """Boxes of each size and aspect ratio around every place of a feature map, the same for the whole batch.
 
     bottoms (N, C, H, W), the map, and (N, C, H', W'), the image -> top (1, 2, H W P 4): xmin, ymin, xmax and ymax of P
-    boxes a place as shares of the image, and the variances of the four. At a place there are for each min_size a square
-    of it; where there are max_size, a square of sqrt(min_size max_size); and one of min_size sqrt(r) by
-    min_size / sqrt(r) for every aspect ratio r but 1, each followed by 1 / r with flip. Of sizes the whole pixels count
-    (weiliu89/caffe, prior_box_layer.cpp). The bottoms give no more than their shapes.
+    boxes a place as shares of the image, and the variances of the four. For each min_size a place has a square of that
+    size; with max_size, a square of sqrt(min_size max_size); and for every aspect ratio r but 1 a box of
+    min_size sqrt(r) by min_size / sqrt(r), with flip followed by that for 1 / r. Fractions of a pixel in min_size and
+    max_size are dropped (weiliu89/caffe, prior_box_layer.cpp). The layer reads only the shapes of its bottoms.
     """
 
     bottoms = (2, 2)
@@ -56,7 +56,7 @@ class PriorBox(Layer):
         return [(1, 2, bottom[0][2] * bottom[0][3] * priors * 4)]
 
     def check(self, name: str, values: list[float]) -> None:
-        """Raise LayerError unless a repeated field's values are few and possible."""
+        """Raise LayerError unless the values of a field are possible and at most MAX_LISTED."""
         least = 1 if name.endswith("size") else 0
         if len(values) > MAX_LISTED:
             raise self.error(f"{len(values)} values of {name} where at most {MAX_LISTED} were expected")
@@ -69,7 +69,7 @@ class PriorBox(Layer):
                 )
 
     def pair(self, both: str, high: str, wide: str) -> tuple[float, float] | None:
-        """Height and width that one field gives, or two; none if the bottoms are to give them."""
+        """Height and width from the field `both`, or from `high` and `wide`; None if none of them is set."""
         param = self.param.prior_box_param
         names = [name for name in (both, high, wide) if param.HasField(name)]
         if not names:
@@ -81,7 +81,7 @@ class PriorBox(Layer):
         return getattr(param, names[0]), getattr(param, names[-1])
 
     def aspect_ratios(self) -> list[float]:
-        """All but 1, in their order and without those that are there already."""
+        """The ratios other than 1, in their order and each once."""
         ratios = [1.0]
         for ratio in self.param.prior_box_param.aspect_ratio:
             if all(abs(ratio - other) >= SAME_RATIO for other in ratios):
@@ -129,17 +129,18 @@ class PriorBox(Layer):
 
 @register("DetectionOutput")
 class DetectionOutput(Layer):
-    """What SSD finds: boxes decoded, those of low confidence dropped, and of those that overlap the best kept.
+    """SSD's detections: decodes boxes, drops those of low confidence, and suppresses those that overlap a better one.
 
-    bottoms (N, P L 4), offsets for P prior boxes, with L = 1 or without share_location num_classes of each; (N, P C),
-    confidences in the C classes; (1, 2, P 4), a PriorBox's; and an image, which is not used -> top (1, 1, K, 7). A row
-    is the item's number, the class, its confidence, xmin, ymin, xmax, ymax; rows stand by item, class and falling
-    confidence. Until the net runs K is 1; of a batch in which nothing is found it is N, with -1 beside the numbers.
+    bottoms (N, P L 4), offsets of L boxes from each of P prior boxes, L being 1 with share_location and else C, the
+    number of classes; (N, P C), confidences; (1, 2, P 4), the top of a PriorBox; optionally an image, which is not
+    used -> top (1, 1, K, 7). A row is the item's number, the class, its confidence, xmin, ymin, xmax, ymax; rows are
+    sorted by item, class and falling confidence. K is 1 until the net runs. If nothing is detected in a batch, K is N,
+    and each item's row has its number and -1 six times.
 
-    A class's boxes of more than confidence_threshold are taken by falling confidence, at most top_k; each stays whose
-    intersection over union with all that stayed is at most nms_threshold, which falls by eta with each as long as it is
-    above 0.5. Of all classes keep_top_k stay. No gradient passes (weiliu89/caffe, detection_output_layer.cpp and
-    util/bbox_util.cpp).
+    Of each class the top_k most confident boxes above confidence_threshold are candidates. In the order of their
+    confidence a candidate is kept if its intersection over union with every box kept so far is at most nms_threshold,
+    which is multiplied by eta at each kept box while it is above 0.5. Then the keep_top_k most confident boxes of all
+    classes remain. No gradient passes (weiliu89/caffe, detection_output_layer.cpp and util/bbox_util.cpp).
     """
 
     bottoms = (3, 4)
@@ -161,7 +162,7 @@ class DetectionOutput(Layer):
         return [(1, 1, 1, 7)]
 
     def check(self) -> None:
-        """Raise LayerError unless the parameters are possible, and only those that this engine obeys."""
+        """Raise LayerError unless the parameters are possible and this engine supports them."""
         param, nms = self.param.detection_output_param, self.param.detection_output_param.nms_param
         if not 1 <= param.num_classes <= MAX_SIZE:
             raise self.error(f"num_classes {param.num_classes} where a number from 1 to {MAX_SIZE} was expected")
@@ -180,11 +181,11 @@ class DetectionOutput(Layer):
                 raise self.error(f"{name} {number} where a number from 0 on, or -1 for all, was expected")
         if math.isnan(param.confidence_threshold):
             raise self.error("confidence_threshold nan where a number was expected")
-        for name, told in (
+        for name, value in (
             ("save_output_param.output_directory", param.save_output_param.output_directory),
             ("visualize", param.visualize),
         ):
-            if told:
+            if value:
                 raise self.error(
                     f"{name} is set, but this engine neither writes nor shows detections: take them from "
                     "the top, and leave it out"
@@ -240,7 +241,7 @@ class DetectionOutput(Layer):
         return found
 
     def suppressed(self, boxes: np.ndarray, confidences: np.ndarray, label: int) -> list[int]:
-        """The numbers of a class's boxes (P, 4) that stay, by falling confidence (P,)."""
+        """The places of the boxes (P, 4) of a class that are kept, sorted by falling confidence (P,)."""
         param = self.param.detection_output_param
         threshold = param.confidence_threshold if param.HasField("confidence_threshold") else -math.inf
         (able,) = np.nonzero(confidences > np.float32(threshold))
@@ -253,7 +254,7 @@ class DetectionOutput(Layer):
                 f"{MAX_CANDIDATES} were expected; give nms_param a top_k"
             )
         ordered = boxes[order]
-        overlap = np.zeros(len(order), np.float32)  # the largest with what is kept; nan where there is no number
+        overlap = np.zeros(len(order), np.float32)  # the largest with a kept box; a box with nan is not kept
         kept, highest = [], param.nms_param.nms_threshold
         for place, number in enumerate(order):
             if overlap[place] <= highest:
@@ -266,7 +267,7 @@ class DetectionOutput(Layer):
 
 
 def intersection_over_union(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """Of a box (4,) with each of others (N, 4), (N,): 0 where they do not meet; a box turned round has no area."""
+    """Of a box (4,) with each of `boxes` (N, 4): (N,), 0 where they do not meet."""
     sides = np.minimum(box[2:], boxes[:, 2:]) - np.maximum(box[:2], boxes[:, :2])
     common = np.where((sides > 0).all(1), sides[:, 0] * sides[:, 1], 0)
     union = area(box[None]) + area(boxes) - common
@@ -274,6 +275,6 @@ def intersection_over_union(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
 
 
 def area(boxes: np.ndarray) -> np.ndarray:
-    """Of boxes (N, 4), (N,): 0 of those whose second corner lies before the first."""
+    """Of boxes (N, 4): (N,), 0 where xmax is below xmin or ymax below ymin."""
     sides = boxes[:, 2:] - boxes[:, :2]
     return np.where((sides >= 0).all(1), sides[:, 0] * sides[:, 1], 0)

@@ -96,7 +96,7 @@ class Layer:
     """
 
     type: ClassVar[str]
-    fork: ClassVar[str]  # whose the type is that Caffe has not; of Caffe's own ""
+    fork: ClassVar[str]  # which fork of Caffe the type is from; "" for Caffe's own
     bottoms: ClassVar[tuple[int, int | None]] = (1, 1)  # fewest and most; None: no limit
     tops: ClassVar[tuple[int, int | None]] = (1, 1)
     default_loss_weight: ClassVar[float] = 0

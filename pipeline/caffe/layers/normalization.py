@@ -239,7 +239,7 @@ class LRN(Layer):
 
 @register("Normalize")
 class Normalize(Layer):
-    """scale * x / sqrt(eps + sum of squares): of a place's channels, or with across_spatial of a whole item.
+    """scale * x / sqrt(eps + sum of squares over the channels, and with across_spatial over all places as well).
 
     bottom (N, C, ...) -> the same shape. Blob: scale () or, with channel_shared: false, (C,); 1 unless scale_filler
     says otherwise (Liu et al., 2016; weiliu89/caffe, normalize_layer.cpp).

@@ -1,4 +1,4 @@
-"""Layers that give images another height and width. Forks of Caffe have them, Caffe has not."""
+"""Layers that change the height and width of images. Forks of Caffe have them, Caffe does not."""
 
 import torch
 import torch.nn.functional as F
@@ -8,11 +8,11 @@ from pipeline.caffe.layers.layer import Graph, Layer, Shape, Tensors, register
 
 @register("Upsample")
 class Upsample(Layer):
-    """Images enlarged. bottom (N, C, H, W) -> top (N, C, H', W'), where each value stands scale x scale times.
+    """Enlarges images by repeating values. bottom (N, C, H, W) -> top (N, C, scale_h H, scale_w W).
 
-    With a second bottom (N, C, H, W), the second top of a max Pooling, each value stands once, at the place y W' + x
-    that it names, and 0 elsewhere; of several values at one place the last. H' is upsample_h, or scale_h (or scale)
-    times H, less one with pad_out_h; so with W' (alexgkendall/caffe-segnet, upsample_layer.cpp).
+    A second bottom (N, C, H, W), the second top of a max Pooling, gives for each value its place y W' + x in the top
+    (N, C, H', W'), which is 0 elsewhere; of several values for one place the last counts. H' is upsample_h, or scale_h
+    (or scale) times H, less one with pad_out_h; W' likewise (alexgkendall/caffe-segnet, upsample_layer.cpp).
     """
 
     bottoms = (1, 2)
@@ -87,11 +87,11 @@ class Upsample(Layer):
 
 @register("Interp")
 class Interp(Layer):
-    """Images resized bilinearly, corners on corners. bottom (N, C, H, W) -> top (N, C, H', W').
+    """Resizes images bilinearly, with corners aligned. bottom (N, C, H, W) -> top (N, C, H', W').
 
-    pad_beg and pad_end, at most 0, first cut so many rows and columns off at the beginning and end. Of the h that are
-    left, H' is h + (h - 1) (zoom_factor - 1), or (h - 1) / shrink_factor + 1 rounded down, or `height`, or that of a
-    second bottom; so with W' (hszhao/PSPNet, interp_layer.cpp and util/interp.cpp).
+    Negative pad_beg and pad_end first cut that many rows and columns off at the beginning and end, which leaves h rows.
+    H' is (h - 1) zoom_factor + 1, or (h - 1) / shrink_factor + 1 rounded down, or `height`, or the height of a second
+    bottom; W' likewise (yangguorun/SegStereo, interp_layer.cpp; hszhao/PSPNet, util/interp.cpp).
     """
 
     bottoms = (1, 2)
