@@ -290,6 +290,7 @@ def detected(
     most: float = 0.3,
     eta: float = 1.0,
     encoded: bool = False,
+    clip: bool = False,
 ) -> np.ndarray:
     """Rows (K, 7) for offsets (N, P, L, 4), confidences (N, P, C) and prior boxes (2, P, 4)."""
     rows = []
@@ -307,6 +308,7 @@ def detected(
             for p in ranked if top_k < 0 else ranked[:top_k]:
                 variance = np.ones(4) if encoded else prior[1, p]
                 box = decoded(offset[p, label if offset.shape[1] > 1 else 0], prior[0, p], variance, code)
+                box = box.clip(0, 1) if clip else box
                 if all(overlap(box, other) <= bound for _, other in kept):
                     kept.append((p, box))
                     bound *= eta if eta < 1 and bound > 0.5 else 1
@@ -334,6 +336,10 @@ SETTINGS = [
     (
         "code_type: CENTER_SIZE variance_encoded_in_target: true nms_param { nms_threshold: 0 }",
         {"code": "CENTER_SIZE", "encoded": True, "most": 0},
+    ),
+    (
+        "code_type: CENTER_SIZE clip: 1 nms_param { nms_threshold: 0.45 top_k: 400 } keep_top_k: 200",
+        {"code": "CENTER_SIZE", "clip": True, "most": 0.45, "top_k": 400, "keep": 200},
     ),
     ("confidence_threshold: 2", {"least": 2}),
     ("keep_top_k: 0", {"keep": 0}),

@@ -137,10 +137,11 @@ class DetectionOutput(Layer):
     sorted by item, class and falling confidence. K is 1 until the net runs. If nothing is detected in a batch, K is N,
     and each item's row has its number and -1 six times.
 
-    Of each class the top_k most confident boxes above confidence_threshold are candidates. In the order of their
-    confidence a candidate is kept if its intersection over union with every box kept so far is at most nms_threshold,
-    which is multiplied by eta at each kept box while it is above 0.5. Then the keep_top_k most confident boxes of all
-    classes remain. No gradient passes (weiliu89/caffe, detection_output_layer.cpp and util/bbox_util.cpp).
+    With `clip`, which OpenCV added, decoded boxes are cut to the image. Of each class the top_k most confident boxes
+    above confidence_threshold are candidates. In the order of their confidence a candidate is kept if its intersection
+    over union with every box kept so far is at most nms_threshold, which is multiplied by eta at each kept box while it
+    is above 0.5. Then the keep_top_k most confident boxes of all classes remain. No gradient passes (weiliu89/caffe,
+    detection_output_layer.cpp and util/bbox_util.cpp).
     """
 
     bottoms = (3, 4)
@@ -199,6 +200,7 @@ class DetectionOutput(Layer):
         confidences = confidences.reshape(len(confidences), count, param.num_classes)
         with np.errstate(over="ignore", invalid="ignore"):  # what offsets and confidences are is up to the net
             boxes = self.decode(offsets, *priors.reshape(2, count, 1, 4))
+            boxes = boxes.clip(0, 1) if param.clip else boxes
             found = [self.found(boxes[item], confidences[item]) for item in range(len(boxes))]
         rows = [np.column_stack((np.full(len(those), item), those)) for item, those in enumerate(found)]
         top = np.concatenate([np.zeros((0, 7)), *rows])
