@@ -17,7 +17,7 @@ from pipeline.base.hashing import sha256
 from pipeline.caffe.database import DatabaseReader, record_key
 from pipeline.caffe.proto.caffe_pb2 import DataParameter, LayerParameter
 from pipeline.caffe.proto.files import read_net, write_prototxt
-from pipeline.caffe.real_caffe import RealCaffe, add_engine_arguments, root_from_environment
+from pipeline.caffe.real_caffe import RealCaffe, add_engine_arguments, refuse_extensions, root_from_environment
 from pipeline.classifier.board import add_picture, open_board
 from pipeline.classifier.calibration import (
     UNCERTAIN,
@@ -211,6 +211,7 @@ def _in_caffe(
 ) -> np.ndarray:
     """Probabilities (N, classes) of a database's images, in its order, which real Caffe reads and transforms itself."""
     net = read_net(deploy)
+    refuse_extensions(net, str(deploy))
     (given,) = (layer for layer in net.layer if layer.type == "Input")
     data = LayerParameter(name=given.name, type="Data", top=given.top, transform_param=trained.transformer.param)
     data.data_param.MergeFrom(DataParameter(source=str(database), batch_size=CAFFE_BATCH, backend=DataParameter.LMDB))
