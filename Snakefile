@@ -8,8 +8,8 @@ import os
 
 from snakemake.utils import min_version
 
-from pipeline.environment import read_environment
-from pipeline.workflow import (
+from pipeline.stages.environment import read_environment
+from pipeline.stages.workflow import (
     check_settings,
     command_options,
     find_dataset,
@@ -18,7 +18,7 @@ from pipeline.workflow import (
     model_files,
     print_closing_words,
     read_words,
-    what_to_read,
+    parse_input,
 )
 
 min_version("9.0")
@@ -160,7 +160,7 @@ rule extract:
 
 
 rule align:
-    """Find the largest face in every image and straighten it."""
+    """Find the largest face in every image and align it."""
     input:
         manifest=f"{IMAGES}/manifest.csv",
         labels=f"{IMAGES}/labels.txt",
@@ -174,7 +174,7 @@ rule align:
             f"{ALIGNED}/contact_sheet.png",
             category="Data",
             caption="report/contact_sheet.rst",
-            labels={"figure": "faces found and straightened"},
+            labels={"figure": "faces found and aligned"},
         ),
     log:
         f"{DATA_LOGS}/align.log",
@@ -527,7 +527,7 @@ rule predict:
     """Read the expressions in images, a video, a camera or a stream with a model folder."""
     input:
         models=model_files(config["model"]),
-        files=lambda wildcards: what_to_read(config["input"]).files,
+        files=lambda wildcards: parse_input(config["input"]).files,
     output:
         lines=f"{READINGS}/predictions.jsonl",
         table=f"{READINGS}/predictions.csv",
@@ -539,9 +539,9 @@ rule predict:
         "environment.yml"
     threads: config["threads"]
     params:
-        word=lambda wildcards: what_to_read(config["input"]).word,
-        again=lambda wildcards: what_to_read(config["input"]).again,
-        annotated=lambda wildcards: what_to_read(config["input"]).annotated(READINGS),
+        word=lambda wildcards: parse_input(config["input"]).word,
+        again=lambda wildcards: parse_input(config["input"]).again,
+        annotated=lambda wildcards: parse_input(config["input"]).annotated(READINGS),
         summary=["--summary", f"{READINGS}/summary.png"] if config["summary"] else [],
         options=command_options(
             config,

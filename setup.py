@@ -1,4 +1,4 @@
-"""Compiles pipeline/caffe/caffe.proto with protoc as part of building or installing the package."""
+"""Compiles pipeline/caffe/proto/caffe.proto with protoc as part of building or installing the package."""
 
 from pathlib import Path
 
@@ -12,9 +12,16 @@ class BuildWithMessages(build_py):
     def run(self) -> None:
         from grpc_tools import protoc  # a build requirement, absent at run time
 
-        if protoc.main(["protoc", f"-I{ROOT}", f"--python_out={ROOT}", f"--pyi_out={ROOT}",
-                        str(ROOT / "pipeline/caffe/caffe.proto")]):
-            raise SystemExit("pipeline/caffe/caffe.proto does not compile")
+        if protoc.main(
+            [
+                "protoc",
+                f"-I{ROOT}",
+                f"--python_out={ROOT}",
+                f"--pyi_out={ROOT}",
+                str(ROOT / "pipeline/caffe/proto/caffe.proto"),
+            ]
+        ):
+            raise SystemExit("pipeline/caffe/proto/caffe.proto does not compile")
         super().run()
 
 

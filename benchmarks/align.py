@@ -29,13 +29,13 @@ Detect = Callable[[list[np.ndarray]], list[np.ndarray]]
 
 def ours() -> Detect:
     """A function from RGB images to boxes (n, 4) each, in batches as the stage's."""
+    from pipeline.base.threads import map_ahead
     from pipeline.faces.mtcnn import Mtcnn
-    from pipeline.threads import map_ahead
 
     detector = Mtcnn(threads=1)
 
     def detect(images: list[np.ndarray]) -> list[np.ndarray]:
-        batches = (images[start:start + OUR_BATCH] for start in range(0, len(images), OUR_BATCH))
+        batches = (images[start : start + OUR_BATCH] for start in range(0, len(images), OUR_BATCH))
         return [found.boxes for batch in map_ahead(detector.detect, batches, CORES) for found in batch]
 
     return detect
@@ -50,7 +50,7 @@ def peers() -> Detect:
     def detect(images: list[np.ndarray]) -> list[np.ndarray]:
         boxes: list[np.ndarray] = []
         for start in range(0, len(images), PEER_BATCH):
-            batch = images[start:start + PEER_BATCH]
+            batch = images[start : start + PEER_BATCH]
             rows = detector.detect_faces(batch, output_type="numpy", box_format="xyxy")
             boxes += [rows[rows[:, 0] == index, 1:5] for index in range(len(batch))]
         return boxes
@@ -83,7 +83,7 @@ def largest_overlap(ours: list[list[float]], theirs: list[list[float]]) -> float
 
 def write_images(csv: Path, count: int, folder: Path) -> None:
     """The first images of the CSV as one array, and as a CSV for the stage."""
-    from pipeline.fer.csv_source import CsvSource
+    from pipeline.data.fer2013_csv import CsvSource
 
     images = (image for batch in CsvSource(csv).batches() for image in batch())
     chosen = list(islice(images, count))
@@ -99,8 +99,9 @@ def stage_rate(folder: Path) -> str:
     pipeline = (sys.executable, "-m", "pipeline")
     subprocess.run([*pipeline, "extract", folder / "images.csv", folder / "images"], check=True, capture_output=True)
     start = time.perf_counter()
-    subprocess.run([*pipeline, "align", folder / "images/manifest.csv", folder / "aligned"], check=True,
-                   capture_output=True)
+    subprocess.run(
+        [*pipeline, "align", folder / "images/manifest.csv", folder / "aligned"], check=True, capture_output=True
+    )
     seconds = time.perf_counter() - start
     found = json.loads((folder / "aligned" / "summary.json").read_text())
     return f"{seconds:.2f} s, {found['images'] / seconds:.0f} images/s"
@@ -130,8 +131,11 @@ def main() -> None:
                 run_side(python, __file__, side, folder)
                 result = json.loads((folder / f"{side}.json").read_text())
                 results[side].append(result)
-                print(f"{side}: {args.images / result['seconds']:.0f} images/s, "
-                      f"{result['processor'] / args.images * 1000:.2f} ms of processor an image", flush=True)
+                print(
+                    f"{side}: {args.images / result['seconds']:.0f} images/s, "
+                    f"{result['processor'] / args.images * 1000:.2f} ms of processor an image",
+                    flush=True,
+                )
         print(f"the whole stage: {stage_rate(folder)}")
     mine, theirs = results["ours"][0]["boxes"], results["peer"][0]["boxes"]
     both = [(a, b) for a, b in zip(mine, theirs, strict=True) if a and b]

@@ -22,12 +22,12 @@ import torch
 from environments import keep_to_two_cores
 from train import PROTOTXTS, write_noise
 
-from pipeline.caffe.caffe_pb2 import TRAIN, DataParameter, NetParameter
 from pipeline.caffe.layers.data import MemoryData
 from pipeline.caffe.net import Net
-from pipeline.caffe.proto import read_net, read_solver, write_prototxt
+from pipeline.caffe.proto.caffe_pb2 import TRAIN, DataParameter, NetParameter
+from pipeline.caffe.proto.files import read_net, read_solver, write_prototxt
 from pipeline.caffe.solver import Solver, get_solver
-from pipeline.mean import mean
+from pipeline.stages.mean import mean
 
 BATCH = 64
 BACKENDS = {"lmdb": DataParameter.LMDB, "leveldb": DataParameter.LEVELDB}

@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 from processes import run
 
-from pipeline import manifest
+from pipeline.data import manifest
 
 PARTS = ("train", "val", "test")
 
@@ -27,8 +27,11 @@ PARTS = ("train", "val", "test")
 def write_noise(folder: Path, count: int) -> list[manifest.ManifestRow]:
     random = np.random.default_rng(0)
     for number in range(count):
-        cv2.imwrite(str(folder / f"{number:05d}.png"), random.integers(0, 256, (48, 48)).astype(np.uint8),
-                    [cv2.IMWRITE_PNG_COMPRESSION, 0])
+        cv2.imwrite(
+            str(folder / f"{number:05d}.png"),
+            random.integers(0, 256, (48, 48)).astype(np.uint8),
+            [cv2.IMWRITE_PNG_COMPRESSION, 0],
+        )
     usages = (*["Training"] * 8, "PublicTest", "PrivateTest")
     return [manifest.ManifestRow(n, usages[n % 10], n % 7, f"{n:05d}.png", "") for n in range(count)]
 
@@ -65,11 +68,21 @@ def compare(root: Path, folder: Path, repeats: int) -> None:
     sides = {
         "lmdb": [[*stage, "lmdb", folder / "images" / manifest.NAME, ours]],
         "mean": [[*stage, "mean", ours / "train_lmdb", ours / "mean.binaryproto"]],
-        "convert_imageset": [[*tool, "convert_imageset", "--gray", f"{inside}/images/", inside / f"ours/{part}.txt",
-                              inside / f"caffes/{part}_lmdb"] for part in PARTS],
-        "compute_image_mean": [[*tool, "compute_image_mean", inside / "caffes/train_lmdb",
-                                inside / "caffes/mean.binaryproto"]],
-    }  # fmt: skip
+        "convert_imageset": [
+            [
+                *tool,
+                "convert_imageset",
+                "--gray",
+                f"{inside}/images/",
+                inside / f"ours/{part}.txt",
+                inside / f"caffes/{part}_lmdb",
+            ]
+            for part in PARTS
+        ],
+        "compute_image_mean": [
+            [*tool, "compute_image_mean", inside / "caffes/train_lmdb", inside / "caffes/mean.binaryproto"]
+        ],
+    }
     best: dict[str, float] = {}
     for _ in range(repeats):
         shutil.rmtree(ours, ignore_errors=True)

@@ -29,7 +29,8 @@ def make_environment(folder: Path, *installs: Sequence[str]) -> Path:
 def run_side(python: Path, script: str, side: str, folder: Path) -> None:
     """Run `script --measure side folder`, which leaves its result in the folder. Shows what it said if it fails."""
     command = [python, script, "--measure", side, folder]
-    result = subprocess.run(command, env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}, capture_output=True, text=True,
-                            check=False)  # fmt: skip
+    result = subprocess.run(
+        command, env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}, capture_output=True, text=True, check=False
+    )
     if result.returncode:
         raise SystemExit(f"{side}: status {result.returncode}\n{result.stderr}")

@@ -13,7 +13,7 @@ import time
 
 import numpy as np
 
-from pipeline import model_folder
+from pipeline.classifier import model_folder
 
 BAR = 1e-3  # seconds
 BATCH = 16

@@ -19,9 +19,14 @@ from environments import CORES, keep_to_two_cores, make_environment
 from side_by_side import measure, overlap, photo_parser, take_turns
 
 PACKAGES = (
-    "tensorflow-cpu==2.21.0", "opencv-contrib-python-headless<5", "setuptools<81", "pandas", "requests", "tqdm",
+    "tensorflow-cpu==2.21.0",
+    "opencv-contrib-python-headless<5",
+    "setuptools<81",
+    "pandas",
+    "requests",
+    "tqdm",
     "scikit-image==0.26.0",
-)  # fmt: skip
+)
 WITHOUT_TORCH = ("--no-deps", "fer==25.10.3")  # which it asks for, and needs for another detector only
 MIN_FACE = 50
 SAME = 0.8  # of two cascades that count on other windows
@@ -48,8 +53,9 @@ def peers() -> Read:
 
     def read(photo: np.ndarray) -> list[tuple[list[float], dict[str, float]]]:
         found = detector.detect_emotions(photo[:, :, ::-1])  # it takes BGR
-        return [(corners(face["box"]), {name: float(value) for name, value in face["emotions"].items()})
-                for face in found]
+        return [
+            (corners(face["box"]), {name: float(value) for name, value in face["emotions"].items()}) for face in found
+        ]
 
     return read
 

@@ -46,7 +46,7 @@ def measure(name: str, source: Path, lines: int) -> float:
     if process.returncode or len(points) != POINTS:
         raise SystemExit(f"{name}: status {process.returncode} after {len(points)} of {POINTS} points")
     quarter = POINTS // 4
-    early, late = statistics.mean(points[quarter:2 * quarter]), statistics.mean(points[-quarter:])
+    early, late = statistics.mean(points[quarter : 2 * quarter]), statistics.mean(points[-quarter:])
     print(f"{name}: {early:.0f} MiB in the second quarter, {late:.0f} in the last, {(late / early - 1):+.1%}")
     return ALLOWED * early / late
 

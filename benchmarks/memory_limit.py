@@ -50,8 +50,8 @@ def train(folder: Path, iterations: int) -> None:
     """Train in this process; leave its peaks at a tenth of the iterations and at the end in peaks.json."""
     import torch
 
-    from pipeline.caffe.caffe_pb2 import TRAIN
-    from pipeline.caffe.proto import read_net, read_solver, write_prototxt
+    from pipeline.caffe.proto.caffe_pb2 import TRAIN
+    from pipeline.caffe.proto.files import read_net, read_solver, write_prototxt
     from pipeline.caffe.solver import get_solver
 
     prototxts = Path(__file__).parents[1] / "prototxt/face_emotion_net"
@@ -96,8 +96,12 @@ def main() -> None:
         print(f"{records} records, {size / MIB:.0f} MiB, {size / limit:.2f} times the limit of {args.limit} MiB")
         # Of the interpreter, too: nothing is imported yet when the limit is set.
         command = [sys.executable, __file__, "--measure", name, str(iterations)]
-        subprocess.run(command, check=True, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)),
-                       env=os.environ | {"OMP_NUM_THREADS": "2"})  # fmt: skip
+        subprocess.run(
+            command,
+            check=True,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)),
+            env=os.environ | {"OMP_NUM_THREADS": "2"},
+        )
         early, late = json.loads((folder / "peaks.json").read_text())
     for what, key in (("address space", "VmPeak"), ("resident memory", "VmHWM")):
         print(f"peak {what}: {early[key] / MIB:.0f} MiB after a tenth, {late[key] / MIB:.0f} MiB at the end")

@@ -25,10 +25,10 @@ import numpy as np
 import torch
 from environments import CORES, keep_to_two_cores
 
-from pipeline.caffe.allocation import keep_freed_memory
-from pipeline.caffe.caffe_pb2 import TRAIN
+from pipeline.caffe.memory_budget import keep_freed_memory
 from pipeline.caffe.net import build_net
-from pipeline.caffe.proto import read_net, write_prototxt
+from pipeline.caffe.proto.caffe_pb2 import TRAIN
+from pipeline.caffe.proto.files import read_net, write_prototxt
 
 PROTOTXTS = Path(__file__).parents[1] / "prototxt"
 IN_CAFFE = Path(__file__).with_name("nets_in_caffe.py")
@@ -63,8 +63,11 @@ def write_bench(bench: Bench, path: Path) -> None:
     net.layer.extend(layers)
     write_prototxt(path, net)
     random = np.random.default_rng(0)
-    np.savez(f"{path}.npz", data=random.uniform(-1, 1, bench.shape).astype(np.float32),
-             label=random.integers(0, bench.classes, bench.shape[0]).astype(np.float32))
+    np.savez(
+        f"{path}.npz",
+        data=random.uniform(-1, 1, bench.shape).astype(np.float32),
+        label=random.integers(0, bench.classes, bench.shape[0]).astype(np.float32),
+    )
 
 
 def measure(path: Path, iterations: int) -> None:
@@ -88,8 +91,19 @@ def take_turn(side: str, root: Path, path: Path, iterations: int) -> list[float]
     count = str(WARM_UP + iterations)
     if side == "caffe":
         inside = Path("/", path.parent.relative_to(root))
-        command = ["chroot", root, "env", "-C", inside, f"OPENBLAS_NUM_THREADS={CORES}", "GLOG_minloglevel=2",
-                   "python3", IN_CAFFE.name, path.name, count]  # fmt: skip
+        command = [
+            "chroot",
+            root,
+            "env",
+            "-C",
+            inside,
+            f"OPENBLAS_NUM_THREADS={CORES}",
+            "GLOG_minloglevel=2",
+            "python3",
+            IN_CAFFE.name,
+            path.name,
+            count,
+        ]
     else:
         command = [sys.executable, __file__, "--measure", path, count]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -109,8 +123,10 @@ def compare(name: str, root: Path, folder: Path, repeats: int) -> str:
             print(f"{name}, {side}: {statistics.median(taken[-1]):.1f} ms", flush=True)
     caffe, engine = (statistics.median(chain.from_iterable(taken)) for taken in turns.values())
     ratios = [statistics.median(theirs) / statistics.median(ours) for theirs, ours in zip(*turns.values(), strict=True)]
-    return (f"{name}: Caffe {caffe:.1f} ms, engine {engine:.1f} ms, ratio {caffe / engine:.2f} "
-            f"({min(ratios):.2f} to {max(ratios):.2f})")
+    return (
+        f"{name}: Caffe {caffe:.1f} ms, engine {engine:.1f} ms, ratio {caffe / engine:.2f} "
+        f"({min(ratios):.2f} to {max(ratios):.2f})"
+    )
 
 
 def main() -> None:

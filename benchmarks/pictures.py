@@ -52,7 +52,7 @@ def make_video(path: Path, size: tuple[int, int], seconds: float) -> Path:
         for number in range(round(seconds * RATE)):
             time = number / RATE
             left, top = (int(DRIFT * (1 + np.sin(time * speed))) for speed in (0.3, 0.4))
-            picture = ground[top:top + height, left:left + width].copy()
+            picture = ground[top : top + height, left : left + width].copy()
             for person, (face, tall) in enumerate(people):
                 angle = 2 * np.pi * time / (7 + 2 * person) + person
                 scale = tall / face.shape[0] * (1 + 0.1 * np.sin(angle * 0.7))

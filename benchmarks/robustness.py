@@ -3,7 +3,7 @@
     python benchmarks/robustness.py MODEL CSV [--detector none] [--views 2] [--class-prior training] [--images 500]
 
 MODEL is a model's name or folder, CSV is fer2013.csv, .xz, .gz or .zip. Every 48x48 picture of PublicTest is
-worsened and then read as predict reads it: its largest face is found and straightened, or the whole picture is read
+worsened and then read as predict reads it: its largest face is found and aligned, or the whole picture is read
 where there is none. A model that learned from whole images reads the whole picture always, unless --detector says more.
 The table, in Markdown, has accuracy, macro-F1 and macro-recall, the change of accuracy from the pictures as they are,
 the share of pictures in which a face was found, and the mean of the greatest probability.
@@ -17,13 +17,13 @@ import cv2
 import numpy as np
 from sklearn.metrics import f1_score, recall_score
 
-from pipeline import model_folder
-from pipeline.arguments import prior
-from pipeline.errors import InputError
-from pipeline.fer.csv_source import CsvSource
-from pipeline.live.frames import Frame
+from pipeline.base.errors import InputError
+from pipeline.classifier import model_folder
+from pipeline.classifier.views import COUNTS
+from pipeline.data.fer2013_csv import CsvSource
+from pipeline.media.frames import Frame
 from pipeline.predictor import Predictor
-from pipeline.views import COUNTS
+from pipeline.stages.arguments import prior
 
 BATCH = 64
 BLURS = (0.5, 1.0, 1.5, 2.0)  # standard deviations in pixels
@@ -67,8 +67,10 @@ def read(predictor: Predictor, images: list[np.ndarray]) -> tuple[np.ndarray, in
     """Probabilities (N, classes) of the largest faces, and in how many images one was found."""
     rows, found = [], 0
     for start in range(0, len(images), BATCH):
-        frames = [Frame(str(start + place), np.repeat(image[:, :, None], 3, axis=2))
-                  for place, image in enumerate(images[start : start + BATCH])]  # fmt: skip
+        frames = [
+            Frame(str(start + place), np.repeat(image[:, :, None], 3, axis=2))
+            for place, image in enumerate(images[start : start + BATCH])
+        ]
         for reading in predictor.read(frames):
             face = reading.faces[0]
             found += face.status == "found"
@@ -100,8 +102,11 @@ def main() -> None:
         accuracy = float((predicted == truth).mean())
         first = accuracy if first is None else first
         f1, recall = (score(truth, predicted, average="macro") for score in (f1_score, recall_score))
-        print(f"| {name} | {accuracy:.2%} | {100 * (accuracy - first):+.2f} | {f1:.4f} | {recall:.4f} | "
-              f"{found / len(images):.1%} | {probabilities.max(axis=1).mean():.3f} |", flush=True)  # fmt: skip
+        print(
+            f"| {name} | {accuracy:.2%} | {100 * (accuracy - first):+.2f} | {f1:.4f} | {recall:.4f} | "
+            f"{found / len(images):.1%} | {probabilities.max(axis=1).mean():.3f} |",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

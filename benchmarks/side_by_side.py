@@ -55,8 +55,9 @@ def take_turns(
                 result = json.loads((folder / f"{side}.json").read_text())
                 seconds[side].append(result["seconds"])
                 found[side] = result["found"]
-                print(f"{side}: {1 / result['seconds']:.1f} photos/s, {result['seconds'] * 1000:.1f} ms each",
-                      flush=True)  # fmt: skip
+                print(
+                    f"{side}: {1 / result['seconds']:.1f} photos/s, {result['seconds'] * 1000:.1f} ms each", flush=True
+                )
     return seconds, found
 
 

@@ -19,7 +19,7 @@ from pipeline.faces.landmarks import Landmarker
 from pipeline.faces.tracking import Tracker
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "faces"))
-from films import crossing, film, leaving, score, staying  # the films that the tests draw
+from helpers.films import crossing, film, leaving, score, staying  # the films that the tests draw
 
 
 def numbers(text: str) -> list[float]:
@@ -43,8 +43,11 @@ def main() -> None:
                 start = time.perf_counter()
                 result = score(frames, [tracker.update(frame.image, frame.time) for frame in frames])
                 took = 1000 * (time.perf_counter() - start) / len(frames)
-                print(f"{walks.__name__:8}  {people:6}  {rate:8g}  {result.seen:5}  {result.missed:6}  "
-                      f"{result.numbers:7}  {result.switches:8}  {took:8.1f}", flush=True)
+                print(
+                    f"{walks.__name__:8}  {people:6}  {rate:8g}  {result.seen:5}  {result.missed:6}  "
+                    f"{result.numbers:7}  {result.switches:8}  {took:8.1f}",
+                    flush=True,
+                )
 
 
 if __name__ == "__main__":

@@ -21,10 +21,10 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.caffe.caffe_pb2 import TRAIN
 from pipeline.caffe.database import DatabaseWriter, datum_from_image, record_key
-from pipeline.caffe.proto import read_net, read_solver, write_prototxt
-from pipeline.mean import mean
+from pipeline.caffe.proto.caffe_pb2 import TRAIN
+from pipeline.caffe.proto.files import read_net, read_solver, write_prototxt
+from pipeline.stages.mean import mean
 
 PROTOTXTS = Path(__file__).parents[1] / "prototxt/face_emotion_net"
 DISPLAY = 20
@@ -65,11 +65,33 @@ def train(side: str, root: Path, folder: Path) -> float:
     (folder / side / "snapshots").mkdir()
     if side == "caffe":
         inside = Path("/", folder.relative_to(root))
-        command = ["chroot", root, "env", "-C", inside, "OPENBLAS_NUM_THREADS=2", "GLOG_logtostderr=1",
-                   "caffe", "train", "-solver", f"{side}/solver.prototxt"]  # fmt: skip
+        command = [
+            "chroot",
+            root,
+            "env",
+            "-C",
+            inside,
+            "OPENBLAS_NUM_THREADS=2",
+            "GLOG_logtostderr=1",
+            "caffe",
+            "train",
+            "-solver",
+            f"{side}/solver.prototxt",
+        ]
     else:
-        command = [sys.executable, "-m", "pipeline", "train", f"{side}/solver.prototxt", "--device", "cpu",
-                   "--threads", "2", "--precision", side]  # fmt: skip
+        command = [
+            sys.executable,
+            "-m",
+            "pipeline",
+            "train",
+            f"{side}/solver.prototxt",
+            "--device",
+            "cpu",
+            "--threads",
+            "2",
+            "--precision",
+            side,
+        ]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{side}: status {done.returncode}\n{done.stderr[-2000:]}")

@@ -45,8 +45,11 @@ def main() -> None:
                 classified = [faces for faces in classified if len(faces) >= FACES]
             people = {face["track"] for faces in frames for face in faces}
             rates.append(len(classified) / usage.seconds)
-            print(f"{len(frames)} frames, {len(classified)} classified, {len(people)} people, {usage}: "
-                  f"{rates[-1]:.1f} classified frames/s", flush=True)
+            print(
+                f"{len(frames)} frames, {len(classified)} classified, {len(people)} people, {usage}: "
+                f"{rates[-1]:.1f} classified frames/s",
+                flush=True,
+            )
     print(f"ratio {max(rates) / BAR:.2f}")
 
 

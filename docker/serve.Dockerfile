@@ -9,9 +9,8 @@
 FROM python:3.11-slim AS build
 WORKDIR /source
 COPY pyproject.toml setup.py README.md LICENSE ./
-COPY models/mtcnn/LICENSE models/mtcnn/LICENSE
 COPY pipeline pipeline
-# Compiles pipeline/caffe/caffe.proto as well.
+# Compiles pipeline/caffe/proto/caffe.proto as well.
 RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels .
 
 FROM python:3.11-slim
@@ -19,9 +18,7 @@ ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 COPY constraints.txt docker/serve-requirements.txt /tmp/
 RUN pip install --no-cache-dir -c /tmp/constraints.txt -r /tmp/serve-requirements.txt
 COPY --from=build /wheels /tmp/wheels
-# The models stand beside the package, as in the repository.
 RUN pip install --no-cache-dir --no-deps --target /app /tmp/wheels/*.whl
-COPY models /app/models
 COPY docker/health.py /app/health.py
 RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin reader
 USER reader

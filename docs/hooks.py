@@ -13,9 +13,9 @@ from typing import Any
 from google.protobuf.descriptor import FieldDescriptor
 from mkdocs.structure.files import File, Files
 
-from pipeline.caffe.caffe_pb2 import LayerParameter
 from pipeline.caffe.layers import LAYERS
 from pipeline.caffe.layers.layer import Layer
+from pipeline.caffe.proto.caffe_pb2 import LayerParameter
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = {  # of files outside docs, and the page of the site that shows each

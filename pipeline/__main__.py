@@ -6,14 +6,15 @@ import os
 import sys
 from pathlib import Path
 
-from pipeline import __version__, console
-from pipeline.environment import add_defaults
-from pipeline.errors import InputError
+from pipeline import __version__
+from pipeline.base import console
+from pipeline.base.errors import InputError
+from pipeline.stages.environment import add_defaults
 
 STAGES = {
     "sample": "draw a stand-in data set in FER2013's form",
     "extract": "turn fer2013.csv into images and a manifest",
-    "align": "find the face in every image and straighten it",
+    "align": "find the face in every image and align it",
     "combine": "put whole images and aligned faces into one manifest",
     "lmdb": "write the images into Caffe's databases",
     "mean": "average the training database into a mean file",
@@ -42,7 +43,7 @@ def main() -> None:
         stage_parser = stages.add_parser(name, help=summary, description=summary)
         # Only the stage asked for is imported: some import heavy libraries.
         if name in arguments:
-            module = importlib.import_module(f"pipeline.{name}")
+            module = importlib.import_module(f"pipeline.stages.{name}")
             stage_parser.description = module.__doc__
             module.add_arguments(stage_parser)
             try:

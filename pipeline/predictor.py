@@ -1,10 +1,10 @@
 """Reads expressions from pictures in Python: one object, loaded once, for images and for moving pictures.
 
-    from pipeline.predictor import Predictor
+from pipeline.predictor import Predictor
 
-    predictor = Predictor()
-    reading = predictor("photo.jpg")                      # or a URL, a data URL, an array, a PIL image, a list of them
-    print([(face.label, face.probabilities) for face in reading.faces])
+predictor = Predictor()
+reading = predictor("photo.jpg")                      # or a URL, a data URL, an array, a PIL image, a list of them
+print([(face.label, face.probabilities) for face in reading.faces])
 """
 
 import os
@@ -17,20 +17,20 @@ from typing import Any, overload
 import numpy as np
 from PIL import Image
 
-from pipeline import model_folder
-from pipeline.calibration import UNCERTAIN
-from pipeline.class_prior import ClassPrior
+from pipeline.base.image_files import decode_image, read_image, to_rgb
+from pipeline.classifier import model_folder
+from pipeline.classifier.calibration import UNCERTAIN
+from pipeline.classifier.class_prior import ClassPrior
+from pipeline.classifier.model_folder import DEFAULTS, SHIPPED, Classifier, ModelError, ModelFolder
 from pipeline.faces.alignment import SIZE, align_face, face_to_frame, whole_image
-from pipeline.faces.conditions import conditions
-from pipeline.faces.detector import LANDMARKS, Detections, Detector, build_detector
+from pipeline.faces.detector import Detections, Detector, build_detector
 from pipeline.faces.landmarks import Landmarker
+from pipeline.faces.quality import conditions
 from pipeline.faces.rotations import detect_turned
 from pipeline.faces.tracking import EVERY, FRAME_TIME, Tracker
-from pipeline.image_files import decode_image, read_image, to_rgb
-from pipeline.live.frames import Frame
-from pipeline.live.readings import Explanation, FaceReading, Reading
-from pipeline.live.sources import decode_data_url
-from pipeline.model_folder import DEFAULTS, SHIPPED, Classifier, ModelError, ModelFolder
+from pipeline.media.frames import Frame
+from pipeline.media.sources import decode_data_url
+from pipeline.readings import LANDMARKS, Explanation, FaceReading, Reading
 
 NO_FACE = ("none", "whole")
 MIN_FACE = 20  # pixels: MTCNN's own; smaller faces carry no expression that 48x48 pixels could show
@@ -106,7 +106,7 @@ class Predictor:
         self.uncertain = uncertain
         self.explain = explain
         self._rotations = rotations
-        self._straighten = self.folder.preprocessing.faces == "aligned"
+        self._align = self.folder.preprocessing.faces == "aligned"
         self._options: dict[str, Any] = {"model": detector_model, "threads": threads}
         self._named = detector
         self._min_face = min_face
@@ -202,7 +202,7 @@ class Predictor:
             reasons = conditions(detections, frame.image.shape)
             for index in detections.by_size():
                 box, landmarks = detections.boxes[index], detections.landmarks[index]
-                points = landmarks if self._straighten else NOWHERE
+                points = landmarks if self._align else NOWHERE
                 crops.append(align_face(frame.image, box, points))
                 origins.append((frame.image.shape, box, points))
                 score = None if status == "given" else float(detections.scores[index])
@@ -223,10 +223,16 @@ class Predictor:
             told = (self._explanation(*pair) for pair in zip(classifier.explain(faces_seen), places, strict=True))
             faces = [[replace(face, explanation=next(told)) for face in found] for found in faces]
         return [
-            Reading(frame.name, frame.image.shape[1], frame.image.shape[0],
-                    tuple(self.judged(face, next(rows)) for face in faces[number]), frame.index, frame.time)
+            Reading(
+                frame.name,
+                frame.image.shape[1],
+                frame.image.shape[0],
+                tuple(self.with_probabilities(face, next(rows)) for face in faces[number]),
+                frame.index,
+                frame.time,
+            )
             for number, frame in enumerate(frames)
-        ]  # fmt: skip
+        ]
 
     def _explanation(self, maps: np.ndarray, corners: np.ndarray) -> Explanation:
         rows = {
@@ -235,7 +241,7 @@ class Predictor:
         }
         return Explanation(rows, tuple((float(x), float(y)) for x, y in corners))
 
-    def judged(self, face: FaceReading, probabilities: np.ndarray) -> FaceReading:
+    def with_probabilities(self, face: FaceReading, probabilities: np.ndarray) -> FaceReading:
         """The face with these probabilities (classes,)."""
         return replace(
             face,
@@ -252,8 +258,8 @@ class Predictor:
             )
 
     def _with_landmarks(self, frames: Sequence[Frame], found: Sequence[Detections]) -> Sequence[Detections]:
-        """Landmarks for faces that have none, so that they are straightened as in training."""
-        if not self._straighten or not any(np.isnan(detections.landmarks).any() for detections in found):
+        """Landmarks for faces that have none, so that they are aligned as in training."""
+        if not self._align or not any(np.isnan(detections.landmarks).any() for detections in found):
             return found
         return self.landmarker.complete([frame.image for frame in frames], found)
 
@@ -286,7 +292,7 @@ class Session:
             before, smooth = self._smooth[track]
             probabilities += (smooth - probabilities) * np.exp(-max(0, now - before) / SMOOTHING)
         self._smooth[track] = now, probabilities
-        return self._predictor.judged(face, probabilities)
+        return self._predictor.with_probabilities(face, probabilities)
 
 
 def _seen(classifier: Classifier) -> np.ndarray:
@@ -309,7 +315,12 @@ def _read_model(model: str | Path | ModelFolder) -> ModelFolder:
 
 
 def _face(
-    box: np.ndarray, landmarks: np.ndarray, *, score: float | None, status: str, track: int | None,
+    box: np.ndarray,
+    landmarks: np.ndarray,
+    *,
+    score: float | None,
+    status: str,
+    track: int | None,
     reasons: tuple[str, ...],
 ) -> FaceReading:
     """A face that the classifier has not yet read; landmarks may be NaN."""
@@ -357,7 +368,7 @@ def _frame(picture: Picture, number: int, channels: str) -> Frame:
 def _named_frame(picture: str, number: int) -> Frame:
     """A URL, a data URL or a path."""
     if picture.startswith(("http://", "https://")):
-        from pipeline.live.fetch import fetch, without_credentials
+        from pipeline.media.fetch import fetch, without_credentials
 
         data = fetch(picture, private=True, max_bytes=DOWNLOAD_BYTES, timeout=DOWNLOAD_SECONDS)
         name = without_credentials(picture)

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.record_databases import make_databases
+from helpers.small_set import noise, write_csv
 from matplotlib.cbook import get_sample_data
 from PIL import Image
-from record_databases import make_databases
-from small_set import noise, write_csv
 
-from pipeline.extract import extract
+from pipeline.stages.extract import extract
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def recorded_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model folder of the small net with random weights."""
-    from trained_net import make_trained_net  # imports torch, which most tests do without
+    from helpers.trained_net import make_trained_net  # imports torch, which most tests do without
 
     folder = tmp_path_factory.mktemp("model")
     make_trained_net(noise(40), folder).export(folder / "model")
@@ -66,11 +66,29 @@ def pems(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("pems")
     certificate, key = folder / "certificate.pem", folder / "key.pem"
     subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
-         "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", key,
-         "-out", certificate],
-        check=True, capture_output=True,
-    )  # fmt: skip
+        [
+            "openssl",
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+            "-nodes",
+            "-days",
+            "2",
+            "-subj",
+            "/CN=localhost",
+            "-addext",
+            "subjectAltName=DNS:localhost,IP:127.0.0.1",
+            "-keyout",
+            key,
+            "-out",
+            certificate,
+        ],
+        check=True,
+        capture_output=True,
+    )
     return certificate, key
 
 

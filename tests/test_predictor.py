@@ -17,15 +17,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline import model_folder
-from pipeline.errors import InputError
+from pipeline.base.errors import InputError
+from pipeline.classifier import model_folder
+from pipeline.classifier.model_folder import Classifier, ModelError
 from pipeline.faces.alignment import align_face
 from pipeline.faces.detector import Detections, build_detector
 from pipeline.faces.tracking import FRAME_TIME, Tracked
-from pipeline.live.frames import Frame
-from pipeline.live.readings import Reading, columns, to_dataframe
-from pipeline.model_folder import Classifier, ModelError
+from pipeline.media.frames import Frame
 from pipeline.predictor import SMOOTHING, Predictor, Session
+from pipeline.readings import Reading, columns, to_dataframe
 
 
 @pytest.fixture(scope="module")
@@ -182,7 +182,7 @@ def test_an_image_without_a_face_has_none_or_is_read_whole(predictor: Predictor,
         Predictor(str(model), uncertain=50)
 
 
-def test_boxes_known_beforehand_are_straightened_and_read(predictor: Predictor, portrait: np.ndarray) -> None:
+def test_boxes_known_beforehand_are_aligned_and_read(predictor: Predictor, portrait: np.ndarray) -> None:
     found = predictor(portrait)
     given = predictor(portrait, boxes=np.array([found.faces[0].box]))
     (face,) = given.faces
@@ -314,8 +314,9 @@ def test_a_fork_reads_or_says_why_not(model: Path, portrait: np.ndarray, threads
         "    except RuntimeError as error:\n        os._exit(7 if 'forked' in str(error) else 8)\n"
         "print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))"
     )
-    done = subprocess.run([sys.executable, "-c", program, str(model)], capture_output=True, text=True, timeout=60,
-                          check=False)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(model)], capture_output=True, text=True, timeout=60, check=False
+    )
     assert done.stdout.strip() == {1: "0", 2: "7"}[threads], done.stderr
 
 

@@ -6,9 +6,9 @@ import sys
 from types import FrameType
 
 from pipeline import __version__
+from pipeline.base.errors import InputError
 from pipeline.caffe import glog
 from pipeline.caffe.tools.flags import CAFFE_FLAGS, FlagParser
-from pipeline.errors import InputError
 
 PROGRAM = "python -m pipeline.caffe"
 
@@ -66,8 +66,11 @@ def _end(number: int, frame: FrameType | None) -> None:
 def _command(arguments: list[str]) -> tuple[str, list[str]]:
     """The command and what is left; the flags of Caffe's own four actions may stand before the action."""
     if not arguments or arguments[0] in ("-help", "--help"):
-        lines = [f"usage: {PROGRAM} COMMAND ..., where COMMAND --help tells of its flags", "",
-                 *(f"  {name:26}{summary}" for name, summary in COMMANDS.items())]
+        lines = [
+            f"usage: {PROGRAM} COMMAND ..., where COMMAND --help tells of its flags",
+            "",
+            *(f"  {name:26}{summary}" for name, summary in COMMANDS.items()),
+        ]
         print("\n".join(lines))
         raise SystemExit(0)
     if arguments[0] in ("-version", "--version"):

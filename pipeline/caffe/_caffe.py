@@ -1,9 +1,8 @@
 """The names of pycaffe's compiled part, for scripts that ask it directly."""
 
-from pipeline.caffe.layers.python import PythonLayer as Layer
-from pipeline.caffe.memory import Blob
-from pipeline.caffe.memory import Blobs as BlobVec
-from pipeline.caffe.mode import (
+from pipeline.caffe.blob import Blob
+from pipeline.caffe.blob import Blobs as BlobVec
+from pipeline.caffe.common import (
     has_nccl,
     init_log,
     set_device,
@@ -16,9 +15,10 @@ from pipeline.caffe.mode import (
     solver_count,
     solver_rank,
 )
-from pipeline.caffe.mode import write_log as log
-from pipeline.caffe.pycaffe import Net, layer_type_list
-from pipeline.caffe.pycaffe_solvers import (
+from pipeline.caffe.common import write_log as log
+from pipeline.caffe.layers.python import PythonLayer as Layer
+from pipeline.caffe.pycaffe.net import Net, layer_type_list
+from pipeline.caffe.pycaffe.solvers import (
     AdaDeltaSolver,
     AdaGradSolver,
     AdamSolver,

@@ -5,14 +5,20 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pipeline.caffe.caffe_pb2 import AugmentationParameter
-from pipeline.errors import InputError
+from pipeline.base.errors import InputError
+from pipeline.caffe.proto.caffe_pb2 import AugmentationParameter
 
 # What may be changed, and the range that each change must stay below.
 LIMITS = {
-    "rotation": 180.0, "shift": 1.0, "zoom": 1.0, "shear": 60.0, "brightness": 1.0, "contrast": 1.0, "blur": 10.0,
+    "rotation": 180.0,
+    "shift": 1.0,
+    "zoom": 1.0,
+    "shear": 60.0,
+    "brightness": 1.0,
+    "contrast": 1.0,
+    "blur": 10.0,
     "erasing": 1.0,
-}  # fmt: skip
+}
 GEOMETRY = ("rotation", "shift", "zoom", "shear")
 SMALLEST_ERASED = 0.02  # share of the area
 ERASED_ASPECT = 3.0  # a rectangle is at most this many times as long as it is wide, as in Zhong et al., 2017
@@ -54,8 +60,10 @@ def read_augmentation(words: Sequence[str]) -> AugmentationParameter:
             else:
                 raise ValueError
         except ValueError:
-            raise AugmentationError(f"'{word}', where CHANGE=RANGE or CHANGE=RANGE:PROBABILITY was expected, the "
-                                    f"changes being {', '.join(LIMITS)}, or alternate_mirror") from None
+            raise AugmentationError(
+                f"'{word}', where CHANGE=RANGE or CHANGE=RANGE:PROBABILITY was expected, the "
+                f"changes being {', '.join(LIMITS)}, or alternate_mirror"
+            ) from None
     check_augmentation(param)
     return param
 
@@ -90,9 +98,7 @@ def augment(images: np.ndarray, param: AugmentationParameter, generator: np.rand
     return result
 
 
-def _warp(
-    images: np.ndarray, rotation: np.ndarray, shear: np.ndarray, zoom: np.ndarray, shift: np.ndarray
-) -> None:
+def _warp(images: np.ndarray, rotation: np.ndarray, shear: np.ndarray, zoom: np.ndarray, shift: np.ndarray) -> None:
     """Resample images (N, C, H, W) in place. rotation and shear (N,) degrees, zoom (N,), shift (N, 2) shares."""
     import cv2
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import torch
 
-from pipeline.caffe.hdf5 import HDF5Reader, is_hdf5
+from pipeline.caffe.hdf5.files import HDF5Reader, is_hdf5
 from pipeline.caffe.layers.normalization import BatchNorm
 from pipeline.caffe.net import Net, WeightsError
-from pipeline.caffe.proto import read_weights
+from pipeline.caffe.proto.files import read_weights
 
 
 def average_snapshots(net: Net, snapshots: Sequence[Path], batches: int) -> None:
@@ -59,8 +59,12 @@ def _check_layers(net: Net, path: Path) -> None:
             stored = {name for name in file.names("data") if file.names("data", name)}
     else:
         stored = {layer.name for layer in read_weights(path).layer if layer.blobs}
-    for names, where, lacking in ((stored - set(net.params), "the file", "the net"),
-                                  (owners - stored, "the net", "the file")):
+    for names, where, lacking in (
+        (stored - set(net.params), "the file", "the net"),
+        (owners - stored, "the net", "the file"),
+    ):
         if names:
-            raise WeightsError(f"{path}: {where} has weights of layer '{min(names)}' where {lacking} has none; only "
-                               "snapshots of one net can be averaged")
+            raise WeightsError(
+                f"{path}: {where} has weights of layer '{min(names)}' where {lacking} has none; only "
+                "snapshots of one net can be averaged"
+            )

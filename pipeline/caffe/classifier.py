@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from pipeline.caffe import io
-from pipeline.caffe.caffe_pb2 import TEST
-from pipeline.caffe.pycaffe import Net
+from pipeline.caffe.proto.caffe_pb2 import TEST
+from pipeline.caffe.pycaffe.net import Net
 
 
 class ImageNet(Net):
@@ -17,8 +17,16 @@ class ImageNet(Net):
     Transformer's functions of these names take; images have their channels last.
     """
 
-    def __init__(self, model_file: str, pretrained_file: str, *, mean: np.ndarray | None, input_scale: float | None,
-                 raw_scale: float | None, channel_swap: Sequence[int] | None) -> None:
+    def __init__(
+        self,
+        model_file: str,
+        pretrained_file: str,
+        *,
+        mean: np.ndarray | None,
+        input_scale: float | None,
+        raw_scale: float | None,
+        channel_swap: Sequence[int] | None,
+    ) -> None:
         super().__init__(model_file, TEST, weights=pretrained_file)
         name = self.inputs[0]
         self.transformer = io.Transformer({name: self.blobs[name].shape})
@@ -46,11 +54,24 @@ class Classifier(ImageNet):
     ImageNet's.
     """
 
-    def __init__(self, model_file: str, pretrained_file: str, image_dims: Sequence[int] | None = None,  # noqa: PLR0917
-                 mean: np.ndarray | None = None, input_scale: float | None = None, raw_scale: float | None = None,
-                 channel_swap: Sequence[int] | None = None) -> None:
-        super().__init__(model_file, pretrained_file, mean=mean, input_scale=input_scale, raw_scale=raw_scale,
-                         channel_swap=channel_swap)
+    def __init__(  # noqa: PLR0917
+        self,
+        model_file: str,
+        pretrained_file: str,
+        image_dims: Sequence[int] | None = None,
+        mean: np.ndarray | None = None,
+        input_scale: float | None = None,
+        raw_scale: float | None = None,
+        channel_swap: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__(
+            model_file,
+            pretrained_file,
+            mean=mean,
+            input_scale=input_scale,
+            raw_scale=raw_scale,
+            channel_swap=channel_swap,
+        )
         self.crop_dims = self.blobs[self.inputs[0]].shape[2:]
         self.image_dims = tuple(self.crop_dims if image_dims is None else image_dims)
 
@@ -66,6 +87,8 @@ class Classifier(ImageNet):
         if oversample:
             scores = self.scores(list(io.oversample(images, self.crop_dims)))
             return scores.reshape(len(images), io.CROPS, -1).mean(1)
-        middle = tuple(slice((size - crop) // 2, (size - crop) // 2 + crop)
-                       for size, crop in zip(self.image_dims, self.crop_dims, strict=True))
+        middle = tuple(
+            slice((size - crop) // 2, (size - crop) // 2 + crop)
+            for size, crop in zip(self.image_dims, self.crop_dims, strict=True)
+        )
         return self.scores([image[middle] for image in images])

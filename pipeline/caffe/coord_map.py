@@ -7,11 +7,30 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.base.errors import InputError
 from pipeline.caffe.net_spec import Function, Top, maker
-from pipeline.errors import InputError
 
-_POINTWISE = ("PReLU", "ELU", "ReLU", "AbsVal", "BNLL", "Dropout", "Exp", "Log", "Power", "Sigmoid", "TanH",
-              "Threshold", "Eltwise", "BatchNorm", "Scale", "LRN", "Swish", "Clip", "Bias")
+_POINTWISE = (
+    "PReLU",
+    "ELU",
+    "ReLU",
+    "AbsVal",
+    "BNLL",
+    "Dropout",
+    "Exp",
+    "Log",
+    "Power",
+    "Sigmoid",
+    "TanH",
+    "Threshold",
+    "Eltwise",
+    "BatchNorm",
+    "Scale",
+    "LRN",
+    "Swish",
+    "Clip",
+    "Bias",
+)
 _WINDOWS = {"Convolution": "convolution_param", "Pooling": "pooling_param", "Im2col": "convolution_param"}
 
 
@@ -48,8 +67,9 @@ def _kernel(fn: Function, field: str) -> tuple[int, Any, Any, Any]:
     if any(f"{name}_{axis}" in param for name in ("kernel", "stride", "pad") for axis in "hw"):
         raise CropError(f"{fn.type_name} has kernel_h and the like where kernel_size, stride and pad are read")
     kernel, stride, pad, dilation = (
-        np.atleast_1d(param.get(name, default)) for name, default in
-        (("kernel_size", 1), ("stride", 1), ("pad", 0), ("dilation", 1)))
+        np.atleast_1d(param.get(name, default))
+        for name, default in (("kernel_size", 1), ("stride", 1), ("pad", 0), ("dilation", 1))
+    )
     return param.get("axis", 1), stride, dilation * (kernel - 1) + 1, pad
 
 
@@ -101,8 +121,10 @@ def crop(top_from: Top, top_to: Top) -> Top:
     if np.any(np.asarray(scale) != 1):
         raise CropError(f"one blob is the other scaled by {scale}; only blobs of one scale are cropped")
     if np.any(np.asarray(shift) > 0) or np.any(np.asarray(shift) != np.round(shift)):
-        raise CropError(f"one blob lies at {-np.asarray(shift)} in the other where whole pixels of at least 0 were "
-                           "expected; pad the first layer more")
+        raise CropError(
+            f"one blob lies at {-np.asarray(shift)} in the other where whole pixels of at least 0 were "
+            "expected; pad the first layer more"
+        )
     offset = np.atleast_1d(-np.round(shift).astype(int)).tolist()
     made: Top = maker("Crop")(top_from, top_to, crop_param={"axis": (axis or 0) + 1, "offset": offset})
     return made

@@ -17,15 +17,29 @@ class Detector(ImageNet):
     nothing. The others are ImageNet's.
     """
 
-    def __init__(self, model_file: str, pretrained_file: str, mean: np.ndarray | None = None,  # noqa: PLR0917
-                 input_scale: float | None = None, raw_scale: float | None = None,
-                 channel_swap: Sequence[int] | None = None, context_pad: int | None = None) -> None:
-        super().__init__(model_file, pretrained_file, mean=mean, input_scale=input_scale, raw_scale=raw_scale,
-                         channel_swap=channel_swap)
+    def __init__(  # noqa: PLR0917
+        self,
+        model_file: str,
+        pretrained_file: str,
+        mean: np.ndarray | None = None,
+        input_scale: float | None = None,
+        raw_scale: float | None = None,
+        channel_swap: Sequence[int] | None = None,
+        context_pad: int | None = None,
+    ) -> None:
+        super().__init__(
+            model_file,
+            pretrained_file,
+            mean=mean,
+            input_scale=input_scale,
+            raw_scale=raw_scale,
+            channel_swap=channel_swap,
+        )
         self.context_pad = context_pad or 0
 
-    def detect_windows(self, images_windows: Iterable[tuple[str | PathLike[str], Iterable[Sequence[int]]]]
-                       ) -> list[dict[str, Any]]:
+    def detect_windows(
+        self, images_windows: Iterable[tuple[str | PathLike[str], Iterable[Sequence[int]]]]
+    ) -> list[dict[str, Any]]:
         """Score the windows (ymin, xmin, ymax, xmax) of image files.
 
         Returns a dict for each, in their order: `window`, `prediction` (the net's first output) and `filename`.
@@ -43,8 +57,10 @@ class Detector(ImageNet):
 
     def detect_selective_search(self, image_fnames: Iterable[str]) -> NoReturn:
         """Caffe asks a MATLAB package for the windows; here they are given to detect_windows()."""
-        raise io.ImageError("selective search is a MATLAB package that Caffe calls; find the windows by other means "
-                            "and give them to detect_windows")
+        raise io.ImageError(
+            "selective search is a MATLAB package that Caffe calls; find the windows by other means "
+            "and give them to detect_windows"
+        )
 
     def crop(self, im: np.ndarray, window: Sequence[int]) -> np.ndarray:
         """A window of an image (H, W, K), with what surrounds it where there is a context_pad."""
@@ -52,8 +68,10 @@ class Detector(ImageNet):
         if not self.context_pad:
             crop = im[top:bottom, left:right]
             if not crop.size or min(top, left) < 0:
-                raise io.ImageError(f"window {tuple(window)} where (ymin, xmin, ymax, xmax) within an image of "
-                                    f"{im.shape[0]}x{im.shape[1]} was expected")
+                raise io.ImageError(
+                    f"window {tuple(window)} where (ymin, xmin, ymax, xmax) within an image of "
+                    f"{im.shape[0]}x{im.shape[1]} was expected"
+                )
             return crop
         size = self.blobs[self.inputs[0]].width
         scale = size / (size - 2 * self.context_pad)
@@ -66,11 +84,14 @@ class Detector(ImageNet):
         first, last = (np.clip(place, 0, limits).astype(int) for place in (first, last))
         shown = np.minimum(np.round((last - first + 1) * ratio).astype(int), size - pad)
         if (last <= first).any() or (shown < 1).any():
-            raise io.ImageError(f"window {tuple(window)} where (ymin, xmin, ymax, xmax) within an image of "
-                                f"{limits[0]}x{limits[1]} was expected")
+            raise io.ImageError(
+                f"window {tuple(window)} where (ymin, xmin, ymax, xmax) within an image of "
+                f"{limits[0]}x{limits[1]} was expected"
+            )
         crop = self.surroundings(im.shape[2])
         crop[pad[0] : pad[0] + shown[0], pad[1] : pad[1] + shown[1]] = io.resize_image(
-            im[first[0] : last[0], first[1] : last[1]], tuple(shown))
+            im[first[0] : last[0], first[1] : last[1]], tuple(shown)
+        )
         return crop
 
     def surroundings(self, channels: int) -> np.ndarray:

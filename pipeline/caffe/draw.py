@@ -13,12 +13,12 @@ import graphviz
 import torch
 from google.protobuf.message import Message
 
-from pipeline.atomic import atomic_file
-from pipeline.caffe.caffe_pb2 import TEST, TRAIN, FillerParameter, LayerParameter, NetParameter, Phase
-from pipeline.caffe.graph import filter_layers, layer_class
+from pipeline.base.atomic import atomic_file
+from pipeline.base.console import log
+from pipeline.base.errors import InputError
+from pipeline.caffe.insert_splits import filter_layers, layer_class
 from pipeline.caffe.layers import LAYERS, Layer, Shape
-from pipeline.console import log
-from pipeline.errors import InputError
+from pipeline.caffe.proto.caffe_pb2 import TEST, TRAIN, FillerParameter, LayerParameter, NetParameter, Phase
 
 RANKDIRS = ("LR", "TB", "RL", "BT")
 TEXT_FORMATS = ("dot", "gv", "raw")  # Graphviz's own text, which needs no program
@@ -73,8 +73,10 @@ def draw_net(
     try:
         return graph.pipe(format=ext)
     except graphviz.ExecutableNotFound:
-        raise DrawError("the program dot, which draws, is not on this machine; install Graphviz (apt-get install "
-                        "graphviz, or conda install graphviz), or write a .dot file") from None
+        raise DrawError(
+            "the program dot, which draws, is not on this machine; install Graphviz (apt-get install "
+            "graphviz, or conda install graphviz), or write a .dot file"
+        ) from None
     except graphviz.CalledProcessError as error:
         raise DrawError(f"dot could not draw net '{net.name}': {error.stderr.decode(errors='replace')[:300]}") from None
 
@@ -101,8 +103,10 @@ def to_dot(net: NetParameter, rankdir: str, phase: Phase | None = None, *, displ
         raise DrawError(f"net '{net.name}' has no layers{where}")
     boxes, arrows = _arrange(layers, _shapes(layers))
     yield f"digraph {graphviz.quoting.quote(net.name or 'Net')} {{\n"
-    yield (f'  graph [rankdir={rankdir} nodesep=0.3 ranksep=0.35 pad=0.3 bgcolor=white dpi=110 fontname="{FONT}" '
-           f'fontsize=20 labelloc=t label=<<B>{_text(net.name or "Net")}</B>>]\n')  # fmt: skip
+    yield (
+        f'  graph [rankdir={rankdir} nodesep=0.3 ranksep=0.35 pad=0.3 bgcolor=white dpi=110 fontname="{FONT}" '
+        f"fontsize=20 labelloc=t label=<<B>{_text(net.name or 'Net')}</B>>]\n"
+    )
     yield f'  node [shape=box style="rounded,filled" penwidth=1.4 margin="0.12,0.08" fontname="{FONT}"]\n'
     yield f'  edge [color="{FAINT}" arrowsize=0.7 fontname="{FONT}" fontsize=10 fontcolor="{FAINT}"]\n'
     for number, box in enumerate(boxes):
@@ -186,16 +190,20 @@ def _plan_blob(layer: Layer, shape: Shape, _: FillerParameter) -> None:
 def _rows(box: _Box, phase: Phase | None, *, display_lrm: bool) -> Iterator[str]:
     """The rows of a box's table."""
     layer = box.layer
-    yield _row(f'<FONT POINT-SIZE="13" COLOR="{INK}"><B>{_text(layer.name)}</B></FONT>'
-               f'<FONT POINT-SIZE="11" COLOR="{FAINT}">  {_text(layer.type + _of_phase(layer, phase))}</FONT>')
+    yield _row(
+        f'<FONT POINT-SIZE="13" COLOR="{INK}"><B>{_text(layer.name)}</B></FONT>'
+        f'<FONT POINT-SIZE="11" COLOR="{FAINT}">  {_text(layer.type + _of_phase(layer, phase))}</FONT>'
+    )
     for line in _wrapped(_details(layer, display_lrm=display_lrm)):
         yield _row(f'<FONT POINT-SIZE="11" COLOR="{INK}">{_text(line)}</FONT>')
     for other in box.in_place:
         details = "".join(f", {detail}" for detail in _details(other, display_lrm=display_lrm))
         text = f"{other.name}  {other.type}{_of_phase(other, phase)}{details}"
         fill, line = _colours(other)
-        yield _row(f'<FONT POINT-SIZE="11" COLOR="{INK}">{_text(text)}</FONT>',
-                   f' BGCOLOR="{fill}" BORDER="1" COLOR="{line}" CELLPADDING="2"')  # fmt: skip
+        yield _row(
+            f'<FONT POINT-SIZE="11" COLOR="{INK}">{_text(text)}</FONT>',
+            f' BGCOLOR="{fill}" BORDER="1" COLOR="{line}" CELLPADDING="2"',
+        )
     for top, shape in zip(layer.top, box.shapes, strict=True):
         name = "" if list(layer.top) == [layer.name] else f"{top}  "
         told = " × ".join(map(str, shape)) if shape else "scalar" if shape == () else ""
@@ -226,7 +234,7 @@ def _values(message: Message) -> Iterator[str]:
         if descriptor.enum_type is not None:
             values = [descriptor.enum_type.values_by_number[item].name for item in values]
         told = " × ".join(_value(item) for item in values)
-        told = told if len(told) <= MAX_VALUE_WIDTH else f"…{told[1 - MAX_VALUE_WIDTH:]}"
+        told = told if len(told) <= MAX_VALUE_WIDTH else f"…{told[1 - MAX_VALUE_WIDTH :]}"
         yield f"{descriptor.name.replace('_', ' ')} {told}"
 
 

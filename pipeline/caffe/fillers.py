@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import torch
 
-from pipeline.caffe.caffe_pb2 import FillerParameter
-from pipeline.caffe.proto import PrototxtError
+from pipeline.caffe.proto.caffe_pb2 import FillerParameter
+from pipeline.caffe.proto.files import PrototxtError
 
 Fill = Callable[[torch.Tensor, FillerParameter, torch.Generator], torch.Tensor]
 
@@ -22,13 +22,16 @@ def check_filler(shape: tuple[int, ...], param: FillerParameter) -> None:
     if param.type not in FILLERS:
         raise PrototxtError(f"filler '{param.type}' is unknown; one of {', '.join(sorted(FILLERS))} was expected")
     if param.type == "uniform" and not -math.inf < param.min <= param.max < math.inf:
-        raise PrototxtError(f"filler 'uniform' from min {param.min:g} to max {param.max:g} where the first may not be "
-                            "above the second")
+        raise PrototxtError(
+            f"filler 'uniform' from min {param.min:g} to max {param.max:g} where the first may not be above the second"
+        )
     if param.type == "gaussian" and not 0 <= param.std < math.inf:
         raise PrototxtError(f"filler 'gaussian' with std {param.std:g} where at least 0 was expected")
     if param.type == "gaussian" and param.sparse > (shape[0] if shape else 1):
-        raise PrototxtError(f"filler 'gaussian' with sparse {param.sparse} where at most {shape[0] if shape else 1}, "
-                            "the size of the blob's first axis, was expected")
+        raise PrototxtError(
+            f"filler 'gaussian' with sparse {param.sparse} where at most {shape[0] if shape else 1}, "
+            "the size of the blob's first axis, was expected"
+        )
     if param.type in ("xavier", "msra") and not math.prod(shape):
         raise PrototxtError(f"filler '{param.type}' for a blob of shape {shape}, which has no values")
     if param.type == "bilinear" and (len(shape) != 4 or shape[2] != shape[3]):

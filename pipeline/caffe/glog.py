@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
-from pipeline.console import log
+from pipeline.base.console import log
 
 _LETTERS = {logging.DEBUG: "I", logging.INFO: "I", logging.WARNING: "W", logging.ERROR: "E", logging.CRITICAL: "F"}
 _LEVELS = (logging.INFO, logging.WARNING, logging.ERROR, logging.CRITICAL)  # by glog's number
@@ -31,8 +31,10 @@ class Formatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         time = datetime.fromtimestamp(record.created)
-        return (f"{_LETTERS[record.levelno]}{time:%m%d %H:%M:%S.%f} {os.getpid():5d} "
-                f"{record.filename}:{record.lineno}] {record.getMessage()}")
+        return (
+            f"{_LETTERS[record.levelno]}{time:%m%d %H:%M:%S.%f} {os.getpid():5d} "
+            f"{record.filename}:{record.lineno}] {record.getMessage()}"
+        )
 
 
 class LogFile(logging.FileHandler):

@@ -7,8 +7,8 @@ Localization, 2017.
 import numpy as np
 import torch
 
+from pipeline.base.errors import InputError
 from pipeline.caffe.net import Net
-from pipeline.errors import InputError
 
 
 class GradCamError(InputError):

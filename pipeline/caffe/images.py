@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.errors import InputError
-from pipeline.pictures import MAX_PIXELS, decode, is_huge
+from pipeline.base.errors import InputError
+from pipeline.base.pictures import MAX_PIXELS, decode, is_huge
 
 # cv2's flags, which is imported only where a picture is decoded. Both turn a photo upright as its EXIF says.
 IMREAD_GRAYSCALE = 0
@@ -20,7 +20,7 @@ class ImageFileError(InputError):
     """A picture that cannot be read, or a list that names none."""
 
 
-def read_image(data: bytes, name: str, *, color: bool, height: int = 0, width: int = 0) -> np.ndarray:
+def decode_image(data: bytes, name: str, *, color: bool, height: int = 0, width: int = 0) -> np.ndarray:
     """Decode a picture: (H, W, 3) blue, green, red with `color`, else (H, W) gray; uint8.
 
     It is resized bilinearly to height and width, unless they are 0. Raises ImageFileError, speaking of it as `name`.
@@ -42,8 +42,9 @@ def read_image_file(path: str, name: str) -> bytes:
         if not file.is_file():
             raise ImageFileError(f"{name}: no such file; is the root folder right?")
         if file.stat().st_size > MAX_FILE_BYTES:
-            raise ImageFileError(f"{name}: {file.stat().st_size} bytes where a picture of at most {MAX_FILE_BYTES} was "
-                                 "expected")
+            raise ImageFileError(
+                f"{name}: {file.stat().st_size} bytes where a picture of at most {MAX_FILE_BYTES} was expected"
+            )
         return file.read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a zero byte within the path
         raise ImageFileError(f"{name}: cannot be read: {error}") from None
@@ -75,8 +76,10 @@ class ImageList:
         except (ValueError, OverflowError):
             name = b""
         if not name:
-            raise ImageFileError(f"{self.path}:{number}: {os.fsdecode(line.strip()[:200])!r} where 'path label' was "
-                                 "expected, the label an integer")
+            raise ImageFileError(
+                f"{self.path}:{number}: {os.fsdecode(line.strip()[:200])!r} where 'path label' was "
+                "expected, the label an integer"
+            )
         self.paths.append(os.fsdecode(name))
 
     def __len__(self) -> int:

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.caffe import caffe_pb2
-from pipeline.caffe.blobs import from_blobproto, set_diff, to_blobproto
-from pipeline.errors import InputError
+from pipeline.base.errors import InputError
+from pipeline.caffe.proto import caffe_pb2
+from pipeline.caffe.proto.blob_proto import from_blobproto, set_diff, to_blobproto
 
 Array = np.ndarray
 SHARES = (0.2125, 0.7154, 0.0721)  # of red, green and blue in intensity, those of Rec. 709
@@ -61,8 +61,10 @@ def resize_image(im: Array, new_dims: Sequence[int], interp_order: int = 1) -> A
     Raises ImageError for another order, and for what is no image.
     """
     if np.ndim(im) != 3 or 0 in np.shape(im):
-        raise ImageError(f"an image of shape {np.shape(im)} where (H, W, K) was expected; Classifier.predict and the "
-                         "like take a list of images")
+        raise ImageError(
+            f"an image of shape {np.shape(im)} where (H, W, K) was expected; Classifier.predict and the "
+            "like take a list of images"
+        )
     height, width = new_dims
     if im.shape[-1] not in (1, 3):
         from scipy import ndimage
@@ -94,8 +96,15 @@ def _resize(image: Array, size: tuple[int, int], order: int) -> Array:
 _TAPS: dict[int, tuple[Sequence[int], Any]] = {
     0: ((0, 1), lambda t: (t < 0.5, t >= 0.5)),
     1: ((0, 1), lambda t: (1 - t, t)),
-    3: ((-1, 0, 1, 2), lambda t: ((-t + 2 * t**2 - t**3) / 2, (2 - 5 * t**2 + 3 * t**3) / 2,
-                                  (t + 4 * t**2 - 3 * t**3) / 2, (t**3 - t**2) / 2)),
+    3: (
+        (-1, 0, 1, 2),
+        lambda t: (
+            (-t + 2 * t**2 - t**3) / 2,
+            (2 - 5 * t**2 + 3 * t**3) / 2,
+            (t + 4 * t**2 - 3 * t**3) / 2,
+            (t**3 - t**2) / 2,
+        ),
+    ),
 }
 
 
@@ -178,8 +187,10 @@ class Transformer:
     def set_transpose(self, in_: str, order: Sequence[int]) -> None:
         """Move an image's axes, (2, 0, 1) from (H, W, K) to (K, H, W)."""
         if len(order) != len(self._shape(in_)) - 1:
-            raise ImageError(f"transpose order {tuple(order)} where the input '{in_}' has {len(self._shape(in_)) - 1} "
-                             "axes beside the batch's")
+            raise ImageError(
+                f"transpose order {tuple(order)} where the input '{in_}' has {len(self._shape(in_)) - 1} "
+                "axes beside the batch's"
+            )
         self.transpose[in_] = order
 
     def set_channel_swap(self, in_: str, order: Sequence[int]) -> None:

@@ -10,19 +10,19 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from pipeline.caffe.blobs import from_blobproto, to_blobproto
-from pipeline.caffe.caffe_pb2 import LayerParameter, NetParameter, ParamSpec, Phase
-from pipeline.caffe.graph import choose_layers, insert_splits, layer_class, take_layers
-from pipeline.caffe.hdf5 import HDF5Reader, is_hdf5, write_hdf5
+from pipeline.base.console import log
+from pipeline.base.errors import InputError
+from pipeline.caffe.hdf5.files import HDF5Reader, is_hdf5, write_hdf5
+from pipeline.caffe.insert_splits import choose_layers, insert_splits, layer_class, take_layers
 from pipeline.caffe.layers import Layer, LayerError, Shape
 from pipeline.caffe.layers.data import Input
+from pipeline.caffe.memory_budget import MemoryBudget
 from pipeline.caffe.net_log import NetLog
 from pipeline.caffe.precision import PRECISIONS
-from pipeline.caffe.proto import PrototxtError, read_net, read_weights, write_binary
-from pipeline.caffe.room import Room
-from pipeline.caffe.syntax import find_layers, find_line
-from pipeline.console import log
-from pipeline.errors import InputError
+from pipeline.caffe.proto.blob_proto import from_blobproto, to_blobproto
+from pipeline.caffe.proto.caffe_pb2 import LayerParameter, NetParameter, ParamSpec, Phase
+from pipeline.caffe.proto.files import PrototxtError, read_net, read_weights, write_binary
+from pipeline.caffe.proto.prototxt_errors import find_layers, find_line
 
 
 class EmptyNetError(PrototxtError):
@@ -118,8 +118,10 @@ class Net:
         self.shapes: dict[str, Shape] = {}
         chosen = choose_layers(param, phase, level, stages)
         if not chosen:
-            raise EmptyNetError(f"net '{self.name}' has no layers" + (
-                f" in phase {Phase.Name(phase)}; look at the layers' include and exclude rules" * bool(param.layer)))
+            raise EmptyNetError(
+                f"net '{self.name}' has no layers"
+                + (f" in phase {Phase.Name(phase)}; look at the layers' include and exclude rules" * bool(param.layer))
+            )
         try:
             self._build_layers(take_layers(param, chosen))
         except LayerError as error:
@@ -141,7 +143,7 @@ class Net:
         unused: set[str] = set()
         owners: dict[str, Learnable] = {}
         named: dict[str, int] = {}  # the place of the first layer of a name
-        room = Room(self.device)
+        room = MemoryBudget(self.device)
         net_log = NetLog(param)
         for place, layer_param in insert_splits(param):
             if not layer_param.HasField("phase"):
@@ -156,8 +158,11 @@ class Net:
                 self._share(layer, owners, net_log, room)
                 first = named.setdefault(layer_param.name, place)
                 if first != place and len(self.learnable) > owned:
-                    raise LayerError(layer_param.name, "another layer has this name, by which files of weights tell "
-                                                       "blobs apart; rename one", other=(first, layer_param.name))
+                    raise LayerError(
+                        layer_param.name,
+                        "another layer has this name, by which files of weights tell blobs apart; rename one",
+                        other=(first, layer_param.name),
+                    )
                 if first != place and layer_param.name:
                     log.warning("layer '%s': another layer of the net has this name", layer_param.name)
             except LayerError as error:
@@ -168,17 +173,17 @@ class Net:
         self.outputs = tuple(sorted(unused - {AUTOMATIC_TOP}))
         net_log.built(self.layers, self.outputs)
 
-    def _build(self, param: LayerParameter, room: Room) -> Layer:
+    def _build(self, param: LayerParameter, room: MemoryBudget) -> Layer:
         layer: Layer = layer_class(param)(param, self.generator)
         layer.room = room
-        layer.note_foreign()
+        layer.warn_of_unused_parameters()
         if len(param.loss_weight) not in (0, len(param.top)):
             raise layer.error(f"{len(param.loss_weight)} loss_weight where one a top ({len(param.top)}) was expected")
         if layer.default_loss_weight and not param.loss_weight:
             param.loss_weight.append(layer.default_loss_weight)
         top_shapes = layer.setup([self.shapes[name] for name in param.bottom])
         for name, shape in zip(param.top, top_shapes, strict=True):
-            layer.take_room(f"top '{name}'", shape, in_others=layer.tops_are_bottom or name in param.bottom)
+            layer.reserve_memory(f"top '{name}'", shape, in_others=layer.tops_are_bottom or name in param.bottom)
             self.shapes[name] = shape
         layer.room = None
         if len(param.param) > len(layer.blobs):
@@ -187,7 +192,7 @@ class Net:
         self.layers.append(layer)
         return layer
 
-    def _share(self, layer: Layer, owners: dict[str, Learnable], net_log: NetLog, room: Room) -> None:
+    def _share(self, layer: Layer, owners: dict[str, Learnable], net_log: NetLog, room: MemoryBudget) -> None:
         """Enter a layer's blobs among the learnable ones, or put the owner's in where a param is shared by name."""
         for index, blob in enumerate(layer.blobs):
             spec = layer.param.param[index] if index < len(layer.param.param) else ParamSpec()
@@ -202,12 +207,15 @@ class Net:
                 continue
             shape, wanted = tuple(blob.shape), tuple(owner.blob.shape)
             if shape != wanted and (spec.share_mode == ParamSpec.STRICT or blob.numel() != owner.blob.numel()):
-                raise layer.error(f"param '{spec.name}' has shape {shape} where layer '{owner.layer}', which owns it, "
-                                  f"has {wanted}")
+                raise layer.error(
+                    f"param '{spec.name}' has shape {shape} where layer '{owner.layer}', which owns it, has {wanted}"
+                )
             for field in ("lr_mult", "decay_mult"):
                 if spec.HasField(field) and getattr(spec, field) != getattr(owner, field):
-                    raise layer.error(f"param '{spec.name}' has {field} {getattr(spec, field)} where layer "
-                                      f"'{owner.layer}', which owns it, has {getattr(owner, field)}")
+                    raise layer.error(
+                        f"param '{spec.name}' has {field} {getattr(spec, field)} where layer "
+                        f"'{owner.layer}', which owns it, has {getattr(owner, field)}"
+                    )
             net_log.shares(spec.name, owner.layer, owner.index)
             room.give_back(shape)
             if shape == wanted:
@@ -227,8 +235,10 @@ class Net:
         The weighted sum of the loss tops is left in `loss`. Raises PrototxtError when an input is missing or unknown.
         """
         if set(inputs) != set(self.inputs):
-            raise PrototxtError(f"net '{self.name}' was given the inputs {', '.join(sorted(inputs)) or 'none'} where "
-                                f"{', '.join(self.inputs) or 'none'} were expected")
+            raise PrototxtError(
+                f"net '{self.name}' was given the inputs {', '.join(sorted(inputs)) or 'none'} where "
+                f"{', '.join(self.inputs) or 'none'} were expected"
+            )
         self.blobs = {}  # lets go of the last batch before this one is made
         self.loss = torch.zeros((), device=self.device)
         with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
@@ -300,13 +310,17 @@ class Net:
                 continue
             targets = params[layer.name]
             if len(layer.blobs) != len(targets):
-                raise WeightsError(f"{name}: layer '{layer.name}' has {len(layer.blobs)} blobs where the net has "
-                                   f"{len(targets)}; are these the weights of another net?")
+                raise WeightsError(
+                    f"{name}: layer '{layer.name}' has {len(layer.blobs)} blobs where the net has "
+                    f"{len(targets)}; are these the weights of another net?"
+                )
             for index, (blob, target) in enumerate(zip(layer.blobs, targets, strict=True)):
                 array = from_blobproto(blob, f"{name}: layer '{layer.name}' blob {index}")
                 if _without_leading_ones(array.shape) != _without_leading_ones(tuple(target.shape)):
-                    raise WeightsError(f"{name}: layer '{layer.name}' blob {index} has shape {array.shape} where the "
-                                       f"net has {tuple(target.shape)}; are these the weights of another net?")
+                    raise WeightsError(
+                        f"{name}: layer '{layer.name}' blob {index} has shape {array.shape} where the "
+                        f"net has {tuple(target.shape)}; are these the weights of another net?"
+                    )
                 with torch.no_grad():
                     target.copy_(torch.from_numpy(array.reshape(tuple(target.shape))))
             copied += 1
@@ -323,12 +337,15 @@ class Net:
                     log.debug("Ignoring source layer %s", name)
                     continue
                 stored, targets = file.names("data", name), layers[name]
-                missing = [str(index) for index in range(len(targets))
-                           if (name, index) in owned and str(index) not in stored]
+                missing = [
+                    str(index) for index in range(len(targets)) if (name, index) in owned and str(index) not in stored
+                ]
                 if len(stored) > len(targets) or missing:
-                    raise WeightsError(f"{path}: layer '{name}' has {len(stored)} blobs where the net has "
-                                       f"{len(targets)}{', without number ' * bool(missing)}{', '.join(missing)}; are "
-                                       "these the weights of another net?")
+                    raise WeightsError(
+                        f"{path}: layer '{name}' has {len(stored)} blobs where the net has "
+                        f"{len(targets)}{', without number ' * bool(missing)}{', '.join(missing)}; are "
+                        "these the weights of another net?"
+                    )
                 for index, target in enumerate(targets):
                     if str(index) in stored:
                         array = file.array("data", name, str(index), shape=tuple(target.shape))
@@ -339,8 +356,10 @@ class Net:
 
     def _check_any_copied(self, source: str, copied: int) -> None:
         if self.params and not copied:
-            raise WeightsError(f"{source}: none of its layers is one of net '{self.name}' ({', '.join(self.params)}); "
-                               "are these the weights of another net?")
+            raise WeightsError(
+                f"{source}: none of its layers is one of net '{self.name}' ({', '.join(self.params)}); "
+                "are these the weights of another net?"
+            )
 
     def to_proto(self) -> NetParameter:
         """The net with its blobs, as a .caffemodel holds it."""
@@ -364,8 +383,9 @@ class Net:
         for layer in self.layers:
             name = layer.param.name
             if "/" in name or name in ("", ".") or name in names:
-                raise layer.error("HDF5 takes no '/' in a layer's name and every name once; rename the layer, or save "
-                                  "as BINARYPROTO")
+                raise layer.error(
+                    "HDF5 takes no '/' in a layer's name and every name once; rename the layer, or save as BINARYPROTO"
+                )
             names.add(name)
 
     def to_hdf5(self) -> dict[str, dict[str, np.ndarray]]:
@@ -375,8 +395,14 @@ class Net:
         """
         self.check_hdf5_names()
         owned = {(learnable.layer, learnable.index) for learnable in self.learnable}
-        return {layer.param.name: {str(index): blob.detach().cpu().numpy() for index, blob in enumerate(layer.blobs)
-                                   if (layer.param.name, index) in owned} for layer in self.layers}
+        return {
+            layer.param.name: {
+                str(index): blob.detach().cpu().numpy()
+                for index, blob in enumerate(layer.blobs)
+                if (layer.param.name, index) in owned
+            }
+            for layer in self.layers
+        }
 
     def save_hdf5(self, path: Path) -> None:
         """Write the .caffemodel.h5."""

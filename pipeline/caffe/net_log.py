@@ -8,10 +8,10 @@ from collections.abc import Collection, Sequence
 from math import prod
 from typing import TYPE_CHECKING
 
-from pipeline.caffe.caffe_pb2 import LayerParameter, NetParameter
-from pipeline.caffe.needs import find_needs
-from pipeline.caffe.proto import to_text
-from pipeline.console import log
+from pipeline.base.console import log
+from pipeline.caffe.need_backward import find_needs
+from pipeline.caffe.proto.caffe_pb2 import LayerParameter, NetParameter
+from pipeline.caffe.proto.files import to_text
 
 if TYPE_CHECKING:
     from pipeline.caffe.layers import Layer, Shape

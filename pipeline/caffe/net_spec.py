@@ -1,10 +1,10 @@
 """Nets written as Python: NetSpec, whose layers come from `pipeline.caffe.layers` and enums from `.params`.
 
-    n = NetSpec()
-    n.data = L.Input(shape=dict(dim=[10, 1, 28, 28]))
-    n.conv1 = L.Convolution(n.data, kernel_size=5, num_output=20)
-    n.pool1 = L.Pooling(n.conv1, kernel_size=2, stride=2, pool=P.Pooling.MAX)
-    print(n.to_proto())
+n = NetSpec()
+n.data = L.Input(shape=dict(dim=[10, 1, 28, 28]))
+n.conv1 = L.Convolution(n.data, kernel_size=5, num_output=20)
+n.pool1 = L.Pooling(n.conv1, kernel_size=2, stride=2, pool=P.Pooling.MAX)
+print(n.to_proto())
 """
 
 import re
@@ -15,8 +15,8 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from pipeline.caffe.caffe_pb2 import LayerParameter, NetParameter
-from pipeline.errors import InputError
+from pipeline.base.errors import InputError
+from pipeline.caffe.proto.caffe_pb2 import LayerParameter, NetParameter
 
 
 class NetSpecError(InputError, TypeError):
@@ -45,8 +45,10 @@ class Function:
     def __init__(self, type_name: str, inputs: tuple[Top, ...], params: dict[str, Any]) -> None:
         for index, bottom in enumerate(inputs):
             if not isinstance(bottom, Top):
-                raise NetSpecError(f"{type_name} was given {type(bottom).__name__} as its bottom {index} where a blob "
-                                   "that another layer makes was expected")
+                raise NetSpecError(
+                    f"{type_name} was given {type(bottom).__name__} as its bottom {index} where a blob "
+                    "that another layer makes was expected"
+                )
         self.type_name = type_name
         self.inputs = inputs
         self.params = dict(params)
@@ -72,8 +74,7 @@ class _Names:
     def of_layer(self, function: Function) -> str:
         """A layer's name: its first blob's."""
         if function not in self.layers:
-            self.layers[function] = (self.of_top(function.tops[0]) if function.tops
-                                     else self.next(function.type_name))
+            self.layers[function] = self.of_top(function.tops[0]) if function.tops else self.next(function.type_name)
         return self.layers[function]
 
     def next(self, type_name: str) -> str:
@@ -168,8 +169,10 @@ def _layer(function: Function, bottoms: list[str], names: _Names) -> LayerParame
     layer = LayerParameter(type=function.type_name, bottom=bottoms)
     if function.in_place:
         if len(function.tops) != 1 or len(bottoms) != 1:
-            raise NetSpecError(f"{function.type_name} with in_place has {len(bottoms)} bottoms and {len(function.tops)}"
-                               " tops where one of each was expected")
+            raise NetSpecError(
+                f"{function.type_name} with in_place has {len(bottoms)} bottoms and {len(function.tops)}"
+                " tops where one of each was expected"
+            )
         layer.top.extend(bottoms)
     else:
         layer.top.extend(names.of_top(top) for top in function.tops)
@@ -197,9 +200,11 @@ def _simple(name: str) -> str:
 
 
 # By the field's message: ConvolutionParameter's are Convolution's.
-_OWN = {_simple(re.sub("Parameter$", "", field.message_type.name)): field.name
-        for field in LayerParameter.DESCRIPTOR.fields
-        if field.message_type is not None and field.name.endswith("_param")}
+_OWN = {
+    _simple(re.sub("Parameter$", "", field.message_type.name)): field.name
+    for field in LayerParameter.DESCRIPTOR.fields
+    if field.message_type is not None and field.name.endswith("_param")
+}
 
 
 def assign_proto(message: Message, name: str, value: Any) -> None:

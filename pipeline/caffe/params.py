@@ -1,6 +1,6 @@
 """The enums of layer parameters: `from pipeline.caffe import params as P`, then P.Pooling.MAX or P.Loss.VALID."""
 
-from pipeline.caffe import caffe_pb2
+from pipeline.caffe.proto import caffe_pb2
 
 
 def __getattr__(name: str) -> object:
@@ -11,5 +11,8 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return sorted(name.removesuffix("Parameter") for name, message in vars(caffe_pb2).items()
-                  if name.endswith("Parameter") and message.DESCRIPTOR.enum_types)
+    return sorted(
+        name.removesuffix("Parameter")
+        for name, message in vars(caffe_pb2).items()
+        if name.endswith("Parameter") and message.DESCRIPTOR.enum_types
+    )

@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, TextIO
 
 from google.protobuf.message import Message
 
-from pipeline.caffe.caffe_pb2 import SolverParameter
-from pipeline.caffe.training_log import LOSS, OUTPUT, RATE, TEST_NET
-from pipeline.errors import InputError
+from pipeline.base.errors import InputError
+from pipeline.caffe.proto.caffe_pb2 import SolverParameter
+from pipeline.caffe.train_log_parser import LOSS, OUTPUT, RATE, TEST_NET
 
 if TYPE_CHECKING:  # they bring torch, which takes seconds and which real Caffe does not need to measure a net
-    from pipeline.caffe.snapshot import Snapshot
-    from pipeline.caffe.training import Event, Tested
+    from pipeline.caffe.solver.snapshot import Snapshot
+    from pipeline.caffe.solver.solve import Event, Tested
 
 ENGINES = ("torch", "caffe")
 FIRST_OWN_FIELD = 1001  # in caffe.proto
@@ -49,10 +49,18 @@ class CaffeError(InputError):
 
 def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     """What says which engine computes, and where real Caffe is."""
-    parser.add_argument("--engine", choices=ENGINES, default="torch",
-                        help="what computes: torch, or caffe, which is real Caffe (default torch)")
-    parser.add_argument("--caffe", metavar="WHERE", help="where real Caffe is: docker, podman, conda, or a root that "
-                        "docker/caffe-root.sh made (default: the root in CAFFE_ROOT)")
+    parser.add_argument(
+        "--engine",
+        choices=ENGINES,
+        default="torch",
+        help="what computes: torch, or caffe, which is real Caffe (default torch)",
+    )
+    parser.add_argument(
+        "--caffe",
+        metavar="WHERE",
+        help="where real Caffe is: docker, podman, conda, or a root that "
+        "docker/caffe-root.sh made (default: the root in CAFFE_ROOT)",
+    )
 
 
 def root_from_environment() -> str:
@@ -60,8 +68,9 @@ def root_from_environment() -> str:
     root = os.environ.get("CAFFE_ROOT")
     if not root:
         ways = "; ".join(f"{name}: {command}" for name, command in HOW_TO_GET.items())
-        raise CaffeError("engine caffe: nothing says where real Caffe is; get it by one of these and name it as caffe "
-                         f"({ways})")
+        raise CaffeError(
+            f"engine caffe: nothing says where real Caffe is; get it by one of these and name it as caffe ({ways})"
+        )
     return root
 
 
@@ -72,8 +81,10 @@ def refuse_extensions(message: Message, where: str) -> None:
     """
     for descriptor, value in message.ListFields():
         if descriptor.number >= FIRST_OWN_FIELD:
-            raise CaffeError(f"engine caffe: {where} sets {descriptor.name}, which Caffe does not have; leave it out, "
-                             "or take the engine torch")
+            raise CaffeError(
+                f"engine caffe: {where} sets {descriptor.name}, which Caffe does not have; leave it out, "
+                "or take the engine torch"
+            )
         if descriptor.message_type is not None:
             for part in value if descriptor.is_repeated else [value]:
                 name = f" '{part.name}'" if descriptor.name == "layer" else ""
@@ -116,16 +127,32 @@ class RealCaffe:
     def command(self, tool: str, *arguments: str, container: str | None = None) -> list[str]:
         """The command line that runs a tool of Caffe's in the working folder. container: the name of one, where it
         is to have one."""
-        settings = {"OPENBLAS_NUM_THREADS": str(self.threads), "OMP_NUM_THREADS": str(self.threads),
-                    "GLOG_logtostderr": "1"}  # fmt: skip
+        settings = {
+            "OPENBLAS_NUM_THREADS": str(self.threads),
+            "OMP_NUM_THREADS": str(self.threads),
+            "GLOG_logtostderr": "1",
+        }
         if self.where in CONTAINER_ENGINES:
             here = os.getcwd()
             # Podman without root maps the container's root to the user; Docker's would own what it writes.
             owner = ["--user", f"{os.getuid()}:{os.getgid()}"] if self.where == "docker" else []
             given = [part for name, value in settings.items() for part in ("--env", f"{name}={value}")]
             name = ["--name", container] if container else []
-            return [self.where, "run", "--rm", *name, *owner, "--volume", f"{here}:{here}", "--workdir", here, *given,
-                    IMAGE, tool, *arguments]  # fmt: skip
+            return [
+                self.where,
+                "run",
+                "--rm",
+                *name,
+                *owner,
+                "--volume",
+                f"{here}:{here}",
+                "--workdir",
+                here,
+                *given,
+                IMAGE,
+                tool,
+                *arguments,
+            ]
         prefix = ["env", *(f"{name}={value}" for name, value in settings.items())]
         if self.where == "conda":
             return [*prefix, "conda", "run", "--no-capture-output", "-n", CONDA_ENVIRONMENT, tool, *arguments]
@@ -134,8 +161,14 @@ class RealCaffe:
         libraries = root / "usr/lib/x86_64-linux-gnu"
         folders = (libraries / "openblas-pthread", root / "lib/x86_64-linux-gnu", libraries, root / "usr/lib")
         loader = root / "lib/x86_64-linux-gnu/ld-linux-x86-64.so.2"
-        return [*prefix, str(loader), "--library-path", ":".join(map(str, folders)), str(root / "usr/bin" / tool),
-                *arguments]  # fmt: skip
+        return [
+            *prefix,
+            str(loader),
+            "--library-path",
+            ":".join(map(str, folders)),
+            str(root / "usr/bin" / tool),
+            *arguments,
+        ]
 
     def run(self, tool: str, *arguments: str) -> str:
         """Run a tool to its end and return what it printed. Raises CaffeError with its last words when it fails."""
@@ -144,9 +177,7 @@ class RealCaffe:
             raise _failure(tool, done.returncode, done.stderr.splitlines())
         return done.stdout
 
-    def train(
-        self, param: SolverParameter, solver: Path, start: "Snapshot | None", log: TextIO
-    ) -> Generator["Event"]:
+    def train(self, param: SolverParameter, solver: Path, start: "Snapshot | None", log: TextIO) -> Generator["Event"]:
         """Train by `caffe train`, from a snapshot or from the beginning; yield what it does as it logs it.
 
         Its lines are written to `log`. Of the iterations only those that are displayed are yielded. Raises CaffeError
@@ -159,8 +190,14 @@ class RealCaffe:
         self._end_container(container)
         # In a session of its own, so that Ctrl-C reaches it once, by interrupt(). Where this process is killed, it dies
         # of SIGPIPE at its next line, of which one comes before each snapshot: it writes over none of the next run's.
-        process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
-                                   errors="replace", start_new_session=True)  # fmt: skip
+        process = subprocess.Popen(
+            command,
+            stderr=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        )
         self._process = process
         if self._interrupted:  # before there was a process to tell
             self.interrupt()
@@ -216,8 +253,8 @@ def events(lines: Iterable[str], param: SolverParameter) -> Iterator["Event"]:
     """
     import torch
 
-    from pipeline.caffe.snapshot import Snapshot
-    from pipeline.caffe.training import Finished, Iterated, Snapshotted, Tested
+    from pipeline.caffe.solver.snapshot import Snapshot
+    from pipeline.caffe.solver.solve import Finished, Iterated, Snapshotted, Tested
 
     test: tuple[int, int] | None = None  # iteration and net
     outputs: dict[str, list[float]] = {}

@@ -6,8 +6,9 @@ import numpy as np
 SIZE = 48  # side of an aligned face, in pixels
 # The five landmarks of a 96x112 face (Wen, Zhang, Li, Qiao: A Discriminative Feature Learning Approach for Deep Face
 # Recognition, 2016), made square by 8 pixels on either side, with 0.1% of padding, and scaled to SIZE.
-_FACE_96x112 = np.array([(30.2946, 51.6963), (65.5318, 51.5014), (48.0252, 71.7366), (33.5493, 92.3655),
-                         (62.7299, 92.2041)])
+_FACE_96x112 = np.array(
+    [(30.2946, 51.6963), (65.5318, 51.5014), (48.0252, 71.7366), (33.5493, 92.3655), (62.7299, 92.2041)]
+)
 _SQUARE, _PADDING = 112, 0.001
 TEMPLATE = (_FACE_96x112 + [8, 0] + _PADDING * _SQUARE) * SIZE / _SQUARE
 MARGIN = 2  # pixels around what an aligned face covers that its samples may touch
@@ -43,7 +44,7 @@ def align_face(image: np.ndarray, box: np.ndarray, landmarks: np.ndarray) -> np.
     if np.isnan(landmarks).any():
         left, top = np.floor(box[:2]).astype(int).clip(0)
         right, bottom = np.ceil(box[2:]).astype(int)
-        return whole_image(image[top:max(bottom, top) + 1, left:max(right, left) + 1])
+        return whole_image(image[top : max(bottom, top) + 1, left : max(right, left) + 1])
     matrix = similarity(landmarks.astype(np.float64))
     # A large face is sampled several times a pixel and averaged: one bilinear sample would pick lone pixels out of it.
     scale = np.hypot(*matrix[:, 0])

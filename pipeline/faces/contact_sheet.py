@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.atomic import atomic_file
+from pipeline.base.atomic import atomic_file
 
 COLUMNS = 6
 _GAP, _CELL = 0.06, (2.36, 1.34)  # in heights of a picture: between the pair; from one pair to the next
@@ -47,20 +47,31 @@ def draw_sheet(path: Path, tiles: Sequence[Tile], title: str) -> None:
         axes.imshow(tile.image, extent=(x, x + w, y + h, y), interpolation="bilinear")
         if tile.aligned is not None:
             other = left + 1 + _GAP
-            axes.imshow(tile.aligned, extent=(other, other + 1, top + 1, top), cmap="gray", vmin=0, vmax=255,
-                        interpolation="bilinear")
+            axes.imshow(
+                tile.aligned,
+                extent=(other, other + 1, top + 1, top),
+                cmap="gray",
+                vmin=0,
+                vmax=255,
+                interpolation="bilinear",
+            )
             axes.add_patch(Rectangle((other, top), 1, 1, fill=False, color=color, linewidth=1.5))
         if tile.box is not None:
             # Coordinates count from the first pixel's centre, extents from its edge.
             box = (tile.box + 0.5) * scale
-            axes.add_patch(Rectangle((x + box[0], y + box[1]), box[2] - box[0], box[3] - box[1], fill=False,
-                                     color=color, linewidth=1.5))
+            axes.add_patch(
+                Rectangle(
+                    (x + box[0], y + box[1]), box[2] - box[0], box[3] - box[1], fill=False, color=color, linewidth=1.5
+                )
+            )
         if tile.landmarks is not None:
             points = (tile.landmarks + 0.5) * scale
-            axes.scatter(x + points[:, 0], y + points[:, 1], s=13, color="#ffd43b", edgecolors=_INK, linewidths=0.6,
-                         zorder=3)
-        axes.text(left, top + 1.13, tile.caption, color=_INK if tile.box is not None else _MISSED, fontsize=9,
-                  va="center")
+            axes.scatter(
+                x + points[:, 0], y + points[:, 1], s=13, color="#ffd43b", edgecolors=_INK, linewidths=0.6, zorder=3
+            )
+        axes.text(
+            left, top + 1.13, tile.caption, color=_INK if tile.box is not None else _MISSED, fontsize=9, va="center"
+        )
     axes.set_xlim(0, width)
     axes.set_ylim(height, 0)
     axes.set_aspect("auto")

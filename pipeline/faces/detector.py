@@ -8,9 +8,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from pipeline.errors import InputError
-
-LANDMARKS = ("left_eye", "right_eye", "nose", "mouth_left", "mouth_right")  # left is the picture's left
+from pipeline.base.errors import InputError
+from pipeline.readings import LANDMARKS
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,8 +38,7 @@ class Detections:
     @classmethod
     def none(cls) -> "Detections":
         """No face at all."""
-        return cls(np.empty((0, 4), np.float32), np.empty(0, np.float32),
-                   np.empty((0, len(LANDMARKS), 2), np.float32))
+        return cls(np.empty((0, 4), np.float32), np.empty(0, np.float32), np.empty((0, len(LANDMARKS), 2), np.float32))
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -71,7 +69,7 @@ DETECTORS = {
 # Those that come without a model, and where the user finds one.
 MODEL_SOURCES = {
     "yolo": "a YOLO face model, v5 to v11, exported to ONNX, as deepcam-cn/yolov5-face, derronqi/yolov7-face, "
-            "derronqi/yolov8-face and akanametov/yolo-face on GitHub publish them",
+    "derronqi/yolov8-face and akanametov/yolo-face on GitHub publish them",
     "yunet": "face_detection_yunet_2023mar.onnx, as OpenCV's model zoo on GitHub, opencv/opencv_zoo, publishes it",
 }
 
@@ -113,7 +111,10 @@ class WholeImage:
         check_images(images)
         landmarks = np.full((1, len(LANDMARKS), 2), np.nan, np.float32)
         return [
-            Detections(np.array([[0, 0, image.shape[1] - 1, image.shape[0] - 1]], np.float32),
-                       np.ones(1, np.float32), landmarks)
+            Detections(
+                np.array([[0, 0, image.shape[1] - 1, image.shape[0] - 1]], np.float32),
+                np.ones(1, np.float32),
+                landmarks,
+            )
             for image in images
         ]

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from pipeline.faces.detector import LANDMARKS, Detections, check_images
+from pipeline.faces.detector import Detections, check_images
+from pipeline.readings import LANDMARKS
 
 # Of 445 faces that MTCNN finds, most of them FER2013's, alt2 found 84%, and on 23 photographs without a face one;
 # `default`, the best known, found 86%, and ten. Equalising the histogram first gained neither a face.
@@ -53,9 +54,11 @@ class Haar:
             grey = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
         least = round(self.min_face / factor)
         boxes, windows = self._own.cascade.detectMultiScale2(
-            grey, scaleFactor=SCALE_FACTOR, minNeighbors=SHRUNK_NEIGHBOURS if factor > 1 else NEIGHBOURS,
+            grey,
+            scaleFactor=SCALE_FACTOR,
+            minNeighbors=SHRUNK_NEIGHBOURS if factor > 1 else NEIGHBOURS,
             minSize=(least, least),
-        )  # fmt: skip
+        )
         if not len(boxes):
             return Detections.none()
         order = np.argsort(-windows, kind="stable")

@@ -1,6 +1,6 @@
 """Five landmarks for boxes of any origin: MTCNN's last two nets, asked about faces that something else has found.
 
-So that a face is straightened as in training whichever detector found it, or whoever drew its box.
+So that a face is aligned as in training whichever detector found it, or whoever drew its box.
 """
 
 from collections.abc import Sequence
@@ -72,13 +72,14 @@ class Landmarker:
         boxes[:, 2:] = np.maximum(boxes[:, 2:], boxes[:, :2])
         return boxes, probability[:, 1], landmarks
 
-    def _run(self, net: onnxruntime.InferenceSession, outputs: list[str], image: np.ndarray, boxes: np.ndarray
-             ) -> list[np.ndarray]:
+    def _run(
+        self, net: onnxruntime.InferenceSession, outputs: list[str], image: np.ndarray, boxes: np.ndarray
+    ) -> list[np.ndarray]:
         """The net's outputs, (n, ...) each, for the crops of the boxes, MAX_BATCH_CROPS at a time."""
         size = net.get_inputs()[0].shape[-1]
         results = []
         for start in range(0, max(len(boxes), 1), MAX_BATCH_CROPS):
-            batch = boxes[start:start + MAX_BATCH_CROPS]
+            batch = boxes[start : start + MAX_BATCH_CROPS]
             crops = crop(image[None], np.zeros(len(batch), np.intp), batch, size)
             results.append(net.run(outputs, {"data": crops}))
         return [np.concatenate(result) for result in zip(*results, strict=True)]

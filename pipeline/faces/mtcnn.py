@@ -16,10 +16,10 @@ import cv2
 import numpy as np
 import onnxruntime
 
-from pipeline.errors import InputError
+from pipeline.base.errors import InputError
 from pipeline.faces.detector import Detections, check_images
 
-MODELS = Path(__file__).resolve().parents[2] / "models" / "mtcnn"
+MODELS = Path(__file__).resolve().parents[1] / "weights" / "mtcnn"
 WINDOW, STRIDE = 12, 2  # P-Net's, in pixels of the scaled image
 PYRAMID_FACTOR = 0.709  # between two scales: about 1/sqrt(2), halving the area
 P_SCORE, R_SCORE, O_SCORE = 0.6, 0.7, 0.8
@@ -61,7 +61,7 @@ class Mtcnn:
         for (height, width), indices in by_shape.items():
             count = max(1, MAX_BATCH_PIXELS // (height * width))
             for start in range(0, len(indices), count):
-                batch = indices[start:start + count]
+                batch = indices[start : start + count]
                 pixels = images[batch[0]][None] if len(batch) == 1 else np.stack([images[index] for index in batch])
                 for index, detections in zip(batch, self._detect(pixels), strict=True):
                     found[index] = detections
@@ -75,8 +75,9 @@ class Mtcnn:
         height, width = images.shape[1:3]
         boxes = boxes.clip(0, [width - 1, height - 1] * 2).astype(np.float32)
         bounds = np.searchsorted(owner, np.arange(len(images) + 1))
-        return [Detections(boxes[first:last], scores[first:last], landmarks[first:last])
-                for first, last in pairwise(bounds)]
+        return [
+            Detections(boxes[first:last], scores[first:last], landmarks[first:last]) for first, last in pairwise(bounds)
+        ]
 
     def _each(self, function: Callable[[T], R], items: Iterable[T]) -> Iterable[R]:
         """Results of `function` in the order of `items`, worked out by as many threads as there may be."""
@@ -130,8 +131,14 @@ class Mtcnn:
         kept = suppress(owner, boxes, scores, OVERLAP, of_smaller=True)
         return owner[kept], boxes[kept], scores[kept], landmarks[kept].astype(np.float32)
 
-    def _run(self, net: onnxruntime.InferenceSession, outputs: list[str], images: np.ndarray, owner: np.ndarray,
-             boxes: np.ndarray) -> list[np.ndarray]:
+    def _run(
+        self,
+        net: onnxruntime.InferenceSession,
+        outputs: list[str],
+        images: np.ndarray,
+        owner: np.ndarray,
+        boxes: np.ndarray,
+    ) -> list[np.ndarray]:
         """The net's outputs, (n, ...) each, for the crops of the boxes, MAX_BATCH_CROPS at a time."""
         size = net.get_inputs()[0].shape[-1]
 
@@ -145,9 +152,9 @@ class Mtcnn:
 
 
 def open_net(path: Path) -> onnxruntime.InferenceSession:
-    """A net of models/mtcnn on one core. Raises InputError when the file is missing or cannot be read."""
+    """A net of pipeline/weights/mtcnn on one core. Raises InputError when the file is missing or cannot be read."""
     if not path.exists():
-        raise InputError(f"{path}: no such file; MTCNN's three nets stand in models/mtcnn of the repository")
+        raise InputError(f"{path}: no such file; MTCNN's three nets stand in pipeline/weights/mtcnn of the repository")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.enable_mem_pattern = False  # it keeps a plan for every size of image it has ever seen
@@ -196,8 +203,12 @@ def scale_rows(images: np.ndarray, width: int, height: int, first: int, last: in
     """
     count, full_height, full_width, _ = images.shape
     if last - first == height and full_height * full_width <= MAX_SOURCE_PIXELS:
-        return np.stack([cv2.resize(image.astype(np.float32, copy=False), (width, height), interpolation=cv2.INTER_AREA)
-                         for image in images])
+        return np.stack(
+            [
+                cv2.resize(image.astype(np.float32, copy=False), (width, height), interpolation=cv2.INTER_AREA)
+                for image in images
+            ]
+        )
     # OpenCV has no scaling of a part of an image whose edge lies between pixels: the rows are ours, the columns its.
     step = full_height / height  # rows that a scaled one covers
     piece = min(last - first, max(1, int(MAX_SOURCE_PIXELS / (count * full_width * step))))
@@ -207,8 +218,8 @@ def scale_rows(images: np.ndarray, width: int, height: int, first: int, last: in
         edges = np.arange(start, min(start + piece, last) + 1) * step
         upper, lower = edges[:-1], edges[1:]
         row, end = np.floor(upper).astype(np.intp), np.ceil(lower)
-        source = images[:, row[0]:int(end[-1])].astype(np.float32, copy=False)
-        rows, part = space[:, :count * len(row) * full_width * 3].reshape(2, count, len(row), full_width, 3)
+        source = images[:, row[0] : int(end[-1])].astype(np.float32, copy=False)
+        rows, part = space[:, : count * len(row) * full_width * 3].reshape(2, count, len(row), full_width, 3)
         rows[:] = 0
         for above in range(int((end - row).max())):
             share = (np.minimum(lower, row + above + 1) - np.maximum(upper, row + above)).clip(0) / step
@@ -216,7 +227,7 @@ def scale_rows(images: np.ndarray, width: int, height: int, first: int, last: in
             part *= share[:, None, None].astype(np.float32)
             rows += part
         columns = cv2.resize(rows.reshape(-1, full_width, 3), (width, count * len(row)), interpolation=cv2.INTER_AREA)
-        scaled[:, start - first:start - first + len(row)] = columns.reshape(count, -1, width, 3)
+        scaled[:, start - first : start - first + len(row)] = columns.reshape(count, -1, width, 3)
     return scaled
 
 
@@ -239,8 +250,14 @@ def crop(images: np.ndarray, owner: np.ndarray, boxes: np.ndarray, size: int) ->
     for index, ((left, top), (right, bottom)) in enumerate(zip(low, high, strict=True)):
         source = images[owner[index], top:bottom, left:right].astype(np.float32)  # no more than the crop is made of
         matrix = np.array([[step[index, 0], 0, start[index, 0] - left], [0, step[index, 1], start[index, 1] - top]])
-        cv2.warpAffine(source, matrix, (size, size), dst=crops[index],
-                       flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE)
+        cv2.warpAffine(
+            source,
+            matrix,
+            (size, size),
+            dst=crops[index],
+            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+            borderMode=cv2.BORDER_REPLICATE,
+        )
     normalised = _normalise(crops)
     normalised *= inside[:, None, :, None, 1]
     normalised *= inside[:, None, None, :, 0]
@@ -254,8 +271,9 @@ def _normalise(pixels: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
 
 
-def suppress(group: np.ndarray, boxes: np.ndarray, scores: np.ndarray, overlap: float, *, of_smaller: bool = False
-             ) -> np.ndarray:
+def suppress(
+    group: np.ndarray, boxes: np.ndarray, scores: np.ndarray, overlap: float, *, of_smaller: bool = False
+) -> np.ndarray:
     """Non-maximum suppression within groups: indices of the boxes kept, by group, the best score first.
 
     A box goes when one of its group with a better score overlaps it by more than `overlap`, whether that one is kept

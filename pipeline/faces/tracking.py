@@ -15,8 +15,8 @@ EVERY = 0.4  # from one detection to the next: a new face is seen within that ti
 MAX_EVERY = 1.0  # every is less: what was once said in whole frames is then never taken for seconds
 FRAME_TIME = 1 / 25  # of frames that do not tell their time
 ROUNDING = 0.002  # of times: Matroska states them in milliseconds
-SEEN = 0.5  # O-Net's score of a face that is still there; on what is none it mostly gives less than 0.1
-HOLD = 0.1  # for which a face stays at its last place when O-Net does not see it
+MIN_SCORE = 0.5  # O-Net's score of a face that is still there; on what is none it mostly gives less than 0.1
+MAX_LOST_FRAMES = 0.1  # for which a face stays at its last place when O-Net does not see it
 MISSED = 0.8  # for which detections do not find a face that O-Net sees, until it is gone
 AWAY = 1.1  # for which a face may be gone, beside the wait for a detection, and still be the same
 FOLLOWED = 0.25  # between two frames, over which a face is found by detection, not looked for where it should be
@@ -26,8 +26,8 @@ ALIKE = 0.7  # correlation of its look with what it was then
 LOOK = 8  # side of that, in pixels
 SURE = 0.9  # O-Net's score of a new face that it has a number for at once; one less sure waits for the next detection
 SPEED_TIME, PACE_TIME = 0.06, 0.38  # until a change of speed has shown by 1 - 1/e in a track's speed and pace
-SAME = 0.3  # overlap of a face with what it was before
-BACK = 0.2  # overlap of a face that comes back with where it was, or would be by now
+MATCH_IOU = 0.3  # overlap of a face with what it was before
+REAPPEAR_IOU = 0.2  # overlap of a face that comes back with where it was, or would be by now
 ONE_FACE = 0.5  # overlap over which two faces are the same one
 CUT = 0.4  # correlation of two successive frames under which they show different scenes
 THUMBNAIL = 32  # side of what that is told by, in pixels
@@ -71,7 +71,7 @@ class Track:
         is still seen.
         """
         seconds = now - self.time
-        return self.box + np.tile(self.speed if seconds <= HOLD + FRAME_TIME else self.pace, 2) * seconds
+        return self.box + np.tile(self.speed if seconds <= MAX_LOST_FRAMES + FRAME_TIME else self.pace, 2) * seconds
 
     def deviation(self, box: np.ndarray, now: float) -> float:
         """How far a box is from the expected one: centre and size, relative to the size."""
@@ -93,11 +93,11 @@ class Tracker:
     """Numbers the faces of one moving picture; not for several threads at once.
 
     A full detection runs every `every` seconds, in frames more than FOLLOWED after the last, when the scene changes,
-    and when a face is lost, though then never within HOLD of the last one. In the frames between each face is looked
-    for by R-Net and O-Net about the place where it should be by its speed. In all of them O-Net gives box, score and
-    landmarks, so that these do not jump from a detector's to O-Net's; only a face that O-Net does not see is reported
-    as the detector has it, or for HOLD as it was last. With every=0, and for images that are taken for faces, all is
-    the detector's.
+    and when a face is lost, though then never within MAX_LOST_FRAMES of the last one. In the frames between each face
+    is looked for by R-Net and O-Net about the place where it should be by its speed. In all of them O-Net gives box,
+    score and landmarks, so that these do not jump from a detector's to O-Net's; only a face that O-Net does not see is
+    reported as the detector has it, or for MAX_LOST_FRAMES as it was last. With every=0, and for images that are taken
+    for faces, all is the detector's.
 
     The same frames at the same times give the same faces and numbers, however fast they come.
     """
@@ -136,11 +136,11 @@ class Tracker:
             due = start or now - self._detected >= self._every - ROUNDING
         if self._landmarker and step <= FOLLOWED:
             lost = self._follow(image, now)
-            due |= lost and now - self._detected > HOLD + ROUNDING
+            due |= lost and now - self._detected > MAX_LOST_FRAMES + ROUNDING
         if due:
             self._detect(image, now, at_once=start)
             self._detected = now
-        self._lose(track for track in self._tracks if now - track.time > HOLD + ROUNDING)
+        self._lose(track for track in self._tracks if now - track.time > MAX_LOST_FRAMES + ROUNDING)
         return self._tracked(image)
 
     def _is_other_scene(self, image: np.ndarray) -> bool:
@@ -148,8 +148,9 @@ class Tracker:
         shape, thumbnail = self._shape, self._thumbnail
         self._shape = image.shape
         step = max(1, min(image.shape[:2]) // (4 * THUMBNAIL))  # reading every pixel would take longer than following
-        small = cv2.resize(np.ascontiguousarray(image[::step, ::step, 1]), (THUMBNAIL, THUMBNAIL),
-                           interpolation=cv2.INTER_AREA).astype(np.float64)
+        small = cv2.resize(
+            np.ascontiguousarray(image[::step, ::step, 1]), (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA
+        ).astype(np.float64)
         self._thumbnail = small - small.mean()
         if shape != image.shape:
             return True
@@ -164,13 +165,13 @@ class Tracker:
         assert self._landmarker
         expected = np.stack([track.expected(now) for track in self._tracks])
         boxes, scores, landmarks = self._landmarker.refine(image, expected)
-        seen = (scores >= SEEN) & _inside(boxes, image)
+        seen = (scores >= MIN_SCORE) & _inside(boxes, image)
         # Of two that meet in one face, it is the one's whose way led there.
         deviations = [track.deviation(box, now) for track, box in zip(self._tracks, boxes, strict=True)]
         strays = set()
         taken: list[int] = []
         for index in sorted(np.flatnonzero(seen), key=lambda index: deviations[index]):
-            if taken and overlaps(boxes[index:index + 1], boxes[taken]).max() > ONE_FACE:
+            if taken and overlaps(boxes[index : index + 1], boxes[taken]).max() > ONE_FACE:
                 strays.add(index)
             else:
                 taken.append(int(index))
@@ -200,15 +201,16 @@ class Tracker:
                 track.move(boxes[index], float(scores[index]), landmarks[index], self._frame, now)
                 self._number(track)
 
-        see(_pairs(there, boxes, free, now, SAME))
-        see(_pairs(gone, boxes, free, now, BACK))
+        see(_pairs(there, boxes, free, now, MATCH_IOU))
+        see(_pairs(gone, boxes, free, now, REAPPEAR_IOU))
         # What was seen in this very frame has not gone anywhere.
         away = [track for track in there + gone if track.frame < self._frame]
         see(_near(away, boxes, looks, free, now))
         for track in there:
             track.missed = now if track.missed is None else track.missed
         self._lose(
-            track for track in there
+            track
+            for track in there
             if track.frame < self._frame or now - (now if track.missed is None else track.missed) >= MISSED - ROUNDING
         )
         for track in [track for track in self._gone if track.frame == self._frame]:
@@ -216,7 +218,7 @@ class Tracker:
             self._tracks.append(track)
         for index in sorted(free, key=lambda index: (-scores[index], index)):
             present = [track.box for track in self._tracks]
-            if not present or overlaps(boxes[index:index + 1], np.stack(present)).max() <= ONE_FACE:
+            if not present or overlaps(boxes[index : index + 1], np.stack(present)).max() <= ONE_FACE:
                 track = Track(0, boxes[index], float(scores[index]), landmarks[index], looks[index], self._frame, now)
                 self._tracks.append(track)
                 if at_once or not doubtful[index]:
@@ -237,7 +239,7 @@ class Tracker:
         doubtful = np.zeros(len(found), bool)
         if self._landmarker and len(found):
             closer, sure, points = self._landmarker.refine(image, boxes)
-            seen = sure >= SEEN
+            seen = sure >= MIN_SCORE
             doubtful = seen & (sure < SURE)
             boxes = np.where(seen[:, None], closer, boxes)
             scores = np.where(seen, sure, scores)
@@ -258,10 +260,13 @@ class Tracker:
         height, width = image.shape[:2]
         boxes = np.stack([track.box for track in tracks]).clip(0, [width - 1, height - 1] * 2)
         return Tracked(
-            Detections(boxes.astype(np.float32), np.array([track.score for track in tracks], np.float32),
-                       np.stack([track.landmarks for track in tracks]).astype(np.float32)),
+            Detections(
+                boxes.astype(np.float32),
+                np.array([track.score for track in tracks], np.float32),
+                np.stack([track.landmarks for track in tracks]).astype(np.float32),
+            ),
             np.array([track.id for track in tracks], np.int64),
-        )  # fmt: skip
+        )
 
 
 def check_every(every: float) -> None:
@@ -273,8 +278,7 @@ def check_every(every: float) -> None:
         )
 
 
-def _pairs(tracks: list[Track], boxes: np.ndarray, free: set[int], now: float, least: float
-           ) -> list[tuple[Track, int]]:
+def _pairs(tracks: list[Track], boxes: np.ndarray, free: set[int], now: float, least: float) -> list[tuple[Track, int]]:
     """Tracks and the free ones of the boxes (n, 4) that are theirs: those that overlap most first, none by less.
 
     What a box must overlap is where the track was, or where it should be by now.
@@ -282,12 +286,15 @@ def _pairs(tracks: list[Track], boxes: np.ndarray, free: set[int], now: float, l
     candidates = []
     for track in tracks:
         places = np.stack([track.box, track.expected(now)])
-        candidates += [(-float(overlaps(places, boxes[index:index + 1]).max()), track, index) for index in sorted(free)]
+        candidates += [
+            (-float(overlaps(places, boxes[index : index + 1]).max()), track, index) for index in sorted(free)
+        ]
     return _best([candidate for candidate in candidates if candidate[0] <= -least])
 
 
-def _near(tracks: list[Track], boxes: np.ndarray, looks: list[np.ndarray], free: set[int], now: float
-          ) -> list[tuple[Track, int]]:
+def _near(
+    tracks: list[Track], boxes: np.ndarray, looks: list[np.ndarray], free: set[int], now: float
+) -> list[tuple[Track, int]]:
     """The same of tracks that overlap nothing any more: what looks like them as far away as they may have gone."""
     candidates = []
     for track in tracks:

@@ -23,8 +23,9 @@ import cv2
 import numpy as np
 import onnxruntime
 
-from pipeline.errors import InputError
-from pipeline.faces.detector import LANDMARKS, Detections, check_images
+from pipeline.base.errors import InputError
+from pipeline.faces.detector import Detections, check_images
+from pipeline.readings import LANDMARKS
 
 SIDE = 640  # of the input, where the model leaves it open: what these models are trained with
 MAX_SIDE = 4096
@@ -124,8 +125,11 @@ def _decoded(outputs: Sequence[np.ndarray], side: tuple[int, int]) -> np.ndarray
     for stride, anchors in zip(STRIDES, ANCHORS, strict=False):
         height, width = side[0] // stride, side[1] // stride
         grid = [output for output in outputs if output.shape == (1, 3, height, width, 16)]
-        grid += [output.reshape(1, 3, 16, height, width).transpose(0, 1, 3, 4, 2) for output in outputs
-                 if output.shape == (1, 48, height, width)]
+        grid += [
+            output.reshape(1, 3, 16, height, width).transpose(0, 1, 3, 4, 2)
+            for output in outputs
+            if output.shape == (1, 48, height, width)
+        ]
         if len(grid) != 1 or len(outputs) != len(ANCHORS):
             raise UnknownHeadError("no output has three dimensions")
         values = grid[0][0].astype(np.float64)
@@ -135,9 +139,11 @@ def _decoded(outputs: Sequence[np.ndarray], side: tuple[int, int]) -> np.ndarray
         centre = (sure[..., :2] * 2 - 0.5 + cell) * stride
         size = (sure[..., 2:4] * 2) ** 2 * anchor
         points = values[..., 5:15].reshape(*values.shape[:3], 5, 2) * anchor[..., None, :] + (cell * stride)[:, :, None]
-        rows.append(np.concatenate(
-            [centre, size, sure[..., 4:5], points.reshape(*values.shape[:3], 10), sure[..., 5:]], axis=-1
-        ).reshape(-1, 16))  # fmt: skip
+        rows.append(
+            np.concatenate(
+                [centre, size, sure[..., 4:5], points.reshape(*values.shape[:3], 10), sure[..., 5:]], axis=-1
+            ).reshape(-1, 16)
+        )
     return np.concatenate(rows)
 
 
@@ -161,7 +167,7 @@ class Letterbox:
         """The input: (1, 3, H, W) float32 in 0..1."""
         shrinking = self.width < image.shape[1]
         canvas = np.full((*side, 3), GREY, np.uint8)
-        canvas[self.top:self.top + self.height, self.left:self.left + self.width] = cv2.resize(
+        canvas[self.top : self.top + self.height, self.left : self.left + self.width] = cv2.resize(
             image, (self.width, self.height), interpolation=cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR
         )
         return np.ascontiguousarray(canvas.transpose(2, 0, 1), np.float32)[None] / 255
@@ -205,8 +211,10 @@ class Yolo:
             raise InputError(f"{self._model}: takes {found} where a YOLO model takes one float tensor (1, 3, H, W)")
         height, width = (length if isinstance(length, int) else SIDE for length in shape[2:])
         if not (STRIDES[2] <= height <= MAX_SIDE and STRIDES[2] <= width <= MAX_SIDE):
-            raise InputError(f"{self._model}: takes images of {width}x{height} where {STRIDES[2]} to {MAX_SIDE} pixels "
-                             "a side were expected")
+            raise InputError(
+                f"{self._model}: takes images of {width}x{height} where {STRIDES[2]} to {MAX_SIDE} pixels "
+                "a side were expected"
+            )
         return inputs[0].name, (height, width), types[inputs[0].type]
 
     def _read_names(self) -> list[int] | None:
@@ -223,8 +231,10 @@ class Yolo:
         faces = [index for index, name in names.items() if "face" in str(name).lower()]
         if not faces:
             some = ", ".join(str(name) for name in list(names.values())[:5])
-            raise InputError(f"{self._model}: finds {len(names)} kinds of things ({some}, ...), none of them a face; "
-                             "give a face model")
+            raise InputError(
+                f"{self._model}: finds {len(names)} kinds of things ({some}, ...), none of them a face; "
+                "give a face model"
+            )
         return faces
 
     def detect(self, images: Sequence[np.ndarray]) -> list[Detections]:
@@ -262,8 +272,10 @@ class Yolo:
                 raise UnknownHeadError("it gives fewer classes than the model names")
         except UnknownHeadError as error:
             shapes = ", ".join(str(np.shape(output)) for output in outputs)
-            raise InputError(f"{self._model}: a head of shape {shapes} for an input of {self._side[1]}x{self._side[0]} "
-                             f"is not known ({error}); known are {HEADS}") from None
+            raise InputError(
+                f"{self._model}: a head of shape {shapes} for an input of {self._side[1]}x{self._side[0]} "
+                f"is not known ({error}); known are {HEADS}"
+            ) from None
         return found
 
 

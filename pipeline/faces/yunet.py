@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from pipeline.errors import InputError
+from pipeline.base.errors import InputError
 from pipeline.faces.detector import MODEL_SOURCES, Detections, check_images
 
 SCORE = 0.6  # of a face
@@ -64,6 +64,7 @@ class YuNet:
         landmarks = (faces[:, 4:14].reshape(-1, 5, 2) + 0.5) * steps - 0.5
         large = (boxes[:, 2:] - boxes[:, :2] + 1).max(axis=1) >= self.min_face
         return Detections(
-            boxes[large].astype(np.float32), faces[large, 14].clip(0, 1).astype(np.float32),
+            boxes[large].astype(np.float32),
+            faces[large, 14].clip(0, 1).astype(np.float32),
             landmarks[large].astype(np.float32),
-        )  # fmt: skip
+        )

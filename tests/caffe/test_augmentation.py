@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.caffe.augmentation import LIMITS, AugmentationError, augment, check_augmentation
-from pipeline.caffe.caffe_pb2 import TEST, TRAIN, AugmentationParameter, TransformationParameter
-from pipeline.caffe.transformer import Transformer, TransformError
+from pipeline.caffe.data_transformer import Transformer, TransformError
+from pipeline.caffe.proto.caffe_pb2 import TEST, TRAIN, AugmentationParameter, TransformationParameter
 
 
 def disc(x: float = 24, y: float = 24, side: int = 49) -> np.ndarray:
@@ -119,9 +119,13 @@ def test_any_ranges_leave_values_that_are_pixels(ranges: dict[str, float]) -> No
 
 @pytest.mark.parametrize(
     ("fields", "words"),
-    [({"rotation": -1}, "rotation -1"), ({"zoom": 1}, "zoom 1"), ({"erasing": float("nan")}, "erasing nan"),
-     ({"blur_probability": 1.5}, "blur_probability 1.5 where 0 to 1")],
-)  # fmt: skip
+    [
+        ({"rotation": -1}, "rotation -1"),
+        ({"zoom": 1}, "zoom 1"),
+        ({"erasing": float("nan")}, "erasing nan"),
+        ({"blur_probability": 1.5}, "blur_probability 1.5 where 0 to 1"),
+    ],
+)
 def test_what_is_impossible_is_refused_by_name(fields: dict[str, float], words: str) -> None:
     with pytest.raises(AugmentationError, match=words):
         check_augmentation(AugmentationParameter(**fields))

@@ -5,13 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.run_tool import run_tool
 
+from pipeline.base.errors import InputError
 from pipeline.caffe.averaging import average_snapshots
-from pipeline.caffe.caffe_pb2 import TEST, TRAIN, NetParameter
 from pipeline.caffe.net import Net, WeightsError
-from pipeline.caffe.proto import parse_text
-from pipeline.errors import InputError
-from tests.run_tool import run_tool
+from pipeline.caffe.proto.caffe_pb2 import TEST, TRAIN, NetParameter
+from pipeline.caffe.proto.files import parse_text
 
 NET = """
 layer { name: "x" type: "DummyData" top: "x" dummy_data_param { shape { dim: 4 dim: 2 dim: 3 dim: 5 }
@@ -112,16 +112,25 @@ def test_the_tool_writes_the_average_the_same_each_time(tmp_path: Path) -> None:
     (tmp_path / "net.prototxt").write_text(NET)
     paths = snapshots(tmp_path)
     for name in ("one", "two"):
-        run_tool("average_snapshots", "-model", tmp_path / "net.prototxt", "-iterations", 3, *paths,
-                 tmp_path / f"{name}.caffemodel")
+        run_tool(
+            "average_snapshots",
+            "-model",
+            tmp_path / "net.prototxt",
+            "-iterations",
+            3,
+            *paths,
+            tmp_path / f"{name}.caffemodel",
+        )
     assert (tmp_path / "one.caffemodel").read_bytes() == (tmp_path / "two.caffemodel").read_bytes()
     written = net(phase=TEST)
     written.copy_from(tmp_path / "one.caffemodel")
     assert written.params["bn"][2].item() == 3
 
 
-@pytest.mark.parametrize(("words", "said"), [(("a", "b"), "give -model FILE"),
-                                             (("-model", "m", "-iterations", "0", "a", "b"), "-iterations 0")])
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [(("a", "b"), "give -model FILE"), (("-model", "m", "-iterations", "0", "a", "b"), "-iterations 0")],
+)
 def test_the_tool_says_what_it_needs(words: tuple[str, ...], said: str) -> None:
     with pytest.raises(InputError, match=said):
         run_tool("average_snapshots", *words)

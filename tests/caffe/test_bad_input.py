@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from little import BYTES, little
+from helpers.little import BYTES, little
 
-from pipeline.caffe import room, snapshot
-from pipeline.caffe.blobs import read_mean, to_blobproto
-from pipeline.caffe.caffe_pb2 import TEST, TRAIN, BlobProto, NetParameter, SolverParameter, SolverState
+from pipeline.base.errors import InputError
+from pipeline.caffe import memory_budget
 from pipeline.caffe.net import Net, build_net
-from pipeline.caffe.proto import parse_text, read_net, read_solver, read_weights, write_binary
-from pipeline.caffe.solver import Solver, get_solver, naming_solver
-from pipeline.caffe.syntax import find_layers, find_line
-from pipeline.errors import InputError
+from pipeline.caffe.proto.blob_proto import read_mean, to_blobproto
+from pipeline.caffe.proto.caffe_pb2 import TEST, TRAIN, BlobProto, NetParameter, SolverParameter, SolverState
+from pipeline.caffe.proto.files import parse_text, read_net, read_solver, read_weights, write_binary
+from pipeline.caffe.proto.prototxt_errors import find_layers, find_line
+from pipeline.caffe.solver import Solver, get_solver, naming_solver, snapshot
 
 HEAD = """name: "n"
 layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 2 dim: 3 dim: 8 dim: 9 } } }
@@ -51,98 +51,141 @@ def refusal(act: Callable[[], object], more_bytes: int = BYTES) -> str:
 NETS = {
     # What is not there, or not yet.
     "a bottom that nobody makes": (
-        layer("ReLU", bottom="dta"), f":4: layer 'it': bottom 'dta' {NOT_BEFORE}; did you mean 'data'?"),
+        layer("ReLU", bottom="dta"),
+        f":4: layer 'it': bottom 'dta' {NOT_BEFORE}; did you mean 'data'?",
+    ),
     "a bottom that a later layer makes": (
         layer("ReLU", bottom="late") + layer("ReLU", name="maker", top="late"),
         f":4: layer 'it': bottom 'late' {NOT_BEFORE}; layer 'maker', which comes after it, makes it: layers stand in "
-        "the order in which they are computed (line 5)"),
+        "the order in which they are computed (line 5)",
+    ),
     "a cycle": (
-        layer("ReLU", bottom="c", name="a", top="a") + layer("ReLU", bottom="a", name="b", top="b")
+        layer("ReLU", bottom="c", name="a", top="a")
+        + layer("ReLU", bottom="a", name="b", top="b")
         + layer("Eltwise", bottom="data b", name="c", top="c"),
-        f":4: layer 'a': bottom 'c' {NOT_BEFORE}: layers need one another's tops in a cycle, 'a' -> 'b' -> 'c' -> 'a'"),
+        f":4: layer 'a': bottom 'c' {NOT_BEFORE}: layers need one another's tops in a cycle, 'a' -> 'b' -> 'c' -> 'a'",
+    ),
     "a layer on itself": (layer("Eltwise", bottom="data x"), "in a cycle, 'it' -> 'it'"),
     "two makers of a top": (
         layer("ReLU", name="first") + layer("ReLU"),
-        ":5: layer 'it': top 'x' is already made by layer 'first' (line 4)"),
+        ":5: layer 'it': top 'x' is already made by layer 'first' (line 4)",
+    ),
     "no labels": (
-        layer("SoftmaxWithLoss"), ":4: layer 'it': 1 bottom where SoftmaxWithLoss takes 2; the last is the labels"),
+        layer("SoftmaxWithLoss"),
+        ":4: layer 'it': 1 bottom where SoftmaxWithLoss takes 2; the last is the labels",
+    ),
     "two layers with weights and one name": (
         layer("InnerProduct", "inner_product_param { num_output: 3 }")
         + layer("InnerProduct", "inner_product_param { num_output: 3 }", top="y"),
-        ":5: layer 'it': another layer has this name, by which files of weights tell blobs apart; rename one (line 4)"),
+        ":5: layer 'it': another layer has this name, by which files of weights tell blobs apart; rename one (line 4)",
+    ),
     # Shapes that do not go together.
     "shapes that differ": (
         layer("Pooling", "pooling_param { kernel_size: 2 stride: 2 }", name="half", top="half")
         + layer("Eltwise", bottom="data half"),
-        ":5: layer 'it': bottoms of shapes (2, 3, 8, 9), (2, 3, 4, 5) where one shape was expected"),
-    "labels of too few": (layer("SoftmaxWithLoss", bottom="data label"),
-                          "2 labels of shape (2,) where scores of shape (2, 3, 8, 9) have 144 predictions"),
+        ":5: layer 'it': bottoms of shapes (2, 3, 8, 9), (2, 3, 4, 5) where one shape was expected",
+    ),
+    "labels of too few": (
+        layer("SoftmaxWithLoss", bottom="data label"),
+        "2 labels of shape (2,) where scores of shape (2, 3, 8, 9) have 144 predictions",
+    ),
     "a reshape that does not divide": (
         layer("Reshape", "reshape_param { shape { dim: 7 dim: -1 } }"),
-        "bottom of shape (2, 3, 8, 9), 432 values, cannot take the shape (7, -1), whose known axes do not divide them"),
-    "a reshape to fewer": (layer("Reshape", "reshape_param { shape { dim: 7 } }"),
-                           "432 values, cannot take the shape (7,) of 7"),
+        "bottom of shape (2, 3, 8, 9), 432 values, cannot take the shape (7, -1), whose known axes do not divide them",
+    ),
+    "a reshape to fewer": (
+        layer("Reshape", "reshape_param { shape { dim: 7 } }"),
+        "432 values, cannot take the shape (7,) of 7",
+    ),
     # Numbers.
-    "num_output 0": (layer("InnerProduct", "inner_product_param { num_output: 0 }"),
-                     ":4: layer 'it': num_output 0 where at least 1 was expected"),
-    "no num_output": (layer("Convolution", "convolution_param { kernel_size: 3 }"),
-                      ":4: layer 'it': num_output 0 where at least 1 was expected"),
+    "num_output 0": (
+        layer("InnerProduct", "inner_product_param { num_output: 0 }"),
+        ":4: layer 'it': num_output 0 where at least 1 was expected",
+    ),
+    "no num_output": (
+        layer("Convolution", "convolution_param { kernel_size: 3 }"),
+        ":4: layer 'it': num_output 0 where at least 1 was expected",
+    ),
     "a negative pad": (
         layer("Convolution", "convolution_param {\n num_output: 2 kernel_size: 3 pad: -1 }"),
-        ":5:36: pad -1 where an integer from 0 to 4294967295 was expected"),
-    "kernel 0": (layer("Pooling", "pooling_param { kernel_size: 0 }"),
-                 "kernel (0, 0), stride (1, 1), pad (0, 0) where"),
-    "a kernel beyond the picture": (layer("Convolution", "convolution_param { num_output: 1 kernel_size: 30 }"),
-                                    "kernel (30, 30) is larger than the padded bottom of shape (2, 3, 8, 9)"),
+        ":5:36: pad -1 where an integer from 0 to 4294967295 was expected",
+    ),
+    "kernel 0": (
+        layer("Pooling", "pooling_param { kernel_size: 0 }"),
+        "kernel (0, 0), stride (1, 1), pad (0, 0) where",
+    ),
+    "a kernel beyond the picture": (
+        layer("Convolution", "convolution_param { num_output: 1 kernel_size: 30 }"),
+        "kernel (30, 30) is larger than the padded bottom of shape (2, 3, 8, 9)",
+    ),
     "a group that does not divide": (
         layer("Convolution", "convolution_param { num_output: 3 kernel_size: 1 group: 2 }"),
-        "group 2 does not divide 3 channels and num_output 3"),
-    "a slice of nothing": (layer("Slice", "slice_param { axis: 1 slice_point: 3 }", top='x" top: "y'),
-                           "slice_point [3] where 1 rising numbers between 0 and 3"),
+        "group 2 does not divide 3 channels and num_output 3",
+    ),
+    "a slice of nothing": (
+        layer("Slice", "slice_param { axis: 1 slice_point: 3 }", top='x" top: "y'),
+        "slice_point [3] where 1 rising numbers between 0 and 3",
+    ),
     "a filler's numbers": (
         layer("InnerProduct", 'inner_product_param { num_output: 1 weight_filler { type: "uniform" min: 2 max: 1 } }'),
-        "filler 'uniform' from min 2 to max 1"),
+        "filler 'uniform' from min 2 to max 1",
+    ),
     "a deviation below 0": (
         layer("InnerProduct", 'inner_product_param { num_output: 1 weight_filler { type: "gaussian" std: -1 } }'),
-        "filler 'gaussian' with std -1"),
+        "filler 'gaussian' with std -1",
+    ),
     # Names.
     "an unknown type": (
-        layer("Convolutoin"), ":4: layer 'it': type 'Convolutoin' is unknown; did you mean 'Convolution'?"),
+        layer("Convolutoin"),
+        ":4: layer 'it': type 'Convolutoin' is unknown; did you mean 'Convolution'?",
+    ),
     "a type like no other": (layer("Quux"), "type 'Quux' is unknown; the engine has AbsVal, Accuracy"),
     "no type": ('layer { name: "it" bottom: "data" top: "x" }', ":4: layer 'it': it has no type, such as type"),
     "no name": ('layer { type: "ReLU" bottom: "zz" top: "x" }', ":4: layer '': bottom 'zz'"),
     "an unknown field": (
         layer("Convolution", "convolution_param { num_outputs: 2 }"),
-        ":4:84: 'num_outputs' is no field of ConvolutionParameter; did you mean 'num_output'?"),
+        ":4:84: 'num_outputs' is no field of ConvolutionParameter; did you mean 'num_output'?",
+    ),
     "a field like no other": (layer("ReLU", "quux: 1"), "'quux' is no field of LayerParameter; see LayerParameter in"),
-    "an unknown value": (layer("Pooling", "pooling_param { pool: AVG }"),
-                         "pool AVG where MAX, AVE or STOCHASTIC was expected"),
+    "an unknown value": (
+        layer("Pooling", "pooling_param { pool: AVG }"),
+        "pool AVG where MAX, AVE or STOCHASTIC was expected",
+    ),
     "a number for a text": ("layer { name: 3 }", ":4:15: name 3 where a text in quotes was expected"),
     "a field twice": ('layer { name: "a"\n name: "b" }', ":5:8: 'name' is given a second time, where it may be once"),
     "an unfinished layer": ('layer { name: "a" ', ": the text ends where a } for this was expected; is it truncated?"),
     "an unfinished text": (
-        'layer { name: "a }\n', ':4:15: name "a } where a text with a quote at its end was expected'),
+        'layer { name: "a }\n',
+        ':4:15: name "a } where a text with a quote at its end was expected',
+    ),
     "no UTF-8": ('layer { name: "\\xff" }', ":4:"),
     "a long line": ("layer { " + 'bottom: "a" ' * 5000 + " pad: 1 }", ":4:60010: 'pad' is no field of LayerParameter"),
     # Sizes.
-    "a huge weight": (layer("InnerProduct", "inner_product_param { num_output: 2000000000 }"),
-                      ":4: layer 'it': blob 0 of shape (2000000000, 216) where at most 32 axes of at least 0 and "
-                      "2147483647 values were expected"),
-    "a huge kernel": (layer("Convolution", "convolution_param { num_output: 2000000000 kernel_size: 3 }"),
-                      "values were"),
-    "a huge table": (layer("Embed", "embed_param { num_output: 50000 input_dim: 50000 }", bottom="label"),
-                     "values were"),
+    "a huge weight": (
+        layer("InnerProduct", "inner_product_param { num_output: 2000000000 }"),
+        ":4: layer 'it': blob 0 of shape (2000000000, 216) where at most 32 axes of at least 0 and "
+        "2147483647 values were expected",
+    ),
+    "a huge kernel": (
+        layer("Convolution", "convolution_param { num_output: 2000000000 kernel_size: 3 }"),
+        "values were",
+    ),
+    "a huge table": (
+        layer("Embed", "embed_param { num_output: 50000 input_dim: 50000 }", bottom="label"),
+        "values were",
+    ),
     "a huge tile": (layer("Tile", "tile_param { tiles: 2000000000 }"), "top 'x' of shape (2, 6000000000, 8, 9) where"),
-    "a huge pad": (layer("Pooling", "pooling_param { kernel_size: 2000000001 stride: 2000000000 pad: 2000000000 }"),
-                   "reach over"),
+    "a huge pad": (
+        layer("Pooling", "pooling_param { kernel_size: 2000000001 stride: 2000000000 pad: 2000000000 }"),
+        "reach over",
+    ),
     "a huge pyramid": (layer("SPP", "spp_param { pyramid_height: 4000000000 }"), "layer 'it': kernel"),
-    "a huge input": (of_shape("dim: 100000 dim: 100000"),
-                     ":4: layer 'in': top 'in' of shape (100000, 100000) where"),
+    "a huge input": (of_shape("dim: 100000 dim: 100000"), ":4: layer 'in': top 'in' of shape (100000, 100000) where"),
     "a negative input": (of_shape("dim: -1 dim: 4"), "top 'in' of shape (-1, 4) where"),
     "an empty input": (of_shape("dim: 1 dim: 0"), "top 'in' of shape (1, 0) where an axis after the first has"),
     "a thousand axes": (of_shape("dim: 1 " * 1000), "top 'in' of a shape of 1000 axes where at most 32"),
     "huge drawn data": (of_shape("dim: 60000 dim: 60000", "DummyData", "dummy_data_param"), "values were"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", NETS)
@@ -155,16 +198,19 @@ def test_a_net_that_cannot_be_built(tmp_path: Path, case: str) -> None:
     assert said in message
 
 
-@pytest.mark.parametrize("text", [
-    of_shape("dim: 40000 dim: 40000", "DummyData", "dummy_data_param"),
-    HEAD + layer("InnerProduct", "inner_product_param { num_output: 9000000 }"),
-    HEAD + layer("Tile", "tile_param { tiles: 4000000 }"),
-    HEAD + "".join(layer("Tile", "tile_param { tiles: 800000 }", name=f"{i}", top=f"{i}") for i in range(5)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "text",
+    [
+        of_shape("dim: 40000 dim: 40000", "DummyData", "dummy_data_param"),
+        HEAD + layer("InnerProduct", "inner_product_param { num_output: 9000000 }"),
+        HEAD + layer("Tile", "tile_param { tiles: 4000000 }"),
+        HEAD + "".join(layer("Tile", "tile_param { tiles: 800000 }", name=f"{i}", top=f"{i}") for i in range(5)),
+    ],
+)
 def test_a_net_for_which_there_is_no_memory_is_refused_before_it_takes_any(
     tmp_path: Path, text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(room, "memory_of", lambda device: 4 << 30)
+    monkeypatch.setattr(memory_budget, "memory_of", lambda device: 4 << 30)
     path = tmp_path / "net.prototxt"
     path.write_text(text)
     said = refusal(lambda: build_net(path, TRAIN))
@@ -174,40 +220,59 @@ def test_a_net_for_which_there_is_no_memory_is_refused_before_it_takes_any(
 
 def test_what_lies_in_the_memory_of_others_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     fields = 'param { name: "w" } inner_product_param { num_output: 216 bias_term: false }'
-    shared = "".join(layer("InnerProduct", fields, bottom=bottom, name=top, top=top)
-                     for bottom, top in zip(["data", "a", "b", "c"], "abcd", strict=True))
+    shared = "".join(
+        layer("InnerProduct", fields, bottom=bottom, name=top, top=top)
+        for bottom, top in zip(["data", "a", "b", "c"], "abcd", strict=True)
+    )
     viewed = layer("Flatten", name="flat", top="flat") + layer("ReLU", bottom="flat", name="relu", top="flat")
     text = HEAD + shared + viewed
     taken = 4 * (2 * 3 * 8 * 9 + 2 + 4 * 2 * 216)  # the inputs and four tops; a split's are the blob that it splits
     taken += 4 * 2 * 216 * 216  # the weight, and a second one until it is known that it is shared
-    monkeypatch.setattr(room, "memory_of", lambda device: taken)
+    monkeypatch.setattr(memory_budget, "memory_of", lambda device: taken)
     Net(parse_text(text, NetParameter, "net"), TRAIN)
-    monkeypatch.setattr(room, "memory_of", lambda device: taken // 2)
+    monkeypatch.setattr(memory_budget, "memory_of", lambda device: taken // 2)
     with pytest.raises(InputError, match="memory"):
         Net(parse_text(text, NetParameter, "net"), TRAIN)
 
 
 def test_the_memory_of_this_machine_is_known() -> None:
-    assert 1 << 28 < room.memory_of(torch.device("cpu")) < 1 << 50
+    assert 1 << 28 < memory_budget.memory_of(torch.device("cpu")) < 1 << 50
 
 
-@pytest.mark.parametrize(("text", "said"), [
-    ("", "net.prototxt: net '' has no layers"),
-    ('name: "n"', "net.prototxt: net 'n' has no layers"),
-    (layer("Silence", "include { phase: TEST }"),
-     "net.prototxt: net '' has no layers in phase TRAIN; look at the layers' include and exclude rules"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "net.prototxt: net '' has no layers"),
+        ('name: "n"', "net.prototxt: net 'n' has no layers"),
+        (
+            layer("Silence", "include { phase: TEST }"),
+            "net.prototxt: net '' has no layers in phase TRAIN; look at the layers' include and exclude rules",
+        ),
+    ],
+)
 def test_a_net_without_layers(tmp_path: Path, text: str, said: str) -> None:
     path = tmp_path / "net.prototxt"
     path.write_text(text)
     assert refusal(lambda: build_net(path, TRAIN)) == str(tmp_path / said)
 
 
-@pytest.mark.parametrize("text", [
-    "layer { " * 100000, "layers { layer { " * 50000, "quux { " * 100000, "layer { " + "relu_param { " * 50000,
-    "layer { blobs { shape { dim: [" + "[" * 100000, "}" * 100000, '"' * 100001, "\\" * 100000, "name: " * 50000,
-    "\x00\x01\x02", "é" * 50000, "layer { name: " + "'a' " * 50000,
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "text",
+    [
+        "layer { " * 100000,
+        "layers { layer { " * 50000,
+        "quux { " * 100000,
+        "layer { " + "relu_param { " * 50000,
+        "layer { blobs { shape { dim: [" + "[" * 100000,
+        "}" * 100000,
+        '"' * 100001,
+        "\\" * 100000,
+        "name: " * 50000,
+        "\x00\x01\x02",
+        "é" * 50000,
+        "layer { name: " + "'a' " * 50000,
+    ],
+)
 def test_nesting_and_noise_are_no_prototxt(tmp_path: Path, text: str) -> None:
     path = tmp_path / "net.prototxt"
     path.write_text(text)
@@ -236,7 +301,13 @@ layers { layer { name: "old" type: "conv" } }
 """
     blocks = find_layers(text)
     assert [(block.line, block.name) for block in blocks] == [
-        (2, "data"), (5, "data"), (8, ""), (8, ""), (9, "last"), (10, "old")]  # fmt: skip
+        (2, "data"),
+        (5, "data"),
+        (8, ""),
+        (8, ""),
+        (9, "last"),
+        (10, "old"),
+    ]
     assert find_line(blocks, "data", 1) == 5
     assert find_line(blocks, "data", 2) == 5  # the net's `input` is the layer at 0
     assert find_line(blocks, "old") == 10
@@ -264,18 +335,23 @@ def test_layers_of_one_name_without_weights_are_told(caplog: pytest.LogCaptureFi
 # Solvers
 
 
-@pytest.mark.parametrize(("text", "said"), [
-    ("base_lr: fast", ":1:10: base_lr fast where a number was expected"),
-    ('tpye: "SGD"', ":1:1: 'tpye' is no field of SolverParameter; did you mean 'type'?"),
-    ('type: "Adm"', ": solver type 'Adm' is unknown; did you mean 'Adam'?"),
-    ('lr_policy: "fixd"', ": lr_policy 'fixd' is unknown; one of fixed, step"),
-    ('lr_policy: "fixed" net: "a" train_net: "b"', ": net and train_net are given where one net was expected"),
-    ('lr_policy: "fixed"\nnet_param {\n  layer { name: "it" type: "ReLU" bottom: "a" top: "b" } }',
-     ":3: layer 'it': bottom 'a' is the top of no layer"),
-    ('lr_policy: "fixed" net_param { }', ": net '' has no layers"),
-    ('lr_policy: "fixed" test_iter: 1 test_interval: -1', ": test_iter needs a test_interval of at least 1"),
-    ("max_iter: 99999999999", ":1:11: max_iter 99999999999 where an integer from -2147483648"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("base_lr: fast", ":1:10: base_lr fast where a number was expected"),
+        ('tpye: "SGD"', ":1:1: 'tpye' is no field of SolverParameter; did you mean 'type'?"),
+        ('type: "Adm"', ": solver type 'Adm' is unknown; did you mean 'Adam'?"),
+        ('lr_policy: "fixd"', ": lr_policy 'fixd' is unknown; one of fixed, step"),
+        ('lr_policy: "fixed" net: "a" train_net: "b"', ": net and train_net are given where one net was expected"),
+        (
+            'lr_policy: "fixed"\nnet_param {\n  layer { name: "it" type: "ReLU" bottom: "a" top: "b" } }',
+            ":3: layer 'it': bottom 'a' is the top of no layer",
+        ),
+        ('lr_policy: "fixed" net_param { }', ": net '' has no layers"),
+        ('lr_policy: "fixed" test_iter: 1 test_interval: -1', ": test_iter needs a test_interval of at least 1"),
+        ("max_iter: 99999999999", ":1:11: max_iter 99999999999 where an integer from -2147483648"),
+    ],
+)
 def test_a_solver_that_cannot_be_made(tmp_path: Path, text: str, said: str) -> None:
     path = tmp_path / "solver.prototxt"
     path.write_text(text)
@@ -320,7 +396,7 @@ WIRE = {
     "a picture": b"\x89PNG\r\n\x1a\n" + bytes(1000),
     "zeros": bytes(1 << 20),
     "text": b"layer { name: 'x' }",
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", WIRE)
@@ -332,13 +408,16 @@ def test_bytes_that_are_no_weights(tmp_path: Path, case: str) -> None:
     assert "NetParameter" in said
 
 
-@pytest.mark.parametrize(("content", "said"), [
-    ({"dim": [2**31 - 1], "data": [1, 2]}, "2 values where shape (2147483647,) was declared; is the file damaged?"),
-    ({"dim": [2**40, 2**40], "data": [1]}, "1 values where shape (1099511627776, 1099511627776) was declared"),
-    ({"dim": [-2, -3], "data": [1] * 6}, "6 values where shape (-2, -3) was declared"),
-    ({"dim": [1] * 10000, "data": [1]}, "1 values where a shape of 10000 axes was declared"),
-    ({"dim": [2, 5], "double_data": [1] * 10}, "blob 0 has shape (2, 5) where the net has (2, 216)"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ({"dim": [2**31 - 1], "data": [1, 2]}, "2 values where shape (2147483647,) was declared; is the file damaged?"),
+        ({"dim": [2**40, 2**40], "data": [1]}, "1 values where shape (1099511627776, 1099511627776) was declared"),
+        ({"dim": [-2, -3], "data": [1] * 6}, "6 values where shape (-2, -3) was declared"),
+        ({"dim": [1] * 10000, "data": [1]}, "1 values where a shape of 10000 axes was declared"),
+        ({"dim": [2, 5], "double_data": [1] * 10}, "blob 0 has shape (2, 5) where the net has (2, 216)"),
+    ],
+)
 def test_weights_of_absurd_shapes(tmp_path: Path, content: dict[str, Any], said: str) -> None:
     path = tmp_path / "x.caffemodel"
     path.write_bytes(with_blob(**content))
@@ -359,8 +438,13 @@ def test_weights_that_are_no_numbers_are_caffes_too(tmp_path: Path) -> None:
     assert net.params["it"][0][0, 1].item() == np.inf
 
 
-@pytest.mark.parametrize(("size", "said"), [(3 << 30, "3221225472 bytes where a NetParameter of at most"),
-                                            ((2 << 30) - 1, "no NetParameter, which begins with a field's number")])
+@pytest.mark.parametrize(
+    ("size", "said"),
+    [
+        (3 << 30, "3221225472 bytes where a NetParameter of at most"),
+        ((2 << 30) - 1, "no NetParameter, which begins with a field's number"),
+    ],
+)
 def test_a_file_that_is_nothing_but_large_is_not_read(tmp_path: Path, size: int, said: str) -> None:
     path = tmp_path / "x.caffemodel"
     with path.open("wb") as file:
@@ -378,11 +462,16 @@ def test_reading_weights_takes_little_more_than_their_size(tmp_path: Path) -> No
     assert "layer 'it' has 1 blobs where the net has 2" in said
 
 
-@pytest.mark.parametrize("fields", [
-    {"num": -1, "channels": 2**31 - 1, "height": 2**31 - 1, "width": 2},
-    {"num": 1, "channels": 0, "height": 1, "width": 2}, {"num": 1, "channels": 2, "height": 2, "width": 2},
-    {"num": 2, "channels": 1, "height": 1, "width": 2}, {"num": 3},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"num": -1, "channels": 2**31 - 1, "height": 2**31 - 1, "width": 2},
+        {"num": 1, "channels": 0, "height": 1, "width": 2},
+        {"num": 1, "channels": 2, "height": 2, "width": 2},
+        {"num": 2, "channels": 1, "height": 1, "width": 2},
+        {"num": 3},
+    ],
+)
 def test_a_mean_file_of_an_absurd_shape(tmp_path: Path, fields: dict[str, int]) -> None:
     path = tmp_path / "mean.binaryproto"
     write_binary(path, BlobProto(**fields, data=[0.0] * (0 if fields.get("channels") == 0 else 4)))
@@ -435,16 +524,19 @@ def history(*shapes: tuple[int, ...]) -> list[BlobProto]:
     return [to_blobproto(np.zeros(shape)) for shape in shapes]
 
 
-@pytest.mark.parametrize(("fields", "said"), [
-    ({"iter": -5}, "iter -5, current_step 0 where at least 0 was expected; is the file damaged?"),
-    ({"current_step": -1}, "iter 1, current_step -1 where"),
-    ({"history": []}, "0 history blobs where the solver has 5"),
-    ({"history": history(*[(1,)] * 5)}, "history 0 has shape (1,) where the solver has"),
-    ({"history": [BlobProto(num=2**31 - 1, channels=2**31 - 1)] * 5}, "history 0: 0 values where shape"),
-    ({"learned_net": "/nowhere/x.caffemodel"}, "its weights, '/nowhere/x.caffemodel', are not there"),
-    ({"learned_net": "a\0b" * 1000}, "its weights, 'a\\x00b"),
-    ({"learned_net": "/dev/zero"}, "its weights, '/dev/zero', are not there"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"iter": -5}, "iter -5, current_step 0 where at least 0 was expected; is the file damaged?"),
+        ({"current_step": -1}, "iter 1, current_step -1 where"),
+        ({"history": []}, "0 history blobs where the solver has 5"),
+        ({"history": history(*[(1,)] * 5)}, "history 0 has shape (1,) where the solver has"),
+        ({"history": [BlobProto(num=2**31 - 1, channels=2**31 - 1)] * 5}, "history 0: 0 values where shape"),
+        ({"learned_net": "/nowhere/x.caffemodel"}, "its weights, '/nowhere/x.caffemodel', are not there"),
+        ({"learned_net": "a\0b" * 1000}, "its weights, 'a\\x00b"),
+        ({"learned_net": "/dev/zero"}, "its weights, '/dev/zero', are not there"),
+    ],
+)
 def test_a_state_that_is_not_the_solvers(copied: snapshot.Snapshot, fields: dict[str, Any], said: str) -> None:
     state = SolverState.FromString(copied.state.read_bytes())
     for name, value in fields.items():
@@ -474,15 +566,43 @@ def test_a_state_of_a_step_beyond_all_is_gone_on_from_as_in_caffe(copied: snapsh
 HUGE = 10**30
 
 
-@pytest.mark.parametrize("content", [
-    "", "{", "[" * 100_000, '{"a":' * 100_000, "[]", "3", '"x"', "null", "NaN", "\ud800", "{}", '{"form": 99}',
-    {"losses": None}, {"losses": ["x"]}, {"losses": [[]]}, {"nets": []}, {"nets": [{}, {}]}, {"nets": [3]},
-    {"nets": None}, {"generator": "x"}, {"generator": 3}, {"generator": "é"}, {"generator": "AAAA"}, {"layers": 3},
-    {"layers": {"data": 3}}, {"layers": {"data": {}}}, {"layers": {"data": {"generator": "AAAA"}}},
-    {"layers": {"rnn": {"hidden": 3}}},
-    {"layers": {"rnn": {"hidden": [[[1.0, 2.0, 3.0]]]}}}, {"layers": {"rnn": {"hidden": [[1.0]]}}},
-    {"layers": {"rnn": {"hidden": [[["a", "b"]]]}}}, {"layers": {"rnn": {"hidden": [[[HUGE, -HUGE]] * 2, [[0, 0]]]}}},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "{",
+        "[" * 100_000,
+        '{"a":' * 100_000,
+        "[]",
+        "3",
+        '"x"',
+        "null",
+        "NaN",
+        "\ud800",
+        "{}",
+        '{"form": 99}',
+        {"losses": None},
+        {"losses": ["x"]},
+        {"losses": [[]]},
+        {"nets": []},
+        {"nets": [{}, {}]},
+        {"nets": [3]},
+        {"nets": None},
+        {"generator": "x"},
+        {"generator": 3},
+        {"generator": "é"},
+        {"generator": "AAAA"},
+        {"layers": 3},
+        {"layers": {"data": 3}},
+        {"layers": {"data": {}}},
+        {"layers": {"data": {"generator": "AAAA"}}},
+        {"layers": {"rnn": {"hidden": 3}}},
+        {"layers": {"rnn": {"hidden": [[[1.0, 2.0, 3.0]]]}}},
+        {"layers": {"rnn": {"hidden": [[1.0]]}}},
+        {"layers": {"rnn": {"hidden": [[["a", "b"]]]}}},
+        {"layers": {"rnn": {"hidden": [[[HUGE, -HUGE]] * 2, [[0, 0]]]}}},
+    ],
+)
 def test_a_sidecar_that_is_none(copied: snapshot.Snapshot, content: str | dict[str, Any]) -> None:
     if isinstance(content, dict):
         sidecar = json.loads(copied.sidecar.read_text())
@@ -502,17 +622,26 @@ def test_a_sidecar_beyond_any_size_is_not_read(copied: snapshot.Snapshot) -> Non
 # Commands
 
 
-@pytest.mark.parametrize("command", [
-    "train -solver {}/solver.prototxt", "test -model {}/net.prototxt -weights {}/x.caffemodel",
-    "time -model {}/net.prototxt",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "command",
+    [
+        "train -solver {}/solver.prototxt",
+        "test -model {}/net.prototxt -weights {}/x.caffemodel",
+        "time -model {}/net.prototxt",
+    ],
+)
 def test_a_command_says_it_in_one_line(tmp_path: Path, command: str) -> None:
     (tmp_path / "net.prototxt").write_text(HEAD + layer("ReLU", bottom="dta"))
     (tmp_path / "solver.prototxt").write_text(f'net: "{tmp_path}/net.prototxt" lr_policy: "fixed" max_iter: 1')
     (tmp_path / "x.caffemodel").write_bytes(b"\x0a")
-    run = subprocess.run([sys.executable, "-m", "pipeline.caffe", *command.replace("{}", str(tmp_path)).split()],
-                         capture_output=True, text=True, check=False)  # fmt: skip
+    run = subprocess.run(
+        [sys.executable, "-m", "pipeline.caffe", *command.replace("{}", str(tmp_path)).split()],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert run.returncode == 1
     assert "Traceback" not in run.stderr
     assert run.stderr.splitlines()[-1].endswith(
-        f"{tmp_path}/net.prototxt:4: layer 'it': bottom 'dta' {NOT_BEFORE}; did you mean 'data'?")
+        f"{tmp_path}/net.prototxt:4: layer 'it': bottom 'dta' {NOT_BEFORE}; did you mean 'data'?"
+    )

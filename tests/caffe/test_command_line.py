@@ -10,12 +10,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from run_command import run_command
+from helpers.run_command import run_command
 
+from pipeline.base.console import log
 from pipeline.caffe.__main__ import COMMANDS
 from pipeline.caffe.glog import log_file
 from pipeline.caffe.tools.flags import FlagParser
-from pipeline.console import log
 
 NET = """
 name: "Line"
@@ -33,8 +33,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A net, a solver and weights, in the working folder."""
     monkeypatch.chdir(tmp_path)
     Path("net.prototxt").write_text(NET)
-    Path("solver.prototxt").write_text('net: "net.prototxt" base_lr: 0.01 lr_policy: "fixed" max_iter: 3 display: 1 '
-                                       'snapshot_prefix: "line"')  # fmt: skip
+    Path("solver.prototxt").write_text(
+        'net: "net.prototxt" base_lr: 0.01 lr_policy: "fixed" max_iter: 3 display: 1 snapshot_prefix: "line"'
+    )
     assert run_command("train", "-solver", "solver.prototxt").status == 0
     Path("line_iter_3.caffemodel").rename("line.caffemodel")
     return tmp_path
@@ -103,9 +104,11 @@ def test_every_command_has_its_module_and_help(name: str) -> None:
 
 
 def test_the_commands_are_told_without_torch() -> None:
-    program = ("import sys, runpy; sys.argv = ['caffe']\n"
-               "try: runpy.run_module('pipeline.caffe', run_name='__main__')\n"
-               "except SystemExit as end: print(end.code, 'torch' in sys.modules)")
+    program = (
+        "import sys, runpy; sys.argv = ['caffe']\n"
+        "try: runpy.run_module('pipeline.caffe', run_name='__main__')\n"
+        "except SystemExit as end: print(end.code, 'torch' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.endswith("0 False\n")
     assert all(name in done.stdout for name in COMMANDS)
@@ -131,8 +134,9 @@ def test_flags_may_stand_before_the_action(folder: Path) -> None:
 
 
 def test_a_flag_without_use_is_warned_of(folder: Path) -> None:
-    said = run_command("test", "-model", "net.prototxt", "-weights", "line.caffemodel", "-solver", "x",
-                       "-iterations", "1").log  # fmt: skip
+    said = run_command(
+        "test", "-model", "net.prototxt", "-weights", "line.caffemodel", "-solver", "x", "-iterations", "1"
+    ).log
     assert "test has no use for --solver: it is ignored" in lines(said)[0]
 
 
@@ -142,7 +146,7 @@ def test_glogs_flags_and_environment_choose_what_is_logged(folder: Path, monkeyp
     assert re.match(r"I\d{4} \d\d:\d\d:\d\d\.\d{6} +\d+ train\.py:\d+\] Use CPU\.\n", whole)
     Path("logs").mkdir()
     assert run_command(*train, "-log_dir", "logs", "-noalsologtostderr").log == ""
-    written, = Path("logs").iterdir()
+    (written,) = Path("logs").iterdir()
     assert len(written.read_text().splitlines()) == len(whole.splitlines())
     failed = run_command("train", "-noalsologtostderr").log
     assert failed.startswith("F")
@@ -189,8 +193,9 @@ def test_level_and_stage_choose_layers(folder: Path) -> None:
         (("-sighup_effect", "stop"), signal.SIGHUP, [2]),
     ],
 )
-def test_a_signal_acts_after_the_iteration_that_runs(folder: Path, flags: tuple[str, ...], number: int,
-                                                     left: list[int]) -> None:
+def test_a_signal_acts_after_the_iteration_that_runs(
+    folder: Path, flags: tuple[str, ...], number: int, left: list[int]
+) -> None:
     class Sender(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             if record.getMessage().startswith("Iteration 1 ("):
@@ -252,15 +257,19 @@ def test_times_of_layers_add_up(folder: Path) -> None:
         times = [float(match[1]) for line in said if (match := re.search(rf"\t{way}: (\S+) ms\.$", line))]
         assert len(times) == 3
         assert all(time > 0 for time in times)
-        whole, = (float(line.split()[-2]) for line in said if line.startswith(f"Average {way.capitalize()} pass"))
+        (whole,) = (float(line.split()[-2]) for line in said if line.startswith(f"Average {way.capitalize()} pass"))
         assert sum(times) == pytest.approx(whole, rel=1e-4)
 
 
 def test_a_net_whose_layers_share_a_weight_is_timed(folder: Path) -> None:
-    layer = ('layer {{ name: "{0}" type: "InnerProduct" bottom: "{1}" top: "{0}" param {{ name: "w" }} '
-             'inner_product_param {{ num_output: 3 }} }}')  # fmt: skip
-    Path("shared.prototxt").write_text('layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 } '
-                                       "} }" + layer.format("a", "x") + layer.format("b", "a"))  # fmt: skip
+    layer = (
+        'layer {{ name: "{0}" type: "InnerProduct" bottom: "{1}" top: "{0}" param {{ name: "w" }} '
+        "inner_product_param {{ num_output: 3 }} }}"
+    )
+    Path("shared.prototxt").write_text(
+        'layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 } '
+        "} }" + layer.format("a", "x") + layer.format("b", "a")
+    )
     assert run_command("time", "-model", "shared.prototxt", "-iterations", "1").status == 0
 
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from google.protobuf import text_format
 
-from pipeline.caffe.caffe_pb2 import TEST, TRAIN, Datum, NetParameter
 from pipeline.caffe.database import DatabaseError, DatabaseWriter, datum_from_image, record_key
 from pipeline.caffe.layers import LayerError
 from pipeline.caffe.net import Net
+from pipeline.caffe.proto.caffe_pb2 import TEST, TRAIN, Datum, NetParameter
 
 NET = 'layer {{ name: "data" type: "Data" top: "data" top: "label" data_param {{ source: "{source}" {data} }} {rest} }}'
 BACKENDS = ["lmdb", "leveldb"]

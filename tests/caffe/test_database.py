@@ -14,7 +14,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from pipeline.caffe.caffe_pb2 import Datum
 from pipeline.caffe.database import (
     DatabaseError,
     DatabaseReader,
@@ -23,6 +22,7 @@ from pipeline.caffe.database import (
     datum_to_array,
     record_key,
 )
+from pipeline.caffe.proto.caffe_pb2 import Datum
 
 
 def write(path: Path, count: int) -> Path:

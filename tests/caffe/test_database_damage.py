@@ -14,9 +14,9 @@ import lmdb
 import numpy as np
 import pytest
 
-from pipeline.caffe.caffe_pb2 import Datum
 from pipeline.caffe.database import DatabaseError, DatabaseReader, DatabaseWriter, datum_from_image, datum_to_array
 from pipeline.caffe.database.datum import MAX_PIXELS
+from pipeline.caffe.proto.caffe_pb2 import Datum
 
 PAGE = 4096
 BRANCH, LEAF, OVERFLOW = 1, 2, 4
@@ -93,6 +93,7 @@ def set_in_page(kind: int, offset: int, form: str, *values: int) -> Callable[[by
 
 def set_in_node(kind: int, offset: int, form: str, *values: int) -> Callable[[bytearray], None]:
     """Change the last node of the last page of a kind."""
+
     def change(data: bytearray) -> None:
         page = pages(data, kind)[-1]
         (lower,) = struct.unpack_from("<H", data, page * PAGE + 12)
@@ -229,7 +230,8 @@ def png_of(width: int, height: int) -> bytes:
     """The head of a PNG, and no pixels."""
     parts = ((b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)), (b"IDAT", zlib.compress(bytes(100))))
     return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in parts)
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in parts
+    )
 
 
 def jpeg_of(width: int, height: int) -> bytes:
@@ -240,8 +242,10 @@ def jpeg_of(width: int, height: int) -> bytes:
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
-@pytest.mark.parametrize("data", [png_of(60_000, 60_000), png_of(8193, 8192), png_of(1 << 30, 1),
-                                  jpeg_of(65_500, 65_500), jpeg_of(9000, 9000)])  # fmt: skip
+@pytest.mark.parametrize(
+    "data",
+    [png_of(60_000, 60_000), png_of(8193, 8192), png_of(1 << 30, 1), jpeg_of(65_500, 65_500), jpeg_of(9000, 9000)],
+)
 def test_a_picture_that_declares_more_than_memory_holds(data: bytes) -> None:
     datum_to_array(Datum(data=cv2.imencode(".png", np.zeros((9, 9)))[1].tobytes(), encoded=True), "it")  # imports
     with soon_and_small(), pytest.raises(DatabaseError, match=f"^it: .*{MAX_PIXELS} pixels"):

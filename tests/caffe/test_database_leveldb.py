@@ -134,8 +134,9 @@ def test_an_error_leaves_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kept", [0.0, 0.01, 0.3, 0.9, 0.999])
-@pytest.mark.parametrize(("pattern", "made"), [("*.log", write), ("*.ldb", lambda *args: with_a_table(write(*args))),
-                                               ("MANIFEST-*", write)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("pattern", "made"), [("*.log", write), ("*.ldb", lambda *args: with_a_table(write(*args))), ("MANIFEST-*", write)]
+)
 def test_a_truncated_file(tmp_path: Path, pattern: str, made, kept: float) -> None:
     (file,) = made(tmp_path / "leveldb", 2500).glob(pattern)
     data = file.read_bytes()

@@ -13,13 +13,12 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.caffe import snapshot
-from pipeline.caffe.caffe_pb2 import TEST, TRAIN, SolverParameter
-from pipeline.caffe.hdf5 import HDF5Error, HDF5Reader, is_hdf5, write_hdf5
+from pipeline.caffe.hdf5.files import HDF5Error, HDF5Reader, is_hdf5, write_hdf5
 from pipeline.caffe.layers import LayerError
 from pipeline.caffe.net import Net, WeightsError, build_net
-from pipeline.caffe.proto import BinaryError, PrototxtError, parse_text, read_weights
-from pipeline.caffe.solver import SOLVERS, Solver, get_solver
+from pipeline.caffe.proto.caffe_pb2 import TEST, TRAIN, SolverParameter
+from pipeline.caffe.proto.files import BinaryError, PrototxtError, parse_text, read_weights
+from pipeline.caffe.solver import SOLVERS, Solver, get_solver, snapshot
 
 NET = """
 layer { name: "x" type: "DummyData" top: "x" top: "y" dummy_data_param { shape { dim: 4 dim: 2 dim: 3 dim: 5 }
@@ -39,8 +38,10 @@ layer { name: "loss2" type: "EuclideanLoss" bottom: "scale" bottom: "y" top: "lo
 
 def solver(name: str = "SGD", fields: str = "", net: str = NET, seed: int = 3) -> Solver:
     momentum = "" if name in ("AdaGrad", "RMSProp") else "momentum: 0.9"
-    text = (f'type: "{name}" lr_policy: "multistep" gamma: 0.5 stepvalue: 2 base_lr: 0.01 average_loss: 2 '
-            f"random_seed: {seed} snapshot_format: HDF5 {momentum} {fields} net_param {{ {net} }}")
+    text = (
+        f'type: "{name}" lr_policy: "multistep" gamma: 0.5 stepvalue: 2 base_lr: 0.01 average_loss: 2 '
+        f"random_seed: {seed} snapshot_format: HDF5 {momentum} {fields} net_param {{ {net} }}"
+    )
     return get_solver(parse_text(text, SolverParameter, "solver"))
 
 
@@ -113,9 +114,10 @@ def test_weights_start_a_net_in_either_format(tmp_path: Path) -> None:
         (lambda data: data.update(fc=np.zeros(3)), "/data/fc: a dataset where a group"),
         (lambda data: data.clear(), "none of its layers is one of net"),
     ],
-)  # fmt: skip
-def test_weights_of_another_net_are_refused_as_caffe_refuses_them(tmp_path: Path, change: Any, said: str | None
-                                                                  ) -> None:
+)
+def test_weights_of_another_net_are_refused_as_caffe_refuses_them(
+    tmp_path: Path, change: Any, said: str | None
+) -> None:
     net = solver().net
     data: dict[str, Any] = net.to_hdf5()
     change(data)
@@ -142,15 +144,20 @@ def test_the_state_of_another_solver_is_refused(tmp_path: Path, name: str, chang
     state = saved(tmp_path).state
     with HDF5Reader(state) as file:
         tree: dict[str, Any] = {
-            "iter": np.array([1]), "current_step": np.array([0]), "learned_net": file.text("learned_net"),
-            "history": {index: file.array("history", index) for index in file.names("history")}} | change
+            "iter": np.array([1]),
+            "current_step": np.array([0]),
+            "learned_net": file.text("learned_net"),
+            "history": {index: file.array("history", index) for index in file.names("history")},
+        } | change
     write_hdf5(state, {key: value for key, value in tree.items() if value is not None})
     with pytest.raises((WeightsError, HDF5Error), match=said):
         snapshot.restore(solver(name), state)
 
 
-@pytest.mark.parametrize(("name", "said"), [("inception/1x1", "HDF5 takes no '/'"), (".", "HDF5 takes no '/'"),
-                                            ("fc", "another layer has this name")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("inception/1x1", "HDF5 takes no '/'"), (".", "HDF5 takes no '/'"), ("fc", "another layer has this name")],
+)
 def test_names_that_hdf5_cannot_hold_are_refused_before_the_training(name: str, said: str) -> None:
     renamed = NET.replace('name: "again"', f'name: "{name}"')
     with pytest.raises(LayerError, match=f"layer '{name}': {said}"):
@@ -175,8 +182,10 @@ def rows(folder: Path, *counts: int, name: str = "rows", start: int = 0) -> Path
 
 def data_net(source: Path, batch: int, more: str = "", layer: str = "", tops: str = 'top: "data" top: "label"') -> Net:
     path = source.with_name("net.prototxt")
-    path.write_text(f'layer {{ name: "rows" type: "HDF5Data" {tops} {layer} hdf5_data_param {{ source: "{source}" '
-                    f"batch_size: {batch} {more} }} }}")
+    path.write_text(
+        f'layer {{ name: "rows" type: "HDF5Data" {tops} {layer} hdf5_data_param {{ source: "{source}" '
+        f"batch_size: {batch} {more} }} }}"
+    )
     return build_net(path, TRAIN, seed=1)
 
 
@@ -263,9 +272,11 @@ def test_lists_and_later_files_that_are_none_are_named(tmp_path: Path) -> None:
 
 def output_net(folder: Path, name: str, data: str = "dim: 2 dim: 3", label: str = "dim: 2") -> Net:
     path = folder / "net.prototxt"
-    path.write_text(f'layer {{ name: "in" type: "Input" top: "data" top: "label" input_param {{ shape {{ {data} }} '
-                    f'shape {{ {label} }} }} }}\nlayer {{ name: "out" type: "HDF5Output" bottom: "data" '
-                    f'bottom: "label" hdf5_output_param {{ file_name: "{folder / name}" }} }}')
+    path.write_text(
+        f'layer {{ name: "in" type: "Input" top: "data" top: "label" input_param {{ shape {{ {data} }} '
+        f'shape {{ {label} }} }} }}\nlayer {{ name: "out" type: "HDF5Output" bottom: "data" '
+        f'bottom: "label" hdf5_output_param {{ file_name: "{folder / name}" }} }}'
+    )
     return build_net(path, TEST)
 
 
@@ -385,7 +396,7 @@ def test_no_memory_is_taken_for_what_a_file_cannot_hold(tmp_path: Path) -> None:
 )
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux limits a process's memory")
 def test_the_reading_process_has_little_time_and_memory(work: str, ended: int) -> None:
-    code = f"from pipeline.caffe.hdf5_process import limit\nlimit(0, 0)\n{work}"
+    code = f"from pipeline.caffe.hdf5.worker import limit\nlimit(0, 0)\n{work}"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == ended
 
 

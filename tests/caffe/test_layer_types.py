@@ -4,18 +4,20 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.caffe.caffe_pb2 import TEST, TRAIN, NetParameter
 from pipeline.caffe.forks import FOREIGN_FIELDS, FOREIGN_TYPES
 from pipeline.caffe.layers import LAYERS, LayerError
 from pipeline.caffe.layers.data import MemoryData
 from pipeline.caffe.net import Net
-from pipeline.caffe.proto import PrototxtError, parse_text
+from pipeline.caffe.proto.caffe_pb2 import TEST, TRAIN, NetParameter
+from pipeline.caffe.proto.files import PrototxtError, parse_text
 
 
 def inputs(**shapes: tuple[int, ...]) -> str:
     dims = {name: " ".join(f"dim: {size}" for size in shape) for name, shape in shapes.items()}
-    return "".join(f'layer {{ name: "{name}" type: "Input" top: "{name}" input_param {{ shape {{ {sizes} }} }} }}\n'
-                   for name, sizes in dims.items())  # fmt: skip
+    return "".join(
+        f'layer {{ name: "{name}" type: "Input" top: "{name}" input_param {{ shape {{ {sizes} }} }} }}\n'
+        for name, sizes in dims.items()
+    )
 
 
 def layer(kind: str, bottoms: str, tops: str, param: str = "") -> str:
@@ -77,7 +79,7 @@ BROKEN = [
     ("DummyData", "", "x", "dummy_data_param { num: 2 shape { dim: 1 } }", "both shape and num"),
     ("DummyData", "", "x", 'dummy_data_param { shape { dim: 1 } data_filler { type: "odd" } }', "filler 'odd'"),
     ("MemoryData", "", "x y", "memory_data_param { batch_size: 2 channels: 3 height: 4 }", r"\(2, 3, 4, 0\)"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("kind", "bottoms", "tops", "param", "said"), BROKEN)
@@ -116,8 +118,11 @@ def test_a_loss_behind_a_layer_without_gradient_is_an_error(kind: str, tops: str
 
 
 def test_a_loss_without_a_top_counts_and_is_saved_without_one() -> None:
-    built = net(inputs(v=(2, 6), s=(2,)) + layer("SoftmaxWithLoss", "v s", "", "loss_weight: 3")
-                + layer("EuclideanLoss", "v v", "").replace("it", "other"))  # fmt: skip
+    built = net(
+        inputs(v=(2, 6), s=(2,))
+        + layer("SoftmaxWithLoss", "v s", "", "loss_weight: 3")
+        + layer("EuclideanLoss", "v v", "").replace("it", "other")
+    )
     assert built.forward(v=np.zeros((2, 6), "f"), s=np.zeros(2, "f")) == {}
     assert built.loss.item() == pytest.approx(3 * np.log(6))
     assert not any(layer.top for layer in built.to_proto().layer if layer.name in ("it", "other"))
@@ -150,8 +155,9 @@ def test_stochastic_pooling_draws_in_proportion_and_averages_in_test() -> None:
     assert bool((x.grad[:, 0, 0, 1] == 0).all())
 
 
-def stochastic_pooling(x: np.ndarray, kernel: tuple[int, int], stride: tuple[int, int], draws: np.ndarray | None
-                       ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+def stochastic_pooling(
+    x: np.ndarray, kernel: tuple[int, int], stride: tuple[int, int], draws: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
     """In double precision: tops of (N, C, H, W), and where in each image they were drawn; means without draws."""
     size = [-(-(whole - window) // step) + 1 for whole, window, step in zip(x.shape[2:], kernel, stride, strict=True)]
     tops, places = np.zeros((*x.shape[:2], *size)), np.full((*x.shape[:2], *size), -1)
@@ -248,13 +254,21 @@ def test_memory_data_refuses_what_is_no_whole_batches() -> None:
             memory.set_arrays(np.zeros(shape, "f"), np.zeros(labels, "f"))
 
 
-@pytest.mark.parametrize(("text", "said"), [
-    (layer("TanH", "x", "a") + layer("TanH", "a", "b") + layer("ReLU", "a", "a"), "which layer 'it' takes as it was"),
-    (layer("TanH", "x", "a") + layer("ReLU", "a", "a") + layer("TanH", "a", "b") + layer("ReLU", "a", "a"),
-     "takes as it"),
-    (layer("TanH", "x", "a", "loss_weight: 1") + layer("ReLU", "a", "a"), "is a loss"),
-    (layer("Eltwise", "x x", "x"), "is taken twice"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            layer("TanH", "x", "a") + layer("TanH", "a", "b") + layer("ReLU", "a", "a"),
+            "which layer 'it' takes as it was",
+        ),
+        (
+            layer("TanH", "x", "a") + layer("ReLU", "a", "a") + layer("TanH", "a", "b") + layer("ReLU", "a", "a"),
+            "takes as it",
+        ),
+        (layer("TanH", "x", "a", "loss_weight: 1") + layer("ReLU", "a", "a"), "is a loss"),
+        (layer("Eltwise", "x x", "x"), "is taken twice"),
+    ],
+)
 def test_a_blob_that_others_take_is_not_changed_in_place(text: str, said: str) -> None:
     with pytest.raises(LayerError, match=f"it changes '[ax]' in place, .*{said}"):
         net(inputs(x=(2, 3)) + text)
@@ -286,8 +300,10 @@ def test_a_field_of_a_fork_is_told_as_that(name: str) -> None:
 
 def test_what_is_advised_for_forks_layers_computes_what_they_do() -> None:
     x = np.random.default_rng(0).uniform(-9, 9, (2, 3, 4, 5)).astype("f")
-    doubled = ("convolution_param { kernel_size: 2 stride: 2 group: 3 num_output: 3 bias_term: false "
-               'weight_filler { type: "constant" value: 1 } }')  # fmt: skip
+    doubled = (
+        "convolution_param { kernel_size: 2 stride: 2 group: 3 num_output: 3 bias_term: false "
+        'weight_filler { type: "constant" value: 1 } }'
+    )
     text = inputs(x=x.shape) + layer("Deconvolution", "x", "y", doubled)
     text += layer("Clip", "x", "z", "clip_param { min: 0 max: 6 }")
     tops = net(text).forward(x=x)

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.caffe.caffe_pb2 import TEST, TRAIN, FillerParameter, NetParameter
 from pipeline.caffe.fillers import FILLERS, fill
-from pipeline.caffe.graph import filter_layers, insert_splits
+from pipeline.caffe.insert_splits import filter_layers, insert_splits
 from pipeline.caffe.net import Net, WeightsError, build_net
-from pipeline.caffe.proto import PrototxtError, parse_text, write_binary
+from pipeline.caffe.proto.caffe_pb2 import TEST, TRAIN, FillerParameter, NetParameter
+from pipeline.caffe.proto.files import PrototxtError, parse_text, write_binary
 
 INPUT = 'layer { name: "in" type: "Input" top: "in" input_param { shape { dim: 2 dim: 3 } } }\n'
 
@@ -21,8 +21,10 @@ def net(text: str) -> NetParameter:
 
 def inner(name: str, bottom: str, top: str, outputs: int, more: str = "") -> str:
     filler = f'num_output: {outputs} weight_filler {{ type: "xavier" }}'
-    return (f'layer {{ name: "{name}" type: "InnerProduct" bottom: "{bottom}" top: "{top}" {more} '
-            f"inner_product_param {{ {filler} }} }}\n")  # fmt: skip
+    return (
+        f'layer {{ name: "{name}" type: "InnerProduct" bottom: "{bottom}" top: "{top}" {more} '
+        f"inner_product_param {{ {filler} }} }}\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -51,10 +53,13 @@ def test_a_net_that_cannot_be_built_names_layer_and_line(tmp_path: Path, text: s
 
 def test_layers_are_chosen_by_phase_level_and_stage() -> None:
     rules = {
-        "always": "", "train": "include { phase: TRAIN }", "not_train": "exclude { phase: TRAIN }",
-        "deep": "include { min_level: 2 }", "staged": 'include { phase: TRAIN stage: "a" not_stage: "b" }',
+        "always": "",
+        "train": "include { phase: TRAIN }",
+        "not_train": "exclude { phase: TRAIN }",
+        "deep": "include { min_level: 2 }",
+        "staged": 'include { phase: TRAIN stage: "a" not_stage: "b" }',
         "either": 'include { phase: TEST } include { stage: "a" }',
-    }  # fmt: skip
+    }
     text = "".join(f'layer {{ name: "{name}" type: "Silence" {rule} }}\n' for name, rule in rules.items())
 
     def chosen(phase: int, level: int, stages: tuple[str, ...]) -> list[str]:
@@ -67,8 +72,11 @@ def test_layers_are_chosen_by_phase_level_and_stage() -> None:
 
 
 def test_a_top_used_twice_is_split_as_caffe_names_it() -> None:
-    text = INPUT + inner("fc", "in", "x", 2, "loss_weight: 0.5") + "".join(
-        f'layer {{ name: "s{i}" type: "Softmax" bottom: "x" top: "y{i}" }}\n' for i in range(2))  # fmt: skip
+    text = (
+        INPUT
+        + inner("fc", "in", "x", 2, "loss_weight: 0.5")
+        + "".join(f'layer {{ name: "s{i}" type: "Softmax" bottom: "x" top: "y{i}" }}\n' for i in range(2))
+    )
     split = [layer for _, layer in insert_splits(net(text))]
     assert [layer.name for layer in split] == ["in", "fc", "x_fc_0_split", "s0", "s1"]
     splitter = split[2]

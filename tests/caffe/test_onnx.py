@@ -8,12 +8,12 @@ import onnxruntime
 import pytest
 import torch
 
-from pipeline.caffe.caffe_pb2 import TEST, LayerParameter, NetParameter
 from pipeline.caffe.layers import LAYERS, Layer, LayerError
 from pipeline.caffe.layers.pooling import Pooling
 from pipeline.caffe.net import Net, build_net
 from pipeline.caffe.onnx import quantise_weights, to_onnx
-from pipeline.caffe.proto import parse_text
+from pipeline.caffe.proto.caffe_pb2 import TEST, LayerParameter, NetParameter
+from pipeline.caffe.proto.files import parse_text
 
 PROTOTXT = Path(__file__).parents[2] / "prototxt"
 
@@ -329,8 +329,7 @@ def test_every_other_layer_type_says_its_name() -> None:
 
 def test_windows_outside_the_image_have_no_average() -> None:
     gaps = net_of(
-        input_layer("x", (2, 4, 6, 6))
-        + 'layer { name: "pool" type: "Pooling" bottom: "x" top: "y" '
+        input_layer("x", (2, 4, 6, 6)) + 'layer { name: "pool" type: "Pooling" bottom: "x" top: "y" '
         "pooling_param { pool: AVE kernel_size: 1 stride: 4 } }"
     )
     with pytest.raises(LayerError, match="layer 'pool': stride"):
@@ -383,8 +382,13 @@ def test_images_of_any_size_where_the_layer_allows_them(name: str) -> None:
 
 
 def test_pooling_of_any_size_has_as_many_windows_as_of_that_size() -> None:
-    numbers = ((kernel, stride, pad, mode) for kernel in range(1, 6) for stride in range(1, 7)
-               for pad in range(kernel) for mode in ("CEIL", "FLOOR"))  # fmt: skip
+    numbers = (
+        (kernel, stride, pad, mode)
+        for kernel in range(1, 6)
+        for stride in range(1, 7)
+        for pad in range(kernel)
+        for mode in ("CEIL", "FLOOR")
+    )
     for kernel, stride, pad, mode in numbers:
         param = f"kernel_size: {kernel} stride: {stride} pad: {pad} round_mode: {mode}"
         layer = f'name: "it" type: "Pooling" bottom: "x" top: "y" pooling_param {{ {param} }}'

@@ -9,13 +9,13 @@ import onnx
 import onnxruntime
 import pytest
 
-from pipeline.caffe.blobs import write_mean
-from pipeline.caffe.caffe_pb2 import TEST, Datum
+from pipeline.base.errors import InputError
 from pipeline.caffe.database import DatabaseWriter, datum_from_image, record_key
 from pipeline.caffe.net import build_net
+from pipeline.caffe.proto.blob_proto import write_mean
+from pipeline.caffe.proto.caffe_pb2 import TEST, Datum
 from pipeline.caffe.tools import export_onnx
 from pipeline.caffe.tools.flags import FlagParser
-from pipeline.errors import InputError
 
 DEPLOY = """
 layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 1 dim: 3 dim: 8 dim: 8 } } }
@@ -133,7 +133,11 @@ def test_without_labels_only_the_deviation(folder: Path, log: pytest.LogCaptureF
 
 def test_a_convolutional_net_keeps_its_size_on_demand(folder: Path) -> None:
     assert runtime(export(folder, deploy="convolutional")).get_inputs()[0].shape == [
-        "data:axis0", 3, "data:axis2", "data:axis3"]  # fmt: skip
+        "data:axis0",
+        3,
+        "data:axis2",
+        "data:axis3",
+    ]
     fixed = export(folder, "-fixed_size", deploy="convolutional")
     assert runtime(fixed).get_inputs()[0].shape == ["data:axis0", 3, 8, 8]
 
@@ -144,7 +148,7 @@ def test_a_convolutional_net_keeps_its_size_on_demand(folder: Path) -> None:
         (["-precision=int4"], "-precision int4 where float32, float16, int8 were expected"),
         (["-precision=int8"], "needs images that show how large activations become: give -calibration"),
         (["-precision=int8", "-calibration=DIR/nothing"], "DIR/nothing: no data.mdb inside"),
-        (["-precision=int8", "-calibration=DIR/test_lmdb", "-test=DIR/../" "NAME/test_lmdb"], "on the same images"),
+        (["-precision=int8", "-calibration=DIR/test_lmdb", "-test=DIR/../NAME/test_lmdb"], "on the same images"),
         (["-calibration=DIR/train_lmdb"], "-calibration is for -precision int8"),
         (["-mean=1,2"], r"a mean of shape \(2, 1, 1\) where input 'data' takes images of \(3, 8, 8\)"),
         (["-mean=DIR/absent.binaryproto"], "no such file, and no numbers"),
@@ -169,9 +173,12 @@ def test_files_that_do_not_belong_together_are_one_line(folder: Path) -> None:
     build_net(folder / "convolutional.prototxt", TEST).save(folder / "half.caffemodel")
     with pytest.raises(InputError, match=r"half\.caffemodel: no weights of layer 'fc' of"):
         export(folder, weights="half.caffemodel")
-    loss = DEPLOY + """
+    loss = (
+        DEPLOY
+        + """
 layer { name: "label" type: "Input" top: "label" input_param { shape { dim: 1 } } }
 layer { name: "hinge" type: "HingeLoss" bottom: "prob" bottom: "label" top: "loss" }"""
+    )
     (folder / "loss.prototxt").write_text(loss)
     last = loss.count("\n") + 1
     with pytest.raises(InputError, match=f"loss.prototxt:{last}: layer 'hinge': HingeLoss has no ONNX form here"):

@@ -7,13 +7,13 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-from pipeline.caffe.caffe_pb2 import TEST, NetParameter
 from pipeline.caffe.net import Net
 from pipeline.caffe.onnx import to_onnx
-from pipeline.caffe.onnx.half import to_half
-from pipeline.caffe.onnx.pixels import PREFIX, Pixels, PixelsError, with_pixels
+from pipeline.caffe.onnx.float16 import to_float16
+from pipeline.caffe.onnx.preprocessing import PREFIX, Pixels, PixelsError, with_pixels
 from pipeline.caffe.onnx.quantise import quantise
-from pipeline.caffe.proto import parse_text
+from pipeline.caffe.proto.caffe_pb2 import TEST, NetParameter
+from pipeline.caffe.proto.files import parse_text
 
 CLASSIFIER = """
 layer {{ name: "x" type: "Input" top: "x" input_param {{ shape {{ dim: 1 dim: 3 dim: 16 dim: 16 }} }} }}
@@ -55,7 +55,7 @@ def kinds(model: onnx.ModelProto) -> list[str]:
 
 def test_half_precision_keeps_inputs_and_outputs_and_halves_the_rest() -> None:
     model = to_onnx(classifier())
-    half = to_half(model)
+    half = to_float16(model)
     x = np.random.default_rng(0).standard_normal((4, 3, 16, 16)).astype("f")
     (want,), (got,) = run(model, x=x), run(half, x=x)
     assert got.dtype == np.float32
@@ -65,7 +65,7 @@ def test_half_precision_keeps_inputs_and_outputs_and_halves_the_rest() -> None:
     assert "BatchNormalization" not in kinds(half)  # in the convolution's weights, before they were rounded
     floats = {value.name for node in half.graph.node if node.op_type == "Softmax" for value in half.graph.output}
     assert floats == {"prob"}
-    assert half.SerializeToString(deterministic=True) == to_half(model).SerializeToString(deterministic=True)
+    assert half.SerializeToString(deterministic=True) == to_float16(model).SerializeToString(deterministic=True)
 
 
 def test_places_and_indices_are_exact_in_half_precision() -> None:
@@ -79,7 +79,7 @@ def test_places_and_indices_are_exact_in_half_precision() -> None:
     x = np.zeros((2, 5001), "f")
     x[0, 4999] = x[1, 3001] = 1
     i = np.array([4999, 3001], "f")
-    half = to_half(to_onnx(net))
+    half = to_float16(to_onnx(net))
     best, rows = run(half, x=x, i=i)
     np.testing.assert_array_equal(best.ravel(), [4999, 3001])
     np.testing.assert_allclose(rows, net.forward(x=x, i=i)["rows"].detach(), atol=1e-3)
@@ -93,7 +93,7 @@ def test_what_overflows_half_precision_stays_float32() -> None:
                 coeff: 1e-6 } }""")
     x = np.full((1, 6, 8, 8), 900, "f")  # whose square is beyond float16
     want = net.forward(x=x)
-    for name, got in zip(sorted(want), run(to_half(to_onnx(net)), x=x), strict=True):
+    for name, got in zip(sorted(want), run(to_float16(to_onnx(net)), x=x), strict=True):
         np.testing.assert_allclose(got, want[name].detach(), rtol=2e-3, err_msg=name)
 
 
@@ -104,7 +104,7 @@ def test_weights_that_half_precision_cannot_hold_stay_float32() -> None:
         net.params["fc"][1].fill_(1e-7)
     model = to_onnx(net)
     x = np.random.default_rng(0).standard_normal((4, 3, 16, 16)).astype("f")
-    (want,), (got,) = run(model, x=x), run(to_half(model), x=x)
+    (want,), (got,) = run(model, x=x), run(to_float16(model), x=x)
     np.testing.assert_allclose(got, want, atol=1e-6)
 
 
@@ -119,8 +119,11 @@ def test_int8_answers_alike_in_a_quarter_of_the_size_and_the_same_each_time() ->
     weights = {tensor.data_type for tensor in small.graph.initializer if len(tensor.dims) > 1}
     assert weights == {onnx.TensorProto.INT8}
     # Two products with an activation of 255 must fit 16 bits, in which processors without VNNI add them.
-    largest = max(np.abs(numpy_helper.to_array(tensor).astype(int)).max() for tensor in small.graph.initializer
-                  if len(tensor.dims) > 1)  # fmt: skip
+    largest = max(
+        np.abs(numpy_helper.to_array(tensor).astype(int)).max()
+        for tensor in small.graph.initializer
+        if len(tensor.dims) > 1
+    )
     assert 2 * 255 * largest <= np.iinfo(np.int16).max
     x = random.standard_normal((32, 3, 16, 16)).astype("f")
     (want,), (got,) = run(model, x=x), run(small, x=x)
@@ -135,20 +138,20 @@ MEAN_VALUES = np.array([104, 117, 123], "f")[:, None, None]
 @pytest.mark.parametrize(
     ("conv", "pixels", "nodes"),
     [
-        ("", Pixels((2, 1, 0), 1, MEAN_VALUES, 0.017), 0),  # all of it melts into the convolution
+        ("", Pixels((2, 1, 0), 1, MEAN_VALUES, 0.017), 0),  # all of it is fused into the convolution
         ("pad: 1", Pixels((2, 1, 0), 255, MEAN_VALUES, 0.017), 1),  # not the mean, beside which zeros are padded
         ("pad: 1", Pixels((2, 0, 1), 255, None, 0.5), 0),
         ("", Pixels((), 1, MEAN_IMAGE, 1), 1),
         ("", Pixels((1, 2, 0), 1, np.full((1, 1, 1), 128, "f"), 1 / 128, np.uint8), 1),  # the cast
         ("", Pixels((2, 1, 0), 2, MEAN_IMAGE, 0.25, np.uint8), 2),
     ],
-)  # fmt: skip
-@pytest.mark.parametrize("melt", [True, False])
-def test_the_graph_does_to_pixels_what_transformer_does(conv: str, pixels: Pixels, nodes: int, melt: bool) -> None:
+)
+@pytest.mark.parametrize("fuse", [True, False])
+def test_the_graph_does_to_pixels_what_transformer_does(conv: str, pixels: Pixels, nodes: int, fuse: bool) -> None:
     net = classifier(conv)
-    model = with_pixels(to_onnx(net), pixels, melt=melt)
+    model = with_pixels(to_onnx(net), pixels, fuse=fuse)
     own = [node for node in model.graph.node if node.name.startswith(PREFIX)]
-    assert len(own) == nodes or (not melt and len(own) > nodes)
+    assert len(own) == nodes or (not fuse and len(own) > nodes)
     raw = np.random.default_rng(0).integers(0, 256, (5, 3, 16, 16)).astype(pixels.dtype)
     if pixels.raw_scale == 255:
         raw = (raw / 255).astype("f")
@@ -211,6 +214,6 @@ def test_every_optimisation_level_answers_alike(level: str) -> None:
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, f"ORT_{level}")
     options.log_severity_level = 3
-    for made, tolerance in ((model, 1e-5), (to_half(model), 2e-3), (quantise(model, [x]), 0.1)):
+    for made, tolerance in ((model, 1e-5), (to_float16(model), 2e-3), (quantise(model, [x]), 0.1)):
         runtime = onnxruntime.InferenceSession(made.SerializeToString(), options)
         np.testing.assert_allclose(runtime.run(None, {"x": x})[0], want, atol=tolerance)

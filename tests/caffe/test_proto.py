@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from pipeline.caffe.blobs import from_blobproto, read_mean, to_blobproto, write_mean
-from pipeline.caffe.caffe_pb2 import BlobProto, NetParameter, SolverState
-from pipeline.caffe.proto import BinaryError, PrototxtError, read_binary, read_net, write_binary, write_prototxt
+from pipeline.caffe.proto.blob_proto import from_blobproto, read_mean, to_blobproto, write_mean
+from pipeline.caffe.proto.caffe_pb2 import BlobProto, NetParameter, SolverState
+from pipeline.caffe.proto.files import BinaryError, PrototxtError, read_binary, read_net, write_binary, write_prototxt
 
 FLOATS = st.floats(width=32, allow_nan=False)
 

@@ -13,19 +13,19 @@ import torch
 from PIL import Image
 
 from pipeline import caffe
-from pipeline.caffe import caffe_pb2
+from pipeline.base.console import log
 from pipeline.caffe import layers as L
 from pipeline.caffe import params as P
+from pipeline.caffe.blob import Blob, BlobError, Memory
+from pipeline.caffe.common import ModeError, mode
 from pipeline.caffe.io import ImageError
 from pipeline.caffe.layers import LayerError
-from pipeline.caffe.memory import Blob, BlobError, Memory
-from pipeline.caffe.mode import ModeError, mode
 from pipeline.caffe.net import WeightsError
 from pipeline.caffe.net_spec import NetSpecError
-from pipeline.caffe.proto import BinaryError, PrototxtError
-from pipeline.caffe.pycaffe import CallError
+from pipeline.caffe.proto import caffe_pb2
+from pipeline.caffe.proto.files import BinaryError, PrototxtError
+from pipeline.caffe.pycaffe.net import CallError
 from pipeline.caffe.solver import SolverError
-from pipeline.console import log
 
 NET = """
 name: "small"
@@ -62,8 +62,9 @@ def prototxt(tmp_path: Path) -> str:
 @pytest.fixture
 def solver_file(prototxt: str, tmp_path: Path) -> str:
     path = tmp_path / "solver.prototxt"
-    path.write_text(f'net: "{prototxt}" base_lr: 0.1 lr_policy: "fixed" max_iter: 3 display: 1 '
-                    f'snapshot_prefix: "{tmp_path}/s"')
+    path.write_text(
+        f'net: "{prototxt}" base_lr: 0.1 lr_policy: "fixed" max_iter: 3 display: 1 snapshot_prefix: "{tmp_path}/s"'
+    )
     return str(path)
 
 
@@ -74,8 +75,22 @@ def test_importing_it_is_cheap() -> None:
 
 
 def test_every_name_is_there_and_what_is_not_says_why() -> None:
-    for name in ("Net", "SGDSolver", "get_solver", "NetSpec", "Classifier", "Detector", "Layer", "TRAIN", "io", "proto",
-                 "set_mode_cpu", "layer_type_list", "to_proto", "init_log"):
+    for name in (
+        "Net",
+        "SGDSolver",
+        "get_solver",
+        "NetSpec",
+        "Classifier",
+        "Detector",
+        "Layer",
+        "TRAIN",
+        "io",
+        "proto",
+        "set_mode_cpu",
+        "layer_type_list",
+        "to_proto",
+        "init_log",
+    ):
         assert getattr(caffe, name) is not None
         assert name in dir(caffe)
     assert not {"Any", "_NAMES"} & {*dir(caffe)}
@@ -191,8 +206,9 @@ layer { name: "power" type: "Power" bottom: "drop" top: "power" power_param { sc
 
 def test_levels_and_stages_choose_layers(tmp_path: Path) -> None:
     path = tmp_path / "net.prototxt"
-    path.write_text(NET + 'layer { name: "prob" type: "Softmax" bottom: "fc" top: "prob" '
-                          'include { stage: "deploy" min_level: 2 } }')
+    path.write_text(
+        NET + 'layer { name: "prob" type: "Softmax" bottom: "fc" top: "prob" include { stage: "deploy" min_level: 2 } }'
+    )
     assert "prob" not in caffe.Net(str(path), caffe.TEST, stages=["deploy"]).blobs
     assert "prob" in caffe.Net(str(path), caffe.TEST, 2, ["deploy"]).blobs
 
@@ -215,8 +231,9 @@ def test_weights_that_do_not_fit_a_new_shape_are_named_and_stay(prototxt: str) -
         net.blobs["data"].reshape((2, 3))  # type: ignore[arg-type]
 
 
-def test_debug_info_tells_of_a_shared_weight_at_each_of_its_layers(tmp_path: Path, capsys: pytest.CaptureFixture[str]
-                                                                   ) -> None:
+def test_debug_info_tells_of_a_shared_weight_at_each_of_its_layers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "net.prototxt").write_text("""
 layer { name: "data" type: "DummyData" top: "data" dummy_data_param { shape { dim: 2 dim: 1 }
         data_filler { type: "constant" value: 3 } } }
@@ -262,8 +279,9 @@ def test_a_solver_logs_in_glogs_form_and_counts(solver_file: str, capsys: pytest
     assert Path(solver_file).with_name("s_iter_3.solverstate").exists()
 
 
-def test_the_log_may_be_silenced(solver_file: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-                                 ) -> None:
+def test_the_log_may_be_silenced(
+    solver_file: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("GLOG_minloglevel", "2")
     caffe.get_solver(solver_file).step(1)
     assert capsys.readouterr().err == ""
@@ -288,8 +306,11 @@ def test_a_machine_without_a_gpu_says_so(monkeypatch: pytest.MonkeyPatch) -> Non
     assert mode.device() == "cuda:1"
     caffe.set_mode_cpu()
     assert mode.device() == "cpu"
-    for refused in (lambda: caffe.set_solver_count(2), lambda: caffe.set_solver_rank(1),
-                    lambda: caffe.set_multiprocess(True)):
+    for refused in (
+        lambda: caffe.set_solver_count(2),
+        lambda: caffe.set_solver_rank(1),
+        lambda: caffe.set_multiprocess(True),
+    ):
         with pytest.raises(ModeError, match="one GPU or the CPU"):
             refused()
 
@@ -368,17 +389,21 @@ def python_net(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]
     (tmp_path / "layers_of_the_user.py").write_text(LAYERS)
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "python.prototxt").write_text(
-        'force_backward: true '
+        "force_backward: true "
         'layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 2 dim: 3 } } } '
         'layer { name: "it" type: "Python" bottom: "data" top: "it" '
-        'python_param { module: "layers_of_the_user" layer: "Double" param_str: "seen" } }')
+        'python_param { module: "layers_of_the_user" layer: "Double" param_str: "seen" } }'
+    )
     yield str(tmp_path / "python.prototxt")
     sys.modules.pop("layers_of_the_user", None)
 
 
 def test_python_layers_run_only_where_they_are_allowed(python_net: str) -> None:
-    with pytest.raises(PrototxtError, match=r"prototxt:1: layer 'it': Python layers run code .* call "
-                                            r"allow_python_layers\(\) first"):
+    with pytest.raises(
+        PrototxtError,
+        match=r"prototxt:1: layer 'it': Python layers run code .* call "
+        r"allow_python_layers\(\) first",
+    ):
         caffe.Net(python_net, caffe.TEST)
     assert "layers_of_the_user" not in sys.modules
     caffe.allow_python_layers()
@@ -411,14 +436,20 @@ def test_a_python_layers_blobs_are_the_nets(python_net: str, tmp_path: Path) -> 
     assert not net.layers[1].blobs[0].diff.any()
 
 
-@pytest.mark.parametrize(("changed", "said"), [
-    (('module: "layers_of_the_user"', 'module: "nowhere_to_be_found"'), "No module named 'nowhere_to_be_found'"),
-    (('module: "layers_of_the_user"', 'module: ""'), "module '' where the name of one was expected"),
-    (('module: "layers_of_the_user"', 'module: ".layers"'), "module '.layers' where"),
-    (('module: "layers_of_the_user"', 'module: "layers_of_the_user.more"'), "'layers_of_the_user' is not a package"),
-    (('layer: "Double"', 'layer: "Triple"'), "no layer 'Triple' in module 'layers_of_the_user'"),
-    (('layer: "Double"', 'layer: "Loose"'), "'Loose' in module 'layers_of_the_user' is no class made from"),
-])
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        (('module: "layers_of_the_user"', 'module: "nowhere_to_be_found"'), "No module named 'nowhere_to_be_found'"),
+        (('module: "layers_of_the_user"', 'module: ""'), "module '' where the name of one was expected"),
+        (('module: "layers_of_the_user"', 'module: ".layers"'), "module '.layers' where"),
+        (
+            ('module: "layers_of_the_user"', 'module: "layers_of_the_user.more"'),
+            "'layers_of_the_user' is not a package",
+        ),
+        (('layer: "Double"', 'layer: "Triple"'), "no layer 'Triple' in module 'layers_of_the_user'"),
+        (('layer: "Double"', 'layer: "Loose"'), "'Loose' in module 'layers_of_the_user' is no class made from"),
+    ],
+)
 def test_a_python_layer_that_is_none_is_named(python_net: str, changed: tuple[str, str], said: str) -> None:
     caffe.allow_python_layers()
     Path(python_net).write_text(Path(python_net).read_text().replace(*changed))
@@ -613,18 +644,20 @@ print(type(net).__module__, sys.argv, [len(net._blobs), net._inputs, net._output
 def test_a_script_runs_unedited(prototxt: str, tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(UNEDITED)
     (tmp_path / "helper.py").write_text("from caffe import Net\n")
-    expected = "pipeline.caffe.pycaffe ['script.py', 'x'] [5, [0, 1], [4], [3, 1], [0, 1]]\n"
+    expected = "pipeline.caffe.pycaffe.net ['script.py', 'x'] [5, [0, 1], [4], [3, 1], [0, 1]]\n"
     shim = [sys.executable, "-m", "pipeline.caffe.shim"]
     folder = subprocess.run(shim, capture_output=True, text=True, check=True).stdout.strip()
     root = str(Path(folder).parents[2])
     for command, path in (([*shim, "script.py", "x"], root), ([sys.executable, "script.py", "x"], f"{folder}:{root}")):
-        done = subprocess.run(command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": path}, capture_output=True,
-                              text=True, check=False)
+        done = subprocess.run(
+            command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False
+        )
         assert (done.returncode, done.stdout) == (0, expected), done.stderr
 
 
 def test_modules_of_messages_are_imported_as_in_caffe() -> None:
-    import pipeline.caffe.proto.caffe_pb2  # type: ignore[import-not-found]  # noqa: F401
+    import pipeline.caffe.proto.files.caffe_pb2  # type: ignore[import-not-found]  # noqa: F401
+
     from pipeline.caffe.proto.caffe_pb2 import NetParameter  # type: ignore[import-not-found]
 
     assert NetParameter is caffe_pb2.NetParameter

@@ -7,11 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.caffe import snapshot
-from pipeline.caffe.caffe_pb2 import NetParameter, SolverParameter
 from pipeline.caffe.net import WeightsError
-from pipeline.caffe.proto import BinaryError, parse_text, read_binary
-from pipeline.caffe.solver import SOLVERS, Solver, get_solver
+from pipeline.caffe.proto.caffe_pb2 import NetParameter, SolverParameter
+from pipeline.caffe.proto.files import BinaryError, parse_text, read_binary
+from pipeline.caffe.solver import SOLVERS, Solver, get_solver, snapshot
 
 NET = """
 layer { name: "x" type: "DummyData" top: "x" top: "y" dummy_data_param { shape { dim: 4 dim: 2 dim: 3 dim: 5 }
@@ -27,8 +26,10 @@ layer { name: "loss" type: "EuclideanLoss" bottom: "fc" bottom: "y" top: "loss" 
 
 def solver(name: str, fields: str = "") -> Solver:
     momentum = "" if name in ("AdaGrad", "RMSProp") else "momentum: 0.9"
-    text = (f'type: "{name}" lr_policy: "multistep" gamma: 0.5 stepvalue: 2 base_lr: 0.01 weight_decay: 0.01 '
-            f"average_loss: 2 random_seed: 3 {momentum} {fields} net_param {{ {NET} }}")
+    text = (
+        f'type: "{name}" lr_policy: "multistep" gamma: 0.5 stepvalue: 2 base_lr: 0.01 weight_decay: 0.01 '
+        f"average_loss: 2 random_seed: 3 {momentum} {fields} net_param {{ {NET} }}"
+    )
     return get_solver(parse_text(text, SolverParameter, "solver"))
 
 

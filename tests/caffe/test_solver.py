@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.caffe.caffe_pb2 import TRAIN, NetParameter, SolverParameter
-from pipeline.caffe.proto import parse_text, read_solver
+from pipeline.caffe.proto.caffe_pb2 import TRAIN, NetParameter, SolverParameter
+from pipeline.caffe.proto.files import parse_text, read_solver
 from pipeline.caffe.solver import POLICIES, SOLVERS, Solver, SolverError, get_solver
 
 # One weight w, from 1: the loss is (2w - 5)^2 / 2, and its gradient 2 (2w - 5).
@@ -153,8 +153,9 @@ def test_a_negative_gamma_is_refused(policy: str) -> None:
 
 
 def test_test_nets_need_a_net_each() -> None:
-    param = SolverParameter(lr_policy="fixed", test_iter=[1], test_interval=1,
-                            train_net_param=parse_text(NET, NetParameter, "net"))
+    param = SolverParameter(
+        lr_policy="fixed", test_iter=[1], test_interval=1, train_net_param=parse_text(NET, NetParameter, "net")
+    )
     with pytest.raises(SolverError, match="1 test_iter for 0 test nets"):
         get_solver(param)
 
@@ -167,23 +168,34 @@ def test_a_rate_beyond_floats_is_what_c_answers() -> None:
 
 
 def test_the_step_policy_keeps_its_step() -> None:
-    made = get_solver(parse_text(f'lr_policy: "step" gamma: 0.5 stepsize: 2 base_lr: 1 net_param {{ {NET} }}',
-                                 SolverParameter, "solver"))  # fmt: skip
+    made = get_solver(
+        parse_text(
+            f'lr_policy: "step" gamma: 0.5 stepsize: 2 base_lr: 1 net_param {{ {NET} }}', SolverParameter, "solver"
+        )
+    )
     assert [(made.step(), made.current_step) for _ in range(5)] == [(1, 0), (1, 0), (0.5, 1), (0.5, 1), (0.25, 2)]
 
 
 def test_test_nets_stand_in_caffes_order_and_states(tmp_path: Path) -> None:
     (tmp_path / "net.prototxt").write_text(f'name: "Generic" {NET}')
     (tmp_path / "file.prototxt").write_text(f'name: "File" {NET}')
-    staged = ('layer { name: "staged" type: "Silence" bottom: "x" include { stage: "own" stage: "solver" } }'
-              'layer { name: "deep" type: "Silence" bottom: "y" include { min_level: 2 } }')
-    made = get_solver(parse_text(f"""
+    staged = (
+        'layer { name: "staged" type: "Silence" bottom: "x" include { stage: "own" stage: "solver" } }'
+        'layer { name: "deep" type: "Silence" bottom: "y" include { min_level: 2 } }'
+    )
+    made = get_solver(
+        parse_text(
+            f"""
         net: "{tmp_path}/net.prototxt" test_net: "{tmp_path}/file.prototxt"
         test_net_param {{ name: "Message" state {{ stage: "own" level: 3 }} {NET} {staged} }}
         test_iter: 1 test_iter: 1 test_iter: 1 test_iter: 1 test_interval: 1
         test_state {{ stage: "solver" }} test_state {{ phase: TRAIN }} test_state {{ }} test_state {{ level: 2 }}
         lr_policy: "fixed" base_lr: 0.1
-    """, SolverParameter, "solver"))
+    """,
+            SolverParameter,
+            "solver",
+        )
+    )
     assert [net.name for net in made.test_nets] == ["Message", "File", "Generic", "Generic"]
     assert {"staged", "deep"} <= {layer.param.name for layer in made.test_nets[0].layers}
     assert made.test_nets[1].phase == TRAIN
@@ -244,8 +256,12 @@ def test_plateau_needs_one_measure_of_patience(fields: str) -> None:
 
 def test_plateau_steps_when_the_training_loss_has_had_no_minimum_for_a_window() -> None:
     # At a rate this high the weight swings ever wider: after the first update no loss is lower than the first.
-    made = get_solver(parse_text(
-        f'lr_policy: "plateau" plateau_winsize: 3 plateau_winsize: 2 gamma: 0.5 base_lr: 2.2 net_param {{ {NET} }}',
-        SolverParameter, "solver"))
+    made = get_solver(
+        parse_text(
+            f'lr_policy: "plateau" plateau_winsize: 3 plateau_winsize: 2 gamma: 0.5 base_lr: 2.2 net_param {{ {NET} }}',
+            SolverParameter,
+            "solver",
+        )
+    )
     rates = [made.step() for _ in range(8)]
     assert rates == pytest.approx([2.2] * 3 + [1.1] * 2 + [0.55] * 3)

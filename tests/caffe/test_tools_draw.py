@@ -7,13 +7,13 @@ from xml.etree import ElementTree as ET
 
 import cv2
 import pytest
-from run_tool import run_tool
+from helpers.run_tool import run_tool
 
+from pipeline.base.errors import InputError
 from pipeline.caffe import draw
-from pipeline.caffe.caffe_pb2 import TEST, TRAIN, NetParameter
 from pipeline.caffe.draw import draw_net, draw_net_to_file, to_dot
-from pipeline.caffe.proto import parse_text
-from pipeline.errors import InputError
+from pipeline.caffe.proto.caffe_pb2 import TEST, TRAIN, NetParameter
+from pipeline.caffe.proto.files import parse_text
 
 NET = """
 name: "N<e>t"
@@ -45,8 +45,10 @@ def drawing(phase: int | None, *, display_lrm: bool = False) -> tuple[dict[str, 
     boxes = {}
     for number, label in re.findall(r"^  (n\d+) \[.*label=<(.*)>\]$", text, re.MULTILINE):
         boxes[number] = [found.strip() for found in re.findall(r">([^<>]+)<", label)]
-    arrows = {(boxes[source][0], boxes[target][0], name)
-              for source, target, name in re.findall(r'(n\d+) -> (n\d+)(?: \[label=" (.*) "\])?', text)}
+    arrows = {
+        (boxes[source][0], boxes[target][0], name)
+        for source, target, name in re.findall(r'(n\d+) -> (n\d+)(?: \[label=" (.*) "\])?', text)
+    }
     return {texts[0]: texts for texts in boxes.values()}, arrows
 
 
@@ -54,13 +56,27 @@ def test_a_box_tells_of_its_layer() -> None:
     boxes, arrows = drawing(TRAIN)
     assert [*boxes] == ["train", "conv", "pool", "tanh", "fc", "loss"]
     assert boxes["train"] == ["train", "DummyData", "data  8 × 2 × 9 × 7", "label  8"]
-    assert boxes["conv"] == ["conv", "Convolution", "num output 5, bias term true", "pad 1, stride 2, kernel h 3",
-                             "kernel w 1, shared as w", "relu  ReLU, negative slope 0.1", "8 × 5 × 5 × 5"]
+    assert boxes["conv"] == [
+        "conv",
+        "Convolution",
+        "num output 5, bias term true",
+        "pad 1, stride 2, kernel h 3",
+        "kernel w 1, shared as w",
+        "relu  ReLU, negative slope 0.1",
+        "8 × 5 × 5 × 5",
+    ]
     assert boxes["pool"][2:] == ["pool AVE, global pooling true", "8 × 5 × 1 × 1"]
     assert boxes["loss"][2:] == ["loss weight 0.5"]
     # tanh works in place as well, but pool has read what was there before.
-    assert arrows == {("train", "conv", "data"), ("conv", "pool", ""), ("conv", "tanh", ""), ("pool", "fc", ""),
-                      ("tanh", "fc", ""), ("fc", "loss", ""), ("train", "loss", "label")}
+    assert arrows == {
+        ("train", "conv", "data"),
+        ("conv", "pool", ""),
+        ("conv", "tanh", ""),
+        ("pool", "fc", ""),
+        ("tanh", "fc", ""),
+        ("fc", "loss", ""),
+        ("train", "loss", "label"),
+    }
 
 
 def test_learning_rate_multipliers_are_told_if_asked_for() -> None:
@@ -84,8 +100,13 @@ def test_blobs_that_no_layer_makes_are_drawn_by_name() -> None:
     assert re.findall(r'"(.*)" -> n0 \[style=dashed\]', text) == ["blob x", "blob y"]
 
 
-@pytest.mark.parametrize(("text", "error"), [("", "net 'N' has no layers$"), (
-    'layer { name: "a" type: "ReLU" include { phase: TRAIN } }', "net 'N' has no layers in phase TEST$")])
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("", "net 'N' has no layers$"),
+        ('layer { name: "a" type: "ReLU" include { phase: TRAIN } }', "net 'N' has no layers in phase TEST$"),
+    ],
+)
 def test_a_net_without_layers_is_refused(text: str, error: str) -> None:
     with pytest.raises(InputError, match=error):
         "".join(to_dot(parse_text(f'name: "N" {text}', NetParameter, "net"), "TB", TEST if text else None))
@@ -94,8 +115,9 @@ def test_a_net_without_layers_is_refused(text: str, error: str) -> None:
 def test_unknown_shapes_are_told_and_left_out(caplog: pytest.LogCaptureFixture) -> None:
     boxes, _ = drawing(TRAIN)
     assert "fc" in boxes
-    assert caplog.messages == ["shapes are not drawn from layer 'fc' on: layer 'fc': 2 bottoms where InnerProduct "
-                               "takes 1"]
+    assert caplog.messages == [
+        "shapes are not drawn from layer 'fc' on: layer 'fc': 2 bottoms where InnerProduct takes 1"
+    ]
 
 
 @pytest.mark.skipif(shutil.which("dot") is None, reason="no program dot on this machine: apt-get install graphviz")

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from run_tool import run_tool
+from helpers.run_tool import run_tool
 
-from pipeline.caffe.caffe_pb2 import TEST
+from pipeline.base.errors import InputError
 from pipeline.caffe.database import DatabaseReader, DatabaseWriter, datum_from_image, datum_to_array
 from pipeline.caffe.net import build_net
-from pipeline.errors import InputError
+from pipeline.caffe.proto.caffe_pb2 import TEST
 
 NET = """
 layer { name: "data" type: "Data" top: "data" top: "label" data_param { source: "lmdb" batch_size: 2 backend: LMDB } }
@@ -45,8 +45,9 @@ def test_each_blob_has_a_database(folder: Path, backend: str) -> None:
     with chdir(folder):
         net = build_net(Path("net.prototxt"), TEST)
         net.copy_from(Path("net.caffemodel"))
-        batches = [{name: blob.detach().numpy() for name, blob in (net.forward(), net.blobs)[1].items()}
-                   for _ in range(3)]  # fmt: skip
+        batches = [
+            {name: blob.detach().numpy() for name, blob in (net.forward(), net.blobs)[1].items()} for _ in range(3)
+        ]
     for name, blob, shape in (("a", "data", (1, 2, 2)), ("b", "fc", (3, 1, 1)), ("c", "loss", (1, 1, 1))):
         with DatabaseReader(folder / name, backend) as database:
             records = list(database)
@@ -81,6 +82,7 @@ def test_bad_input_is_an_error_and_leaves_nothing(folder: Path, arguments: tuple
 def test_a_net_without_data_is_refused(folder: Path) -> None:
     (folder / "net.prototxt").write_text(
         'layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 1 dim: 4 } } }'
-        'layer { name: "fc" type: "InnerProduct" bottom: "x" top: "fc" inner_product_param { num_output: 3 } }')
+        'layer { name: "fc" type: "InnerProduct" bottom: "x" top: "fc" inner_product_param { num_output: 3 } }'
+    )
     with pytest.raises(InputError, match="has the inputs x, where a data layer"):
         extract(folder, "fc", "a", 1, "lmdb")

@@ -10,12 +10,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from run_tool import run_tool
+from helpers.run_tool import run_tool
 
-from pipeline.caffe.blobs import read_mean
-from pipeline.caffe.caffe_pb2 import Datum
+from pipeline.base.errors import InputError
 from pipeline.caffe.database import DatabaseReader, DatabaseWriter, datum_from_image
-from pipeline.errors import InputError
+from pipeline.caffe.proto.blob_proto import read_mean
+from pipeline.caffe.proto.caffe_pb2 import Datum
 
 IMAGES = {f"{number}.png": np.full((3, 4), 10 * number, np.uint8) for number in range(6)}
 
@@ -51,7 +51,9 @@ def test_what_cannot_be_read_is_told_and_leaves_its_number_out(
     assert records == [("00000000_0.png", 0), ("00000002_2.png", 2), ("00000004_4.png", 4), ("00000005_5.png", 5)]
     told = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
     assert [message[: message.index(".png") + 5] for message in told[:2]] == [
-        f"Could not open or find file {root}1.png:", f"Could not open or find file {root}3.png:"]
+        f"Could not open or find file {root}1.png:",
+        f"Could not open or find file {root}3.png:",
+    ]
     assert told[2] == f"2 of 6 images could not be read and are not in {tmp_path}/lmdb"
     assert "Processed 4 files." in caplog.messages
 

@@ -3,11 +3,11 @@
 from pathlib import Path
 
 import pytest
-from run_command import run_command
+from helpers.run_command import run_command
 
-from pipeline.caffe.caffe_pb2 import TEST, NetParameter
 from pipeline.caffe.net import Net
-from pipeline.caffe.proto import parse_text
+from pipeline.caffe.proto.caffe_pb2 import TEST, NetParameter
+from pipeline.caffe.proto.files import parse_text
 from pipeline.caffe.tools.summary import layer_sizes
 
 LENET = Path(__file__).parents[2] / "prototxt/classics/lenet/deploy.prototxt"
@@ -15,8 +15,11 @@ LENET = Path(__file__).parents[2] / "prototxt/classics/lenet/deploy.prototxt"
 
 def sizes(*layers: str, shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, int, int]]:
     """By layer its parameters, statistics and multiply-adds, of a net on inputs of these shapes."""
-    inputs = [f'layer {{ name: "{name}" type: "Input" top: "{name}" input_param {{ shape {{ '
-              f'{" ".join(f"dim: {size}" for size in shape)} }} }} }}' for name, shape in shapes.items()]
+    inputs = [
+        f'layer {{ name: "{name}" type: "Input" top: "{name}" input_param {{ shape {{ '
+        f"{' '.join(f'dim: {size}' for size in shape)} }} }} }}"
+        for name, shape in shapes.items()
+    ]
     net = Net(parse_text("\n".join([*inputs, *layers]), NetParameter, "net"), TEST)
     return {size.name: (size.parameters, size.statistics, size.multiply_adds) for size in layer_sizes(net)}
 
@@ -25,19 +28,28 @@ def sizes(*layers: str, shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[i
     ("layer", "shape", "expected"),
     [
         # Each of the 2 images has 3 x 6 places of 4 channels; each is a sum over 2 channels and 3 x 2 pixels.
-        ('type: "Convolution" convolution_param { num_output: 4 kernel_h: 3 kernel_w: 2 group: 2 }',
-         (2, 4, 5, 7), (4 * 2 * 6 + 4, 0, 2 * 4 * 3 * 6 * 2 * 6)),
+        (
+            'type: "Convolution" convolution_param { num_output: 4 kernel_h: 3 kernel_w: 2 group: 2 }',
+            (2, 4, 5, 7),
+            (4 * 2 * 6 + 4, 0, 2 * 4 * 3 * 6 * 2 * 6),
+        ),
         # Each of 3 x 5 x 5 numbers goes, times 4 kernels of 2 x 2, into what it is enlarged to.
-        ('type: "Deconvolution" convolution_param { num_output: 4 kernel_size: 2 stride: 2 bias_term: false }',
-         (1, 3, 5, 5), (3 * 4 * 4, 0, 3 * 25 * 4 * 4)),
+        (
+            'type: "Deconvolution" convolution_param { num_output: 4 kernel_size: 2 stride: 2 bias_term: false }',
+            (1, 3, 5, 5),
+            (3 * 4 * 4, 0, 3 * 25 * 4 * 4),
+        ),
         ('type: "InnerProduct" inner_product_param { num_output: 7 }', (2, 3, 4), (12 * 7 + 7, 0, 2 * 12 * 7)),
-        ('type: "InnerProduct" inner_product_param { num_output: 7 axis: 2 transpose: true }', (2, 3, 4),
-         (4 * 7 + 7, 0, 2 * 3 * 4 * 7)),
+        (
+            'type: "InnerProduct" inner_product_param { num_output: 7 axis: 2 transpose: true }',
+            (2, 3, 4),
+            (4 * 7 + 7, 0, 2 * 3 * 4 * 7),
+        ),
         ('type: "BatchNorm"', (2, 3, 4, 4), (0, 3 + 3 + 1, 0)),
         ('type: "Scale" scale_param { bias_term: true }', (2, 3, 4, 4), (6, 0, 0)),
         ('type: "Pooling" pooling_param { kernel_size: 2 }', (2, 3, 4, 4), (0, 0, 0)),
     ],
-)  # fmt: skip
+)
 def test_a_layer_is_counted(layer: str, shape: tuple[int, ...], expected: tuple[int, int, int]) -> None:
     found = sizes(f'layer {{ name: "it" bottom: "x" top: "y" {layer} }}', shapes={"x": shape})
     assert found == {"x": (0, 0, 0), "it": expected}
@@ -51,9 +63,9 @@ def test_a_recurrent_layer_multiplies_at_every_step(
 ) -> None:
     found = sizes(
         f'layer {{ name: "it" type: "{kind}" bottom: "x" bottom: "cont" bottom: "static" top: "y" '
-        'recurrent_param { num_output: 5 } }',
+        "recurrent_param { num_output: 5 } }",
         shapes={"x": (6, 2, 3), "cont": (6, 2), "static": (2, 4)},
-    )  # fmt: skip
+    )
     from_inputs, from_static, from_hidden = (gates * 5 * size for size in (3, 4, 5))
     assert found["it"] == (
         from_inputs + gates * 5 + from_static + from_hidden + more_parameters,
@@ -63,8 +75,10 @@ def test_a_recurrent_layer_multiplies_at_every_step(
 
 
 def test_a_weight_that_layers_share_is_counted_once_and_multiplied_twice() -> None:
-    layer = ('layer {{ name: "{0}" type: "InnerProduct" bottom: "{1}" top: "{0}" param {{ name: "w" }} '
-             'inner_product_param {{ num_output: 3 bias_term: false }} }}')  # fmt: skip
+    layer = (
+        'layer {{ name: "{0}" type: "InnerProduct" bottom: "{1}" top: "{0}" param {{ name: "w" }} '
+        "inner_product_param {{ num_output: 3 bias_term: false }} }}"
+    )
     found = sizes(layer.format("a", "x"), layer.format("b", "a"), shapes={"x": (1, 3)})
     assert found == {"x": (0, 0, 0), "a": (9, 0, 9), "b": (0, 0, 9)}
 

@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from google.protobuf import text_format
+from helpers.run_tool import run_tool
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from run_tool import run_tool
 
-from pipeline.caffe.caffe_pb2 import BlobProto, LayerParameter, NetParameter, SolverParameter
-from pipeline.caffe.proto import to_text, write_binary
-from pipeline.errors import InputError
+from pipeline.base.errors import InputError
+from pipeline.caffe.proto.caffe_pb2 import BlobProto, LayerParameter, NetParameter, SolverParameter
+from pipeline.caffe.proto.files import to_text, write_binary
 
 CURRENT = {"upgrade_net_proto_text": 'layer { name: "a" type: "ReLU" }', "upgrade_solver_proto_text": 'type: "SGD"'}
 
@@ -61,10 +61,23 @@ def test_numbers_and_letters_are_printed_as_cpp_prints_them() -> None:
     layer.blobs.add().double_data.extend([1, 0.1, 1 / 3, 1e300, 123456789012345678])
     values = {line.split(": ", 1)[1] for line in "".join(to_text(layer)).splitlines() if ": " in line}
     assert values == {
-        '"\\303\\251\\"\\n"', "true", "false",
-        "1", "0.1", "0.333333343", "1e-10", "9.9999461e-41", "inf", "-inf", "nan", "-0", "16777216",
-        "0.33333333333333331", "1e+300", "1.2345678901234568e+17",
-    }  # fmt: skip
+        '"\\303\\251\\"\\n"',
+        "true",
+        "false",
+        "1",
+        "0.1",
+        "0.333333343",
+        "1e-10",
+        "9.9999461e-41",
+        "inf",
+        "-inf",
+        "nan",
+        "-0",
+        "16777216",
+        "0.33333333333333331",
+        "1e+300",
+        "1.2345678901234568e+17",
+    }
 
 
 @settings(max_examples=50, deadline=None)

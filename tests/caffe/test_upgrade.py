@@ -10,10 +10,10 @@ from google.protobuf.message import Message
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.caffe.caffe_pb2 import TEST, LayerParameter, NetParameter, V0LayerParameter, V1LayerParameter
 from pipeline.caffe.layers import LAYERS
 from pipeline.caffe.net import Net, build_net
-from pipeline.caffe.proto import (
+from pipeline.caffe.proto.caffe_pb2 import TEST, LayerParameter, NetParameter, V0LayerParameter, V1LayerParameter
+from pipeline.caffe.proto.files import (
     BinaryError,
     PrototxtError,
     parse_text,
@@ -22,8 +22,8 @@ from pipeline.caffe.proto import (
     read_weights,
     write_binary,
 )
+from pipeline.caffe.proto.upgrade_proto import upgrade_net
 from pipeline.caffe.solver import get_solver
-from pipeline.caffe.upgrade import upgrade_net
 
 FILLER = 'weight_filler { type: "xavier" }'
 MODERN = f"""
@@ -101,12 +101,19 @@ def test_a_net_inside_a_solver_is_upgraded(tmp_path: Path) -> None:
 
 
 def test_blobs_learn_and_are_shared_as_v1s_lists_say() -> None:
-    legacy = net('layers { name: "a" type: CONVOLUTION blobs_lr: 1 blobs_lr: 2 weight_decay: 0.5 param: "w" param: "b" '
-                 "param: \"more\" blob_share_mode: PERMISSIVE }")
+    legacy = net(
+        'layers { name: "a" type: CONVOLUTION blobs_lr: 1 blobs_lr: 2 weight_decay: 0.5 param: "w" param: "b" '
+        'param: "more" blob_share_mode: PERMISSIVE }'
+    )
     upgrade_net(legacy, "net")
-    assert list(legacy.layer[0].param) == list(net(
-        'layer { param { name: "w" share_mode: PERMISSIVE lr_mult: 1 decay_mult: 0.5 } '
-        'param { name: "b" lr_mult: 2 } param { name: "more" } }').layer[0].param)
+    assert list(legacy.layer[0].param) == list(
+        net(
+            'layer { param { name: "w" share_mode: PERMISSIVE lr_mult: 1 decay_mult: 0.5 } '
+            'param { name: "b" lr_mult: 2 } param { name: "more" } }'
+        )
+        .layer[0]
+        .param
+    )
 
 
 @pytest.mark.parametrize(
@@ -115,11 +122,15 @@ def test_blobs_learn_and_are_shared_as_v1s_lists_say() -> None:
         ('layer { name: "a" }\nlayers { name: "b" type: RELU }', "net.prototxt:2: layer 'b': 'layers', the form"),
         ('layer { name: "a" }\nlayers { layer { name: "b" } }', "net.prototxt:2: layer 'b': 'layers', the form"),
         ('\nlayers { layer { name: "b" type: "warp" } }', "net.prototxt:2: layer 'b': type 'warp' is none of V0's"),
-        ('\nlayers { name: "b" type: RELU }\nlayers { layer { name: "a" type: "relu" } }',
-         "net.prototxt:2: layer 'b': type '' is none of V0's"),
+        (
+            '\nlayers { name: "b" type: RELU }\nlayers { layer { name: "a" type: "relu" } }',
+            "net.prototxt:2: layer 'b': type '' is none of V0's",
+        ),
         ('\nlayers { layer { name: "b" type: "relu" new_num: 2 } }', "net.prototxt:2: layer 'b': 'new_num' is no"),
-        ('\nlayers { layer { name: "b" type: "relu" } include { phase: TEST } }',
-         "net.prototxt:2: layer 'b': 'include' stands beside"),
+        (
+            '\nlayers { layer { name: "b" type: "relu" } include { phase: TEST } }',
+            "net.prototxt:2: layer 'b': 'include' stands beside",
+        ),
         ('debug_info: true layers { layer { name: "b" type: "relu" } }', "net.prototxt: a net of V0 .* 'debug_info'"),
         ('input: "x" input_dim: 1 input_dim: 2', "net.prototxt: 2 input_dim for 1 input; 4 for each"),
         ('input: "x" input: "y" input_shape { dim: 1 }', "net.prototxt: 1 input_shape for 2 input; one for each"),
@@ -141,8 +152,13 @@ def test_weights_that_cannot_be_upgraded_are_named(tmp_path: Path) -> None:
 
 NAME = st.sampled_from(["a", "b", "c", "d"])
 SCALARS = {
-    1: st.floats(width=32, allow_nan=False), 2: st.floats(width=32, allow_nan=False), 3: st.integers(0, 9),
-    5: st.integers(0, 9), 8: st.booleans(), 9: NAME, 13: st.integers(0, 9),
+    1: st.floats(width=32, allow_nan=False),
+    2: st.floats(width=32, allow_nan=False),
+    3: st.integers(0, 9),
+    5: st.integers(0, 9),
+    8: st.booleans(),
+    9: NAME,
+    13: st.integers(0, 9),
 }  # by the field's type; what is left are messages, 11, and enums, 14
 
 
@@ -159,8 +175,11 @@ def messages(draw: st.DrawFn, message_type: type[Message], avoid: Collection[str
             else:
                 getattr(message, field.name).CopyFrom(draw(inner))
             continue
-        scalar = SCALARS[field.type] if field.enum_type is None else st.sampled_from(
-            [value.number for value in field.enum_type.values])
+        scalar = (
+            SCALARS[field.type]
+            if field.enum_type is None
+            else st.sampled_from([value.number for value in field.enum_type.values])
+        )
         if field.is_repeated:
             getattr(message, field.name).extend(draw(st.lists(scalar, max_size=4)))
         else:

@@ -8,20 +8,22 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline.caffe.blobs import write_mean
-from pipeline.caffe.caffe_pb2 import TRAIN, NetParameter
 from pipeline.caffe.images import ImageFileError
 from pipeline.caffe.layers import LayerError
 from pipeline.caffe.layers.window_data import Region, region_around
 from pipeline.caffe.net import Net
-from pipeline.caffe.proto import parse_text
+from pipeline.caffe.proto.blob_proto import write_mean
+from pipeline.caffe.proto.caffe_pb2 import TRAIN, NetParameter
+from pipeline.caffe.proto.files import parse_text
 
 HEIGHT, WIDTH = 20, 30
 
 
 def window_net(source: Path | str, param: str = "batch_size: 8", transform: str = "crop_size: 6", seed: int = 1) -> Net:
-    text = (f'layer {{ name: "it" type: "WindowData" top: "data" top: "label" window_data_param {{ source: "{source}" '
-            f"{param} }} transform_param {{ {transform} }} }}")  # fmt: skip
+    text = (
+        f'layer {{ name: "it" type: "WindowData" top: "data" top: "label" window_data_param {{ source: "{source}" '
+        f"{param} }} transform_param {{ {transform} }} }}"
+    )
     return Net(parse_text(text, NetParameter, "net"), TRAIN, seed=seed)
 
 
@@ -43,8 +45,9 @@ def write_windows(folder: Path, image: Path, *windows: str) -> Path:
 @pytest.fixture
 def windows(tmp_path: Path, image: Path) -> Path:
     """Objects of classes 1 to 3 and background, all of 6x6, so that a crop is the picture's own pixels."""
-    return write_windows(tmp_path, image, "1 0.5 0 0 5 5", "2 0.9 10 5 15 10", "3 1 24 14 29 19", "0 0.4 3 12 8 17",
-                         "0 0 17 1 22 6")  # fmt: skip
+    return write_windows(
+        tmp_path, image, "1 0.5 0 0 5 5", "2 0.9 10 5 15 10", "3 1 24 14 29 19", "0 0.4 3 12 8 17", "0 0 17 1 22 6"
+    )
 
 
 def test_every_window_is_drawn_and_a_batch_has_its_share_of_objects(windows: Path) -> None:
@@ -162,9 +165,14 @@ def test_a_window_file_that_is_absent_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("window", "param"),
-    [("25 0 30 5", ""), ("-1 0 5 5", ""), ("40 2 45 7", "context_pad: 1"), ("-9 2 -4 7", 'crop_mode: "square"'),
-     ("-1000000000 0 1000000000 0", 'crop_mode: "square"')],
-)  # fmt: skip
+    [
+        ("25 0 30 5", ""),
+        ("-1 0 5 5", ""),
+        ("40 2 45 7", "context_pad: 1"),
+        ("-9 2 -4 7", 'crop_mode: "square"'),
+        ("-1000000000 0 1000000000 0", 'crop_mode: "square"'),
+    ],
+)
 def test_a_window_outside_its_picture_is_named(tmp_path: Path, image: Path, window: str, param: str) -> None:
     net = window_net(write_windows(tmp_path, image, f"1 1 {window}"), f"batch_size: 1 fg_fraction: 1 {param}")
     with pytest.raises(ImageFileError, match=rf"image\.png: window {window} where one within its 30x20 pixels"):

@@ -15,9 +15,9 @@ HERE = Path(__file__).parent
 class CaffeRoot:
     """The root at `path`. Commands run in a folder inside it, that both sides see.
 
-        with CaffeRoot(path) as caffe:
-            caffe.run("convert_imageset", "--gray", "./", "list.txt", "faces_lmdb")
-            (caffe.folder / "faces_lmdb/data.mdb").read_bytes()
+    with CaffeRoot(path) as caffe:
+        caffe.run("convert_imageset", "--gray", "./", "list.txt", "faces_lmdb")
+        (caffe.folder / "faces_lmdb/data.mdb").read_bytes()
     """
 
     def __init__(self, path: Path) -> None:
@@ -43,9 +43,17 @@ class CaffeRoot:
         enter = ["chroot"] if os.geteuid() == 0 else ["unshare", "--map-root-user", "chroot"]
         inside = f"/{self.folder.relative_to(self.path)}"
         return subprocess.Popen(
-            [*enter, str(self.path), "env", "-C", inside, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            text=True, env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "OPENBLAS_NUM_THREADS": "2",
-                            "GLOG_logtostderr": "1", "PYTHONDONTWRITEBYTECODE": "1"})
+            [*enter, str(self.path), "env", "-C", inside, *command],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={
+                "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+                "OPENBLAS_NUM_THREADS": "2",
+                "GLOG_logtostderr": "1",
+                "PYTHONDONTWRITEBYTECODE": "1",
+            },
+        )
 
     def record(self, *arguments: str) -> str:
         """Run record.py in the folder."""

@@ -14,21 +14,26 @@ from google.protobuf import text_format
 from harness import TOLERANCE, Arrays, draw_parameters, run_gradients, split_answers
 from values import Values
 
-from pipeline.caffe.blobs import write_mean
-from pipeline.caffe.caffe_pb2 import TEST, TRAIN, LayerParameter, NetParameter, Phase
 from pipeline.caffe.database import DatabaseWriter, datum_from_image, record_key
 from pipeline.caffe.layers import Shape
 from pipeline.caffe.net import Net
 from pipeline.caffe.onnx import to_onnx
-from pipeline.caffe.proto import read_net
+from pipeline.caffe.proto.blob_proto import write_mean
+from pipeline.caffe.proto.caffe_pb2 import TEST, TRAIN, LayerParameter, NetParameter, Phase
+from pipeline.caffe.proto.files import read_net
 
 PROTOTXT = Path(__file__).parents[2] / "prototxt"
 CLASSICS = PROTOTXT / "classics"
 RECORDED = Path(__file__).parent / "classics"
 KEPT = 32  # values of each blob that are committed
 DATA_LAYERS = ("Data", "HDF5Data", "ImageData", "Input")
-DATUMS = {"cifar10_full": (3, 32, 32), "fcn8s": (3, 40, 48), "fcn8s label": (1, 40, 48), "lenet": (1, 28, 28),
-          "mnist_siamese": (2, 28, 28)}  # in the databases; of a net, or of one of its data layers
+DATUMS = {
+    "cifar10_full": (3, 32, 32),
+    "fcn8s": (3, 40, 48),
+    "fcn8s label": (1, 40, 48),
+    "lenet": (1, 28, 28),
+    "mnist_siamese": (2, 28, 28),
+}  # in the databases; of a net, or of one of its data layers
 
 
 class Kept(NamedTuple):
@@ -79,33 +84,63 @@ NETS = {
     "accurate": Classic(labelled(4, 1, 40, 40), images(2, 1, 40, 40), 2_793_959, 8, rules=FACES, tolerance=1e-4),
     # Its biases before BatchNorm have gradients that are differences of nearly equal sums: at batches of 2 to 8 the
     # two engines are 0.5e-4 to 4e-4 apart.
-    "class_folders_vgg": Classic(labelled(4, 1, 48, 48), images(2, 1, 48, 48), 10_593_479, 8, rules=FACES,
-                                 tolerance=5e-4),
+    "class_folders_vgg": Classic(
+        labelled(4, 1, 48, 48), images(2, 1, 48, 48), 10_593_479, 8, rules=FACES, tolerance=5e-4
+    ),
     "four_layer_cnn": Classic(labelled(4, 1, 48, 48), images(2, 1, 48, 48), 2_345_607, 8, rules=FACES),
     "gudi": Classic(labelled(4, 1, 48, 48), images(2, 1, 48, 48), 56_883_015, 8, rules=FACES),
     "small": Classic(labelled(4, 1, 40, 40), images(2, 1, 40, 40), 312_183, 8, rules=FACES, tolerance=1e-4),
-    "three_expressions": Classic(labelled(4, 1, 48, 48), images(2, 1, 48, 48), 2_393_027, 8,
-                                 rules="# label: choice 0 1 2", tolerance=1e-4),
+    "three_expressions": Classic(
+        labelled(4, 1, 48, 48), images(2, 1, 48, 48), 2_393_027, 8, rules="# label: choice 0 1 2", tolerance=1e-4
+    ),
     # The classics.
     "alexnet": Classic(labelled(3, 3, 99, 99), images(2, 3, 99, 99), 60_965_224, 8, rules=THOUSAND),
     "caffenet": Classic(labelled(3, 3, 99, 99), images(2, 3, 99, 99), 60_965_224, 8, rules=THOUSAND),
     "cifar10_full": Classic(labelled(4, 3, 32, 32), images(3, 3, 32, 32), 89_578, rules=TEN),
     # In the margin of 100 zeros all values of a window are equal, and rounding decides which of them gets the gradient;
     # from there on down it stands elsewhere in the blobs, though what it makes of the parameters' is the same.
-    "fcn8s": Classic({"data": (1, 3, 33, 41), "label": (1, 1, 33, 41)}, images(1, 3, 41, 33), 134_489_759, 16,
-                     rules="# label: choice 0 1 7 20 255", flat=("conv", "pool")),
-    "googlenet": Classic(labelled(3, 3, 64, 64), images(2, 3, 64, 64), 6_998_552, 8,
-                         {"loss1/ave_pool": 3, "loss2/ave_pool": 3, "pool5/7x7_s1": 2}, THOUSAND),
+    "fcn8s": Classic(
+        {"data": (1, 3, 33, 41), "label": (1, 1, 33, 41)},
+        images(1, 3, 41, 33),
+        134_489_759,
+        16,
+        rules="# label: choice 0 1 7 20 255",
+        flat=("conv", "pool"),
+    ),
+    "googlenet": Classic(
+        labelled(3, 3, 64, 64),
+        images(2, 3, 64, 64),
+        6_998_552,
+        8,
+        {"loss1/ave_pool": 3, "loss2/ave_pool": 3, "pool5/7x7_s1": 2},
+        THOUSAND,
+    ),
     "lenet": Classic(labelled(4, 1, 28, 28), images(3, 1, 28, 28), 431_080, rules=TEN),
     "lrcn": Classic(
         {"data": (3, 3, 99, 99), "cont_sentence": (5, 3), "input_sentence": (5, 3), "target_sentence": (5, 3)},
-        {"cont_sentence": (4, 2), "input_sentence": (4, 2), "image_features": (2, 125)}, 37_618_801, 8,
-        rules="# cont_sentence: choice 0 1 1\n# input_sentence: choice 0 7 8800\n# target_sentence: choice -1 9 8800"),
-    "mnist_siamese": Classic({"pair_data": (6, 2, 28, 28), "sim": (6,)}, images(3, 1, 28, 28), 431_102,
-                             rules="# sim: choice 0 1", dead=("ip2", "ip2_p", "feat", "feat_p")),
+        {"cont_sentence": (4, 2), "input_sentence": (4, 2), "image_features": (2, 125)},
+        37_618_801,
+        8,
+        rules="# cont_sentence: choice 0 1 1\n# input_sentence: choice 0 7 8800\n# target_sentence: choice -1 9 8800",
+    ),
+    "mnist_siamese": Classic(
+        {"pair_data": (6, 2, 28, 28), "sim": (6,)},
+        images(3, 1, 28, 28),
+        431_102,
+        rules="# sim: choice 0 1",
+        dead=("ip2", "ip2_p", "feat", "feat_p"),
+    ),
     "mobilenet": Classic(labelled(4, 3, 64, 96), images(2, 3, 64, 96), 4_231_976, 8, rules=THOUSAND, tolerance=1e-4),
-    "resnet50": Classic(labelled(4, 3, 64, 64), images(2, 3, 64, 64), 25_557_096, 8, {"pool5": 2}, THOUSAND, 1e-4,
-                        dead=("conv1", "scale_conv1")),
+    "resnet50": Classic(
+        labelled(4, 3, 64, 64),
+        images(2, 3, 64, 64),
+        25_557_096,
+        8,
+        {"pool5": 2},
+        THOUSAND,
+        1e-4,
+        dead=("conv1", "scale_conv1"),
+    ),
     "squeezenet": Classic(labelled(3, 3, 67, 83), images(2, 3, 67, 83), 1_235_496, 8, rules=THOUSAND),
     "vgg16": Classic(labelled(2, 3, 64, 64), images(2, 3, 64, 64), 138_357_544, 8, rules=THOUSAND),
 }
@@ -189,8 +224,12 @@ def write_case(name: str, param: NetParameter, path: Path) -> None:
     """Write a net with the rules by which its numbers are drawn."""
     # Scales as those of trained nets, and shifts above 0. With shifts around 0 most of a layer's values lie at the
     # rectifier's kink, and under BatchNorm every few layers double the rounding errors of those before them.
-    scales = [f"# {layer.name}/{index}: uniform 0.5 1.5" for layer in param.layer if layer.type == "Scale"
-              for index in range(2)]
+    scales = [
+        f"# {layer.name}/{index}: uniform 0.5 1.5"
+        for layer in param.layer
+        if layer.type == "Scale"
+        for index in range(2)
+    ]
     path.write_text("\n".join([*scales, NETS[name].rules, text_format.MessageToString(param)]))
 
 
@@ -209,8 +248,11 @@ def trained_by_caffe(name: str, caffe: CaffeRoot) -> dict[str, np.ndarray]:
     write_case(name, cut(name, TRAIN), caffe.folder / "net.prototxt")
     answer = caffe.net("net.prototxt", name)
     flat = tuple(f"gradient/{start}" for start in NETS[name].flat)
-    return {key: value for key, value in answer.items()
-            if not key.startswith("gradient/") or (value.any() and not key.startswith(flat))}
+    return {
+        key: value
+        for key, value in answer.items()
+        if not key.startswith("gradient/") or (value.any() and not key.startswith(flat))
+    }
 
 
 def deployed(name: str, param: NetParameter, folder: Path) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
@@ -257,8 +299,10 @@ def recorded(name: str, part: str) -> dict[str, Kept]:
     """A committed answer; `part` is train or deploy."""
     answer = split_answers(RECORDED / f"{name}.npz", part)
     values = np.split(answer["values"], np.cumsum(answer["sizes"])[:-1])
-    return {str(key): Kept(value, float(largest))
-            for key, value, largest in zip(answer["names"], values, answer["largest"], strict=True)}
+    return {
+        str(key): Kept(value, float(largest))
+        for key, value, largest in zip(answer["names"], values, answer["largest"], strict=True)
+    }
 
 
 def packed(answer: Arrays) -> dict[str, np.ndarray]:
@@ -283,5 +327,7 @@ def record_classics(caffe: CaffeRoot) -> None:
     RECORDED.mkdir(exist_ok=True)
     for name in NETS:
         parts = {"train": trained_by_caffe(name, caffe), "deploy": deployed_by_caffe(name, cut(name, TEST), caffe)}
-        np.savez_compressed(RECORDED / f"{name}.npz", **{f"{part}/{key}": value for part, answer in parts.items()
-                                                         for key, value in packed(answer).items()})
+        np.savez_compressed(
+            RECORDED / f"{name}.npz",
+            **{f"{part}/{key}": value for part, answer in parts.items() for key, value in packed(answer).items()},
+        )

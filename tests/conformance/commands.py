@@ -26,8 +26,9 @@ NET_DONE = "Network initialization done."
 # Lines that have no counterpart: how databases, threads and old files are handled, layers that layers hold, and the
 # blobs that test nets take over before every test.
 WITHOUT_COUNTERPART = re.compile(
-    r" (db_lmdb|data_layer|data_transformer|blocking_queue|upgrade_proto)\.cpp:| upgrade\.py:|Ignoring source layer"
-    r"|SGDSolver: restoring history|Creating layer ")
+    r" (db_lmdb|data_layer|data_transformer|blocking_queue|upgrade_proto)\.(cpp|py):|Ignoring source layer"
+    r"|SGDSolver: restoring history|Creating layer "
+)
 
 
 def make_command_folder(folder: Path) -> None:

@@ -9,7 +9,7 @@ from caffe_root import CaffeRoot
 from parity import Parity
 from solving import make_training_folder
 
-from pipeline.caffe.mode import allow_python_layers
+from pipeline.caffe.common import allow_python_layers
 
 PARITY = pytest.StashKey[Parity]()
 

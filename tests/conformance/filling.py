@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 from harness import HERE, Arrays
 
-from pipeline.caffe.caffe_pb2 import TRAIN
 from pipeline.caffe.net import Net
-from pipeline.caffe.proto import read_net
+from pipeline.caffe.proto.caffe_pb2 import TRAIN
+from pipeline.caffe.proto.files import read_net
 
 NET = HERE / "fillers.prototxt"
 RECORDED = HERE / "fillers.npz"

@@ -11,14 +11,14 @@ import torch
 from google.protobuf import text_format
 from values import Values, forwards
 
-from pipeline.caffe.blobs import write_mean
-from pipeline.caffe.caffe_pb2 import TRAIN, Datum, LayerParameter, NetParameter
 from pipeline.caffe.database import DatabaseWriter, datum_from_image, record_key
-from pipeline.caffe.hdf5 import HDF5Reader
+from pipeline.caffe.hdf5.files import HDF5Reader
 from pipeline.caffe.layers.data import MemoryData
 from pipeline.caffe.layers.hdf5 import HDF5Output
 from pipeline.caffe.net import Net
-from pipeline.caffe.proto import read_net
+from pipeline.caffe.proto.blob_proto import write_mean
+from pipeline.caffe.proto.caffe_pb2 import TRAIN, Datum, LayerParameter, NetParameter
+from pipeline.caffe.proto.files import read_net
 
 HERE = Path(__file__).parent
 CASES = HERE / "cases"
@@ -29,6 +29,7 @@ TOLERANCE = 1e-5
 TURNED = b"\xff\xe1\x00\x22Exif\0\0MM\0\x2a\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
 
 Arrays = Mapping[str, np.ndarray]
+
 
 def run_case(case: str) -> dict[str, np.ndarray]:
     """Run cases/LayerType/case.prototxt; its answer has the keys that record.py's has."""
@@ -42,17 +43,24 @@ def run_net(path: Path, case: str) -> dict[str, np.ndarray]:
     param: NetParameter = read_net(path)
     net = Net(param, param.state.phase)
     draw_parameters(net, values)
-    before = {(layer, index): blob.detach().clone()
-              for layer, blobs in net.params.items() for index, blob in enumerate(blobs)}
+    before = {
+        (layer, index): blob.detach().clone() for layer, blobs in net.params.items() for index, blob in enumerate(blobs)
+    }
     for layer in net.layers:
         if isinstance(layer, MemoryData):
             layer.set_arrays(*values.memory(layer.shape))
-    inputs = {name: torch.from_numpy(values.input(name, net.shapes[name])).requires_grad_(param.force_backward)
-              for name in net.inputs}
+    inputs = {
+        name: torch.from_numpy(values.input(name, net.shapes[name])).requires_grad_(param.force_backward)
+        for name in net.inputs
+    }
     for _ in range(forwards(text)):
         net.forward(**inputs)
-    losses = {top for layer in net.layers for top, weight in zip(layer.param.top, layer.param.loss_weight, strict=False)
-              if weight}
+    losses = {
+        top
+        for layer in net.layers
+        for top, weight in zip(layer.param.top, layer.param.loss_weight, strict=False)
+        if weight
+    }
     total = net.loss
     for name in net.outputs:
         blob = net.blobs[name]
@@ -124,10 +132,14 @@ def assert_agrees(ours: Arrays, caffe: Arrays, limit: float, what: str) -> float
     assert caffe, f"{what}: nothing recorded; run tests/conformance/record_all.py where real Caffe is"
     missing = float("inf")
     deviations = {name: deviation(ours[name], value) if name in ours else missing for name, value in caffe.items()}
-    wrong = [f"{name}: {ours[name].shape} deviates by {off:.1e}" if name in ours else f"{name}: missing"
-             for name, off in deviations.items() if off > limit]
-    wrong += [f"{name}: real Caffe leaves it alone" for name in ours.keys() - caffe.keys()
-              if name.startswith("parameter/")]
+    wrong = [
+        f"{name}: {ours[name].shape} deviates by {off:.1e}" if name in ours else f"{name}: missing"
+        for name, off in deviations.items()
+        if off > limit
+    ]
+    wrong += [
+        f"{name}: real Caffe leaves it alone" for name in ours.keys() - caffe.keys() if name.startswith("parameter/")
+    ]
     assert not wrong, f"{what}: beyond {limit:g} of real Caffe: " + "; ".join(wrong)
     return max(deviations.values())
 
@@ -154,10 +166,15 @@ def make_databases(folder: Path) -> None:
     def of_its_own_size(image: np.ndarray, label: int) -> Datum:
         return datum_from_image(image[:, : 6 + label % 3, : 11 - label % 4], 1000 * label)
 
-    for name, arrays, make in (("images_lmdb", images, datum_from_image), ("encoded_lmdb", images, encoded),
-                               ("floats_lmdb", floats, of_floats), ("files_lmdb", images, of_a_file),
-                               ("sizes_lmdb", images, of_its_own_size), ("images_leveldb", images, datum_from_image),
-                               ("files_leveldb", images, of_a_file)):  # fmt: skip
+    for name, arrays, make in (
+        ("images_lmdb", images, datum_from_image),
+        ("encoded_lmdb", images, encoded),
+        ("floats_lmdb", floats, of_floats),
+        ("files_lmdb", images, of_a_file),
+        ("sizes_lmdb", images, of_its_own_size),
+        ("images_leveldb", images, datum_from_image),
+        ("files_leveldb", images, of_a_file),
+    ):
         with DatabaseWriter(folder / name, name.split("_")[1]) as database:
             for index, array in enumerate(arrays):
                 database.put(record_key(index, f"{index}.png"), make(array, index))
@@ -177,7 +194,7 @@ def make_hdf5_files(folder: Path) -> None:
             file["vector"] = random.uniform(-1, 1, size=(rows, 6))
             file["half"] = random.uniform(-1, 1, size=(rows, 3)).astype(np.float16)
             file["big_endian"] = random.uniform(-1, 1, size=(rows, 2)).astype(">f4")
-            file["long"] = random.randint(-2**62, 2**62, size=(rows, 2))
+            file["long"] = random.randint(-(2**62), 2**62, size=(rows, 2))
             file["byte"] = random.randint(0, 256, size=(rows, 5)).astype(np.uint8)
             file["rounded"] = random.uniform(-1, 1, size=(rows, 2)) * [1e38, 1e-44]
             file["deep"] = random.uniform(-1, 1, size=(rows, 2, 1, 3, 2, 1, 2)).astype(np.float32)
@@ -192,8 +209,15 @@ def make_pictures(folder: Path) -> None:
     random = np.random.RandomState(1)
     pictures = folder / "pictures"
     pictures.mkdir()
-    shapes = {"a.png": (9, 11, 3), "b c.png": (9, 11, 3), "gray.png": (9, 11), "alpha.png": (9, 11, 4),
-              "deep.png": (9, 11, 3), "large.png": (19, 23, 3), "tall.png": (31, 17, 3)}
+    shapes = {
+        "a.png": (9, 11, 3),
+        "b c.png": (9, 11, 3),
+        "gray.png": (9, 11),
+        "alpha.png": (9, 11, 4),
+        "deep.png": (9, 11, 3),
+        "large.png": (19, 23, 3),
+        "tall.png": (31, 17, 3),
+    }
     for name, shape in shapes.items():
         depth = np.uint16 if name == "deep.png" else np.uint8
         pixels = random.randint(0, np.iinfo(depth).max + 1, size=shape).astype(depth)
@@ -201,17 +225,22 @@ def make_pictures(folder: Path) -> None:
     smooth = cv2.resize(random.randint(0, 256, size=(5, 7, 3)).astype(np.uint8), (35, 27))
     photo = cv2.imencode(".jpg", smooth)[1].tobytes()
     (pictures / "photo.jpg").write_bytes(photo[:2] + TURNED + photo[2:])
-    (folder / "list.txt").write_text("pictures/a.png 3\npictures/b c.png -2\npictures/gray.png 0\n"
-                                     "pictures/alpha.png 1000000\npictures/deep.png 5\n")
+    (folder / "list.txt").write_text(
+        "pictures/a.png 3\npictures/b c.png -2\npictures/gray.png 0\npictures/alpha.png 1000000\npictures/deep.png 5\n"
+    )
     (folder / "photo.txt").write_text("pictures/photo.jpg 2\n")
     (folder / "sizes.txt").write_text("large.png 1\na.png 2\ntall.png 3")
     write_mean(pictures / "square.binaryproto", random.uniform(0, 255, size=(3, 13, 13)).astype(np.float32))
     # Of each file one window has an overlap of 1, one of 0, so that there is no choice.
-    for name, inner, outer in (("windows", "4 3 12 17", "2 5 9 6"), ("edge_windows", "0 2 6 15", "9 20 16 30"),
-                               ("corner_windows", "14 0 22 4", "0 0 16 30")):
+    for name, inner, outer in (
+        ("windows", "4 3 12 17", "2 5 9 6"),
+        ("edge_windows", "0 2 6 15", "9 20 16 30"),
+        ("corner_windows", "14 0 22 4", "0 0 16 30"),
+    ):
         (folder / f"{name}.txt").write_text(
             f"# 0\npictures/large.png\n3\n19\n23\n2\n2 1 {inner}\n4 0.4 1 1 5 5\n"
-            f"# 1\npictures/tall.png\n3 31 17\n2\n1 0.3 2 2 3 3\n7 0 {outer}\n")
+            f"# 1\npictures/tall.png\n3 31 17\n2\n1 0.3 2 2 3 3\n7 0 {outer}\n"
+        )
 
 
 def face_emotion_net() -> NetParameter:

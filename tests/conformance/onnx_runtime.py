@@ -8,11 +8,11 @@ import onnxruntime
 from harness import CASES, draw_parameters
 from values import Values, all_cases, forwards
 
-from pipeline.caffe.caffe_pb2 import TRAIN, NetParameter
 from pipeline.caffe.layers import LAYERS, Layer
 from pipeline.caffe.net import Net
 from pipeline.caffe.onnx import to_onnx
-from pipeline.caffe.proto import read_net
+from pipeline.caffe.proto.caffe_pb2 import TRAIN, NetParameter
+from pipeline.caffe.proto.files import read_net
 
 
 def has_onnx_form(layer_type: str) -> bool:
@@ -34,10 +34,14 @@ def inference_cases() -> list[str]:
     """The cases of one forward pass in TEST that make something and whose layers all have an ONNX form."""
     paths = {case: CASES / f"{case}.prototxt" for case in all_cases(CASES)}
     nets = {case: deploy_net(path) for case, path in paths.items() if forwards(path.read_text()) == 1}
-    return [case for case, net in nets.items()
-            if net.state.phase != TRAIN and case != "Silence/several"  # of which nothing is left
-            and any(layer.type != "Input" for layer in net.layer)
-            and all(has_onnx_form(layer.type) for layer in net.layer)]
+    return [
+        case
+        for case, net in nets.items()
+        if net.state.phase != TRAIN
+        and case != "Silence/several"  # of which nothing is left
+        and any(layer.type != "Input" for layer in net.layer)
+        and all(has_onnx_form(layer.type) for layer in net.layer)
+    ]
 
 
 def case_net(case: str) -> tuple[Net, Values]:

@@ -8,7 +8,7 @@ Tests enter what they measured through the fixture `parity`; a run without a fai
 from collections import defaultdict
 from pathlib import Path
 
-from pipeline.atomic import atomic_file
+from pipeline.base.atomic import atomic_file
 
 INTRODUCTION = """\
 # Parity with real Caffe
@@ -26,10 +26,15 @@ Nets are left out in which Caffe's own gradient is wrong, as with Sigmoid and Dr
 
 # Of each table: what its rows are, and what stands above it.
 TABLES = {
-    "Layers": ("Type", "Tops, bottom gradients and parameter gradients; and the tops that ONNX Runtime makes of the "
-                       "exported net."),
-    "Solvers": ("Type", "Losses and parameters over 200 iterations for each setting, then one engine's 50 iterations "
-                        "after 50 of the other."),
+    "Layers": (
+        "Type",
+        "Tops, bottom gradients and parameter gradients; and the tops that ONNX Runtime makes of the exported net.",
+    ),
+    "Solvers": (
+        "Type",
+        "Losses and parameters over 200 iterations for each setting, then one engine's 50 iterations "
+        "after 50 of the other.",
+    ),
     "Learning rate policies": ("Policy", "Over 200 iterations with each solver."),
     "Fillers": ("Filler", "Values; where they are drawn, the largest difference of the two cumulative distributions."),
     "Nets": ("Net", "Forward results and gradients on random weights, at reduced sizes; and through ONNX Runtime."),

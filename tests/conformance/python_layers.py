@@ -45,7 +45,7 @@ class Huber(Layer):
     def forward(self, bottom, top):
         self.difference[...] = bottom[0].data - bottom[1].data
         size = np.abs(self.difference)
-        loss = np.where(size < self.limit, size ** 2 / 2, self.limit * (size - self.limit / 2))
+        loss = np.where(size < self.limit, size**2 / 2, self.limit * (size - self.limit / 2))
         top[0].data[0] = loss.sum() / bottom[0].num
 
     def backward(self, top, propagate_down, bottom):

@@ -56,12 +56,20 @@ def run_net(path: Path, case: str, every_gradient: bool = False) -> dict:
         for name, value in inputs.items():  # an in-place layer may have written over it
             net.blobs[name].data[...] = value
         net.forward()
-    answer = {f"top/{name}": blob.data.copy() for name, blob in net.blobs.items()
-              if "_split_" not in name and not (name in inputs and np.array_equal(blob.data, inputs[name]))}
+    answer = {
+        f"top/{name}": blob.data.copy()
+        for name, blob in net.blobs.items()
+        if "_split_" not in name and not (name in inputs and np.array_equal(blob.data, inputs[name]))
+    }
     net.clear_param_diffs()
     net.backward()
-    answer.update({f"gradient/{name}": net.blobs[name].diff.copy() for name in (net.blobs if every_gradient else inputs)
-                   if "_split_" not in name and np.isfinite(net.blobs[name].diff).all()})
+    answer.update(
+        {
+            f"gradient/{name}": net.blobs[name].diff.copy()
+            for name in (net.blobs if every_gradient else inputs)
+            if "_split_" not in name and np.isfinite(net.blobs[name].diff).all()
+        }
+    )
     for (layer, index), blob in parameters(net).items():
         answer[f"parameter gradient/{layer}/{index}"] = blob.diff.copy()
         if not np.array_equal(blob.data, before[layer, index]):

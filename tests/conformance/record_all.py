@@ -1,6 +1,6 @@
 """Ask real Caffe everything again, and keep its answers beside the cases.
 
-    CAFFE_ROOT=DIR python tests/conformance/record_all.py
+CAFFE_ROOT=DIR python tests/conformance/record_all.py
 """
 
 import re
@@ -73,8 +73,10 @@ def record_solvers(caffe: CaffeRoot) -> None:
             run_solver(name, 50, "net.caffemodel")
     for name, answer in caffe.solve(EXCHANGED, 50, "{}_iter_50.solverstate").items():
         answers[f"{name} from ours"] = answer
-    np.savez_compressed(SOLVERS / "recorded.npz", **{f"{name}/{key}": value for name, answer in answers.items()
-                                                     for key, value in packed(answer).items()})
+    np.savez_compressed(
+        SOLVERS / "recorded.npz",
+        **{f"{name}/{key}": value for name, answer in answers.items() for key, value in packed(answer).items()},
+    )
     for name in LOGS:
         log = caffe.run("caffe", "train", "-solver", f"{name}.prototxt")
         lines = log[log.index("Starting Optimization") :].splitlines(keepends=True)[1:]
@@ -83,8 +85,17 @@ def record_solvers(caffe: CaffeRoot) -> None:
 
 
 def main() -> None:
-    for record in (record_cases, record_face_emotion_net, record_fillers, record_solvers, record_classics,
-                   record_upgrades, record_scripts, record_tools, record_commands):
+    for record in (
+        record_cases,
+        record_face_emotion_net,
+        record_fillers,
+        record_solvers,
+        record_classics,
+        record_upgrades,
+        record_scripts,
+        record_tools,
+        record_commands,
+    ):
         caffe = CaffeRoot.from_environment()
         if caffe is None:
             sys.exit("CAFFE_ROOT is not set; docker/caffe-root.sh makes a root with real Caffe")

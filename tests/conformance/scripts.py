@@ -14,9 +14,9 @@ from google.protobuf import text_format
 from harness import HERE, deviation, make_databases
 from values import sample
 
+from pipeline.base.console import log
 from pipeline.caffe import io
-from pipeline.caffe.caffe_pb2 import NetParameter
-from pipeline.console import log
+from pipeline.caffe.proto.caffe_pb2 import NetParameter
 
 FOLDER = HERE / "pycaffe"
 RECORDED = FOLDER / "recorded.npz"
@@ -68,8 +68,11 @@ def packed(answers: Answers) -> Answers:
 
 def recorded(script: str) -> Answers:
     """Real Caffe's committed answers to a script."""
-    return {name.removeprefix(f"{script}/"): value for name, value in _read(RECORDED).items()
-            if name.startswith(f"{script}/")}
+    return {
+        name.removeprefix(f"{script}/"): value
+        for name, value in _read(RECORDED).items()
+        if name.startswith(f"{script}/")
+    }
 
 
 def difference(name: str, ours: np.ndarray, caffe: np.ndarray) -> float:
@@ -85,6 +88,7 @@ def difference(name: str, ours: np.ndarray, caffe: np.ndarray) -> float:
 
 def record_scripts(caffe: CaffeRoot) -> None:
     make_databases(caffe.folder)
-    answers = {f"{script}/{name}": value for script in SCRIPTS
-               for name, value in packed(run_in_caffe(caffe, script)).items()}
+    answers = {
+        f"{script}/{name}": value for script in SCRIPTS for name, value in packed(run_in_caffe(caffe, script)).items()
+    }
     np.savez_compressed(RECORDED, **answers)

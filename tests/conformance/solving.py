@@ -13,19 +13,21 @@ import numpy as np
 from harness import HERE, Arrays, assert_agrees, draw_parameters, face_emotion_net, split_answers
 from values import Values
 
-from pipeline.caffe import snapshot
-from pipeline.caffe.blobs import write_mean
-from pipeline.caffe.caffe_pb2 import TRAIN, NetParameter, SolverParameter
 from pipeline.caffe.database import DatabaseWriter, datum_from_image, record_key
 from pipeline.caffe.net import Net
-from pipeline.caffe.proto import read_net, read_solver, write_prototxt
-from pipeline.caffe.solver import get_solver
+from pipeline.caffe.proto.blob_proto import write_mean
+from pipeline.caffe.proto.caffe_pb2 import TRAIN, NetParameter, SolverParameter
+from pipeline.caffe.proto.files import read_net, read_solver, write_prototxt
+from pipeline.caffe.solver import get_solver, snapshot
 
 SOLVERS = HERE / "solvers"
 FACE_EMOTION_NET_CASE = "face_emotion_net"
 TYPES = sorted(path.stem for path in (SOLVERS / "types").glob("*.prototxt"))
-SETTINGS = sorted(path.name.removesuffix(".solver.prototxt") for path in SOLVERS.glob("*.solver.prototxt")
-                  if not path.name.startswith(FACE_EMOTION_NET_CASE))
+SETTINGS = sorted(
+    path.name.removesuffix(".solver.prototxt")
+    for path in SOLVERS.glob("*.solver.prototxt")
+    if not path.name.startswith(FACE_EMOTION_NET_CASE)
+)
 NAMES = [f"{solver_type}_{setting}" for solver_type in TYPES for setting in SETTINGS]
 EXCHANGED = [f"{solver_type}_multistep" for solver_type in TYPES]
 HDF5_EXCHANGED = {f"{name}_hdf5": name for name in EXCHANGED}  # the same, their snapshots in HDF5
@@ -91,8 +93,11 @@ def run_solver(name: str, steps: int, start: str | Path) -> dict[str, np.ndarray
         rates.append(solver.step())
         losses.append(solver.net.loss.item())
     snapshot.save(solver, param.snapshot_prefix)
-    parameters = {f"parameter/{layer}/{index}": blob.detach().numpy()
-                  for layer, blobs in solver.net.params.items() for index, blob in enumerate(blobs)}
+    parameters = {
+        f"parameter/{layer}/{index}": blob.detach().numpy()
+        for layer, blobs in solver.net.params.items()
+        for index, blob in enumerate(blobs)
+    }
     return {"loss": np.array(losses), "lr": np.array(rates), **parameters}
 
 

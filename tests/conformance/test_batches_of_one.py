@@ -19,7 +19,7 @@ from values import Values, all_cases
 from pipeline.caffe.layers import LayerError
 from pipeline.caffe.layers.layer import Layer
 from pipeline.caffe.net import Net, channels_last
-from pipeline.caffe.proto import read_net
+from pipeline.caffe.proto.files import read_net
 
 __all__ = ["recorder"]
 
@@ -64,16 +64,18 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_one_item_gives_stepwise_what_it_gives_at_once(cases: Path, recorder: types.ModuleType,
-                                                         monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_item_gives_stepwise_what_it_gives_at_once(
+    cases: Path, recorder: types.ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(cases)
     for case in all_cases(cases / "cases"):
         path = cases / "cases" / f"{case}.prototxt"
         assert_agrees(run_net(path, case), recorder.run_net(path, case), tolerance(case), f"{case} of one item")
 
 
-def test_one_item_agrees_with_live_caffe(caffe: CaffeRoot, cases: Path, recorder: types.ModuleType,
-                                         monkeypatch: pytest.MonkeyPatch, parity: Parity) -> None:
+def test_one_item_agrees_with_live_caffe(
+    caffe: CaffeRoot, cases: Path, recorder: types.ModuleType, monkeypatch: pytest.MonkeyPatch, parity: Parity
+) -> None:
     shutil.copytree(cases, caffe.folder, dirs_exist_ok=True)
     caffe.record("cases", "cases")
     monkeypatch.chdir(cases)
@@ -104,8 +106,9 @@ ORDERS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 }
 
 
-def _answers(layer: Layer, bottoms: list[np.ndarray], values: Values, order: str, gradient_order: str
-             ) -> list[torch.Tensor | None]:
+def _answers(
+    layer: Layer, bottoms: list[np.ndarray], values: Values, order: str, gradient_order: str
+) -> list[torch.Tensor | None]:
     def laid(array: np.ndarray, how: str) -> torch.Tensor:
         tensor = torch.from_numpy(array)
         return ORDERS[how](tensor) if tensor.ndim == 4 else tensor
@@ -113,16 +116,18 @@ def _answers(layer: Layer, bottoms: list[np.ndarray], values: Values, order: str
     given = [laid(bottom, order).requires_grad_() for bottom in bottoms]
     tops = layer.forward(given)
     taught = [top for top in tops if top.requires_grad]
-    seeds = [laid(values.output_gradient(str(index), tuple(top.shape)), gradient_order)
-             for index, top in enumerate(taught)]
+    seeds = [
+        laid(values.output_gradient(str(index), tuple(top.shape)), gradient_order) for index, top in enumerate(taught)
+    ]
     wanted = [tensor for tensor in (*given, *layer.blobs) if tensor.requires_grad]
     gradients = torch.autograd.grad(taught, wanted, seeds, allow_unused=True) if taught else ()
     return [*(top.detach().clone() for top in tops), *gradients]
 
 
 @pytest.mark.parametrize("batch", [None, 1])
-def test_a_layer_answers_the_same_however_blobs_lie_in_memory(batch: int | None, cases: Path,
-                                                              monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_layer_answers_the_same_however_blobs_lie_in_memory(
+    batch: int | None, cases: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(cases)
     folder = cases / "cases" if batch else CASES
     compared = set()

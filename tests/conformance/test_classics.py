@@ -24,9 +24,9 @@ from classic_nets import (
 from harness import TOLERANCE, Arrays
 from parity import Parity
 
-from pipeline.caffe.caffe_pb2 import TEST, TRAIN, NetParameter
 from pipeline.caffe.net import Net
-from pipeline.caffe.proto import read_solver
+from pipeline.caffe.proto.caffe_pb2 import TEST, TRAIN, NetParameter
+from pipeline.caffe.proto.files import read_solver
 
 ONNX_TOLERANCE = 1e-4
 
@@ -40,8 +40,10 @@ def test_every_net_is_compared() -> None:
 def test_has_the_published_number_of_parameters(name: str) -> None:
     net = Net(published(name), TEST)
     learned = {layer.param.name for layer in net.layers if layer.blobs_are_learned}
-    assert sum(learnable.blob.numel() for learnable in net.learnable if learnable.layer in learned) == \
-        NETS[name].parameters
+    assert (
+        sum(learnable.blob.numel() for learnable in net.learnable if learnable.layer in learned)
+        == NETS[name].parameters
+    )
 
 
 @pytest.mark.parametrize("name", NETS)
@@ -111,8 +113,6 @@ def test_agrees_with_live_caffe(name: str, caffe: CaffeRoot, tmp_path: Path, par
 
 
 @pytest.mark.parametrize("name", NETS)
-def test_net_as_published_agrees_with_live_caffe(
-    name: str, caffe: CaffeRoot, tmp_path: Path, parity: Parity
-) -> None:
+def test_net_as_published_agrees_with_live_caffe(name: str, caffe: CaffeRoot, tmp_path: Path, parity: Parity) -> None:
     """In its full width on an image of the published size."""
     check_deployed(name, published(name), whole(deployed_by_caffe(name, published(name), caffe)), tmp_path, parity)

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from caffe_root import CaffeRoot
 from commands import FOLDER, LINES, PREFIX, begins, kept, make_command_folder, rows
+from helpers.run_command import run_command
 from logs import messages
 from parity import Parity
-from run_command import run_command
 
-from pipeline.console import log
+from pipeline.base.console import log
 
 Log = list[tuple[str, list[float]]]
 
@@ -50,9 +50,11 @@ def compare(name: str, ours: str, caffe: str, parity: Parity) -> None:
     """Compare two logs line by line: the words are equal, the numbers within 1e-4, but for measured times."""
     said, expected = comparable(ours), comparable(caffe)
     assert [words for words, _ in said] == [words for words, _ in expected]
-    deviations = [abs(number - other) / (max(abs(number), abs(other)) or 1)
-                  for (_, numbers), (_, others) in zip(said, expected, strict=True)
-                  for number, other in zip(numbers, others, strict=True)]
+    deviations = [
+        abs(number - other) / (max(abs(number), abs(other)) or 1)
+        for (_, numbers), (_, others) in zip(said, expected, strict=True)
+        for number, other in zip(numbers, others, strict=True)
+    ]
     worst = max(deviations, default=0.0)
     assert worst <= 1e-4
     parity("Tools", "caffe resume" if name == "resume" else f"caffe {name}", "log", worst)
@@ -60,8 +62,11 @@ def compare(name: str, ours: str, caffe: str, parity: Parity) -> None:
 
 def comparable(log: str) -> Log:
     """A log's lines, without times and without what only ours says."""
-    return [(words, [] if words.endswith(" ms.") else numbers) for words, numbers in messages(log)
-            if not words.startswith(ONLY_OURS)]
+    return [
+        (words, [] if words.endswith(" ms.") else numbers)
+        for words, numbers in messages(log)
+        if not words.startswith(ONLY_OURS)
+    ]
 
 
 ONLY_OURS = "torch N"  # and whether it finds a GPU
@@ -97,15 +102,14 @@ REFUSED = {
     "test -model net.prototxt": "Need model weights to score",
     "time": "Need a model definition to time",
     "time -model net.prototxt -phase train": 'phase must be "TRAIN" or "TEST"',
-    "train -solver solver.prototxt -snapshot a -weights b":
-        "Give a snapshot to resume training or weights to finetune but not both.",
+    "train -solver solver.prototxt -snapshot a -weights b": "to resume training or weights to finetune but not both",
     "train -solver solver.prototxt -sighup_effect=off": 'nvalid signal effect "off"',
     "train -solver none.prototxt": "none.prototxt",
     "train -sover solver.prototxt": "ERROR: unknown command line flag 'sover'",
     "train -iterations few": "illegal value 'few'",
     "train -solver": "flag '-solver' is missing its argument",
     "device_query -gpu 0": "GPU",
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("line", REFUSED)
@@ -134,21 +138,34 @@ TESTING = ENDLESS + "test_interval: 10 test_iter: 100000000"
 STOPPED = ["Optimization stopped early.", "Optimization Done."]
 SIGNALS = {
     "SIGINT": (TRAINING, "", [("Iteration 5", signal.SIGINT)], ["snapshot", *STOPPED]),
-    "SIGHUP": (TRAINING, "", [("Iteration 5", signal.SIGHUP), ("solver state", signal.SIGINT)],
-               ["snapshot", "snapshot", *STOPPED]),
+    "SIGHUP": (
+        TRAINING,
+        "",
+        [("Iteration 5", signal.SIGHUP), ("solver state", signal.SIGINT)],
+        ["snapshot", "snapshot", *STOPPED],
+    ),
     "SIGHUP that stops": (TRAINING, "-sighup_effect stop", [("Iteration 5", signal.SIGHUP)], ["snapshot", *STOPPED]),
-    "SIGINT without effect": (TRAINING, "-sigint_effect=none --sighup_effect stop",
-                              [("Iteration 5", signal.SIGINT), ("Iteration", signal.SIGHUP)], ["snapshot", *STOPPED]),
+    "SIGINT without effect": (
+        TRAINING,
+        "-sigint_effect=none --sighup_effect stop",
+        [("Iteration 5", signal.SIGINT), ("Iteration", signal.SIGHUP)],
+        ["snapshot", *STOPPED],
+    ),
     "SIGINT in a test": (TESTING, "", [("Testing net", signal.SIGINT)], ["Test interrupted.", "snapshot", *STOPPED]),
-    "SIGHUP in a test": (TESTING, "", [("Testing net", signal.SIGHUP), ("solver state", signal.SIGINT)],
-                         ["snapshot", "Test interrupted.", "snapshot", *STOPPED]),
+    "SIGHUP in a test": (
+        TESTING,
+        "",
+        [("Testing net", signal.SIGHUP), ("solver state", signal.SIGINT)],
+        ["snapshot", "Test interrupted.", "snapshot", *STOPPED],
+    ),
     "no snapshot after": (TRAINING + " snapshot_after_train: false", "", [("Iteration 5", signal.SIGINT)], STOPPED),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", SIGNALS)
-def test_signals_act_as_in_caffe(name: str, training_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-                                 ) -> None:
+def test_signals_act_as_in_caffe(
+    name: str, training_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shutil.copytree(training_folder, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     solver, flags, signals, expected = SIGNALS[name]
@@ -203,8 +220,11 @@ def test_signals_act_as_in_live_caffe(caffe: CaffeRoot, parity: Parity) -> None:
 
 def reaction(said: list[str]) -> list[str]:
     """What was said of signals."""
-    return ["snapshot" if "binary proto file" in line else line.rstrip() for line in said
-            if not re.search("Iteration|net output|solver state|Waiting|Ignoring", line)]
+    return [
+        "snapshot" if "binary proto file" in line else line.rstrip()
+        for line in said
+        if not re.search("Iteration|net output|solver state|Waiting|Ignoring", line)
+    ]
 
 
 def assert_left(folder: Path, said: list[str]) -> None:

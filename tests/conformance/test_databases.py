@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from caffe_root import CaffeRoot
+from helpers.record_databases import caffe_answers, sha256
 from parity import Parity
-from record_databases import caffe_answers, sha256
 
-from pipeline.caffe.caffe_pb2 import Datum
 from pipeline.caffe.database import DatabaseReader, DatabaseWriter, datum_to_array
-from pipeline.mean import mean
+from pipeline.caffe.proto.caffe_pb2 import Datum
+from pipeline.stages.mean import mean
 
 NET = """
 state {{ phase: TEST }}
@@ -55,8 +55,10 @@ def test_caffes_tools_write_the_same_bytes(
 def test_caffe_reads_our_records(recorded_set: Path, caffe: CaffeRoot, parity: Parity) -> None:
     shutil.copytree(recorded_set / "kaggle/val_lmdb", caffe.folder / "val_lmdb")
     theirs = caffe.database("val_lmdb")
-    ours = [(key.decode(), datum.label, datum_to_array(datum, key.decode()))
-            for key, datum in records(recorded_set / "kaggle/val_lmdb")]
+    ours = [
+        (key.decode(), datum.label, datum_to_array(datum, key.decode()))
+        for key, datum in records(recorded_set / "kaggle/val_lmdb")
+    ]
     assert ours
     assert [key for key, _, _ in ours] == theirs["keys"].tolist()
     assert [label for _, label, _ in ours] == theirs["labels"].tolist()
@@ -71,8 +73,18 @@ def test_reads_encoded_records_of_caffe(
     recorded_set: Path, caffe: CaffeRoot, parity: Parity, encode_type: str, backend: str
 ) -> None:
     listed_images(caffe, recorded_set)
-    caffe.run("convert_imageset", "--gray", "--encoded", "--encode_type", encode_type, "--backend", backend, "images/",
-              "val.txt", "encoded")  # fmt: skip
+    caffe.run(
+        "convert_imageset",
+        "--gray",
+        "--encoded",
+        "--encode_type",
+        encode_type,
+        "--backend",
+        backend,
+        "images/",
+        "val.txt",
+        "encoded",
+    )
     raw = records(recorded_set / "kaggle/val_lmdb")
     shutil.copytree(caffe.folder / "encoded", caffe.folder / "theirs")  # a LevelDB is another one once it was open
     data, labels = read_by_caffe(caffe, "theirs", len(raw), backend.upper())

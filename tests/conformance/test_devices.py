@@ -5,14 +5,25 @@ import torch
 from harness import CASES
 from values import all_cases
 
-from pipeline.caffe.caffe_pb2 import TRAIN
 from pipeline.caffe.layers import LAYERS
 from pipeline.caffe.net import Net
-from pipeline.caffe.proto import read_net
+from pipeline.caffe.proto.caffe_pb2 import TRAIN
+from pipeline.caffe.proto.files import read_net
 
 # They look at values: labels and indices within their range, places to count, blobs to hand to numpy.
-LOOKING = {"Accuracy", "BatchReindex", "Embed", "Filter", "HDF5Output", "HingeLoss", "InfogainLoss",
-           "MultinomialLogisticLoss", "Python", "SigmoidCrossEntropyLoss", "SoftmaxWithLoss"}  # fmt: skip
+LOOKING = {
+    "Accuracy",
+    "BatchReindex",
+    "Embed",
+    "Filter",
+    "HDF5Output",
+    "HingeLoss",
+    "InfogainLoss",
+    "MultinomialLogisticLoss",
+    "Python",
+    "SigmoidCrossEntropyLoss",
+    "SoftmaxWithLoss",
+}
 COMPUTING = sorted(name for name, layer in LAYERS.items() if layer.bottoms != (0, 0) and name not in LOOKING)
 
 

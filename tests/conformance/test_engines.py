@@ -13,16 +13,16 @@ from pathlib import Path
 import pytest
 from caffe_root import CaffeRoot
 
-from pipeline.caffe.proto import read_net, write_prototxt
+from pipeline.caffe.proto.files import read_net, write_prototxt
 from pipeline.caffe.real_caffe import RealCaffe
-from pipeline.evaluate import evaluate
-from pipeline.extract import extract
-from pipeline.fer import ferplus
-from pipeline.lmdb import lmdb
-from pipeline.mean import mean
-from pipeline.objective import Objective
-from pipeline.render import render
-from pipeline.targets import targets
+from pipeline.classifier.objective import Objective
+from pipeline.data import ferplus
+from pipeline.stages.evaluate import evaluate
+from pipeline.stages.extract import extract
+from pipeline.stages.lmdb import lmdb
+from pipeline.stages.mean import mean
+from pipeline.stages.render import render
+from pipeline.stages.targets import targets
 
 NET = Path(__file__).parents[2] / "prototxt/face_emotion_net"
 STOPPED_IN = ("torch", "caffe")  # the engines of a run that is stopped in each, and ends in the first again
@@ -39,14 +39,30 @@ def run(small_manifest: Path, tmp_path: Path) -> Path:
     databases, folder = tmp_path / "databases", tmp_path / "run"
     lmdb(small_manifest, databases, "kaggle", seed=1)
     mean(databases / "train_lmdb", databases / "mean.binaryproto")
-    render(NET, databases, folder, epochs=30, batch_size=4, steps=[0.5], snapshot=10, seed=1, display=5,
-           test_interval=20)  # fmt: skip
+    render(
+        NET, databases, folder, epochs=30, batch_size=4, steps=[0.5], snapshot=10, seed=1, display=5, test_interval=20
+    )
     return folder
 
 
 def train(run: Path, engine: str, root: str) -> "subprocess.Popen[bytes]":
-    command = [sys.executable, "-m", "pipeline", "train", str(run / "solver.prototxt"), "--device", "cpu",
-               "--precision", "float32", "--threads", "1", "--engine", engine, "--caffe", root]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "pipeline",
+        "train",
+        str(run / "solver.prototxt"),
+        "--device",
+        "cpu",
+        "--precision",
+        "float32",
+        "--threads",
+        "1",
+        "--engine",
+        engine,
+        "--caffe",
+        root,
+    ]
     return subprocess.Popen(command, stderr=subprocess.PIPE)
 
 
@@ -90,9 +106,17 @@ def test_real_caffe_measures_what_the_engine_measures(
     for caffe in (None, RealCaffe(root, 1)):
         output = tmp_path / ("caffe" if caffe else "torch")
         output.mkdir()
-        measured.append(evaluate(run / "deploy.prototxt", weights, output, databases=tmp_path / "databases",
-                                 mean=tmp_path / "databases/mean.binaryproto", manifest_path=small_manifest,
-                                 caffe=caffe))  # fmt: skip
+        measured.append(
+            evaluate(
+                run / "deploy.prototxt",
+                weights,
+                output,
+                databases=tmp_path / "databases",
+                mean=tmp_path / "databases/mean.binaryproto",
+                manifest_path=small_manifest,
+                caffe=caffe,
+            )
+        )
     ours, theirs = measured
     for part in ("val", "test"):
         assert ours[part]["confusion"] == theirs[part]["confusion"]
@@ -115,8 +139,22 @@ def test_real_caffe_learns_what_the_engine_learns(root: str, small_csv: Path, tm
     without_dropout = read_net(net / "train_val.prototxt")
     without_dropout.layer.remove(next(layer for layer in without_dropout.layer if layer.type == "Dropout"))
     write_prototxt(net / "train_val.prototxt", without_dropout)
-    render(net, databases, run, epochs=4, batch_size=4, steps=[], snapshot=12, seed=1, crop_size=48, mirror=False,
-           display=1, test_interval=24, base_lr=0.01, objective=objective)  # fmt: skip
+    render(
+        net,
+        databases,
+        run,
+        epochs=4,
+        batch_size=4,
+        steps=[],
+        snapshot=12,
+        seed=1,
+        crop_size=48,
+        mirror=False,
+        display=1,
+        test_interval=24,
+        base_lr=0.01,
+        objective=objective,
+    )
     count = 12 * (1 + learned.startswith("soft"))  # of the twelve iterations after the snapshot
     losses = []
     for engine in ("torch", "caffe"):

@@ -23,15 +23,14 @@ from solving import (
     run_solver,
 )
 
-from pipeline.caffe import snapshot
-from pipeline.caffe.caffe_pb2 import TRAIN
 from pipeline.caffe.glog import log_file
-from pipeline.caffe.hdf5 import HDF5Reader
-from pipeline.caffe.log import TrainingLog
+from pipeline.caffe.hdf5.files import HDF5Reader
 from pipeline.caffe.net import build_net
-from pipeline.caffe.proto import read_solver
-from pipeline.caffe.solver import Solver, get_solver
-from pipeline.caffe.training import solve
+from pipeline.caffe.proto.caffe_pb2 import TRAIN
+from pipeline.caffe.proto.files import read_solver
+from pipeline.caffe.solver import Solver, get_solver, snapshot
+from pipeline.caffe.solver.solve import solve
+from pipeline.caffe.solver.train_log_writer import TrainingLog
 
 WEIGHTS, STATE = "caffemodel HDF5", "solverstate HDF5"  # rows of the parity page
 
@@ -70,8 +69,16 @@ def objects(path: Path) -> dict[str, Any]:
         found[name] = [type(item).__name__, dict(item.attrs), h5py.h5o.get_info(item.id).addr]
         if isinstance(item, h5py.Dataset):
             plist, kind = item.id.get_create_plist(), item.id.get_type()
-            found[name] += [item.shape, item.maxshape, item.id.get_space().get_simple_extent_type(), kind.encode(),
-                            plist.get_layout(), plist.get_nfilters(), item.id.get_offset(), item[()].tobytes()]
+            found[name] += [
+                item.shape,
+                item.maxshape,
+                item.id.get_space().get_simple_extent_type(),
+                kind.encode(),
+                plist.get_layout(),
+                plist.get_nfilters(),
+                item.id.get_offset(),
+                item[()].tobytes(),
+            ]
 
     with h5py.File(path) as file:
         file.visititems(visit)
@@ -83,8 +90,11 @@ def arrays(path: Path) -> dict[str, np.ndarray]:
     with h5py.File(path) as file:
         names: list[str] = []
         file.visit(names.append)
-        return {name: file[name][()] for name in names if isinstance(file[name], h5py.Dataset)
-                and file[name].dtype.kind != "S"}
+        return {
+            name: file[name][()]
+            for name in names
+            if isinstance(file[name], h5py.Dataset) and file[name].dtype.kind != "S"
+        }
 
 
 def assert_equal(ours: Arrays, theirs: Arrays, parity: Parity, row: str, column: str) -> None:
@@ -107,8 +117,10 @@ def test_resumes_a_snapshot_of_caffe(name: str, folder: Path, parity: Parity) ->
 def test_reads_what_caffe_wrote(name: str, folder: Path, parity: Parity) -> None:
     state = SOLVERS / f"snapshots/{name}_iter_50.solverstate.h5"
     solver = restored(name, state)
-    blobs = {f"data/{learnable.layer}/{learnable.index}": learnable.blob.detach().numpy()
-             for learnable in solver.net.learnable}
+    blobs = {
+        f"data/{learnable.layer}/{learnable.index}": learnable.blob.detach().numpy()
+        for learnable in solver.net.learnable
+    }
     theirs = arrays(state.with_name(f"{name}_iter_50.caffemodel.h5"))
     assert_equal(blobs, theirs, parity, WEIGHTS, "read from Caffe")
     said = {f"history/{index}": blob.numpy() for index, blob in enumerate(solver.history)}
@@ -120,8 +132,10 @@ def test_reads_what_caffe_wrote(name: str, folder: Path, parity: Parity) -> None
 def test_writes_a_snapshot_as_caffe_lays_it_out(name: str, folder: Path, parity: Parity) -> None:
     state = SOLVERS / f"snapshots/{name}_iter_50.solverstate.h5"
     written = snapshot.save(restored(name, state), name)
-    for row, ours, theirs in ((WEIGHTS, written.weights, state.with_name(f"{name}_iter_50.caffemodel.h5")),
-                              (STATE, written.state, state)):
+    for row, ours, theirs in (
+        (WEIGHTS, written.weights, state.with_name(f"{name}_iter_50.caffemodel.h5")),
+        (STATE, written.state, state),
+    ):
         mine, caffes = objects(ours), objects(theirs)
         assert list(mine) == list(caffes)
         for place in caffes:
@@ -205,16 +219,19 @@ def test_live_caffe_reads_what_our_output_layer_writes(
     monkeypatch.chdir(tmp_path)
     make_hdf5_files(tmp_path)
     write = Path("write.prototxt")
-    write.write_text('layer { name: "d" type: "HDF5Data" top: "image" top: "label" hdf5_data_param { '
-                     'source: "hdf5_files.txt" batch_size: 9 } }\n'
-                     'layer { name: "o" type: "HDF5Output" bottom: "image" bottom: "label" '
-                     'hdf5_output_param { file_name: "written.h5" } }')
+    write.write_text(
+        'layer { name: "d" type: "HDF5Data" top: "image" top: "label" hdf5_data_param { '
+        'source: "hdf5_files.txt" batch_size: 9 } }\n'
+        'layer { name: "o" type: "HDF5Output" bottom: "image" bottom: "label" '
+        'hdf5_output_param { file_name: "written.h5" } }'
+    )
     build_net(write, TRAIN).forward()
     shutil.copy("written.h5", caffe.folder)
     (caffe.folder / "written.txt").write_text("written.h5")
     (caffe.folder / "read.prototxt").write_text(
         'layer { name: "d" type: "HDF5Data" top: "data" top: "label" hdf5_data_param { source: "written.txt" '
-        "batch_size: 9 } }")
+        "batch_size: 9 } }"
+    )
     theirs = caffe.net("read.prototxt", "HDF5Data/written")
     with HDF5Reader(Path("written.h5")) as file:
         ours = {f"top/{name}": file.array(name) for name in ("data", "label")}
@@ -225,8 +242,10 @@ def test_live_caffe_shuffles_as_we_do(
     caffe: CaffeRoot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parity: Parity
 ) -> None:
     """In another order, as generators differ: a pass has every row once, its tops side by side."""
-    text = ('layer { name: "d" type: "HDF5Data" top: "image" top: "label" hdf5_data_param { source: '
-            '"hdf5_files.txt" batch_size: 9 shuffle: true } }')
+    text = (
+        'layer { name: "d" type: "HDF5Data" top: "image" top: "label" hdf5_data_param { source: '
+        '"hdf5_files.txt" batch_size: 9 shuffle: true } }'
+    )
     monkeypatch.chdir(tmp_path)
     for folder in (tmp_path, caffe.folder):
         make_hdf5_files(folder)

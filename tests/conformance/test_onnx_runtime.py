@@ -8,7 +8,7 @@ from parity import Parity
 
 from pipeline.caffe.layers import LayerError
 from pipeline.caffe.onnx import to_onnx
-from pipeline.caffe.onnx.half import to_half
+from pipeline.caffe.onnx.float16 import to_float16
 
 TOLERANCE = 1e-4
 HALF_TOLERANCE = 2e-3  # float16 rounds to 2^-11, and inputs, weights and tops are rounded
@@ -19,8 +19,9 @@ ALL = inference_cases()
 @pytest.mark.parametrize("case", ALL)
 def test_onnx_runtime_agrees_with_caffe(case: str, parity: Parity) -> None:
     caffe = recorded(case)
-    deviations = {name: deviation(top, caffe[name]) for name, top in run_onnx(case).items()
-                  if name in caffe}  # not what a loss took, which has a Split's name here
+    deviations = {
+        name: deviation(top, caffe[name]) for name, top in run_onnx(case).items() if name in caffe
+    }  # not what a loss took, which has a Split's name here
     assert deviations
     assert max(deviations.values()) <= TOLERANCE, deviations
     parity("Layers", case.partition("/")[0], "ONNX Runtime", max(deviations.values()))
@@ -30,11 +31,19 @@ def test_onnx_runtime_agrees_with_caffe(case: str, parity: Parity) -> None:
 def test_sizes_that_may_change_answer_as_the_engine_at_each(case: str) -> None:
     net, values = case_net(case)
     model = to_onnx(net)
-    symbolic = {value.name: [dimension.dim_param for dimension in value.type.tensor_type.shape.dim]
-                for value in model.graph.input}
-    sizes = [{name: tuple(size * factor + more if symbolic[name][axis] else size
-                          for axis, size in enumerate(net.shapes[name])) for name in net.inputs}
-             for factor, more in ((2, 0), (4, 0), (1, 1), (1, 2), (3, -1))]
+    symbolic = {
+        value.name: [dimension.dim_param for dimension in value.type.tensor_type.shape.dim]
+        for value in model.graph.input
+    }
+    sizes = [
+        {
+            name: tuple(
+                size * factor + more if symbolic[name][axis] else size for axis, size in enumerate(net.shapes[name])
+            )
+            for name in net.inputs
+        }
+        for factor, more in ((2, 0), (4, 0), (1, 1), (1, 2), (3, -1))
+    ]
     answered = 0
     for shapes in sizes if any(map(any, symbolic.values())) else []:
         try:
@@ -55,6 +64,6 @@ def test_half_precision_stays_near(case: str) -> None:
     net, values = case_net(case)
     model = to_onnx(net)
     inputs = {name: values.input(name, net.shapes[name]) for name in net.inputs}
-    want, got = run_model(model, inputs), run_model(to_half(model), inputs)
+    want, got = run_model(model, inputs), run_model(to_float16(model), inputs)
     deviations = {name: deviation(top, want[name]) for name, top in got.items()}
     assert max(deviations.values()) <= HALF_TOLERANCE, deviations

@@ -45,16 +45,18 @@ def assert_same(ours: Answers, caffe: Answers, script: str, parity: Parity) -> N
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_a_script_answers_as_in_caffe(script: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parity: Parity
-                                      ) -> None:
+def test_a_script_answers_as_in_caffe(
+    script: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parity: Parity
+) -> None:
     make_databases(tmp_path)
     monkeypatch.chdir(tmp_path)
     assert_same(packed(run_here(script)), recorded(script), script, parity)
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_a_script_answers_as_in_live_caffe(script: str, caffe: CaffeRoot, tmp_path: Path,
-                                           monkeypatch: pytest.MonkeyPatch, parity: Parity) -> None:
+def test_a_script_answers_as_in_live_caffe(
+    script: str, caffe: CaffeRoot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parity: Parity
+) -> None:
     for folder in (caffe.folder, tmp_path):
         make_databases(folder)
     answers = run_in_caffe(caffe, script)
@@ -63,8 +65,9 @@ def test_a_script_answers_as_in_live_caffe(script: str, caffe: CaffeRoot, tmp_pa
 
 
 @pytest.mark.parametrize("case", all_cases(CASES))
-def test_a_case_runs_stepwise_as_in_caffe(case: str, databases: Path, recorder: types.ModuleType,
-                                          monkeypatch: pytest.MonkeyPatch, parity: Parity) -> None:
+def test_a_case_runs_stepwise_as_in_caffe(
+    case: str, databases: Path, recorder: types.ModuleType, monkeypatch: pytest.MonkeyPatch, parity: Parity
+) -> None:
     """Each layer by itself, on blobs that stay: record.py is the script here, and its answers the recorded ones."""
     monkeypatch.chdir(databases)
     ours, caffe = recorder.run_net(CASES / f"{case}.prototxt", case), recorded_case(case)
@@ -73,9 +76,19 @@ def test_a_case_runs_stepwise_as_in_caffe(case: str, databases: Path, recorder: 
     parity("Python interface", "Net", "Cases", max(deviation(ours[name], value) for name, value in caffe.items()))
 
 
-PICTURES = {"rgb.png": "RGB", "gray.png": "L", "alpha.png": "RGBA", "gray_alpha.png": "LA", "palette.gif": "P",
-            "bits.png": "1", "photo.jpg": "RGB", "print.jpg": "CMYK", "map.bmp": "RGB", "scan.tif": "RGB",
-            "deep.png": "I;16"}
+PICTURES = {
+    "rgb.png": "RGB",
+    "gray.png": "L",
+    "alpha.png": "RGBA",
+    "gray_alpha.png": "LA",
+    "palette.gif": "P",
+    "bits.png": "1",
+    "photo.jpg": "RGB",
+    "print.jpg": "CMYK",
+    "map.bmp": "RGB",
+    "scan.tif": "RGB",
+    "deep.png": "I;16",
+}
 READ = """
 import sys, numpy as np, skimage, skimage.io
 for color in (True, False):

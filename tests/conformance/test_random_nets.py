@@ -17,10 +17,10 @@ from solving import run_solver
 from test_pycaffe import recorder
 from values import Values
 
-from pipeline.caffe.caffe_pb2 import TRAIN
 from pipeline.caffe.net import Net
 from pipeline.caffe.onnx import to_onnx
-from pipeline.caffe.proto import read_net
+from pipeline.caffe.proto.caffe_pb2 import TRAIN
+from pipeline.caffe.proto.files import read_net
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,8 +70,10 @@ def _joined(answer: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     layers: dict[str, list[np.ndarray]] = {}
     for key in sorted(answer):
         layers.setdefault(key.rpartition("/")[0] if key.startswith("parameter") else key, []).append(answer[key])
-    return {key: np.concatenate([value.ravel() for value in values]) if key.startswith("parameter") else values[0]
-            for key, values in layers.items()}
+    return {
+        key: np.concatenate([value.ravel() for value in values]) if key.startswith("parameter") else values[0]
+        for key, values in layers.items()
+    }
 
 
 def _agree(ours: dict[str, np.ndarray], wanted: dict[str, np.ndarray], limit: float, what: str) -> float:
@@ -104,8 +106,9 @@ def test_nets_agree_with_live_caffe(caffe: CaffeRoot, folder: Path, recorder: ty
             parity("Nets", "drawn at random", "ONNX Runtime", _agree(tops, wanted, TOLERANCE, _case(net)))
 
 
-def test_trainings_agree_with_live_caffe(caffe: CaffeRoot, folder: Path, monkeypatch: pytest.MonkeyPatch, parity: Parity
-                                         ) -> None:
+def test_trainings_agree_with_live_caffe(
+    caffe: CaffeRoot, folder: Path, monkeypatch: pytest.MonkeyPatch, parity: Parity
+) -> None:
     _copy(folder, caffe)
     monkeypatch.chdir(folder)
     answers = caffe.solve([f"net{net.number}" for net in NETS], STEPS, "{}.caffemodel")

@@ -28,15 +28,14 @@ from solving import (
     run_solver,
 )
 
-from pipeline.caffe import snapshot
-from pipeline.caffe.blobs import from_blobproto
-from pipeline.caffe.caffe_pb2 import SolverState
 from pipeline.caffe.glog import log_file
-from pipeline.caffe.log import TrainingLog
-from pipeline.caffe.proto import read_binary, read_solver
-from pipeline.caffe.solver import POLICIES, get_solver
+from pipeline.caffe.proto.blob_proto import from_blobproto
+from pipeline.caffe.proto.caffe_pb2 import SolverState
+from pipeline.caffe.proto.files import read_binary, read_solver
+from pipeline.caffe.solver import POLICIES, get_solver, snapshot
 from pipeline.caffe.solver import SOLVERS as SOLVER_TYPES
-from pipeline.caffe.training import solve
+from pipeline.caffe.solver.solve import solve
+from pipeline.caffe.solver.train_log_writer import TrainingLog
 
 Trainer = Callable[[str, int], Arrays]
 

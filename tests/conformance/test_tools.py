@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 from caffe_root import CaffeRoot
+from helpers.run_tool import run_tool
 from parity import Parity
-from run_tool import run_tool
 from tooling import (
     BATCHES,
     BLOBS,
@@ -26,12 +26,12 @@ from tooling import (
 )
 from upgrading import NAMES, UPGRADES, legacy_net
 
-from pipeline.caffe.caffe_pb2 import TEST, TRAIN, NetParameter, Phase
 from pipeline.caffe.database import DatabaseReader, datum_to_array
 from pipeline.caffe.draw import to_dot
-from pipeline.caffe.proto import read_net, write_binary
+from pipeline.caffe.proto.caffe_pb2 import TEST, TRAIN, NetParameter, Phase
+from pipeline.caffe.proto.files import read_net, write_binary
 from pipeline.caffe.tools.plot_training_log import curves_of
-from pipeline.caffe.training_log import read_history
+from pipeline.caffe.train_log_parser import read_history
 
 DRAWN = {"lenet": None, "lenet TRAIN": TRAIN, "lenet TEST": TEST, "googlenet TEST": TEST, "mnist_siamese TRAIN": TRAIN}
 
@@ -45,8 +45,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for name, (flags, _) in SETS.items():
             run_tool("convert_imageset", *flags, "images/", f"{name}.txt", f"{name}_lmdb")
         make_weights(folder)
-        run_tool("extract_features", "features.caffemodel", "features.prototxt", ",".join(BLOBS),
-                 ",".join(f"{blob}_lmdb" for blob in BLOBS), BATCHES, "lmdb")  # fmt: skip
+        run_tool(
+            "extract_features",
+            "features.caffemodel",
+            "features.prototxt",
+            ",".join(BLOBS),
+            ",".join(f"{blob}_lmdb" for blob in BLOBS),
+            BATCHES,
+            "lmdb",
+        )
     return folder
 
 
@@ -101,9 +108,10 @@ def test_parse_log(table: str, tmp_path: Path, parity: Parity) -> None:
     parity("Tools", "parse_log", "bytes", 0)
 
 
-@pytest.mark.parametrize(("quantity", "table", "column"), [("Test accuracy", "test", "accuracy"),
-                                                           ("Test loss", "test", "loss"),
-                                                           ("Train loss", "train", "loss")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("quantity", "table", "column"),
+    [("Test accuracy", "test", "accuracy"), ("Test loss", "test", "loss"), ("Train loss", "train", "loss")],
+)
 def test_plot_training_log(quantity: str, table: str, column: str, parity: Parity) -> None:
     """What is plotted is what stands in the tables that Caffe's own parse_log.py makes."""
     (values,) = curves_of(quantity, read_history(TOOLS / "training.log"), "training.log").values()
@@ -200,4 +208,4 @@ def drawn_layers(net: NetParameter, phase: Phase | None) -> set[str]:
     """The names of the layers in a drawing: in bold, or in the boxes of others."""
     text = "".join(to_dot(net, "TB", phase))
     titles = re.findall(r'<FONT POINT-SIZE="13"[^>]*><B>(.*?)</B>', text)
-    return {*titles, *re.findall(r'<TD BGCOLOR[^>]*><FONT[^>]*>(\S+)', text)}
+    return {*titles, *re.findall(r"<TD BGCOLOR[^>]*><FONT[^>]*>(\S+)", text)}

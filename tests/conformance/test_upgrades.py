@@ -16,9 +16,9 @@ from upgrading import (
     recorded_upgrade,
 )
 
-from pipeline.caffe.caffe_pb2 import V1LayerParameter
-from pipeline.caffe.proto import PrototxtError, read_net, read_weights, write_binary
-from pipeline.caffe.upgrade import V0_TYPES, upgrade_net
+from pipeline.caffe.proto.caffe_pb2 import V1LayerParameter
+from pipeline.caffe.proto.files import PrototxtError, read_net, read_weights, write_binary
+from pipeline.caffe.proto.upgrade_proto import V0_TYPES, upgrade_net
 
 # Each is one that real Caffe refuses, or upgrades with an error in its log.
 REFUSED = {

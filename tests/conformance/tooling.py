@@ -12,8 +12,8 @@ from caffe_root import CaffeRoot
 from harness import HERE
 from values import Values
 
-from pipeline.caffe.caffe_pb2 import TEST
 from pipeline.caffe.net import build_net
+from pipeline.caffe.proto.caffe_pb2 import TEST
 
 TOOLS = HERE / "tools"
 RECORDED = TOOLS / "recorded"
@@ -72,8 +72,15 @@ def caffe_answers(caffe: CaffeRoot) -> dict[str, str]:
         answers[f"convert_imageset/{name}"] = sha256(folder / f"{name}_lmdb/data.mdb")
     make_weights(folder)
     databases = [f"{blob}_lmdb" for blob in BLOBS]
-    caffe.run("extract_features", "features.caffemodel", "features.prototxt", ",".join(BLOBS), ",".join(databases),
-              str(BATCHES), "lmdb")  # fmt: skip
+    caffe.run(
+        "extract_features",
+        "features.caffemodel",
+        "features.prototxt",
+        ",".join(BLOBS),
+        ",".join(databases),
+        str(BATCHES),
+        "lmdb",
+    )
     for blob, database in zip(BLOBS, databases, strict=True):
         answers[f"extract_features/{blob}"] = sha256(folder / database / "data.mdb")
     for name in (*MEANS, "conv"):

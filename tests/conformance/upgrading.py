@@ -5,8 +5,8 @@ import re
 from caffe_root import CaffeRoot
 from harness import HERE
 
-from pipeline.caffe.caffe_pb2 import NetParameter
-from pipeline.caffe.proto import parse_text, write_binary
+from pipeline.caffe.proto.caffe_pb2 import NetParameter
+from pipeline.caffe.proto.files import parse_text, write_binary
 
 UPGRADES = HERE / "upgrades"
 NAMES = sorted(path.stem for path in UPGRADES.glob("*.prototxt"))

@@ -22,8 +22,10 @@ class Values:
 
     def __init__(self, case: str, prototxt: str) -> None:
         self.case = case
-        self.rules = {name: (kind, [float(number) for number in numbers.split()])
-                      for name, kind, numbers in _RULE.findall(prototxt)}
+        self.rules = {
+            name: (kind, [float(number) for number in numbers.split()])
+            for name, kind, numbers in _RULE.findall(prototxt)
+        }
 
     def input(self, name: str, shape) -> np.ndarray:
         """An input blob: uniform in -1..1 unless a rule says otherwise."""

@@ -21,8 +21,11 @@ def transform(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
 
 def test_template_is_the_published_one() -> None:
     # 96x112 made square by 8 pixels on either side, 0.1% of padding, scaled to 48.
-    wanted = (np.array([[30.29, 51.70], [65.53, 51.50], [48.03, 71.74], [33.55, 92.37], [62.73, 92.20]])
-              + [8, 0] + 0.112) * 48 / 112
+    wanted = (
+        (np.array([[30.29, 51.70], [65.53, 51.50], [48.03, 71.74], [33.55, 92.37], [62.73, 92.20]]) + [8, 0] + 0.112)
+        * 48
+        / 112
+    )
     np.testing.assert_allclose(TEMPLATE, wanted, atol=0.005)
 
 

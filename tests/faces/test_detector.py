@@ -7,7 +7,7 @@ import pytest
 from test_yolo import bright_cells
 from test_yunet import white_cells
 
-from pipeline.errors import InputError
+from pipeline.base.errors import InputError
 from pipeline.faces.detector import DETECTORS, MODEL_SOURCES, Detections, build_detector
 
 
@@ -56,7 +56,7 @@ def test_every_detector_is_built_by_name_with_the_same_options(name: str, tmp_pa
 
 
 def test_none_takes_the_whole_image_for_the_face() -> None:
-    found, = build_detector("none").detect([np.zeros((50, 40, 3), np.uint8)])
+    (found,) = build_detector("none").detect([np.zeros((50, 40, 3), np.uint8)])
     assert found.boxes.tolist() == [[0, 0, 39, 49]]
     assert np.isnan(found.landmarks).all()
 

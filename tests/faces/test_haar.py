@@ -3,8 +3,8 @@
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-import portraits
 import pytest
+from helpers import portraits
 
 from pipeline.faces.detector import Detector, build_detector
 
@@ -35,8 +35,6 @@ def test_surest_first_and_none_smaller_than_asked_for(detector: Detector) -> Non
     (large,) = build_detector("haar", min_face=100).detect([scene])
     assert len(large) == 1
     assert 60 < large.boxes[0, 0] + (large.boxes[0, 2] - large.boxes[0, 0]) / 2 < 180
-
-
 
 
 def test_many_threads_at_once_find_the_same(detector: Detector) -> None:

@@ -4,10 +4,10 @@ from itertools import product
 from pathlib import Path
 
 import numpy as np
-import portraits
 import pytest
+from helpers import portraits
 
-from pipeline.errors import InputError
+from pipeline.base.errors import InputError
 from pipeline.faces.detector import Detections, build_detector
 from pipeline.faces.landmarks import Landmarker
 

@@ -11,16 +11,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.caffe import caffe_pb2
+from pipeline.base.errors import InputError
 from pipeline.caffe.net import build_net
-from pipeline.errors import InputError
+from pipeline.caffe.proto import caffe_pb2
 from pipeline.faces.detector import Detections
 from pipeline.faces.mtcnn import MODELS, STRIDE, WINDOW, Mtcnn, crop, pyramid, scale_rows, suppress
 
 ROOT = Path(__file__).parents[2]
 RECORDED = ROOT / "tests" / "recorded"
 SIDE = 48
-TINT = np.array([1, 0.6, 0.3])  # as in tests/record_mtcnn.py
+TINT = np.array([1, 0.6, 0.3])  # as in tests/helpers/record_mtcnn.py
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def sheet() -> np.ndarray:
 @pytest.fixture(scope="module")
 def faces(sheet: np.ndarray) -> list[np.ndarray]:
     height, width = sheet.shape[:2]
-    return [sheet[y:y + SIDE, x:x + SIDE] for y in range(0, height, SIDE) for x in range(0, width, SIDE)]
+    return [sheet[y : y + SIDE, x : x + SIDE] for y in range(0, height, SIDE) for x in range(0, width, SIDE)]
 
 
 @pytest.mark.parametrize("name", ["faces", "sheet", "tinted"])
@@ -79,9 +79,7 @@ def test_an_image_gives_the_same_alone_and_among_others_of_any_sizes(
         assert_same(found, detector.detect([image])[0])
 
 
-def test_large_batches_are_split(
-    detector: Mtcnn, faces: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_large_batches_are_split(detector: Mtcnn, faces: list[np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:
     whole = detector.detect(faces)
     monkeypatch.setattr("pipeline.faces.mtcnn.MAX_BATCH_PIXELS", 3 * SIDE * SIDE)
     monkeypatch.setattr("pipeline.faces.mtcnn.MAX_BATCH_CROPS", 2)
@@ -90,7 +88,7 @@ def test_large_batches_are_split(
 
 
 def test_threads_change_nothing(detector: Mtcnn, sheet: np.ndarray) -> None:
-    alone, = detector.detect([sheet])
+    (alone,) = detector.detect([sheet])
     assert len(alone) > 20
     threaded = Mtcnn(threads=3)
     with ThreadPoolExecutor(2) as callers:
@@ -126,7 +124,7 @@ def test_bands_make_up_their_level(shape: tuple[int, int], monkeypatch: pytest.M
         assert band.width == int(shape[1] * band.scale)
     assert list(levels) == list(range(len(levels)))
     for level, tops in levels.items():
-        assert tops == list(range(0, sizes[level] - WINDOW + STRIDE, STRIDE))[:len(tops)]
+        assert tops == list(range(0, sizes[level] - WINDOW + STRIDE, STRIDE))[: len(tops)]
         assert tops[-1] + WINDOW >= sizes[level]
 
 
@@ -150,7 +148,7 @@ def test_scaling_is_by_area(count: int, height: int, width: int, data: st.DataOb
 def test_finds_a_face_where_it_stands(detector: Mtcnn, faces: list[np.ndarray]) -> None:
     image = np.full((240, 320, 3), 128, np.uint8)
     left, top, scale = 170, 60, 3
-    image[top:top + scale * SIDE, left:left + scale * SIDE] = cv2.resize(faces[0], None, fx=scale, fy=scale)
+    image[top : top + scale * SIDE, left : left + scale * SIDE] = cv2.resize(faces[0], None, fx=scale, fy=scale)
     alone, found = detector.detect([faces[0], image])
     assert len(found) == 1
     np.testing.assert_allclose(found.landmarks[0], alone.landmarks[0] * scale + [left, top], atol=2 * scale)
@@ -168,7 +166,7 @@ def test_smallest_face(sheet: np.ndarray) -> None:
 
 @pytest.mark.parametrize("shape", [(1, 1), (5, 200), (11, 11), (12, 12), (33, 20), (64, 64)])
 def test_nothing_in_plain_or_tiny_images(shape: tuple[int, int], detector: Mtcnn) -> None:
-    found, = detector.detect([np.full((*shape, 3), 90, np.uint8)])
+    (found,) = detector.detect([np.full((*shape, 3), 90, np.uint8)])
     assert len(found) == 0
 
 
@@ -176,9 +174,14 @@ def test_no_images_no_detections(detector: Mtcnn) -> None:
     assert detector.detect([]) == []
 
 
-@pytest.mark.parametrize("image", [
-    np.zeros((48, 48), np.uint8), np.zeros((48, 48, 4), np.uint8), np.zeros((48, 48, 3), np.float32),
-])
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.zeros((48, 48), np.uint8),
+        np.zeros((48, 48, 4), np.uint8),
+        np.zeros((48, 48, 3), np.float32),
+    ],
+)
 def test_refuses_what_is_no_rgb_image(image: np.ndarray, detector: Mtcnn) -> None:
     with pytest.raises(ValueError, match=r"image 1: .* where uint8 \(H, W, 3\)"):
         detector.detect([np.zeros((48, 48, 3), np.uint8), image])
@@ -222,7 +225,8 @@ coordinates = st.integers(0, 40)
 sizes = st.integers(1, 30)
 candidates = st.lists(
     st.tuples(st.integers(0, 2), coordinates, coordinates, sizes, sizes, st.integers(0, 10**6)),
-    max_size=40, unique_by=lambda candidate: candidate[-1],
+    max_size=40,
+    unique_by=lambda candidate: candidate[-1],
 )
 
 
@@ -239,7 +243,8 @@ def test_suppression_asks_every_better_rival(drawn: list[tuple[int, ...]], limit
         return bool(shared / whole > limit)
 
     kept = [
-        i for i in range(len(group))
+        i
+        for i in range(len(group))
         if not any(group[i] == group[j] and score[j] > score[i] and rivals(i, j) for j in range(len(group)))
     ]
     kept.sort(key=lambda i: (group[i], -score[i]))

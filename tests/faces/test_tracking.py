@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import pytest
-from films import Walk, crossing, film, leaving, score, staying
-from portraits import SIZE, background, moved, put
+from helpers.films import Walk, crossing, film, leaving, score, staying
+from helpers.portraits import SIZE, background, moved, put
 
 from pipeline.faces.detector import Detections, Detector, build_detector
 from pipeline.faces.landmarks import Landmarker
@@ -268,9 +268,15 @@ def test_a_gap_is_counted_in_time(detector: Detector, landmarker: Landmarker) ->
         assert ids(late)[-1] == [1, 3]
 
 
-@pytest.mark.parametrize("show", [
-    (staying, 6, 1, 8), (staying, 3, 12, 3), (leaving, 2, 12, 7), (crossing, 2, 12, 8),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "show",
+    [
+        (staying, 6, 1, 8),
+        (staying, 3, 12, 3),
+        (leaving, 2, 12, 7),
+        (crossing, 2, 12, 8),
+    ],
+)
 def test_people_keep_their_numbers_as_they_cross_leave_and_return(
     show: tuple[Callable[[int], list[Walk]], int, float, float], detector: Detector, landmarker: Landmarker
 ) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from pipeline.errors import InputError
+from pipeline.base.errors import InputError
 from pipeline.faces.detector import Detections, build_detector
 from pipeline.faces.yolo import ANCHORS, Letterbox
 
@@ -22,8 +22,13 @@ VISIBLE = np.concatenate([POINTS, np.full((5, 1), 0.9)], axis=1)
 
 
 def save(
-    path: Path, outputs: list[np.ndarray], *, names: str | None = None, side: int | str = SIDE,
-    kind: int = TensorProto.FLOAT, channels: int = 3,
+    path: Path,
+    outputs: list[np.ndarray],
+    *,
+    names: str | None = None,
+    side: int | str = SIDE,
+    kind: int = TensorProto.FLOAT,
+    channels: int = 3,
 ) -> Path:
     """A model that gives these outputs whatever it sees."""
     data = helper.make_tensor_value_info("images", kind, [1, channels, side, side])
@@ -35,8 +40,11 @@ def save(
         stored.append(numpy_helper.from_array(output.astype(element), f"rows{number}"))
         nodes.append(helper.make_node("Add", [f"rows{number}", "nothing"], [f"output{number}"]))
         given.append(helper.make_tensor_value_info(f"output{number}", kind, output.shape))
-    model = helper.make_model(helper.make_graph(nodes, "head", [data], given, stored),
-                              opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    model = helper.make_model(
+        helper.make_graph(nodes, "head", [data], given, stored),
+        opset_imports=[helper.make_opsetid("", 13)],
+        ir_version=8,
+    )
     if names is not None:
         helper.set_model_props(model, {"names": names})
     onnx.save(model, path)
@@ -46,7 +54,7 @@ def save(
 def table(count: int, *rows: list[float]) -> np.ndarray:
     """Rows among empty ones: (1, count, width)."""
     filled = np.zeros((1, count, len(rows[0])))
-    filled[0, 3:3 + len(rows)] = rows
+    filled[0, 3 : 3 + len(rows)] = rows
     return filled
 
 
@@ -127,8 +135,9 @@ def test_letterboxing_and_back(height: int, width: int) -> None:
     assert letterbox.left + letterbox.width <= 2 * SIDE
     assert letterbox.top + letterbox.height <= SIDE
     assert letterbox.width == 2 * SIDE or letterbox.height == SIDE
-    corners = np.array([[letterbox.left, letterbox.top],
-                        [letterbox.left + letterbox.width, letterbox.top + letterbox.height]])
+    corners = np.array(
+        [[letterbox.left, letterbox.top], [letterbox.left + letterbox.width, letterbox.top + letterbox.height]]
+    )
     np.testing.assert_allclose(letterbox.back(corners, picture), [[0, 0], [width, height]], atol=1e-6)
 
 
@@ -152,12 +161,18 @@ def bright_cells(path: Path, side: int | str = SIDE) -> Path:
         cells = np.stack(np.meshgrid(*[np.arange(size // stride)] * 2), axis=-1).reshape(-1, 2)
         rows.append(np.concatenate([(cells + 0.5) * stride, np.full_like(cells, stride)], axis=1))
         nodes += [
-            helper.make_node("AveragePool", ["images"], [f"pool{stride}"], kernel_shape=[stride] * 2,
-                             strides=[stride] * 2),
-            helper.make_node("ReduceMin" if stride == 8 else "ReduceSumSquare", [f"pool{stride}"], [f"mean{stride}"],
-                             axes=[1], keepdims=1),
+            helper.make_node(
+                "AveragePool", ["images"], [f"pool{stride}"], kernel_shape=[stride] * 2, strides=[stride] * 2
+            ),
+            helper.make_node(
+                "ReduceMin" if stride == 8 else "ReduceSumSquare",
+                [f"pool{stride}"],
+                [f"mean{stride}"],
+                axes=[1],
+                keepdims=1,
+            ),
             helper.make_node("Reshape", [f"mean{stride}", "flat"], [f"class{stride}"]),
-        ]  # fmt: skip
+        ]
     nodes.append(helper.make_node("Mul", ["class16", "zero"], ["none16"]))
     nodes.append(helper.make_node("Mul", ["class32", "zero"], ["none32"]))
     nodes.append(helper.make_node("Mul", ["class8", "class8"], ["square8"]))  # the grey margins are no face
@@ -169,9 +184,12 @@ def bright_cells(path: Path, side: int | str = SIDE) -> Path:
         numpy_helper.from_array(np.float32(0), "zero"),
     ]
     graph = helper.make_graph(
-        nodes, "cells", [helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, 3, side, side])],
-        [helper.make_tensor_value_info("output", TensorProto.FLOAT, [1, 5, "n"])], stored,
-    )  # fmt: skip
+        nodes,
+        "cells",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, 3, side, side])],
+        [helper.make_tensor_value_info("output", TensorProto.FLOAT, [1, 5, "n"])],
+        stored,
+    )
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
     return path
 
@@ -182,7 +200,7 @@ def test_what_the_net_sees_is_found_where_it_stands(side: int | str, tmp_path: P
     picture = image(320, 640)  # a tenth as large, and 16 rows lower, in an input of 64; 160 rows lower in one of 640
     cell = 80 if side == SIDE else 8
     left, top = 5 * cell, 2 * cell
-    picture[top:top + cell, left:left + cell] = 255
+    picture[top : top + cell, left : left + cell] = 255
     detector = build_detector("yolo", model=bright_cells(tmp_path / "model.onnx", side), min_face=8, threads=2)
     (found,) = detector.detect([picture])
     np.testing.assert_allclose(found.boxes, [[left, top, left + cell - 1, top + cell - 1]], atol=1e-3)

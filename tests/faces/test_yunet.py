@@ -8,7 +8,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from pipeline.errors import InputError
+from pipeline.base.errors import InputError
 from pipeline.faces.detector import Detector, build_detector
 
 POINTS = np.array([[2, 3], [6, 3], [4, 4.5], [3, 6], [5, 6]])  # pixels from the cell's corner
@@ -16,9 +16,15 @@ POINTS = np.array([[2, 3], [6, 3], [4, 4.5], [3, 6], [5, 6]])  # pixels from the
 
 def white_cells(path: Path, size: int = 4) -> Path:
     """A net of YuNet's outputs for which a face is a white cell of 8x8 pixels, and `size` times as large."""
-    nodes, given, stored = [], [], [numpy_helper.from_array(np.array([0, -1, 1]), "shape1"),
-                                    numpy_helper.from_array(np.array([0, -1, 4]), "shape4"),
-                                    numpy_helper.from_array(np.array([0, -1, 10]), "shape10")]  # fmt: skip
+    nodes, given, stored = (
+        [],
+        [],
+        [
+            numpy_helper.from_array(np.array([0, -1, 1]), "shape1"),
+            numpy_helper.from_array(np.array([0, -1, 4]), "shape4"),
+            numpy_helper.from_array(np.array([0, -1, 10]), "shape10"),
+        ],
+    )
     for stride in (8, 16, 32):
         weight = 1 / (3 * 255 * 64) if stride == 8 else 0
         heads = {
@@ -30,14 +36,21 @@ def white_cells(path: Path, size: int = 4) -> Path:
         for name, (kernel, bias) in heads.items():
             width = len(bias)
             blob = f"{name}_{stride}"
-            stored += [numpy_helper.from_array(kernel.astype(np.float32), f"{blob}_kernel"),
-                       numpy_helper.from_array(bias.astype(np.float32), f"{blob}_bias")]
+            stored += [
+                numpy_helper.from_array(kernel.astype(np.float32), f"{blob}_kernel"),
+                numpy_helper.from_array(bias.astype(np.float32), f"{blob}_bias"),
+            ]
             nodes += [
-                helper.make_node("Conv", ["input", f"{blob}_kernel", f"{blob}_bias"], [f"{blob}_grid"],
-                                 kernel_shape=[stride] * 2, strides=[stride] * 2),
+                helper.make_node(
+                    "Conv",
+                    ["input", f"{blob}_kernel", f"{blob}_bias"],
+                    [f"{blob}_grid"],
+                    kernel_shape=[stride] * 2,
+                    strides=[stride] * 2,
+                ),
                 helper.make_node("Transpose", [f"{blob}_grid"], [f"{blob}_last"], perm=[0, 2, 3, 1]),
                 helper.make_node("Reshape", [f"{blob}_last", f"shape{width}"], [blob]),
-            ]  # fmt: skip
+            ]
             given.append(helper.make_tensor_value_info(blob, TensorProto.FLOAT, [1, "n", width]))
     data = helper.make_tensor_value_info("input", TensorProto.FLOAT, [1, 3, "height", "width"])
     graph = helper.make_graph(nodes, "cells", [data], given, stored)
@@ -59,7 +72,7 @@ def image(height: int, width: int, *cells: tuple[int, int], size: int = 8) -> np
     """White squares of this size whose corners are at x, y."""
     picture = np.zeros((height, width, 3), np.uint8)
     for x, y in cells:
-        picture[y:y + size, x:x + size] = 255
+        picture[y : y + size, x : x + size] = 255
     return picture
 
 

@@ -1,6 +1,6 @@
 """Altered weights, solver states, means and sidecars: read, or an error of one line, soon and without much memory.
 
-    FUZZ_EXAMPLES=1000 pytest tests/fuzz/test_caffemodel.py
+FUZZ_EXAMPLES=1000 pytest tests/fuzz/test_caffemodel.py
 """
 
 from collections.abc import Callable, Iterator
@@ -9,18 +9,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from altering import Alteration, alterations, altered, fuzzed
+from helpers.altering import Alteration, alterations, altered, fuzzed
+from helpers.little import little
 from hypothesis import given
 from hypothesis import strategies as st
-from little import little
 
-from pipeline.caffe import snapshot
-from pipeline.caffe.blobs import read_mean, write_mean
-from pipeline.caffe.caffe_pb2 import TEST, BlobProto, NetParameter, SolverParameter
+from pipeline.base.errors import InputError
 from pipeline.caffe.net import Net
-from pipeline.caffe.proto import parse_text, read_weights, write_binary
-from pipeline.caffe.solver import Solver, get_solver
-from pipeline.errors import InputError
+from pipeline.caffe.proto.blob_proto import read_mean, write_mean
+from pipeline.caffe.proto.caffe_pb2 import TEST, BlobProto, NetParameter, SolverParameter
+from pipeline.caffe.proto.files import parse_text, read_weights, write_binary
+from pipeline.caffe.solver import Solver, get_solver, snapshot
 
 NET = """
 layer { name: "data" type: "DummyData" top: "data" top: "y" dummy_data_param {

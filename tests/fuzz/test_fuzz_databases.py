@@ -14,8 +14,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.caffe.caffe_pb2 import Datum
 from pipeline.caffe.database import DatabaseError, DatabaseReader, DatabaseWriter, datum_from_image, datum_to_array
+from pipeline.caffe.proto.caffe_pb2 import Datum
 
 SECONDS = 1  # of processor an example may take
 CHECKS = [HealthCheck.function_scoped_fixture]
@@ -26,8 +26,11 @@ Result = TypeVar("Result")
 
 def changes() -> st.SearchStrategy[list[Change]]:
     """What is done to a file, one after another: "set" and "cut" at a part of it, "head" soon after a page begins."""
-    values = st.one_of(st.binary(min_size=1, max_size=1), st.binary(min_size=8, max_size=8),
-                       st.sampled_from([b"\xff" * 2, b"\xff" * 4, b"\xff" * 8, bytes(8), b"\x80" * 8]))  # fmt: skip
+    values = st.one_of(
+        st.binary(min_size=1, max_size=1),
+        st.binary(min_size=8, max_size=8),
+        st.sampled_from([b"\xff" * 2, b"\xff" * 4, b"\xff" * 8, bytes(8), b"\x80" * 8]),
+    )
     kinds = st.sampled_from(["head", "head", "set", "flip", "cut"])
     return st.lists(st.tuples(kinds, st.floats(0, 1, exclude_max=True), values), min_size=1, max_size=4)
 
@@ -96,8 +99,10 @@ def test_an_lmdb(databases: Path, tmp_path: Path, todo: list[Change]) -> None:
     assert count == 200 or error.startswith(str(tmp_path))
 
 
-@pytest.mark.parametrize(("form", "pattern"), [("log", "*.log"), ("log", "MANIFEST-*"), ("table", "*.ldb"),
-                                               ("table", "MANIFEST-*"), ("table", "CURRENT")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("form", "pattern"),
+    [("log", "*.log"), ("log", "MANIFEST-*"), ("table", "*.ldb"), ("table", "MANIFEST-*"), ("table", "CURRENT")],
+)
 @settings(max_examples=40, deadline=None, suppress_health_check=CHECKS)
 @given(todo=changes())
 def test_a_leveldb(databases: Path, form: str, pattern: str, todo: list[Change]) -> None:

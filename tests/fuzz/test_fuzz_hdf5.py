@@ -1,6 +1,6 @@
 """Altered HDF5 files: an error of one line, or values of a size that the file can hold; never a crash, never for long.
 
-    FUZZ_EXAMPLES=1000 pytest tests/fuzz/test_fuzz_hdf5.py
+FUZZ_EXAMPLES=1000 pytest tests/fuzz/test_fuzz_hdf5.py
 """
 
 import os
@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.caffe.hdf5 import HDF5Error, HDF5Reader
+from pipeline.caffe.hdf5.files import HDF5Error, HDF5Reader
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "12"))  # of each file; each starts a process
 SNAPSHOTS = Path(__file__).parents[1] / "conformance/solvers/snapshots"

@@ -1,6 +1,6 @@
 """Altered prototxts: a net or solver that runs, or an error of one line, soon and without much memory.
 
-    FUZZ_EXAMPLES=1000 pytest tests/fuzz/test_prototxt.py
+FUZZ_EXAMPLES=1000 pytest tests/fuzz/test_prototxt.py
 """
 
 import math
@@ -11,21 +11,40 @@ from pathlib import Path
 
 import pytest
 import torch
-from altering import Alteration, alterations, altered, fuzzed
+from helpers.altering import Alteration, alterations, altered, fuzzed
+from helpers.little import little
 from hypothesis import given
-from little import little
 
-from pipeline.caffe import room
-from pipeline.caffe.caffe_pb2 import TEST, TRAIN
+from pipeline.base.errors import InputError
+from pipeline.caffe import memory_budget
 from pipeline.caffe.net import Net, build_net
-from pipeline.caffe.proto import read_solver
+from pipeline.caffe.proto.caffe_pb2 import TEST, TRAIN
+from pipeline.caffe.proto.files import read_solver
 from pipeline.caffe.solver import get_solver, naming_solver
-from pipeline.errors import InputError
 
 CASES = Path(__file__).parents[1] / "conformance/cases"
 # Those that need no file and write none, of layers of all families.
-NETS = ["BatchNorm", "BatchReindex", "Concat", "Convolution", "Crop", "Deconvolution", "DummyData", "Eltwise", "Embed",
-        "InnerProduct", "LRN", "LSTM", "Pooling", "Reshape", "SPP", "Scale", "Slice", "SoftmaxWithLoss", "Tile"]
+NETS = [
+    "BatchNorm",
+    "BatchReindex",
+    "Concat",
+    "Convolution",
+    "Crop",
+    "Deconvolution",
+    "DummyData",
+    "Eltwise",
+    "Embed",
+    "InnerProduct",
+    "LRN",
+    "LSTM",
+    "Pooling",
+    "Reshape",
+    "SPP",
+    "Scale",
+    "Slice",
+    "SoftmaxWithLoss",
+    "Tile",
+]
 MEMORY = 32 << 20  # of the machine on which altered nets are built
 SMALL = 1 << 16  # values that a net may have to be run
 
@@ -65,7 +84,7 @@ def texts() -> dict[str, bytes]:
 
 @pytest.fixture(autouse=True)
 def little_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "memory_of", lambda device: MEMORY)
+    monkeypatch.setattr(memory_budget, "memory_of", lambda device: MEMORY)
 
 
 def run(net: Net) -> None:

@@ -1,6 +1,6 @@
 """Altered lists of pictures, window files and logs: read, or an error of one line, soon and without much memory.
 
-    FUZZ_EXAMPLES=1000 pytest tests/fuzz/test_text_files.py
+FUZZ_EXAMPLES=1000 pytest tests/fuzz/test_text_files.py
 """
 
 from pathlib import Path
@@ -8,22 +8,24 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from altering import Alteration, alterations, altered, fuzzed
+from helpers.altering import Alteration, alterations, altered, fuzzed
+from helpers.little import little
 from hypothesis import given
-from little import little
 
-from pipeline.caffe.caffe_pb2 import TRAIN, NetParameter
+from pipeline.base.errors import InputError
 from pipeline.caffe.net import Net
-from pipeline.caffe.proto import parse_text
-from pipeline.caffe.training_log import History, read_history
-from pipeline.errors import InputError
+from pipeline.caffe.proto.caffe_pb2 import TRAIN, NetParameter
+from pipeline.caffe.proto.files import parse_text
+from pipeline.caffe.train_log_parser import History, read_history
 
 KINDS = ("word", "word", "drop", "copy", "insert", "set", "cut", "flip")
 LOG = Path(__file__).parents[1] / "conformance/solvers/log.txt"
 
 LIST = "".join(f"picture{number}.png {number}\n" for number in range(2)) * 2
-WINDOWS = "".join(f"# {number}\n{{folder}}/picture{number}.png\n3\n12\n16\n"
-                  "3\n1 0.9 1 2 8 9\n2 0.7 0 0 4 4\n0 0.1 3 3 9 9\n" for number in range(2))
+WINDOWS = "".join(
+    f"# {number}\n{{folder}}/picture{number}.png\n3\n12\n16\n3\n1 0.9 1 2 8 9\n2 0.7 0 0 4 4\n0 0.1 3 3 9 9\n"
+    for number in range(2)
+)
 IMAGE_DATA = """layer {{ name: "it" type: "ImageData" top: "data" top: "label" image_data_param {{ source: "{path}"
   root_folder: "{folder}/" batch_size: 2 new_height: 6 new_width: 5 shuffle: true }} }}"""
 WINDOW_DATA = """layer {{ name: "it" type: "WindowData" top: "data" top: "label"

@@ -3,8 +3,8 @@
 from typing import Final
 
 from pipeline.caffe.database.datum import DatabaseError
-from pipeline.caffe.database.leveldb_folder import LevelDBFolder, LevelDBStore
-from pipeline.caffe.database.lmdb_file import LMDBFile, LMDBStore
+from pipeline.caffe.database.db_leveldb import LevelDBFolder, LevelDBStore
+from pipeline.caffe.database.db_lmdb import LMDBFile, LMDBStore
 
 READERS: Final[dict[str, type[LMDBFile] | type[LevelDBFolder]]] = {"lmdb": LMDBFile, "leveldb": LevelDBFolder}
 WRITERS: Final[dict[str, type[LMDBStore] | type[LevelDBStore]]] = {"lmdb": LMDBStore, "leveldb": LevelDBStore}

@@ -5,9 +5,9 @@ import math
 import numpy as np
 from google.protobuf.message import DecodeError
 
-from pipeline.caffe.caffe_pb2 import Datum
-from pipeline.errors import InputError
-from pipeline.pictures import MAX_PIXELS, decode, is_huge
+from pipeline.base.errors import InputError
+from pipeline.base.pictures import MAX_PIXELS, decode, is_huge
+from pipeline.caffe.proto.caffe_pb2 import Datum
 
 IMREAD_UNCHANGED = -1  # cv2's, which is imported only where a picture is decoded
 
@@ -47,12 +47,15 @@ def datum_to_array(datum: Datum, name: str, mode: int = IMREAD_UNCHANGED) -> np.
 
 def _decode(data: bytes, name: str, mode: int) -> np.ndarray:
     if is_huge(data):
-        raise DatabaseError(f"{name}: an encoded image of more than the {MAX_PIXELS} pixels that are read; make the "
-                            "database again from smaller images")
+        raise DatabaseError(
+            f"{name}: an encoded image of more than the {MAX_PIXELS} pixels that are read; make the "
+            "database again from smaller images"
+        )
     image = decode(data, mode)
     if image is None or image.dtype != np.uint8:
-        raise DatabaseError(f"{name}: no readable image of 8 bits, where the Datum says encoded; make the database "
-                            "again")
+        raise DatabaseError(
+            f"{name}: no readable image of 8 bits, where the Datum says encoded; make the database again"
+        )
     return np.atleast_3d(image).transpose(2, 0, 1)
 
 

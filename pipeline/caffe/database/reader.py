@@ -7,7 +7,6 @@ from typing import Self
 
 import numpy as np
 
-from pipeline.caffe.caffe_pb2 import Datum
 from pipeline.caffe.database.backends import READERS, check_backend
 from pipeline.caffe.database.datum import (
     IMREAD_UNCHANGED,
@@ -16,6 +15,7 @@ from pipeline.caffe.database.datum import (
     images_of_equal_form,
     parse_datum,
 )
+from pipeline.caffe.proto.caffe_pb2 import Datum
 
 Record = tuple[bytes, bytes]  # key and value
 
@@ -64,8 +64,10 @@ class DatabaseReader:
             shape = shape or images[0].shape
             for (key, _), image in zip(batch, images, strict=True):
                 if image.shape != shape:
-                    raise DatabaseError(f"{self.name(key)}: shape {image.shape} where {shape} as in the first record "
-                                        "was expected; make the database again from images of one size")
+                    raise DatabaseError(
+                        f"{self.name(key)}: shape {image.shape} where {shape} as in the first record "
+                        "was expected; make the database again from images of one size"
+                    )
             yield images if isinstance(images, np.ndarray) else np.stack(images)
 
     def unpack(
@@ -118,8 +120,9 @@ class Cycle:
             self._records = self.reader.records()
             more = list(islice(self._records, count - len(batch)))
             if not more:
-                raise DatabaseError(f"{self.reader.path}: no records, where images were expected; has the set any of "
-                                    "this Usage?")
+                raise DatabaseError(
+                    f"{self.reader.path}: no records, where images were expected; has the set any of this Usage?"
+                )
             self.position = len(more)
             batch += more
         return batch

@@ -10,10 +10,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from pipeline.atomic import atomic_folder
-from pipeline.caffe.caffe_pb2 import Datum
+from pipeline.base.atomic import atomic_folder
 from pipeline.caffe.database.backends import WRITERS, check_backend
 from pipeline.caffe.database.datum import DatabaseError
+from pipeline.caffe.proto.caffe_pb2 import Datum
 
 RECORDS_PER_COMMIT = 1000
 
@@ -42,8 +42,10 @@ class DatabaseWriter:
     def put(self, key: bytes, datum: Datum) -> None:
         """Add a record. Raises DatabaseError when its key is not above the last one, or the disk is full."""
         if key <= self._last_key:
-            raise DatabaseError(f"{self.path}: key {key!r} after {self._last_key!r}, where ascending keys were "
-                                "expected; number the records in order")
+            raise DatabaseError(
+                f"{self.path}: key {key!r} after {self._last_key!r}, where ascending keys were "
+                "expected; number the records in order"
+            )
         self._last_key = key
         self._pending.append((key, datum.SerializeToString()))
         if len(self._pending) == RECORDS_PER_COMMIT:

@@ -4,8 +4,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from pipeline.caffe.caffe_pb2 import FillerParameter
 from pipeline.caffe.layers.layer import Graph, Layer, Shape, Tensors, register
+from pipeline.caffe.proto.caffe_pb2 import FillerParameter
 
 
 class Activation(Layer):
@@ -51,7 +51,7 @@ class PReLU(Activation):
         trailing = [1] * (len(graph.shapes[bottom[0]]) - 2)  # ONNX lays the slope along the last axes
         slope = self.blobs[0].detach().reshape(-1, *trailing)
         # slope x + (1 - slope) max(x, 0): ONNX Runtime takes several times as long for its PRelu as for these, which it
-        # can melt into the convolution's own layout.
+        # can fuse with the convolution's own layout.
         sloped = graph.node("Mul", [*bottom, graph.constant(slope)])
         rest = graph.constant(1 - slope)
         if (slope <= 1).all():

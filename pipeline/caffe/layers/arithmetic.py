@@ -5,9 +5,9 @@ import math
 import numpy as np
 import torch
 
-from pipeline.caffe.caffe_pb2 import ExpParameter, LogParameter, PowerParameter
 from pipeline.caffe.layers.activation import Activation
 from pipeline.caffe.layers.layer import Graph, Shape, Tensors, register
+from pipeline.caffe.proto.caffe_pb2 import ExpParameter, LogParameter, PowerParameter
 
 
 @register("AbsVal")

@@ -5,9 +5,9 @@ import math
 import torch
 import torch.nn.functional as F
 
-from pipeline.caffe.caffe_pb2 import LossParameter
 from pipeline.caffe.layers.layer import Layer, Shape, Tensors, register
 from pipeline.caffe.layers.loss import normalizer
+from pipeline.caffe.proto.caffe_pb2 import LossParameter
 
 
 @register("EuclideanLoss")
@@ -42,8 +42,9 @@ class SigmoidCrossEntropyLoss(Layer):
 
     def setup(self, bottom: list[Shape]) -> list[Shape]:
         if math.prod(bottom[0]) != math.prod(bottom[1]):
-            raise self.error(f"bottoms of shapes {bottom[0]} and {bottom[1]} where as many targets as scores were "
-                             "expected")
+            raise self.error(
+                f"bottoms of shapes {bottom[0]} and {bottom[1]} where as many targets as scores were expected"
+            )
         return [()]
 
     def forward(self, bottom: Tensors) -> Tensors:

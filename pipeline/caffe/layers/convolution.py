@@ -25,8 +25,9 @@ class Windows(Layer):
         self.pad = self.per_axis("pad", "pad", axes, 0)
         self.dilation = self.per_axis("dilation", None, axes, 1)
         if min((*self.kernel, *self.stride, *self.dilation), default=1) < 1:
-            raise self.error(f"kernel {self.kernel}, stride {self.stride}, dilation {self.dilation} where at least 1 "
-                             "was expected")
+            raise self.error(
+                f"kernel {self.kernel}, stride {self.stride}, dilation {self.dilation} where at least 1 was expected"
+            )
 
     def per_axis(self, name: str, prefix: str | None, axes: int, default: int | None) -> tuple[int, ...]:
         """One value an axis, from name (once or once an axis) or prefix_h and prefix_w."""
@@ -45,8 +46,7 @@ class Windows(Layer):
     @property
     def extent(self) -> tuple[int, ...]:
         """From a dilated kernel's first value to its last, on each axis."""
-        return tuple(dilation * (kernel - 1) + 1
-                     for kernel, dilation in zip(self.kernel, self.dilation, strict=True))
+        return tuple(dilation * (kernel - 1) + 1 for kernel, dilation in zip(self.kernel, self.dilation, strict=True))
 
     def places(self, bottom: Shape) -> Shape:
         """How many windows fit on each of the bottom's spatial axes.
@@ -57,13 +57,19 @@ class Windows(Layer):
         self.lacks = any(lacking)
         if any(lack >= stride for lack, stride in zip(lacking, self.stride, strict=True)):
             raise self.error(f"kernel {self.kernel} is larger than the padded bottom of shape {bottom}")
-        return tuple((size + lack + 2 * pad - extent) // stride + 1 for size, lack, pad, extent, stride in
-                     zip(spatial, lacking, self.pad, self.extent, self.stride, strict=True))
+        return tuple(
+            (size + lack + 2 * pad - extent) // stride + 1
+            for size, lack, pad, extent, stride in zip(
+                spatial, lacking, self.pad, self.extent, self.stride, strict=True
+            )
+        )
 
     def lacking(self, bottom: Shape) -> list[int]:
         """By how much the kernel is larger than the padded bottom, on each spatial axis; what lies there is 0."""
-        return [max(extent - size - 2 * pad, 0) for size, pad, extent in
-                zip(bottom[self.channel_axis + 1 :], self.pad, self.extent, strict=True)]
+        return [
+            max(extent - size - 2 * pad, 0)
+            for size, pad, extent in zip(bottom[self.channel_axis + 1 :], self.pad, self.extent, strict=True)
+        ]
 
     def widened(self, bottom: torch.Tensor) -> torch.Tensor:
         """The bottom with zeros behind it where the kernel is larger."""
@@ -85,13 +91,24 @@ class Windows(Layer):
             value = graph.node("Unsqueeze", [value, graph.constant([0])])
         elif len(outer) != 1:
             if -1 in (*outer[1:], *inner):
-                raise self.error(f"axis {self.channel_axis} has no ONNX form here for a bottom whose sizes are only "
-                                 "known at run time")
+                raise self.error(
+                    f"axis {self.channel_axis} has no ONNX form here for a bottom whose sizes are only "
+                    "known at run time"
+                )
             value = graph.node("Reshape", [value, graph.constant([-1, *inner])])
-        pads = (*self.pad, *(pad + lack for pad, lack in zip(self.pad, self.onnx_lacking(graph.shapes[inputs[0]]),
-                                                             strict=True)))
-        top = graph.node(operator, [value, *blobs], kernel_shape=self.kernel, strides=self.stride, pads=pads,
-                         dilations=self.dilation, group=group)
+        pads = (
+            *self.pad,
+            *(pad + lack for pad, lack in zip(self.pad, self.onnx_lacking(graph.shapes[inputs[0]]), strict=True)),
+        )
+        top = graph.node(
+            operator,
+            [value, *blobs],
+            kernel_shape=self.kernel,
+            strides=self.stride,
+            pads=pads,
+            dilations=self.dilation,
+            group=group,
+        )
         if not outer:
             return graph.node("Squeeze", [top, graph.constant([0])])
         if len(outer) == 1:
@@ -203,12 +220,15 @@ class Convolution(Kernels):
     def slide(self, images: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, first: int) -> torch.Tensor:
         stride, pad, dilation = self.stride[first:], self.pad[first:], self.dilation[first:]
         if len(stride) <= 3:
-            return self.functions[len(stride)](images, weight, bias, stride, pad, dilation,
-                                               self.param.convolution_param.group)
+            return self.functions[len(stride)](
+                images, weight, bias, stride, pad, dilation, self.param.convolution_param.group
+            )
         images = F.pad(images, [0, 0] * (len(stride) - 1) + [pad[0]] * 2)
         windows = images.unfold(2, self.extent[first], stride[0])[..., :: dilation[0]]
-        tops = [self.slide(axis_to_items(window), weight[:, :, place], None if place else bias, first + 1)
-                for place, window in enumerate(windows.unbind(-1))]
+        tops = [
+            self.slide(axis_to_items(window), weight[:, :, place], None if place else bias, first + 1)
+            for place, window in enumerate(windows.unbind(-1))
+        ]
         return items_to_axis(sum(tops[1:], tops[0]), windows.shape[2])
 
 
@@ -222,15 +242,23 @@ class Deconvolution(Kernels):
 
     operator = "ConvTranspose"
     functions: ClassVar[dict[int, Callable[..., torch.Tensor]]] = {
-        1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
+        1: F.conv_transpose1d,
+        2: F.conv_transpose2d,
+        3: F.conv_transpose3d,
+    }
 
     def setup(self, bottom: list[Shape]) -> list[Shape]:
         channels, outputs = self.kernels_setup(bottom)
-        spatial = tuple(stride * (size - 1) + extent - 2 * pad for size, stride, extent, pad in
-                        zip(bottom[0][self.channel_axis + 1 :], self.stride, self.extent, self.pad, strict=True))
+        spatial = tuple(
+            stride * (size - 1) + extent - 2 * pad
+            for size, stride, extent, pad in zip(
+                bottom[0][self.channel_axis + 1 :], self.stride, self.extent, self.pad, strict=True
+            )
+        )
         if min(spatial, default=1) < 1:
-            raise self.error(f"pad {self.pad} cuts off all that kernel {self.kernel} makes of a bottom of shape "
-                             f"{bottom[0]}")
+            raise self.error(
+                f"pad {self.pad} cuts off all that kernel {self.kernel} makes of a bottom of shape {bottom[0]}"
+            )
         return self.finish_setup(bottom, (channels, outputs // self.param.convolution_param.group), spatial)
 
     def multiply_adds(self, bottom: list[Shape], top: list[Shape]) -> int:
@@ -245,8 +273,9 @@ class Deconvolution(Kernels):
     def slide(self, images: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, first: int) -> torch.Tensor:
         stride, pad, dilation = self.stride[first:], self.pad[first:], self.dilation[first:]
         if len(stride) <= 3:
-            return self.functions[len(stride)](images, weight, bias, stride, pad, 0,
-                                               self.param.convolution_param.group, dilation)
+            return self.functions[len(stride)](
+                images, weight, bias, stride, pad, 0, self.param.convolution_param.group, dilation
+            )
         count = images.shape[2]
         items = axis_to_items(images)
         parts = [items_to_axis(self.slide(items, kernel, None, first + 1), count) for kernel in weight.unbind(2)]

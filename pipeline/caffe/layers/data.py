@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.caffe.blobs import MAX_COUNT
-from pipeline.caffe.caffe_pb2 import DataParameter, FillerParameter
+from pipeline.caffe.data_transformer import Transformer, TransformError
 from pipeline.caffe.database import DatabaseError, DatabaseReader, datum_to_array
 from pipeline.caffe.database.datum import IMREAD_UNCHANGED
 from pipeline.caffe.fillers import check_filler, fill
 from pipeline.caffe.images import IMREAD_COLOR, IMREAD_GRAYSCALE
 from pipeline.caffe.layers.layer import Layer, Shape, Tensors, register, whole_number
-from pipeline.caffe.proto import PrototxtError
-from pipeline.caffe.transformer import Transformer, TransformError
+from pipeline.caffe.proto.blob_proto import MAX_COUNT
+from pipeline.caffe.proto.caffe_pb2 import DataParameter, FillerParameter
+from pipeline.caffe.proto.files import PrototxtError
 
 
 @register("Input")
@@ -53,10 +53,12 @@ class Data(Layer):
             raise self.error(f"batch_size {param.batch_size} where at least 1 was expected")
         if transform.force_color and transform.force_gray:
             raise self.error("transform_param: force_color and force_gray exclude one another")
-        self.mode = (IMREAD_COLOR if transform.force_color else IMREAD_GRAYSCALE if transform.force_gray
-                     else IMREAD_UNCHANGED)  # fmt: skip
-        self.note_ignored("data_param", ("rand_skip", "scale", "mean_file", "crop_size", "mirror",
-                                         "force_encoded_color"))  # fmt: skip
+        self.mode = (
+            IMREAD_COLOR if transform.force_color else IMREAD_GRAYSCALE if transform.force_gray else IMREAD_UNCHANGED
+        )
+        self.note_ignored(
+            "data_param", ("rand_skip", "scale", "mean_file", "crop_size", "mirror", "force_encoded_color")
+        )
         self.reader = DatabaseReader(Path(param.source), DataParameter.DB.Name(param.backend).lower())
         key, value = self.reader.cycle().take(1)[0]
         datum = self.reader.datum(key, value)
@@ -70,8 +72,10 @@ class Data(Layer):
         except TransformError as error:
             raise self.error(str(error)) from None
         if math.prod((param.batch_size, *data)) > MAX_COUNT:
-            raise self.error(f"batch_size {param.batch_size} of images of shape {data} where at most {MAX_COUNT} "
-                             "values were expected")
+            raise self.error(
+                f"batch_size {param.batch_size} of images of shape {data} where at most {MAX_COUNT} "
+                "values were expected"
+            )
         self.records = self.reader.cycle()
         self.alternates = self.training and transform.augmentation_param.alternate_mirror
         if self.alternates and not transform.mirror:
@@ -119,9 +123,11 @@ class Data(Layer):
             except TransformError as error:
                 raise DatabaseError(f"{self.reader.name(key)}: {error}") from None
             if tops and top.shape != tops[0].shape:
-                raise DatabaseError(f"{self.reader.name(key)} has shape {image.shape} where {tops[0].shape}, that of "
-                                    "the batch's first, was expected; make the database again from images of one "
-                                    "size, or set crop_size")
+                raise DatabaseError(
+                    f"{self.reader.name(key)} has shape {image.shape} where {tops[0].shape}, that of "
+                    "the batch's first, was expected; make the database again from images of one "
+                    "size, or set crop_size"
+                )
             tops.append(top)
         return np.stack(tops)
 
@@ -148,12 +154,18 @@ class DummyData(Layer):
 
     def setup(self, bottom: list[Shape]) -> list[Shape]:
         param = self.param.dummy_data_param
-        sizes = [self.one_a_top(name, getattr(param, name)) for name in ("num", "channels", "height", "width")
-                 if getattr(param, name) or not param.shape]
+        sizes = [
+            self.one_a_top(name, getattr(param, name))
+            for name in ("num", "channels", "height", "width")
+            if getattr(param, name) or not param.shape
+        ]
         if param.shape and sizes:
             raise self.error("both shape and num, channels, height or width are given")
-        self.shapes = ([tuple(shape.dim) for shape in self.one_a_top("shape", param.shape)] if param.shape
-                       else list(zip(*sizes, strict=True)))
+        self.shapes = (
+            [tuple(shape.dim) for shape in self.one_a_top("shape", param.shape)]
+            if param.shape
+            else list(zip(*sizes, strict=True))
+        )
         self.fillers = self.one_a_top("data_filler", param.data_filler or [FillerParameter(type="constant")])
         # On the CPU, so that a seed means the same numbers everywhere.
         self.random = torch.Generator().manual_seed(int(torch.randint(2**31, (), generator=self.generator)))
@@ -204,8 +216,10 @@ class MemoryData(Layer):
         """Read from the first of `data` (n, channels, height, width) and `labels` (n,) on; n is full batches."""
         batch, *image = self.shape
         if data.shape[1:] != tuple(image) or len(data) % batch or not len(data) or labels.size != len(data):
-            raise self.error(f"data of shape {data.shape} and labels of shape {labels.shape} where (n, "
-                             f"{', '.join(map(str, image))}) and (n,) were expected, n a multiple of {batch}")
+            raise self.error(
+                f"data of shape {data.shape} and labels of shape {labels.shape} where (n, "
+                f"{', '.join(map(str, image))}) and (n,) were expected, n a multiple of {batch}"
+            )
         self.arrays = np.asarray(data, np.float32), np.asarray(labels, np.float32).reshape(-1, 1, 1, 1)
         self.position = 0
 

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import torch
 
-from pipeline.caffe.caffe_pb2 import BiasParameter, EltwiseParameter, FillerParameter, ScaleParameter
 from pipeline.caffe.layers.layer import Graph, Layer, Shape, Tensors, register
+from pipeline.caffe.proto.caffe_pb2 import BiasParameter, EltwiseParameter, FillerParameter, ScaleParameter
 
 
 @register("Eltwise")
@@ -46,8 +46,10 @@ class Eltwise(Layer):
     def onnx(self, graph: Graph, bottom: list[str]) -> list[str]:
         param = self.param.eltwise_param
         if param.coeff and param.operation == EltwiseParameter.SUM:
-            bottom = [graph.node("Mul", [value, graph.constant(np.array(coeff))])
-                      for value, coeff in zip(bottom, param.coeff, strict=True)]
+            bottom = [
+                graph.node("Mul", [value, graph.constant(np.array(coeff))])
+                for value, coeff in zip(bottom, param.coeff, strict=True)
+            ]
         if param.operation != EltwiseParameter.PROD:
             return [graph.node("Sum" if param.operation == EltwiseParameter.SUM else "Max", bottom)]
         top = bottom[0]
@@ -61,8 +63,9 @@ class Broadcast(Layer):
 
     bottoms = (1, 2)
 
-    def broadcast_setup(self, bottom: list[Shape], param: ScaleParameter | BiasParameter, filler: FillerParameter
-                        ) -> Shape:
+    def broadcast_setup(
+        self, bottom: list[Shape], param: ScaleParameter | BiasParameter, filler: FillerParameter
+    ) -> Shape:
         """Make the blob where there is no second bottom, remember how it is laid, and return its shape."""
         # One number for all has no place that it lies along, so Caffe does not look at the axis.
         start = 0 if len(bottom) == 2 and not bottom[1] else self.axis(param.axis, bottom[0])
@@ -121,12 +124,19 @@ class Scale(Broadcast):
         Of one image torch's backward of batch norm may take the strides for others than they are.
         """
         images = bottom[0]
-        return (len(bottom) == 1 and images.ndim == 4 and len(images) > 1 and self.trailing_axes == 2
-                and self.blobs[0].shape == images.shape[1:2])
+        return (
+            len(bottom) == 1
+            and images.ndim == 4
+            and len(images) > 1
+            and self.trailing_axes == 2
+            and self.blobs[0].shape == images.shape[1:2]
+        )
 
     def onnx(self, graph: Graph, bottom: list[str]) -> list[str]:
-        scale, *bias = (*(self.onnx_lay(graph, value) for value in bottom[1:]),
-                        *(graph.constant(self.lay(blob)) for blob in self.blobs))
+        scale, *bias = (
+            *(self.onnx_lay(graph, value) for value in bottom[1:]),
+            *(graph.constant(self.lay(blob)) for blob in self.blobs),
+        )
         top = graph.node("Mul", [bottom[0], scale])
         return [graph.node("Add", [top, *bias]) if bias else top]
 

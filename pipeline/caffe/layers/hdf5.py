@@ -8,17 +8,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.caffe.blobs import MAX_COUNT
-from pipeline.caffe.hdf5 import HDF5Error, HDF5Reader, write_hdf5
+from pipeline.caffe.hdf5.files import HDF5Error, HDF5Reader, write_hdf5
 from pipeline.caffe.layers.layer import Layer, Shape, Tensors, register, whole_number
-from pipeline.caffe.proto import MAX_TEXT_BYTES
+from pipeline.caffe.proto.blob_proto import MAX_COUNT
+from pipeline.caffe.proto.files import MAX_TEXT_BYTES
 
 
 def listed_files(source: Path) -> list[Path]:
     """The files that a list names, white space between them. Raises HDF5Error when it names none, OSError."""
     if source.stat().st_size > MAX_TEXT_BYTES:
-        raise HDF5Error(f"{source}: {source.stat().st_size} bytes where a list of files of at most {MAX_TEXT_BYTES} "
-                        "was expected")
+        raise HDF5Error(
+            f"{source}: {source.stat().st_size} bytes where a list of files of at most {MAX_TEXT_BYTES} was expected"
+        )
     files = [Path(os.fsdecode(name)) for name in source.read_bytes().split()]
     if not files:
         raise HDF5Error(f"{source}: names no file; list HDF5 files in it")
@@ -50,8 +51,10 @@ class HDF5Data(Layer):
         self.row_shapes = [array.shape[1:] for array in self.arrays]
         for shape in self.row_shapes:
             if math.prod((param.batch_size, *shape)) > MAX_COUNT:
-                raise self.error(f"batch_size {param.batch_size} of rows of shape {shape} where a blob has at most "
-                                 f"{MAX_COUNT} values")
+                raise self.error(
+                    f"batch_size {param.batch_size} of rows of shape {shape} where a blob has at most "
+                    f"{MAX_COUNT} values"
+                )
         return [(param.batch_size, *shape) for shape in self.row_shapes]
 
     def seek(self, turn: int, file: int, row: int) -> None:
@@ -71,12 +74,15 @@ class HDF5Data(Layer):
             arrays = [file.array(top) for top in self.param.top]
         for top, array in zip(self.param.top, arrays, strict=True):
             if array.ndim == 0 or len(array) != len(arrays[0]) or not array.size:
-                raise HDF5Error(f"{path}: /{top} has shape {array.shape} where some rows were expected, as many as in "
-                                f"/{self.param.top[0]}, of shape {arrays[0].shape}")
+                raise HDF5Error(
+                    f"{path}: /{top} has shape {array.shape} where some rows were expected, as many as in "
+                    f"/{self.param.top[0]}, of shape {arrays[0].shape}"
+                )
         shapes = [array.shape[1:] for array in arrays]
         if self.row_shapes and shapes != self.row_shapes:
-            raise HDF5Error(f"{path}: rows of shapes {shapes} where {self.row_shapes} as in the first file were "
-                            "expected")
+            raise HDF5Error(
+                f"{path}: rows of shapes {shapes} where {self.row_shapes} as in the first file were expected"
+            )
         return arrays
 
     def forward(self, bottom: Tensors) -> Tensors:
@@ -130,8 +136,10 @@ class HDF5Output(Layer):
         self.path = Path(self.param.hdf5_output_param.file_name)
         folder = self.path.absolute().parent
         if not self.path.name or self.path.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
-            raise self.error(f"file_name '{self.param.hdf5_output_param.file_name}' is no file that can be written; is "
-                             f"the folder {folder} there?")
+            raise self.error(
+                f"file_name '{self.param.hdf5_output_param.file_name}' is no file that can be written; is "
+                f"the folder {folder} there?"
+            )
         self.written = False
         return []
 
@@ -143,10 +151,14 @@ class HDF5Output(Layer):
 
     def forward(self, bottom: Tensors) -> Tensors:
         if self.written:
-            raise self.error(f"a second forward pass, where HDF5Output writes one into {self.path}, as real Caffe "
-                             "does; make the batch larger, or build the net again")
+            raise self.error(
+                f"a second forward pass, where HDF5Output writes one into {self.path}, as real Caffe "
+                "does; make the batch larger, or build the net again"
+            )
         data, label = (blob.detach().float().cpu().numpy() for blob in bottom)
-        write_hdf5(self.path, {"data": data.reshape(self.four_axes(data.shape)),
-                               "label": label.reshape(self.four_axes(label.shape))})
+        write_hdf5(
+            self.path,
+            {"data": data.reshape(self.four_axes(data.shape)), "label": label.reshape(self.four_axes(label.shape))},
+        )
         self.written = True
         return []

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.caffe.blobs import MAX_COUNT
-from pipeline.caffe.images import ImageFileError, ImageList, read_image, read_image_file
+from pipeline.base.threads import map_ahead
+from pipeline.caffe.data_transformer import Transformer, TransformError
+from pipeline.caffe.images import ImageFileError, ImageList, decode_image, read_image_file
 from pipeline.caffe.layers.layer import Layer, Shape, Tensors, register, whole_number
-from pipeline.caffe.transformer import Transformer, TransformError
-from pipeline.threads import map_ahead
+from pipeline.caffe.proto.blob_proto import MAX_COUNT
 
 
 class ListedData(Layer):
@@ -27,8 +27,9 @@ class ListedData(Layer):
     def check_batch(self, batch: int, *image: int) -> None:
         """Raise LayerError for a batch of none, or of more values than a blob can have."""
         if batch < 1 or math.prod((batch, *image)) > MAX_COUNT:
-            raise self.error(f"batch_size {batch} of images of shape {image} where 1 to {MAX_COUNT} values in all were "
-                             "expected")
+            raise self.error(
+                f"batch_size {batch} of images of shape {image} where 1 to {MAX_COUNT} values in all were expected"
+            )
 
     def draw_seed(self) -> int:
         """A seed of the layer's own, drawn from the net's generator."""
@@ -49,8 +50,9 @@ class ImageData(ListedData):
         param = self.param.image_data_param
         self.check_batch(param.batch_size, 3 if param.is_color else 1, param.new_height or 1, param.new_width or 1)
         if bool(param.new_height) != bool(param.new_width):
-            raise self.error(f"new_height {param.new_height} and new_width {param.new_width} where both or neither "
-                             "were expected")
+            raise self.error(
+                f"new_height {param.new_height} and new_width {param.new_width} where both or neither were expected"
+            )
         self.note_ignored("image_data_param", ("scale", "mean_file", "crop_size", "mirror"))
         self.note_ignored("transform_param", ("force_color", "force_gray"))
         self.list = ImageList(Path(param.source))
@@ -61,8 +63,9 @@ class ImageData(ListedData):
         except TransformError as error:
             raise self.error(str(error)) from None
         if self.param.transform_param.augmentation_param.alternate_mirror:
-            raise self.error("transform_param: alternate_mirror is the Data layer's, which reads in one order; leave "
-                             "it out")
+            raise self.error(
+                "transform_param: alternate_mirror is the Data layer's, which reads in one order; leave it out"
+            )
         self.seed = self.draw_seed()
         skipped = self.draw_seed() % param.rand_skip if param.rand_skip else 0
         self.seek(0, skipped)
@@ -84,7 +87,7 @@ class ImageData(ListedData):
         param = self.param.image_data_param
         name = self.list.name(line)
         data = read_image_file(param.root_folder + self.list.paths[line], name)
-        image = read_image(data, name, color=param.is_color, height=param.new_height, width=param.new_width)
+        image = decode_image(data, name, color=param.is_color, height=param.new_height, width=param.new_width)
         return np.atleast_3d(image).transpose(2, 0, 1)
 
     def top_shape(self, image: np.ndarray, line: int) -> tuple[int, int, int]:
@@ -109,16 +112,22 @@ class ImageData(ListedData):
         for line, image in zip(lines, map_ahead(self.read, lines), strict=True):
             shape = shape or self.top_shape(image, line)
             if self.top_shape(image, line) != shape:
-                raise ImageFileError(f"{self.list.name(line)}: {image.shape[1]}x{image.shape[2]} where "
-                                     f"{shape[1]}x{shape[2]}, as of the batch's first, was expected; set new_height "
-                                     "and new_width, or a crop_size, or a batch_size of 1")
+                raise ImageFileError(
+                    f"{self.list.name(line)}: {image.shape[1]}x{image.shape[2]} where "
+                    f"{shape[1]}x{shape[2]}, as of the batch's first, was expected; set new_height "
+                    "and new_width, or a crop_size, or a batch_size of 1"
+                )
             images.append(self.transformer(image[None])[0])
         labels = [self.list.labels[line] for line in lines]
         return [torch.from_numpy(np.stack(images)), torch.tensor(labels, dtype=torch.float32)]
 
     def state(self) -> dict[str, Any]:
-        return {"seed": self.seed, "turn": self.turn, "position": self.position,
-                "transformer": self.transformer.state()}
+        return {
+            "seed": self.seed,
+            "turn": self.turn,
+            "position": self.position,
+            "transformer": self.transformer.state(),
+        }
 
     def restore(self, state: dict[str, Any]) -> None:
         self.seed = whole_number(state, "seed")

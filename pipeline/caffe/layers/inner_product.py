@@ -20,14 +20,18 @@ class _LargeProduct(torch.autograd.Function):
     @staticmethod
     def available(vectors: torch.Tensor, weight: torch.Tensor) -> bool:
         """Whether it can make this product, and is worth it."""
-        return (weight.numel() >= LARGE and vectors.ndim == 2 and vectors.device.type == "cpu"
-                and vectors.dtype == weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-                and torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise"))
+        return (
+            weight.numel() >= LARGE
+            and vectors.ndim == 2
+            and vectors.device.type == "cpu"
+            and vectors.dtype == weight.dtype == torch.float32
+            and not torch.is_autocast_enabled("cpu")
+            and torch.backends.mkldnn.is_available()
+            and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+        )
 
     @staticmethod
-    def forward(
-        context: Any, vectors: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
-    ) -> torch.Tensor:
+    def forward(context: Any, vectors: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         context.save_for_backward(vectors, weight)
         return _product(vectors, weight, bias)
 
@@ -35,9 +39,11 @@ class _LargeProduct(torch.autograd.Function):
     def backward(context: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         vectors, weight = context.saved_tensors
         of_vectors, of_weight, of_bias = context.needs_input_grad
-        return (_product(gradient, weight.t()) if of_vectors else None,
-                _product(gradient.t(), vectors.t()) if of_weight else None,
-                gradient.sum(0) if of_bias else None)
+        return (
+            _product(gradient, weight.t()) if of_vectors else None,
+            _product(gradient.t(), vectors.t()) if of_weight else None,
+            gradient.sum(0) if of_bias else None,
+        )
 
 
 def _product(a: torch.Tensor, b: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
@@ -58,7 +64,7 @@ class InnerProduct(Layer):
         if param.num_output < 1:
             raise self.error(f"num_output {param.num_output} where at least 1 was expected")
         self.first = self.axis(param.axis, bottom[0])
-        outputs, inputs = param.num_output, math.prod(bottom[0][self.first:])
+        outputs, inputs = param.num_output, math.prod(bottom[0][self.first :])
         self.add_blob((inputs, outputs) if param.transpose else (outputs, inputs), param.weight_filler)
         if param.bias_term:
             self.add_blob((outputs,), param.bias_filler)

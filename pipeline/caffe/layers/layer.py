@@ -6,12 +6,12 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 import torch
 
-from pipeline.caffe.blobs import POSSIBLE, is_possible, shown
-from pipeline.caffe.caffe_pb2 import TEST, TRAIN, FillerParameter, LayerParameter
+from pipeline.base.console import log
 from pipeline.caffe.fillers import fill
-from pipeline.caffe.proto import PrototxtError
-from pipeline.caffe.room import Room, RoomError
-from pipeline.console import log
+from pipeline.caffe.memory_budget import MemoryBudget, MemoryBudgetError
+from pipeline.caffe.proto.blob_proto import POSSIBLE, is_possible, shown
+from pipeline.caffe.proto.caffe_pb2 import TEST, TRAIN, FillerParameter, LayerParameter
+from pipeline.caffe.proto.files import PrototxtError
 
 Shape = tuple[int, ...]
 Tensors = list[torch.Tensor]
@@ -114,15 +114,17 @@ class Layer:
         self.param = param
         self.generator = generator
         self.blobs: Tensors = []
-        self.room: Room | None = None  # the memory that is left, while a net is built
+        self.room: MemoryBudget | None = None  # the memory that is left, while a net is built
         self._made: Tensors | None = None  # the blobs that reshape keeps
         for kind, names, (fewest, most) in (("bottom", param.bottom, self.bottoms), ("top", param.top, self.tops)):
             if len(names) < fewest or (most is not None and len(names) > most):
                 wanted = f"{fewest}" if fewest == most else f"{fewest} to {most or 'any number'}"
                 verb = "takes" if kind == "bottom" else "makes"
                 labels = len(names) in self.labels if kind == "bottom" else False
-                raise self.error(f"{len(names)} {kind}{'s' * (len(names) != 1)} where {self.type} {verb} {wanted}"
-                                 f"{'; the last is the labels' * labels}")
+                raise self.error(
+                    f"{len(names)} {kind}{'s' * (len(names) != 1)} where {self.type} {verb} {wanted}"
+                    f"{'; the last is the labels' * labels}"
+                )
 
         if not self.works_in_place and any(top == bottom for top, bottom in zip(param.top, param.bottom, strict=False)):
             raise self.error(f"{self.type} does not work in place; give its top another name than '{param.top[0]}'")
@@ -183,17 +185,18 @@ class Layer:
         if self._made is not None:
             made = self._made[len(self.blobs)]
             if tuple(made.shape) != shape:
-                raise self.error(f"blob {len(self.blobs)} of shape {tuple(made.shape)} where bottoms of the new shapes "
-                                 f"need {shape}")
+                raise self.error(
+                    f"blob {len(self.blobs)} of shape {tuple(made.shape)} where bottoms of the new shapes need {shape}"
+                )
             self.blobs.append(made)
             return
-        self.take_room(f"blob {len(self.blobs)}", shape)
+        self.reserve_memory(f"blob {len(self.blobs)}", shape)
         try:
             self.blobs.append(fill(shape, filler, self.generator))
         except PrototxtError as error:
             raise self.error(str(error)) from None
 
-    def take_room(self, name: str, shape: Shape, *, in_others: bool = False) -> None:
+    def reserve_memory(self, name: str, shape: Shape, *, in_others: bool = False) -> None:
         """Count a blob in that is about to be made, unless it lies in the memory of others.
 
         Raises LayerError for a shape that no blob can have, and where memory does not suffice.
@@ -205,7 +208,7 @@ class Layer:
         if self.room is not None and not in_others:
             try:
                 self.room.take(shape)
-            except RoomError as error:
+            except MemoryBudgetError as error:
                 raise self.error(f"{name} of shape {shape}: {error}") from None
 
     def note_ignored(self, message: str, fields: tuple[str, ...]) -> None:
@@ -213,16 +216,25 @@ class Layer:
         given = {descriptor.name for descriptor, _ in getattr(self.param, message).ListFields()}
         ignored = [name for name in fields if name in given]
         if ignored:
-            log.warning("layer '%s': %s has no use for %s's %s: ignored, as in Caffe", self.param.name, self.type,
-                        message, ", ".join(ignored))
+            log.warning(
+                "layer '%s': %s has no use for %s's %s: ignored, as in Caffe",
+                self.param.name,
+                self.type,
+                message,
+                ", ".join(ignored),
+            )
 
-    def note_foreign(self) -> None:
+    def warn_of_unused_parameters(self) -> None:
         """Tell of parameters of other types, which Caffe does not look at."""
         for descriptor, _ in self.param.ListFields():
             kind = descriptor.message_type.name.removesuffix("Parameter") if descriptor.message_type else ""
             if kind in LAYERS and kind != self.type and descriptor.name not in self.reads:
-                log.warning("layer '%s': %s has no use for %s: ignored, as in Caffe", self.param.name, self.type,
-                            descriptor.name)
+                log.warning(
+                    "layer '%s': %s has no use for %s: ignored, as in Caffe",
+                    self.param.name,
+                    self.type,
+                    descriptor.name,
+                )
 
     def axis(self, axis: int, bottom: Shape, name: str = "axis") -> int:
         """Turn a possibly negative axis of `bottom` into its index. Raises LayerError when there is no such axis."""

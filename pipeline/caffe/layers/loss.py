@@ -6,10 +6,10 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from pipeline.caffe.blobs import from_blobproto
-from pipeline.caffe.caffe_pb2 import BlobProto, HingeLossParameter, LossParameter
 from pipeline.caffe.layers.layer import Graph, Layer, Shape, Tensors, register
-from pipeline.caffe.proto import read_binary
+from pipeline.caffe.proto.blob_proto import from_blobproto
+from pipeline.caffe.proto.caffe_pb2 import BlobProto, HingeLossParameter, LossParameter
+from pipeline.caffe.proto.files import read_binary
 
 FLT_MIN = 1.17549435e-38  # the smallest probability SoftmaxWithLoss takes the logarithm of (C's <float.h>)
 LOG_THRESHOLD = 1e-20  # the smallest one that the others take it of (caffe/layers/*_loss_layer.hpp, kLOG_THRESHOLD)
@@ -55,8 +55,10 @@ class LabelledScores(Layer):
             raise self.error(f"scores of shape {scores} have no classes on axis {self.class_axis}")
         places = math.prod(scores) // scores[self.class_axis]
         if math.prod(label) != places:
-            raise self.error(f"{math.prod(label)} labels of shape {label} where scores of shape {scores} have {places} "
-                             f"predictions along axis {self.class_axis}")
+            raise self.error(
+                f"{math.prod(label)} labels of shape {label} where scores of shape {scores} have {places} "
+                f"predictions along axis {self.class_axis}"
+            )
 
     def flat(self, bottom: Tensors, ignore_label: int | None) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Scores (places, classes) in float32, labels (places,) with the ignored at 0, and which are not ignored."""
@@ -67,8 +69,10 @@ class LabelledScores(Layer):
         labels = torch.where(valid, labels, 0)
         if labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) < scores.shape[1]:
             wrong = int(labels.min()) if int(labels.min()) < 0 else int(labels.max())
-            raise self.error(f"label {wrong} where the scores have classes 0 to {scores.shape[1] - 1}; do num_output "
-                             "and the labels belong together?")
+            raise self.error(
+                f"label {wrong} where the scores have classes 0 to {scores.shape[1] - 1}; do num_output "
+                "and the labels belong together?"
+            )
         return scores, labels, valid
 
     def batch(self, scores: torch.Tensor) -> int:

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from pipeline.caffe.blobs import MAX_COUNT
-from pipeline.caffe.caffe_pb2 import FillerParameter, LRNParameter
 from pipeline.caffe.layers.layer import Graph, Layer, Shape, Tensors, register
+from pipeline.caffe.proto.blob_proto import MAX_COUNT
+from pipeline.caffe.proto.caffe_pb2 import FillerParameter, LRNParameter
 
 VALUES_ADDED_UP = 2048  # of a channel, one after the other
 Average = Callable[[torch.Tensor], torch.Tensor]
@@ -225,8 +225,13 @@ class LRN(Layer):
         size, half = param.local_size, param.local_size // 2
         if param.norm_region == LRNParameter.ACROSS_CHANNELS:
             return [graph.node("LRN", bottom, size=size, alpha=param.alpha, beta=param.beta, bias=param.k)]
-        averages = graph.node("AveragePool", [graph.node("Mul", bottom * 2)], kernel_shape=[size] * 2,
-                              pads=[half] * 4, count_include_pad=1)
+        averages = graph.node(
+            "AveragePool",
+            [graph.node("Mul", bottom * 2)],
+            kernel_shape=[size] * 2,
+            pads=[half] * 4,
+            count_include_pad=1,
+        )
         scaled = graph.node("Mul", [averages, graph.constant(np.array(param.alpha))])
         base = graph.node("Add", [scaled, graph.constant(np.array(1))])
         return [graph.node("Div", [*bottom, graph.node("Pow", [base, graph.constant(np.array(param.beta))])])]

@@ -1,7 +1,7 @@
 """The layer that is a blob."""
 
-from pipeline.caffe.caffe_pb2 import FillerParameter
 from pipeline.caffe.layers.layer import Graph, Layer, Shape, Tensors, register
+from pipeline.caffe.proto.caffe_pb2 import FillerParameter
 
 
 @register("Parameter")

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from pipeline.caffe.blobs import MAX_COUNT, POSSIBLE, is_possible
-from pipeline.caffe.caffe_pb2 import LayerParameter, PoolingParameter, SPPParameter
 from pipeline.caffe.layers.layer import Graph, Layer, Shape, Tensors, register
+from pipeline.caffe.proto.blob_proto import MAX_COUNT, POSSIBLE, is_possible
+from pipeline.caffe.proto.caffe_pb2 import LayerParameter, PoolingParameter, SPPParameter
 
 
 @register("Pooling")
@@ -45,9 +45,12 @@ class Pooling(Layer):
         self.pad = self.pair("pad", "pad")
         numbers = (*self.kernel, *self.stride)
         if not 1 <= min(numbers) <= max(numbers) <= MAX_COUNT or any(
-                pad >= kernel for pad, kernel in zip(self.pad, self.kernel, strict=True)):
-            raise self.error(f"kernel {self.kernel}, stride {self.stride}, pad {self.pad} where kernel and stride from "
-                             f"1 to {MAX_COUNT} and a pad smaller than the kernel were expected")
+            pad >= kernel for pad, kernel in zip(self.pad, self.kernel, strict=True)
+        ):
+            raise self.error(
+                f"kernel {self.kernel}, stride {self.stride}, pad {self.pad} where kernel and stride from "
+                f"1 to {MAX_COUNT} and a pad smaller than the kernel were expected"
+            )
         if any(self.pad) and param.pool == PoolingParameter.STOCHASTIC:
             raise self.error("STOCHASTIC pooling takes no pad")
         top = self.pooled(bottom[0][2:])
@@ -55,8 +58,10 @@ class Pooling(Layer):
             raise self.error(f"kernel {self.kernel} is larger than the padded bottom of shape {bottom[0]}")
         padded = tuple(size + sum(ends) for size, ends in zip(bottom[0][2:], self.beyond(bottom[0][2:]), strict=True))
         if not is_possible((*bottom[0][:2], *padded)):
-            raise self.error(f"kernel {self.kernel}, stride {self.stride}, pad {self.pad} reach over {padded} where "
-                             f"{POSSIBLE} were expected")
+            raise self.error(
+                f"kernel {self.kernel}, stride {self.stride}, pad {self.pad} reach over {padded} where "
+                f"{POSSIBLE} were expected"
+            )
         return [(*bottom[0][:2], *top)] * len(self.param.top)
 
     def pair(self, name: str, prefix: str) -> tuple[int, int]:
@@ -92,10 +97,14 @@ class Pooling(Layer):
             return [x.mean((2, 3), keepdim=True)]
         spatial = x.shape[2:]
         sums = F.avg_pool2d(self.padded(x, 0), self.kernel, self.stride, divisor_override=1)
-        areas = torch.outer(*(
-            torch.tensor([min(i * stride + kernel, size + 2 * pad) - i * stride for i in range(windows)])
-            for size, windows, kernel, stride, pad in
-            zip(spatial, self.pooled(spatial), self.kernel, self.stride, self.pad, strict=True)))
+        areas = torch.outer(
+            *(
+                torch.tensor([min(i * stride + kernel, size + 2 * pad) - i * stride for i in range(windows)])
+                for size, windows, kernel, stride, pad in zip(
+                    spatial, self.pooled(spatial), self.kernel, self.stride, self.pad, strict=True
+                )
+            )
+        )
         return [sums / areas.to(x)]
 
     def largest(self, x: torch.Tensor) -> Tensors:
@@ -162,8 +171,10 @@ class Pooling(Layer):
         ends = self.ends(graph.shapes[value][2:])
         size: dict[str, Any] = {"kernel_shape": self.kernel, "strides": self.stride}
         if self.windows_outside(ends):
-            raise self.error(f"stride {self.stride} beyond kernel {self.kernel} leaves a window outside the bottom, of "
-                             "which Caffe makes no number; such AVE pooling has no ONNX form")
+            raise self.error(
+                f"stride {self.stride} beyond kernel {self.kernel} leaves a window outside the bottom, of "
+                "which Caffe makes no number; such AVE pooling has no ONNX form"
+            )
         if any(self.pad):
             counted = [min(end, pad) for end, pad in zip(ends, self.pad, strict=True)]
             value = graph.node("Pad", [value, graph.constant([0, 0, *self.pad, 0, 0, *counted])])
@@ -201,8 +212,13 @@ class Pooling(Layer):
         places = self.onnx_within(graph, places, (height, width))
         row = graph.node("Div", [places, graph.constant([width])])
         column = graph.node("Mod", [places, graph.constant([width])])
-        beyond = graph.node("Or", [graph.node("GreaterOrEqual", [place, graph.constant([length])])
-                                   for place, length in zip((row, column), spatial, strict=True)])
+        beyond = graph.node(
+            "Or",
+            [
+                graph.node("GreaterOrEqual", [place, graph.constant([length])])
+                for place, length in zip((row, column), spatial, strict=True)
+            ],
+        )
         own = graph.node("Add", [graph.node("Mul", [row, graph.constant([spatial[1]])]), column])
         return [top, graph.cast(graph.node("Where", [beyond, graph.constant([-1]), own]), np.float32)]
 
@@ -226,8 +242,10 @@ class Pooling(Layer):
             return [max(behind, 0) for _, behind in self.beyond(spatial)]
         if not self.up:
             return list(self.pad)
-        return [min(pad + stride - 1, kernel - 1) if any(self.pad) else stride - 1
-                for pad, stride, kernel in zip(self.pad, self.stride, self.kernel, strict=True)]
+        return [
+            min(pad + stride - 1, kernel - 1) if any(self.pad) else stride - 1
+            for pad, stride, kernel in zip(self.pad, self.stride, self.kernel, strict=True)
+        ]
 
     def windows_outside(self, ends: list[int]) -> bool:
         """Whether a window may lie beyond the bottom, as without padding the last one of a wide stride can."""
@@ -235,8 +253,12 @@ class Pooling(Layer):
 
     def beyond(self, spatial: Sequence[int]) -> list[tuple[int, int]]:
         """By how much the windows reach beyond the bottom, before and behind, on each axis of (H, W)."""
-        return [(pad, (windows - 1) * stride + kernel - size - pad) for size, windows, kernel, stride, pad in
-                zip(spatial, self.pooled(spatial), self.kernel, self.stride, self.pad, strict=True)]
+        return [
+            (pad, (windows - 1) * stride + kernel - size - pad)
+            for size, windows, kernel, stride, pad in zip(
+                spatial, self.pooled(spatial), self.kernel, self.stride, self.pad, strict=True
+            )
+        ]
 
     def padded(self, x: torch.Tensor, value: float) -> torch.Tensor:
         """(N, C, H, W) as far as the windows reach."""
@@ -256,16 +278,19 @@ class SPP(Layer):
     def setup(self, bottom: list[Shape]) -> list[Shape]:
         param = self.param.spp_param
         if len(bottom[0]) != 4 or param.pyramid_height < 1:
-            raise self.error(f"bottom of shape {bottom[0]} and pyramid_height {param.pyramid_height} where "
-                             "(N, C, H, W) and at least 1 were expected")
+            raise self.error(
+                f"bottom of shape {bottom[0]} and pyramid_height {param.pyramid_height} where "
+                "(N, C, H, W) and at least 1 were expected"
+            )
         tops = [level.setup(bottom)[0] for level in self.levels(bottom[0])]
         return tops if len(tops) == 1 else [(bottom[0][0], sum(math.prod(top[1:]) for top in tops))]
 
     def levels(self, bottom: Shape) -> Iterator[Pooling]:
         """The Pooling layers for a bottom of that shape."""
         for level in range(self.param.spp_param.pyramid_height):
-            param = LayerParameter(name=self.param.name, phase=self.param.phase,
-                                   bottom=self.param.bottom, top=self.param.top)
+            param = LayerParameter(
+                name=self.param.name, phase=self.param.phase, bottom=self.param.bottom, top=self.param.top
+            )
             pooling = PoolingParameter(pool=SPPParameter.PoolMethod.Name(self.param.spp_param.pool))
             for axis, size in zip("hw", bottom[2:], strict=True):
                 kernel = -(-size // 2**level)

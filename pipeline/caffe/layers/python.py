@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
+from pipeline.caffe.blob import Blob, Blobs, Memory
+from pipeline.caffe.common import mode
 from pipeline.caffe.layers.layer import Layer, Shape, Tensors, register
-from pipeline.caffe.memory import Blob, Blobs, Memory
-from pipeline.caffe.mode import mode
 
 _HOST = torch.device("cpu")
 
@@ -91,8 +91,10 @@ class Python(Layer):
         """An object of the user's class."""
         param = self.param.python_param
         if not mode.python_layers:
-            raise self.error(f"Python layers run code that the prototxt names (module '{param.module}'); where you "
-                             "trust it, call allow_python_layers() first, or give the command --allow_python_layers")
+            raise self.error(
+                f"Python layers run code that the prototxt names (module '{param.module}'); where you "
+                "trust it, call allow_python_layers() first, or give the command --allow_python_layers"
+            )
         made = getattr(self.find_module(), param.layer, None)
         if made is None:
             raise self.error(f"no layer '{param.layer}' in module '{param.module}'")
@@ -148,8 +150,10 @@ class Python(Layer):
             blob.gradients = Memory(blob.count, _HOST)
         try:
             self.instance.backward(self.top, list(needed[: len(self.bottom)]), self.bottom)
-            return [blob.gradient().to(gradients[0].device, copy=True) if need else None
-                    for blob, need in zip((*self.bottom, *own), needed, strict=True)]
+            return [
+                blob.gradient().to(gradients[0].device, copy=True) if need else None
+                for blob, need in zip((*self.bottom, *own), needed, strict=True)
+            ]
         finally:
             for blob, memory in zip(own, sums, strict=True):
                 blob.gradients = memory

@@ -43,8 +43,9 @@ class LSTMUnit(Layer):
     def setup(self, bottom: list[Shape]) -> list[Shape]:
         cell, gates, cont = bottom
         if len(cell) != 3 or cell[0] != 1 or gates != (*cell[:2], 4 * cell[2]) or cont != cell[:2]:
-            raise self.error(f"bottoms of shapes {cell}, {gates}, {cont} where (1, N, H), (1, N, 4 H), (1, N) were "
-                             "expected")
+            raise self.error(
+                f"bottoms of shapes {cell}, {gates}, {cont} where (1, N, H), (1, N, 4 H), (1, N) were expected"
+            )
         return [cell, cell]
 
     def forward(self, bottom: Tensors) -> Tensors:
@@ -75,15 +76,19 @@ class Recurrent(Layer):
         if param.num_output < 1:
             raise self.error(f"num_output {param.num_output} where at least 1 was expected")
         if len(bottom) - exposed not in (2, 3) or len(self.param.top) != 1 + exposed:
-            raise self.error(f"{len(bottom)} bottoms and {len(self.param.top)} tops where x, cont, perhaps x_static "
-                             f"and {exposed} hidden ones, and 1 top and {exposed} hidden ones, were expected")
+            raise self.error(
+                f"{len(bottom)} bottoms and {len(self.param.top)} tops where x, cont, perhaps x_static "
+                f"and {exposed} hidden ones, and 1 top and {exposed} hidden ones, were expected"
+            )
         x, cont, *others = bottom
         self.has_static = len(others) > exposed
         hidden = (1, *x[1:2], param.num_output)
         static, inputs = others[: self.has_static], others[self.has_static :]
         if len(x) < 2 or not x[0] or cont != x[:2] or any(shape[:1] != x[1:2] for shape in static):
-            raise self.error(f"bottoms of shapes {', '.join(map(str, bottom))} where (T, N, ...), (T, N) and, for "
-                             "x_static, (N, ...) were expected")
+            raise self.error(
+                f"bottoms of shapes {', '.join(map(str, bottom))} where (T, N, ...), (T, N) and, for "
+                "x_static, (N, ...) were expected"
+            )
         if any(shape != hidden for shape in inputs):
             raise self.error(f"hidden bottoms of shapes {', '.join(map(str, inputs))} where {hidden} was expected")
         units = self.input_gates * param.num_output

@@ -4,8 +4,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from pipeline.caffe.caffe_pb2 import ReductionParameter
 from pipeline.caffe.layers.layer import Graph, Layer, Shape, Tensors, register
+from pipeline.caffe.proto.caffe_pb2 import ReductionParameter
 
 
 @register("Reduction")
@@ -42,6 +42,9 @@ class Reduction(Layer):
         # Flattened first: ONNX's older reductions take their axes otherwise than its newer ones, but all take -1.
         vectors = graph.node("Reshape", [*bottom, graph.constant([0] * self.first + [-1])])
         operator = self.operators[param.operation]
-        reduced = (graph.node(operator, [vectors, graph.constant([-1])], keepdims=0) if operator == "ReduceSum"
-                   else graph.node(operator, [vectors], axes=[-1], keepdims=0))
+        reduced = (
+            graph.node(operator, [vectors, graph.constant([-1])], keepdims=0)
+            if operator == "ReduceSum"
+            else graph.node(operator, [vectors], axes=[-1], keepdims=0)
+        )
         return [graph.node("Mul", [reduced, graph.constant(np.array(param.coeff))])]

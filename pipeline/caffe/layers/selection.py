@@ -55,11 +55,13 @@ class Filter(Layer):
     def setup(self, bottom: list[Shape]) -> list[Shape]:
         *data, selector = bottom
         if len(self.param.top) != len(data):
-            raise self.error(f"{len(self.param.top)} tops where one for each bottom but the last ({len(data)}) was "
-                             "expected")
+            raise self.error(
+                f"{len(self.param.top)} tops where one for each bottom but the last ({len(data)}) was expected"
+            )
         if not selector or any(size != 1 for size in selector[1:]) or any(shape[:1] != selector[:1] for shape in data):
-            raise self.error(f"bottoms of shapes {', '.join(map(str, bottom))} where (N, ...) and, last, (N, 1...) "
-                             "were expected")
+            raise self.error(
+                f"bottoms of shapes {', '.join(map(str, bottom))} where (N, ...) and, last, (N, 1...) were expected"
+            )
         return data
 
     def forward(self, bottom: Tensors) -> Tensors:
@@ -83,8 +85,9 @@ class Embed(Lookup):
     def setup(self, bottom: list[Shape]) -> list[Shape]:
         param = self.param.embed_param
         if param.num_output < 1 or param.input_dim < 1:
-            raise self.error(f"num_output {param.num_output}, input_dim {param.input_dim} where at least 1 was "
-                             "expected")
+            raise self.error(
+                f"num_output {param.num_output}, input_dim {param.input_dim} where at least 1 was expected"
+            )
         self.add_blob((param.input_dim, param.num_output), param.weight_filler)
         if param.bias_term:
             self.add_blob((param.num_output,), param.bias_filler)
@@ -148,12 +151,15 @@ class ArgMax(Layer):
         if self.whole:
             bottom = [graph.node("Reshape", [*bottom, graph.constant([0, size])])]
         # Backwards, since of equal values TopK puts the earlier first.
-        flipped = graph.node("Slice", [*bottom, *(graph.constant([number]) for number in
-                                                  (-1, -size - 1, self.along, -1))])
+        flipped = graph.node(
+            "Slice", [*bottom, *(graph.constant([number]) for number in (-1, -size - 1, self.along, -1))]
+        )
         values, order = graph.node_outputs("TopK", [flipped, graph.constant([param.top_k])], 2, axis=self.along)
         places = graph.node("Sub", [graph.constant(np.array(size - 1)), graph.cast(order, np.float32)])
         if not self.whole:
             return [values if param.out_max_val else places]
-        rows = [graph.node("Reshape", [value, graph.constant([0, 1, param.top_k, *[1] * self.trailing_axes])])
-                for value in ([places, values] if param.out_max_val else [places])]
+        rows = [
+            graph.node("Reshape", [value, graph.constant([0, 1, param.top_k, *[1] * self.trailing_axes])])
+            for value in ([places, values] if param.out_max_val else [places])
+        ]
         return [graph.node("Concat", rows, axis=1)]

@@ -111,19 +111,24 @@ class Reshape(Layer):
         self.first = self.axis(param.axis, (*bottom[0], 1)) if param.axis >= 0 else axes + param.axis + 1
         self.last = axes if param.num_axes == -1 else self.first + param.num_axes
         if not 0 <= self.first <= self.last <= axes or list(param.shape.dim).count(-1) > 1:
-            raise self.error(f"axis {param.axis}, num_axes {param.num_axes}, dims {list(param.shape.dim)} do not fit "
-                             f"a bottom of shape {bottom[0]}")
+            raise self.error(
+                f"axis {param.axis}, num_axes {param.num_axes}, dims {list(param.shape.dim)} do not fit "
+                f"a bottom of shape {bottom[0]}"
+            )
         top = self.target(bottom[0])
         if math.prod(top) != math.prod(bottom[0]) or -1 in top:
-            raise self.error(f"bottom of shape {bottom[0]}, {math.prod(bottom[0])} values, cannot take the shape {top}"
-                             + (", whose known axes do not divide them" if -1 in top else f" of {math.prod(top)}"))
+            raise self.error(
+                f"bottom of shape {bottom[0]}, {math.prod(bottom[0])} values, cannot take the shape {top}"
+                + (", whose known axes do not divide them" if -1 in top else f" of {math.prod(top)}")
+            )
         return [top]
 
     def target(self, bottom: Shape) -> Shape:
         """The top's shape for a bottom of shape `bottom`."""
         dims = list(self.param.reshape_param.shape.dim)
-        middle = [bottom[self.first + i] if dim == 0 and self.first + i < len(bottom) else dim
-                  for i, dim in enumerate(dims)]
+        middle = [
+            bottom[self.first + i] if dim == 0 and self.first + i < len(bottom) else dim for i, dim in enumerate(dims)
+        ]
         known = [*bottom[: self.first], *middle, *bottom[self.last :]]
         if -1 in known:
             rest = math.prod(dim for dim in known if dim != -1)
@@ -159,12 +164,16 @@ class Slice(Layer):
         points = [0, *param.slice_point, size]
         if not param.slice_point:
             if size % parts:
-                raise self.error(f"{parts} tops do not divide the {size} of axis {self.along} of a bottom of shape "
-                                 f"{bottom[0]}; give slice_point")
+                raise self.error(
+                    f"{parts} tops do not divide the {size} of axis {self.along} of a bottom of shape "
+                    f"{bottom[0]}; give slice_point"
+                )
             points = [size // parts * part for part in range(parts + 1)]
         if len(points) != parts + 1 or any(end <= start for start, end in pairwise(points)):
-            raise self.error(f"slice_point {list(param.slice_point)} where {parts - 1} rising numbers between 0 and "
-                             f"{size} were expected")
+            raise self.error(
+                f"slice_point {list(param.slice_point)} where {parts - 1} rising numbers between 0 and "
+                f"{size} were expected"
+            )
         self.parts = list(pairwise(points))
         return [(*bottom[0][: self.along], end - start, *bottom[0][self.along + 1 :]) for start, end in self.parts]
 
@@ -176,8 +185,10 @@ class Slice(Layer):
             if not self.param.slice_param.slice_point:
                 return graph.node_outputs("Split", bottom, len(self.parts), axis=self.along)
             raise self.error("slice_point on an axis whose size is only known at run time has no ONNX form here")
-        return [graph.node("Slice", [*bottom, *(graph.constant([number]) for number in (start, end, self.along))])
-                for start, end in self.parts]
+        return [
+            graph.node("Slice", [*bottom, *(graph.constant([number]) for number in (start, end, self.along))])
+            for start, end in self.parts
+        ]
 
 
 @register("Crop")
@@ -197,13 +208,16 @@ class Crop(Layer):
         axes = len(whole) - self.first
         offset = list(param.offset) or [0]
         if len(offset) not in (1, axes) or len(wanted) < len(whole):
-            raise self.error(f"{len(param.offset)} offsets and bottoms of shapes {whole} and {wanted} where 0, 1 or "
-                             f"{axes} offsets and at least as many axes in the second as in the first were expected")
+            raise self.error(
+                f"{len(param.offset)} offsets and bottoms of shapes {whole} and {wanted} where 0, 1 or "
+                f"{axes} offsets and at least as many axes in the second as in the first were expected"
+            )
         self.offset = offset * (axes if len(offset) == 1 else 1)
         for axis, start in enumerate(self.offset, self.first):
             if start + wanted[axis] > whole[axis]:
-                raise self.error(f"{wanted[axis]} from offset {start} do not lie within axis {axis} of a bottom of "
-                                 f"shape {whole}")
+                raise self.error(
+                    f"{wanted[axis]} from offset {start} do not lie within axis {axis} of a bottom of shape {whole}"
+                )
         return [(*whole[: self.first], *wanted[self.first : len(whole)])]
 
     def forward(self, bottom: Tensors) -> Tensors:

@@ -11,11 +11,11 @@ from typing import Any, BinaryIO
 import numpy as np
 import torch
 
-from pipeline.caffe.caffe_pb2 import TransformationParameter
-from pipeline.caffe.images import ImageFileError, read_image, read_image_file
+from pipeline.caffe.data_transformer import Transformer, TransformError
+from pipeline.caffe.images import ImageFileError, decode_image, read_image_file
 from pipeline.caffe.layers.image_data import ListedData
 from pipeline.caffe.layers.layer import Shape, Tensors, register
-from pipeline.caffe.transformer import Transformer, TransformError
+from pipeline.caffe.proto.caffe_pb2 import TransformationParameter
 
 MAX_LINE_BYTES = 1 << 16
 CHANNELS = 3  # pictures are read in colour, whatever the file says
@@ -99,8 +99,10 @@ class _Words:
             if not line:
                 return False
             if len(line) == MAX_LINE_BYTES:
-                raise WindowFileError(f"{self.path}:{self.number + 1}: a line of more than {MAX_LINE_BYTES} bytes, "
-                                      "where a window file's was expected")
+                raise WindowFileError(
+                    f"{self.path}:{self.number + 1}: a line of more than {MAX_LINE_BYTES} bytes, "
+                    "where a window file's was expected"
+                )
             self.number += 1
             self.words = line.split()
         return True
@@ -110,8 +112,9 @@ class _Words:
         taken: list[bytes] = []
         while len(taken) < count:
             if not self.more():
-                raise WindowFileError(f"{self.path}:{self.number}: the file ends in the middle of a picture's windows; "
-                                      "is it truncated?")
+                raise WindowFileError(
+                    f"{self.path}:{self.number}: the file ends in the middle of a picture's windows; is it truncated?"
+                )
             wanted = count - len(taken)
             taken += self.words[:wanted]
             self.words = self.words[wanted:]
@@ -154,8 +157,9 @@ class Region:
     top: int = 0
 
 
-def region_around(window: Sequence[int], picture: tuple[int, int], size: int, *, context_pad: int, square: bool,
-                  mirrored: bool) -> Region:
+def region_around(
+    window: Sequence[int], picture: tuple[int, int], size: int, *, context_pad: int, square: bool, mirrored: bool
+) -> Region:
     """A window (x1, y1, x2, y2) with its surroundings, as far as a picture of (width, height) has them.
 
     In single precision, since that decides where a half is rounded to.
@@ -213,11 +217,15 @@ class WindowData(ListedData):
         self.mean = self.mean_of(transform, size)
         self.file = WindowFile(Path(param.source), param.fg_threshold, param.bg_threshold)
         self.object_count = int(np.float32(param.batch_size) * np.float32(param.fg_fraction))
-        for name, wanted, windows in (("objects", self.object_count, self.file.objects),
-                                      ("background", param.batch_size - self.object_count, self.file.background)):
+        for name, wanted, windows in (
+            ("objects", self.object_count, self.file.objects),
+            ("background", param.batch_size - self.object_count, self.file.background),
+        ):
             if wanted and not windows:
-                raise self.error(f"{param.source} has no windows of {name}, of which a batch takes {wanted}; look at "
-                                 "fg_threshold, bg_threshold and fg_fraction")
+                raise self.error(
+                    f"{param.source} has no windows of {name}, of which a batch takes {wanted}; look at "
+                    "fg_threshold, bg_threshold and fg_fraction"
+                )
         self.cached: dict[int, bytes] = {}
         self.random = np.random.Generator(np.random.PCG64(self.draw_seed()))
         self.shapes = [(param.batch_size, CHANNELS, size, size), (param.batch_size,)]
@@ -238,8 +246,10 @@ class WindowData(ListedData):
         start = (mean.shape[2] - size) // 2  # down as well: Caffe takes means to be square
         middle = mean[:, start : start + size, start : start + size]
         if start < 0 or middle.shape != (CHANNELS, size, size):
-            raise self.error(f"{transform.mean_file}: a mean of shape {mean.shape} where {size}x{size} pixels of "
-                             f"{CHANNELS} channels from {start} on were expected")
+            raise self.error(
+                f"{transform.mean_file}: a mean of shape {mean.shape} where {size}x{size} pixels of "
+                f"{CHANNELS} channels from {start} on were expected"
+            )
         return middle
 
     def forward(self, bottom: Tensors) -> Tensors:
@@ -262,18 +272,21 @@ class WindowData(ListedData):
         param = self.param.window_data_param
         index, *corners = window
         name = f"{self.file.path}: {self.file.paths[index]}"
-        image = read_image(self.file_of(index, name), name, color=True)
+        image = decode_image(self.file_of(index, name), name, color=True)
         height, width = image.shape[:2]
         square = param.crop_mode == "square"
         if param.context_pad or square:
-            region = region_around(corners, (width, height), top.shape[1], context_pad=param.context_pad,
-                                   square=square, mirrored=mirrored)
+            region = region_around(
+                corners, (width, height), top.shape[1], context_pad=param.context_pad, square=square, mirrored=mirrored
+            )
         else:
             region = Region(*corners, *top.shape[1:])
         within = 0 <= region.x1 <= region.x2 < width and 0 <= region.y1 <= region.y2 < height
         if not within or min(region.width, region.height) < 1:
-            raise WindowFileError(f"{name}: window {' '.join(map(str, corners))} where one within its {width}x{height} "
-                                  "pixels was expected")
+            raise WindowFileError(
+                f"{name}: window {' '.join(map(str, corners))} where one within its {width}x{height} "
+                "pixels was expected"
+            )
         part = image[region.y1 : region.y2 + 1, region.x1 : region.x2 + 1]
         pixels = cv2.resize(part, (region.width, region.height))[:, :: -1 if mirrored else 1]
         place = np.s_[:, region.top : region.top + region.height, region.left : region.left + region.width]

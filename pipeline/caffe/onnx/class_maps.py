@@ -9,9 +9,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from pipeline.caffe.caffe_pb2 import PoolingParameter
 from pipeline.caffe.layers import Layer
 from pipeline.caffe.net import Net
+from pipeline.caffe.proto.caffe_pb2 import PoolingParameter
 
 NAME = "class_maps"  # of the output, (N, classes, h, w)
 PASSING = ("Dropout", "Flatten", "Split")  # in TEST they change no value
@@ -32,10 +32,12 @@ def with_class_maps(net: Net, model: onnx.ModelProto) -> onnx.ModelProto:
     constants: dict[str, np.ndarray] = {f"{NAME}:weight": weights.reshape(classes, -1, 1, 1)}
     if bias:
         constants[f"{NAME}:bias"] = bias[0].reshape(classes)
-    graph.initializer.extend(numpy_helper.from_array(np.ascontiguousarray(array, np.float32), name)
-                             for name, array in constants.items())
-    graph.node.append(helper.make_node("Conv", [pooled.input[0], *constants], [NAME], f"{NAME}:Conv",
-                                       kernel_shape=[1, 1]))
+    graph.initializer.extend(
+        numpy_helper.from_array(np.ascontiguousarray(array, np.float32), name) for name, array in constants.items()
+    )
+    graph.node.append(
+        helper.make_node("Conv", [pooled.input[0], *constants], [NAME], f"{NAME}:Conv", kernel_shape=[1, 1])
+    )
     _, _, *size = net.shapes[pooling.param.bottom[0]]
     batch = graph.output[0].type.tensor_type.shape.dim[0]
     value = helper.make_tensor_value_info(NAME, TensorProto.FLOAT, [batch.dim_param or batch.dim_value, classes, *size])

@@ -13,12 +13,12 @@ from pipeline.caffe.layers import LAYERS, Layer, LayerError, Shape
 from pipeline.caffe.layers.data import Input
 from pipeline.caffe.layers.layer import Step
 from pipeline.caffe.net import Net
-from pipeline.caffe.onnx.sizes import MAX_AXES, insist_on_any_size, run_time_shapes
+from pipeline.caffe.onnx.dynamic_axes import MAX_AXES, insist_on_any_size, run_time_shapes
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
-    from pipeline.caffe.caffe_pb2 import LayerParameter
+    from pipeline.caffe.proto.caffe_pb2 import LayerParameter
 
 OPSET = 17  # of the operators used here; older runtimes read it too
 IR_VERSION = 8  # the file format that came with that opset
@@ -69,8 +69,10 @@ class Graph:
         items = [f"{name}:item{index}" for index in range(len(sequences))]
         after, top = step(body, before, items)
         made = [body.node("Identity", [value]) for value in (*after, top)]  # a top may be a state too
-        inputs, outputs = ([helper.make_tensor_value_info(value, TensorProto.FLOAT, None) for value in values]
-                           for values in ((*before, *items), made))
+        inputs, outputs = (
+            [helper.make_tensor_value_info(value, TensorProto.FLOAT, None) for value in values]
+            for values in ((*before, *items), made)
+        )
         loop = helper.make_graph(body.nodes, name, inputs, outputs)
         names = [f"{name}:{index}" for index in range(len(made))]
         node = helper.make_node("Scan", [*states, *sequences], names, name, body=loop, num_scan_inputs=len(sequences))

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from pipeline.caffe.onnx.pixels import PREFIX
+from pipeline.caffe.onnx.preprocessing import PREFIX
 from pipeline.caffe.onnx.simplify import simplified
 
 MIN_QUANTISED_SIZE = 1 << 16  # values; below, int8 saves nothing worth its rounding
@@ -18,9 +18,25 @@ MIN_QUANTISED_SIZE = 1 << 16  # values; below, int8 saves nothing worth its roun
 # Products, and what is done to their tops between them, so that values stay int8 from one to the next. Not those
 # whose range a few values decide, as Softmax, LRN or Exp.
 QUANTISED_OPERATORS = (
-    "Add", "AveragePool", "Clip", "Concat", "Conv", "ConvTranspose", "Flatten", "Gemm", "GlobalAveragePool",
-    "LeakyRelu", "MatMul", "MaxPool", "Relu", "Reshape", "Squeeze", "Sum", "Transpose", "Unsqueeze",
-)  # fmt: skip
+    "Add",
+    "AveragePool",
+    "Clip",
+    "Concat",
+    "Conv",
+    "ConvTranspose",
+    "Flatten",
+    "Gemm",
+    "GlobalAveragePool",
+    "LeakyRelu",
+    "MatMul",
+    "MaxPool",
+    "Relu",
+    "Reshape",
+    "Squeeze",
+    "Sum",
+    "Transpose",
+    "Unsqueeze",
+)
 
 
 def quantise(model: onnx.ModelProto, batches: Iterable[np.ndarray]) -> onnx.ModelProto:
@@ -50,9 +66,17 @@ def quantise(model: onnx.ModelProto, batches: Iterable[np.ndarray]) -> onnx.Mode
     with tempfile.TemporaryDirectory() as folder, _quiet_root_logger():
         path = Path(folder) / "quantised.onnx"
         quantize_static(
-            simple, path, Batches(), quant_format=QuantFormat.QDQ, per_channel=True, nodes_to_exclude=own,
-            op_types_to_quantize=list(QUANTISED_OPERATORS), activation_type=QuantType.QInt8,
-            weight_type=QuantType.QInt8, reduce_range=True)  # fmt: skip
+            simple,
+            path,
+            Batches(),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            nodes_to_exclude=own,
+            op_types_to_quantize=list(QUANTISED_OPERATORS),
+            activation_type=QuantType.QInt8,
+            weight_type=QuantType.QInt8,
+            reduce_range=True,
+        )
         quantised = onnx.load(path)
     quantised.ir_version = model.ir_version
     del quantised.opset_import[:]

@@ -1,4 +1,4 @@
-"""A model with what is constant worked out and its normalisations melted into convolutions, by ONNX Runtime."""
+"""A model with what is constant worked out and its normalisations fused into convolutions, by ONNX Runtime."""
 
 import tempfile
 from pathlib import Path

@@ -1,8 +1,8 @@
 """Caffe's solvers. Importing this package fills the registry SOLVERS."""
 
-from pipeline.caffe.solver import rules
+from pipeline.caffe.solver import sgd_solvers
 from pipeline.caffe.solver.errors import SolverError, naming_solver
-from pipeline.caffe.solver.policies import POLICIES
+from pipeline.caffe.solver.lr_policies import POLICIES
 from pipeline.caffe.solver.solver import SOLVERS, Solver, check_type, get_solver, register, upgrade_solver
 
 __all__ = [
@@ -14,6 +14,6 @@ __all__ = [
     "get_solver",
     "naming_solver",
     "register",
-    "rules",
+    "sgd_solvers",
     "upgrade_solver",
 ]

@@ -33,8 +33,9 @@ class DebugInfo:
         if self.wanted:
             self.net.watch = self.net.watch_gradient = None
             for layer in self.net.layers:
-                layer.blobs = [self.shared.get((layer.param.name, index), blob)
-                               for index, blob in enumerate(layer.blobs)]  # fmt: skip
+                layer.blobs = [
+                    self.shared.get((layer.param.name, index), blob) for index, blob in enumerate(layer.blobs)
+                ]
             if self.gradients:
                 self._backward()
 
@@ -83,8 +84,10 @@ class DebugInfo:
             if not reached and all(gradient is None for _, gradient in parameters):
                 continue
             for index in reached:
-                self.lines.append(f"    [Backward] Layer {name}, bottom blob {layer.param.bottom[index]} diff: "
-                                  f"{_mean(self.gradients[name, index])}")
+                self.lines.append(
+                    f"    [Backward] Layer {name}, bottom blob {layer.param.bottom[index]} diff: "
+                    f"{_mean(self.gradients[name, index])}"
+                )
             for index, gradient in parameters:
                 if gradient is not None or not layer.blobs_are_learned:
                     value = "0" if gradient is None else _mean(gradient)
@@ -92,8 +95,10 @@ class DebugInfo:
         blobs = [learnable.blob.detach() for learnable in self.net.learnable]
         gradients = [learnable.blob.grad for learnable in self.net.learnable if learnable.blob.grad is not None]
         (data_1, data_2), (diff_1, diff_2) = _norms(blobs), _norms(gradients)
-        self.lines.append(f"    [Backward] All net params (data, diff): L1 norm = ({data_1:.6g}, {diff_1:.6g}); "
-                          f"L2 norm = ({data_2:.6g}, {diff_2:.6g})")
+        self.lines.append(
+            f"    [Backward] All net params (data, diff): L1 norm = ({data_1:.6g}, {diff_1:.6g}); "
+            f"L2 norm = ({data_2:.6g}, {diff_2:.6g})"
+        )
 
 
 def _leaf(blob: torch.Tensor) -> torch.Tensor:
@@ -107,5 +112,7 @@ def _mean(blob: torch.Tensor) -> str:
 
 def _norms(blobs: list[torch.Tensor]) -> tuple[float, float]:
     """The L1 and the L2 norm of all blobs together."""
-    return (sum(blob.double().abs().sum().item() for blob in blobs),
-            sum(blob.double().square().sum().item() for blob in blobs) ** 0.5)
+    return (
+        sum(blob.double().abs().sum().item() for blob in blobs),
+        sum(blob.double().square().sum().item() for blob in blobs) ** 0.5,
+    )

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.caffe.net import naming_lines
-from pipeline.caffe.proto import PrototxtError
+from pipeline.caffe.proto.files import PrototxtError
 
 
 class SolverError(PrototxtError):

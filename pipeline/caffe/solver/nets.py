@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.caffe.caffe_pb2 import TEST, TRAIN, LayerParameter, NetParameter, NetState, Phase, SolverParameter
-from pipeline.caffe.graph import filter_layers
+from pipeline.caffe.insert_splits import filter_layers
 from pipeline.caffe.net import N, build_read_net
-from pipeline.caffe.proto import read_net
+from pipeline.caffe.proto.caffe_pb2 import TEST, TRAIN, LayerParameter, NetParameter, NetState, Phase, SolverParameter
+from pipeline.caffe.proto.files import read_net
 from pipeline.caffe.solver.errors import SolverError
 
 _TRAIN_FIELDS = ("net", "net_param", "train_net", "train_net_param")
@@ -58,8 +58,11 @@ def train_net(param: SolverParameter) -> NamedNet:
     """The train net. Raises SolverError unless exactly one field names it."""
     named = [field for field in _TRAIN_FIELDS if param.HasField(field)]
     if len(named) != 1:
-        raise SolverError(f"{' and '.join(named)} are given where one net was expected" if named else
-                          "no net is named; set net, or train_net and test_net")
+        raise SolverError(
+            f"{' and '.join(named)} are given where one net was expected"
+            if named
+            else "no net is named; set net, or train_net and test_net"
+        )
     return NamedNet(named[0], getattr(param, named[0]), TRAIN, param.train_state)
 
 
@@ -68,8 +71,9 @@ def test_nets(param: SolverParameter) -> list[NamedNet]:
 
     Raises SolverError when test_iter, test_interval or test_state do not go with them.
     """
-    named: list[tuple[str, str | NetParameter]] = [(field, source) for field in ("test_net_param", "test_net")
-                                                   for source in getattr(param, field)]
+    named: list[tuple[str, str | NetParameter]] = [
+        (field, source) for field in ("test_net_param", "test_net") for source in getattr(param, field)
+    ]
     if param.test_iter and param.test_interval < 1:
         raise SolverError("test_iter needs a test_interval of at least 1")
     left = len(param.test_iter) - len(named)

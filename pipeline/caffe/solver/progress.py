@@ -7,7 +7,7 @@ GetLearningRate); patience counts tests, as Keras's ReduceLROnPlateau and EarlyS
 import math
 from typing import Any
 
-from pipeline.caffe.caffe_pb2 import SolverParameter
+from pipeline.caffe.proto.caffe_pb2 import SolverParameter
 from pipeline.caffe.solver.errors import SolverError
 
 TEST_METRICS = ("accuracy", "loss")
@@ -16,15 +16,19 @@ TEST_METRICS = ("accuracy", "loss")
 def check_progress(param: SolverParameter) -> None:
     """Raise SolverError for fields of plateau and early stopping that do not go together."""
     if param.early_stopping < 0 or param.plateau_patience < 0 or not param.min_delta >= 0:
-        raise SolverError(f"early_stopping {param.early_stopping}, plateau_patience {param.plateau_patience}, "
-                          f"min_delta {param.min_delta:g}: at least 0 was expected")
+        raise SolverError(
+            f"early_stopping {param.early_stopping}, plateau_patience {param.plateau_patience}, "
+            f"min_delta {param.min_delta:g}: at least 0 was expected"
+        )
     if param.test_metric not in TEST_METRICS:
         raise SolverError(f"test_metric '{param.test_metric}' where {' or '.join(TEST_METRICS)} was expected")
     if any(size < 1 for size in param.plateau_winsize):
         raise SolverError(f"plateau_winsize {list(param.plateau_winsize)} where iterations, at least 1, were expected")
     if param.lr_policy == "plateau" and bool(param.plateau_winsize) == bool(param.plateau_patience):
-        raise SolverError("lr_policy 'plateau' needs either plateau_winsize (iterations without a lower training loss) "
-                          "or plateau_patience (tests without a better test_metric)")
+        raise SolverError(
+            "lr_policy 'plateau' needs either plateau_winsize (iterations without a lower training loss) "
+            "or plateau_patience (tests without a better test_metric)"
+        )
 
 
 class Progress:

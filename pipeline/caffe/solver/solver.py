@@ -8,16 +8,16 @@ from pathlib import Path
 
 import torch
 
-from pipeline.caffe.caffe_pb2 import SolverParameter
+from pipeline.base.console import log
 from pipeline.caffe.net import Net
-from pipeline.caffe.proto import to_text
+from pipeline.caffe.proto.caffe_pb2 import SolverParameter
+from pipeline.caffe.proto.files import to_text
+from pipeline.caffe.proto.prototxt_errors import suggest
 from pipeline.caffe.solver import nets
 from pipeline.caffe.solver.debug_info import DebugInfo
 from pipeline.caffe.solver.errors import SolverError
-from pipeline.caffe.solver.policies import ALL_POLICIES, check_policy, warmed_up
+from pipeline.caffe.solver.lr_policies import ALL_POLICIES, check_policy, warmed_up
 from pipeline.caffe.solver.progress import Progress, check_progress
-from pipeline.caffe.syntax import suggest
-from pipeline.console import log
 
 SOLVERS: dict[str, type["Solver"]] = {}
 
@@ -64,8 +64,9 @@ def check_type(param: SolverParameter) -> None:
         raise SolverError(f"solver type '{param.type}' is unknown{hint}")
 
 
-def get_solver(param: SolverParameter, device: str = "cpu", precision: str = "float32", net_type: type[Net] = Net
-               ) -> "Solver":
+def get_solver(
+    param: SolverParameter, device: str = "cpu", precision: str = "float32", net_type: type[Net] = Net
+) -> "Solver":
     """Make the solver of param.type. Raises SolverError when it is unknown, and as Solver does."""
     param = upgrade_solver(param)
     check_type(param)
@@ -88,8 +89,9 @@ class Solver:
 
     slots = 1  # history blobs a learnable blob
 
-    def __init__(self, param: SolverParameter, device: str = "cpu", precision: str = "float32",
-                 net_type: type[Net] = Net) -> None:
+    def __init__(
+        self, param: SolverParameter, device: str = "cpu", precision: str = "float32", net_type: type[Net] = Net
+    ) -> None:
         self.param = param
         self.iteration = 0
         self.current_step = 0
@@ -103,14 +105,22 @@ class Solver:
         self.on_gradients_ready: list[Callable[[], None]] = []
         self.check()
         log.debug("Initializing solver from parameters: \n%s", "".join(to_text(param)).rstrip())
-        options = {"device": device, "precision": precision,
-                   "seed": param.random_seed if param.random_seed >= 0 else None}
+        options = {
+            "device": device,
+            "precision": precision,
+            "seed": param.random_seed if param.random_seed >= 0 else None,
+        }
         test_nets, train_net = nets.test_nets(param), nets.train_net(param)
         built = []
         for index, named in enumerate((train_net, *test_nets)):
-            log.debug("Creating %s", f"test net (#{index - 1}) specified by {named}" if index else
-                      f"training net from {named}" if isinstance(named.source, str) else
-                      f"training net specified in {named}.")
+            log.debug(
+                "Creating %s",
+                f"test net (#{index - 1}) specified by {named}"
+                if index
+                else f"training net from {named}"
+                if isinstance(named.source, str)
+                else f"training net specified in {named}.",
+            )
             net = named.build(net_type, **options)
             for weights in nets.weights(param):
                 log.debug("Finetuning from %s", weights)
@@ -123,8 +133,11 @@ class Solver:
             test_net.share_with(self.net)
         if self.progress.needs_tests:
             self._check_test_metric()
-        self.history = [torch.zeros_like(learnable.blob, requires_grad=False)
-                        for _ in range(self.slots) for learnable in self.net.learnable]
+        self.history = [
+            torch.zeros_like(learnable.blob, requires_grad=False)
+            for _ in range(self.slots)
+            for learnable in self.net.learnable
+        ]
         log.debug("Solver scaffolding done.")
 
     def check(self) -> None:
@@ -152,11 +165,15 @@ class Solver:
     def _check_test_metric(self) -> None:
         metric = self.param.test_metric
         if not self.test_nets:
-            raise SolverError("early_stopping and plateau_patience go by tests, and there is no test net; give one by "
-                              "test_iter and test_interval")
+            raise SolverError(
+                "early_stopping and plateau_patience go by tests, and there is no test net; give one by "
+                "test_iter and test_interval"
+            )
         if math.prod(self.test_nets[0].shapes.get(metric, (0,))) != 1 or metric not in self.test_nets[0].outputs:
-            raise SolverError(f"test_metric '{metric}' where the outputs of the test net are "
-                              f"{', '.join(self.test_nets[0].outputs)}; one number called {metric} was expected")
+            raise SolverError(
+                f"test_metric '{metric}' where the outputs of the test net are "
+                f"{', '.join(self.test_nets[0].outputs)}; one number called {metric} was expected"
+            )
 
     def learning_rate(self) -> float:
         """The rate of the next update; multistep and plateau move on by at most one step an iteration."""
@@ -165,8 +182,11 @@ class Solver:
             self.current_step = self.iteration // param.stepsize
         if param.lr_policy == "plateau" and self.losses:
             self.current_step = self.progress.plateau_step(self.current_step, self.iteration, self.smoothed_loss())
-        if (param.lr_policy == "multistep" and self.current_step < len(param.stepvalue)
-                and self.iteration >= param.stepvalue[self.current_step]):
+        if (
+            param.lr_policy == "multistep"
+            and self.current_step < len(param.stepvalue)
+            and self.iteration >= param.stepvalue[self.current_step]
+        ):
             self.current_step += 1
         rate = ALL_POLICIES[param.lr_policy](param, self.iteration, self.current_step)
         return warmed_up(param, self.iteration, rate)

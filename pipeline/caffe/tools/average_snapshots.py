@@ -8,13 +8,13 @@ snapshots'. The output is a .caffemodel.
 from argparse import Namespace
 from pathlib import Path
 
+from pipeline.base.console import log
+from pipeline.base.errors import InputError
 from pipeline.caffe.averaging import average_snapshots
-from pipeline.caffe.caffe_pb2 import TRAIN
 from pipeline.caffe.net import Net
+from pipeline.caffe.proto.caffe_pb2 import TRAIN
 from pipeline.caffe.tools.flags import FlagParser
 from pipeline.caffe.tools.nets import build_model, choose_device, prepare
-from pipeline.console import log
-from pipeline.errors import InputError
 
 
 def add_arguments(parser: FlagParser) -> None:

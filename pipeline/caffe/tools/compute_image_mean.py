@@ -3,11 +3,11 @@
 from argparse import Namespace
 from pathlib import Path
 
-from pipeline.caffe.blobs import write_mean
+from pipeline.base.console import log
 from pipeline.caffe.database import DatabaseReader
-from pipeline.caffe.mean_image import channel_means, mean_image
+from pipeline.caffe.database.mean_image import channel_means, mean_image
+from pipeline.caffe.proto.blob_proto import write_mean
 from pipeline.caffe.tools.flags import FlagParser
-from pipeline.console import log
 
 IMAGES_PER_REPORT = 10000
 

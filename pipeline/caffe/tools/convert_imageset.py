@@ -9,13 +9,13 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from pipeline.caffe.caffe_pb2 import Datum
+from pipeline.base.console import log
+from pipeline.base.errors import InputError
+from pipeline.base.threads import map_ahead
 from pipeline.caffe.database import DatabaseWriter, datum_from_image, record_key
-from pipeline.caffe.images import ImageFileError, ImageList, read_image, read_image_file
+from pipeline.caffe.images import ImageFileError, ImageList, decode_image, read_image_file
+from pipeline.caffe.proto.caffe_pb2 import Datum
 from pipeline.caffe.tools.flags import FlagParser
-from pipeline.console import log
-from pipeline.errors import InputError
-from pipeline.threads import map_ahead
 
 IMAGES_PER_REPORT = 1000
 MAX_KEY_BYTES = 511  # LMDB's
@@ -58,8 +58,13 @@ def add_arguments(parser: FlagParser) -> None:
 
 
 def run(args: Namespace) -> None:
-    form = Form(args.gray, max(0, args.resize_width), max(0, args.resize_height),
-                args.encoded or bool(args.encode_type), args.encode_type.lower())  # fmt: skip
+    form = Form(
+        args.gray,
+        max(0, args.resize_width),
+        max(0, args.resize_height),
+        args.encoded or bool(args.encode_type),
+        args.encode_type.lower(),
+    )
     images = ImageList(args.list)
     order = np.arange(len(images))
     if args.shuffle:
@@ -85,14 +90,17 @@ def convert_imageset(
     cannot be written. Nothing is left of it then.
     """
     if form.width * form.height > MAX_RESIZED_PIXELS:
-        raise InputError(f"resize_width {form.width}, resize_height {form.height}: at most {MAX_RESIZED_PIXELS} pixels "
-                         "were expected")
+        raise InputError(
+            f"resize_width {form.width}, resize_height {form.height}: at most {MAX_RESIZED_PIXELS} pixels were expected"
+        )
     if form.encode_type:
         _check_encoder(form.encode_type, "encode_type")
     for line, path in enumerate(images.paths):
         if backend == "lmdb" and len(record_key(line, path)) > MAX_KEY_BYTES:
-            raise InputError(f"{images.name(line)}: {len(os.fsencode(path))} bytes, where a record's key has at most "
-                             f"{MAX_KEY_BYTES}, number and all; move a part of the path into ROOTFOLDER")
+            raise InputError(
+                f"{images.name(line)}: {len(os.fsencode(path))} bytes, where a record's key has at most "
+                f"{MAX_KEY_BYTES}, number and all; move a part of the path into ROOTFOLDER"
+            )
 
     def read(line: int) -> Record | ImageFileError:
         try:
@@ -108,15 +116,19 @@ def convert_imageset(
                 continue
             shape = shape or record.shape
             if same_size and record.shape != shape:
-                raise InputError(f"{images.name(line)}: shape {record.shape} where {shape} as of the first was "
-                                 "expected; give resize_width and resize_height")
+                raise InputError(
+                    f"{images.name(line)}: shape {record.shape} where {shape} as of the first was "
+                    "expected; give resize_width and resize_height"
+                )
             writer.put(record_key(number, images.paths[line]), record.datum)
             written += 1
             if written % IMAGES_PER_REPORT == 0:
                 log.info("Processed %d files.", written)
         if not written:
-            raise InputError(f"{images.path}: none of its {len(images)} images can be read in '{root}'; is ROOTFOLDER "
-                             "right, and does it end with a slash?")
+            raise InputError(
+                f"{images.path}: none of its {len(images)} images can be read in '{root}'; is ROOTFOLDER "
+                "right, and does it end with a slash?"
+            )
     if written % IMAGES_PER_REPORT:
         log.info("Processed %d files.", written)
     if written < len(images):
@@ -128,7 +140,7 @@ def read_record(path: str, label: int, form: Form) -> Record:
     """Make the record of an image's file. Raises ImageFileError when it cannot be read, InputError as above."""
     name = os.fsencode(path).decode(errors="backslashreplace")
     data = read_image_file(path, name)
-    image = read_image(data, name, color=not form.gray, height=form.height, width=form.width)
+    image = decode_image(data, name, color=not form.gray, height=form.height, width=form.width)
     pixels = np.atleast_3d(image).transpose(2, 0, 1)
     if not form.encoded:
         return Record(datum_from_image(pixels, label), pixels.shape)
@@ -145,5 +157,6 @@ def read_record(path: str, label: int, form: Form) -> Record:
 
 def _check_encoder(encode_type: str, name: str) -> None:
     if not cv2.haveImageWriter(f"x.{encode_type}"):
-        raise InputError(f"{name}: '{encode_type}' is no type that images can be encoded as; give encode_type png, jpg "
-                         "or another")
+        raise InputError(
+            f"{name}: '{encode_type}' is no type that images can be encoded as; give encode_type png, jpg or another"
+        )

@@ -4,9 +4,9 @@ from argparse import Namespace
 
 import torch
 
+from pipeline.base.console import log
 from pipeline.caffe.tools.flags import FlagParser
 from pipeline.caffe.tools.nets import gpus
-from pipeline.console import log
 
 
 def add_arguments(parser: FlagParser) -> None:

@@ -3,12 +3,12 @@
 from argparse import Namespace
 from pathlib import Path
 
-from pipeline.caffe.caffe_pb2 import TEST, TRAIN
+from pipeline.base.console import log
+from pipeline.base.errors import InputError
 from pipeline.caffe.draw import draw_net_to_file
-from pipeline.caffe.proto import read_net
+from pipeline.caffe.proto.caffe_pb2 import TEST, TRAIN
+from pipeline.caffe.proto.files import read_net
 from pipeline.caffe.tools.flags import FlagParser
-from pipeline.console import log
-from pipeline.errors import InputError
 
 PHASES = {"TRAIN": TRAIN, "TEST": TEST, "ALL": None}
 

@@ -11,23 +11,23 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from pipeline.atomic import atomic_file
-from pipeline.caffe.blobs import read_mean
-from pipeline.caffe.caffe_pb2 import TEST, TRAIN, LayerParameter, NetParameter, Phase
-from pipeline.caffe.graph import filter_layers
-from pipeline.caffe.proto import read_net
+from pipeline.base.atomic import atomic_file
+from pipeline.base.console import log
+from pipeline.base.errors import InputError
+from pipeline.caffe.data_transformer import Transformer
+from pipeline.caffe.insert_splits import filter_layers
+from pipeline.caffe.proto.blob_proto import read_mean
+from pipeline.caffe.proto.caffe_pb2 import TEST, TRAIN, LayerParameter, NetParameter, Phase
+from pipeline.caffe.proto.files import read_net
 from pipeline.caffe.tools.flags import FlagParser
-from pipeline.caffe.transformer import Transformer
-from pipeline.console import log
-from pipeline.errors import InputError
 
 if TYPE_CHECKING:
     import onnx
 
     from pipeline.caffe.layers import Shape
     from pipeline.caffe.net import Net
-    from pipeline.caffe.onnx.images import Images
-    from pipeline.caffe.onnx.pixels import Pixels
+    from pipeline.caffe.onnx.evaluation import Images
+    from pipeline.caffe.onnx.preprocessing import Pixels
 
 Number = TypeVar("Number", int, float)
 Batches = Iterator[tuple[np.ndarray, np.ndarray]]  # a model's inputs, and labels
@@ -36,7 +36,7 @@ TOLERANCE = 1e-4  # between ONNX Runtime's outputs and the engine's, relative to
 DRAWN_VALUES = 1 << 18  # in an input that is drawn to compare models, where the net takes any number of images
 
 
-class ExportError(InputError):
+class OnnxExportError(InputError):
     """A net that cannot be exported with these flags, or whose ONNX form does not answer as it does."""
 
 
@@ -65,8 +65,8 @@ def run(args: Namespace) -> None:
 
     from pipeline.caffe.net import naming_lines
     from pipeline.caffe.onnx import to_onnx
-    from pipeline.caffe.onnx.half import to_half
-    from pipeline.caffe.onnx.pixels import with_pixels
+    from pipeline.caffe.onnx.float16 import to_float16
+    from pipeline.caffe.onnx.preprocessing import with_pixels
     from pipeline.caffe.onnx.quantise import quantise
 
     _check_flags(args)
@@ -77,12 +77,12 @@ def run(args: Namespace) -> None:
     fixed = args.fixed_size or (pixels is not None and pixels.mean is not None and pixels.mean[0].size > 1)
     with naming_lines(args.deploy):
         plain = to_onnx(net, flexible=False if fixed else None)
-    model = with_pixels(plain, pixels, melt=args.precision != "float16") if pixels else plain
+    model = with_pixels(plain, pixels, fuse=args.precision != "float16") if pixels else plain
     _check(net, model, pixels)
     exact = model
     databases = Databases(args, net, pixels)
     if args.precision == "float16":
-        model = to_half(model)
+        model = to_float16(model)
     elif args.precision == "int8":
         model = quantise(model, databases.calibration(model))
     if args.precision != "float32" or args.test:
@@ -95,23 +95,29 @@ def run(args: Namespace) -> None:
             number = onnx.TensorProto.DataType.Name(value.type.tensor_type.elem_type).lower()
             log.info("%s %s: %s (%s)", kind, value.name, number, shape)
     size, before = args.output.stat().st_size, exact.ByteSize()
-    log.info("%s: %s, opset %d, %.2f MB%s", args.output, args.precision, model.opset_import[0].version, size / 1e6,
-             f", {size / before:.0%} of float32's {before / 1e6:.2f} MB" if args.precision != "float32" else "")
+    log.info(
+        "%s: %s, opset %d, %.2f MB%s",
+        args.output,
+        args.precision,
+        model.opset_import[0].version,
+        size / 1e6,
+        f", {size / before:.0%} of float32's {before / 1e6:.2f} MB" if args.precision != "float32" else "",
+    )
 
 
 def _check_flags(args: Namespace) -> None:
     for flag, allowed in (("precision", ("float32", "float16", "int8")), ("input", ("float32", "uint8"))):
         if getattr(args, flag) not in allowed:
-            raise ExportError(f"-{flag} {getattr(args, flag)} where {', '.join(allowed)} were expected")
+            raise OnnxExportError(f"-{flag} {getattr(args, flag)} where {', '.join(allowed)} were expected")
     for flag in ("batches", "batch_size"):
         if getattr(args, flag) < 1:
-            raise ExportError(f"-{flag} {getattr(args, flag)} where at least 1 was expected")
+            raise OnnxExportError(f"-{flag} {getattr(args, flag)} where at least 1 was expected")
     if args.precision != "int8" and args.calibration:
-        raise ExportError(f"-calibration is for -precision int8, and this is {args.precision}; leave it out")
+        raise OnnxExportError(f"-calibration is for -precision int8, and this is {args.precision}; leave it out")
 
 
 def _read_net(deploy: Path, weights: Path) -> "Net":
-    """The TEST net with all its weights. Raises ExportError where some are missing, or there are no inputs."""
+    """The TEST net with all its weights. Raises OnnxExportError where some are missing, or there are no inputs."""
     import torch
 
     from pipeline.caffe.net import Net, build_read_net, naming_lines
@@ -120,8 +126,10 @@ def _read_net(deploy: Path, weights: Path) -> "Net":
     param = read_net(deploy)
     layers = filter_layers(param, TEST, 0, ()).layer
     if not any(layer.type == "Input" for layer in layers):
-        raise ExportError(f"{deploy}: no Input layer, so nothing that a user of the net could give; is it a train_val? "
-                          "give the deploy prototxt")
+        raise OnnxExportError(
+            f"{deploy}: no Input layer, so nothing that a user of the net could give; is it a train_val? "
+            "give the deploy prototxt"
+        )
     with naming_lines(deploy):
         refuse_without_form(layers)
     net = build_read_net(deploy, param, TEST, Net)
@@ -131,22 +139,25 @@ def _read_net(deploy: Path, weights: Path) -> "Net":
     net.copy_from(weights)
     missing = [learnable.layer for learnable in net.learnable if learnable.blob.isnan().all()]
     if missing:
-        raise ExportError(f"{weights}: no weights of layer '{missing[0]}' of {deploy}; are these the weights of "
-                          "another net?")
+        raise OnnxExportError(
+            f"{weights}: no weights of layer '{missing[0]}' of {deploy}; are these the weights of another net?"
+        )
     return net
 
 
 def _pixels(args: Namespace, net: "Net") -> "Pixels | None":
-    """What the flags put before the net. Raises PixelsError, ExportError where that does not suit its input."""
-    from pipeline.caffe.onnx.images import centre
-    from pipeline.caffe.onnx.pixels import Pixels
+    """What the flags put before the net. Raises PixelsError, OnnxExportError where that does not suit its input."""
+    from pipeline.caffe.onnx.evaluation import centre
+    from pipeline.caffe.onnx.preprocessing import Pixels
 
     given = args.mean or args.channel_swap or args.scale != 1 or args.raw_scale != 1
     if not given and args.input == "float32":
         return None
     if args.train_val:
-        raise ExportError("-train_val tells what is done to images outside the graph, -mean, -scale, -raw_scale, "
-                          "-channel_swap and -input uint8 what the graph does; give the one or the other")
+        raise OnnxExportError(
+            "-train_val tells what is done to images outside the graph, -mean, -scale, -raw_scale, "
+            "-channel_swap and -input uint8 what the graph does; give the one or the other"
+        )
     name = _only_input(net, "mean, scales, channel_swap and input")
     shape = net.shapes[name]
     mean = None
@@ -154,14 +165,21 @@ def _pixels(args: Namespace, net: "Net") -> "Pixels | None":
         mean = read_mean(Path(args.mean))
         cut = centre(mean, *shape[2:]) if len(shape) == 4 else mean
         if cut.shape != mean.shape:
-            log.info("%s: of its %dx%d the centre %dx%d, as a Data layer's crop in TEST takes it", args.mean,
-                     *mean.shape[1:], *cut.shape[1:])
+            log.info(
+                "%s: of its %dx%d the centre %dx%d, as a Data layer's crop in TEST takes it",
+                args.mean,
+                *mean.shape[1:],
+                *cut.shape[1:],
+            )
         mean = cut
     elif args.mean:
         values = _numbers(args.mean, float, f"-mean {args.mean}: no such file, and no numbers with commas between them")
         mean = np.array(values, np.float32)[:, None, None]
-    swap = tuple(_numbers(args.channel_swap, int, f"-channel_swap {args.channel_swap}: no whole numbers with commas "
-                          "between them"))
+    swap = tuple(
+        _numbers(
+            args.channel_swap, int, f"-channel_swap {args.channel_swap}: no whole numbers with commas between them"
+        )
+    )
     pixels = Pixels(swap, args.raw_scale, mean, args.scale, np.uint8 if args.input == "uint8" else np.float32)
     pixels.check(name, shape)
     if args.input == "uint8" and args.raw_scale != 1:
@@ -173,20 +191,22 @@ def _numbers(text: str, kind: Callable[[str], Number], error: str) -> list[Numbe
     try:
         return [kind(part) for part in text.split(",")] if text else []
     except ValueError:
-        raise ExportError(error) from None
+        raise OnnxExportError(error) from None
 
 
 def _only_input(net: "Net", what: str) -> str:
     if len(net.inputs) != 1:
-        raise ExportError(f"net '{net.name}' has the inputs {', '.join(net.inputs)}, and {what} are for nets of one")
+        raise OnnxExportError(
+            f"net '{net.name}' has the inputs {', '.join(net.inputs)}, and {what} are for nets of one"
+        )
     return net.inputs[0]
 
 
 def _check(net: "Net", model: "onnx.ModelProto", pixels: "Pixels | None") -> None:
-    """Compare the float32 model with the engine on drawn inputs. Raises ExportError when they differ."""
+    """Compare the float32 model with the engine on drawn inputs. Raises OnnxExportError when they differ."""
     import torch
 
-    from pipeline.caffe.onnx.images import session
+    from pipeline.caffe.onnx.evaluation import session
 
     random = np.random.default_rng(0)
     runtime = session(model)
@@ -208,8 +228,10 @@ def _check(net: "Net", model: "onnx.ModelProto", pixels: "Pixels | None") -> Non
         difference = float(np.abs(got[name] - blob).max(initial=0)) / largest
         log.info("float32 against the engine, on drawn inputs: output %s deviates by %.1e", name, difference)
         if not difference <= TOLERANCE:  # NaN too
-            raise ExportError(f"net '{net.name}': output '{name}' of the ONNX form deviates from the engine's by "
-                              f"{difference:.1e} where at most {TOLERANCE:g} was expected; nothing was written")
+            raise OnnxExportError(
+                f"net '{net.name}': output '{name}' of the ONNX form deviates from the engine's by "
+                f"{difference:.1e} where at most {TOLERANCE:g} was expected; nothing was written"
+            )
 
 
 def _drawn_shape(shape: "Shape", model: "onnx.ModelProto") -> "Shape":
@@ -239,21 +261,25 @@ class Databases:
         if args.train_val:
             layer = _data_layer(Path(args.train_val), TEST)
             if layer is None:
-                raise ExportError(f"{args.train_val}: no Data layer whose transform_param tells what the net takes")
+                raise OnnxExportError(f"{args.train_val}: no Data layer whose transform_param tells what the net takes")
             self.transformer = Transformer(layer.transform_param, TEST)
 
     def calibration(self, model: "onnx.ModelProto") -> Iterator[np.ndarray]:
-        """The first batches of the calibration database. Raises ExportError where none is given, or the tested one."""
+        """The calibration database's first batches. Raises OnnxExportError where none is given, or the tested one."""
         path = self.args.calibration
         if not path and self.args.train_val:
             layer = _data_layer(Path(self.args.train_val), TRAIN)
             path = layer.data_param.source if layer else ""
         if not path:
-            raise ExportError("-precision int8 needs images that show how large activations become: give -calibration, "
-                              "a database of training images, or a -train_val that names one")
+            raise OnnxExportError(
+                "-precision int8 needs images that show how large activations become: give -calibration, "
+                "a database of training images, or a -train_val that names one"
+            )
         if self.args.test and Path(path).resolve() == Path(self.args.test).resolve():
-            raise ExportError(f"{path}: calibrated and tested on the same images, which tells nothing about others; "
-                              "give training images as -calibration")
+            raise OnnxExportError(
+                f"{path}: calibrated and tested on the same images, which tells nothing about others; "
+                "give training images as -calibration"
+            )
         return self._some(self._batches(self._images(path), model), path)
 
     def _some(self, batches: Batches, path: str) -> Iterator[np.ndarray]:
@@ -266,7 +292,7 @@ class Databases:
 
     def measure(self, exact: "onnx.ModelProto", model: "onnx.ModelProto") -> None:
         """Tell what the conversion changes, on the test images, or where none are given on drawn inputs."""
-        from pipeline.caffe.onnx.images import class_output, compare
+        from pipeline.caffe.onnx.evaluation import class_output, compare
 
         precision, classes = self.args.precision, class_output(exact, self.args.classes)
         labelled = False
@@ -291,20 +317,35 @@ class Databases:
         if again:
             log.warning("%d %s are among those that int8's ranges are of", again, what)
         if precision != "float32":
-            log.info("%s against float32 on %d %s: outputs deviate by at most %.2e of the largest", precision,
-                     found.images, what, found.deviation)
+            log.info(
+                "%s against float32 on %d %s: outputs deviate by at most %.2e of the largest",
+                precision,
+                found.images,
+                what,
+                found.deviation,
+            )
             if found.agreed is not None:
                 log.info("the same class of %d of them (%.2f%%)", found.agreed, 100 * found.agreed / found.images)
         if not np.isfinite(found.deviation):
-            raise ExportError(f"net '{self.net.name}': not all that {precision} makes of {what} are numbers; export it "
-                              "in float32")
+            raise OnnxExportError(
+                f"net '{self.net.name}': not all that {precision} makes of {what} are numbers; export it in float32"
+            )
         if found.right is not None:
             before, after = (right / found.images for right in found.right)
-            log.info("accuracy on %d %s: float32 %.4f%s", found.images, what, before,
-                     f", {precision} {after:.4f}" if precision != "float32" else "")
+            log.info(
+                "accuracy on %d %s: float32 %.4f%s",
+                found.images,
+                what,
+                before,
+                f", {precision} {after:.4f}" if precision != "float32" else "",
+            )
         elif self.args.test:
-            log.info("no accuracy: %s", "the images have no labels" if classes else
-                     "not one output has a value for each class; -classes names one of several")
+            log.info(
+                "no accuracy: %s",
+                "the images have no labels"
+                if classes
+                else "not one output has a value for each class; -classes names one of several",
+            )
 
     def _drawn(self, model: "onnx.ModelProto") -> Batches:
         shape = _drawn_shape(self.net.shapes[self.net.inputs[0]], model)
@@ -319,7 +360,7 @@ class Databases:
 
     def _images(self, path: str) -> "Images":
         """A database's images, transformed as -train_val says or made raw pixels for the graph."""
-        from pipeline.caffe.onnx.images import Images, centre
+        from pipeline.caffe.onnx.evaluation import Images, centre
 
         shape = self.net.shapes[_only_input(self.net, "databases")]
 
@@ -327,14 +368,17 @@ class Databases:
             made = self.transformer(images) if self.transformer else images
             made = centre(made, *shape[2:]) if len(shape) == 4 else made
             if made.shape[1:] != shape[1:]:
-                raise ExportError(f"{path}: images of shape {made.shape[1:]} where net '{self.net.name}' takes "
-                                  f"{shape[1:]}; make the database from images of that size")
+                raise OnnxExportError(
+                    f"{path}: images of shape {made.shape[1:]} where net '{self.net.name}' takes "
+                    f"{shape[1:]}; make the database from images of that size"
+                )
             if self.pixels is None:
                 return made.astype(np.float32)
             raw = self.pixels.raw(made)
             if self.pixels.dtype == np.uint8 and raw.dtype != np.uint8:
-                raise ExportError(f"{path}: images of floats where the graph takes uint8; leave -input and -raw_scale "
-                                  "out")
+                raise OnnxExportError(
+                    f"{path}: images of floats where the graph takes uint8; leave -input and -raw_scale out"
+                )
             return raw.astype(self.pixels.dtype)
 
         return Images(Path(path), self.args.backend, prepare)

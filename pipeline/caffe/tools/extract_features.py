@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pipeline.caffe.caffe_pb2 import TEST, Datum
+from pipeline.base.console import log
+from pipeline.base.errors import InputError
 from pipeline.caffe.database import DatabaseWriter
 from pipeline.caffe.net import Net, build_net
+from pipeline.caffe.proto.caffe_pb2 import TEST, Datum
 from pipeline.caffe.tools.flags import FlagParser
-from pipeline.console import log
-from pipeline.errors import InputError
 
 RECORDS_PER_REPORT = 1000
 DATUM_AXES = 4  # of a blob: records, channels, height, width
@@ -21,11 +21,18 @@ DATUM_AXES = 4  # of a blob: records, channels, height, width
 
 def add_arguments(parser: FlagParser) -> None:
     parser.add_argument("weights", metavar="pretrained_net_param", type=Path, help=".caffemodel")
-    parser.add_argument("net", metavar="feature_extraction_proto_file", type=Path,
-                        help="the net's prototxt, with a data layer that is in phase TEST")  # fmt: skip
+    parser.add_argument(
+        "net",
+        metavar="feature_extraction_proto_file",
+        type=Path,
+        help="the net's prototxt, with a data layer that is in phase TEST",
+    )
     parser.add_argument("blobs", metavar="extract_feature_blob_name1[,name2,...]", help="blobs of the net")
-    parser.add_argument("databases", metavar="save_feature_dataset_name1[,name2,...]",
-                        help="a folder to write for each blob, which must not exist")  # fmt: skip
+    parser.add_argument(
+        "databases",
+        metavar="save_feature_dataset_name1[,name2,...]",
+        help="a folder to write for each blob, which must not exist",
+    )
     parser.add_argument("batches", metavar="num_mini_batches", help="how many batches to run")
     parser.add_argument("backend", metavar="db_type", help="form of the databases: lmdb or leveldb")
     parser.add_argument("mode", metavar="CPU/GPU", nargs="?", default="CPU", help="where to run (default CPU)")
@@ -60,8 +67,10 @@ def extract_features(net: Net, blobs: Sequence[str], databases: Sequence[Path], 
     appear only when all are written.
     """
     if len(blobs) != len(databases):
-        raise InputError(f"{len(blobs)} blobs ({', '.join(blobs)}) and {len(databases)} databases "
-                         f"({', '.join(map(str, databases))}), where as many were expected")
+        raise InputError(
+            f"{len(blobs)} blobs ({', '.join(blobs)}) and {len(databases)} databases "
+            f"({', '.join(map(str, databases))}), where as many were expected"
+        )
     if len(set(databases)) < len(databases):
         raise InputError(f"databases {', '.join(map(str, databases))}: one for each blob was expected")
     for blob in blobs:
@@ -69,11 +78,13 @@ def extract_features(net: Net, blobs: Sequence[str], databases: Sequence[Path], 
             known = ", ".join(name for name in net.shapes if "_split_" not in name)
             raise InputError(f"unknown blob '{blob}'; net '{net.name}' has {known}")
         if len(net.shapes[blob]) > DATUM_AXES:
-            raise InputError(f"blob '{blob}' has shape {net.shapes[blob]}, where at most {DATUM_AXES} axes were "
-                             "expected; reshape it")
+            raise InputError(
+                f"blob '{blob}' has shape {net.shapes[blob]}, where at most {DATUM_AXES} axes were expected; reshape it"
+            )
     if net.inputs:
-        raise InputError(f"net '{net.name}' has the inputs {', '.join(net.inputs)}, where a data layer in phase TEST "
-                         "was expected")
+        raise InputError(
+            f"net '{net.name}' has the inputs {', '.join(net.inputs)}, where a data layer in phase TEST was expected"
+        )
     with ExitStack() as stack:
         writers = [stack.enter_context(DatabaseWriter(path, backend)) for path in databases]
         counts = [0] * len(blobs)

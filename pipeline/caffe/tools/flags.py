@@ -41,8 +41,9 @@ class FlagParser(argparse.ArgumentParser):
         kind = _KINDS[type(default)]
         shown = str(default).lower() if isinstance(default, bool) else default
         suffix = f" (default {shown})" if default != "" else ""
-        self.add_argument(f"--{name}", type=kind, default=default, metavar=type(default).__name__.upper(),
-                          help=about + suffix)  # fmt: skip
+        self.add_argument(
+            f"--{name}", type=kind, default=default, metavar=type(default).__name__.upper(), help=about + suffix
+        )
 
     def add_caffe_flags(self, used: Collection[str]) -> None:
         """Declare all flags of `caffe`; those that are not `used` are accepted, and named in `unused`."""
@@ -51,8 +52,9 @@ class FlagParser(argparse.ArgumentParser):
         for name in CAFFE_FLAGS.keys() - set(used):
             default, _ = CAFFE_FLAGS[name]
             self.flags[name] = isinstance(default, bool)
-            self.add_argument(f"--{name}", dest="unused", type=_KINDS[type(default)], action=_Unused,
-                              help=argparse.SUPPRESS)  # fmt: skip
+            self.add_argument(
+                f"--{name}", dest="unused", type=_KINDS[type(default)], action=_Unused, help=argparse.SUPPRESS
+            )
 
     def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
         """Read a command line. Ends the process with status 1, as gflags does, where it cannot be read."""
@@ -99,8 +101,9 @@ class FlagParser(argparse.ArgumentParser):
 
 
 class _Unused(argparse.Action):
-    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, value: object,
-                 option: str | None = None) -> None:
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, value: object, option: str | None = None
+    ) -> None:
         namespace.unused = [*namespace.unused, self.option_strings[0]]
 
 

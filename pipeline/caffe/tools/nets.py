@@ -6,13 +6,13 @@ from typing import TypeVar
 
 import torch
 
-from pipeline.caffe.allocation import keep_freed_memory
-from pipeline.caffe.caffe_pb2 import Phase
-from pipeline.caffe.mode import allow_python_layers
+from pipeline.base.console import log
+from pipeline.base.errors import InputError
+from pipeline.caffe.common import allow_python_layers
+from pipeline.caffe.memory_budget import keep_freed_memory
 from pipeline.caffe.net import Net, build_read_net
-from pipeline.caffe.proto import read_net
-from pipeline.console import log
-from pipeline.errors import InputError
+from pipeline.caffe.proto.caffe_pb2 import Phase
+from pipeline.caffe.proto.files import read_net
 
 N = TypeVar("N", bound=Net)
 
@@ -61,8 +61,9 @@ def build_model(args: Namespace, phase: Phase, device: str, net_type: type[N], s
     message = read_net(path)
     message.state.phase, message.state.level = phase, args.level
     message.state.stage.extend(args.stage.split(","))
-    return build_read_net(path, message, phase, net_type, device=device, level=args.level,
-                          stages=[*message.state.stage], seed=seed)
+    return build_read_net(
+        path, message, phase, net_type, device=device, level=args.level, stages=[*message.state.stage], seed=seed
+    )
 
 
 def zeros(net: Net) -> dict[str, torch.Tensor]:

@@ -6,11 +6,11 @@ from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.atomic import atomic_file
+from pipeline.base.atomic import atomic_file
+from pipeline.base.console import log
+from pipeline.base.errors import InputError
 from pipeline.caffe.tools.flags import FlagParser
-from pipeline.caffe.training_log import Row, read_history
-from pipeline.console import log
-from pipeline.errors import InputError
+from pipeline.caffe.train_log_parser import Row, read_history
 
 
 def add_arguments(parser: FlagParser) -> None:
@@ -27,8 +27,11 @@ def run(args: Namespace) -> None:
         raise InputError(f"{args.output}: no folder; make it first")
     history = read_history(args.log)
     # Caffe mixes the rows of several test nets; here each net after the first has a table of its own.
-    tables = {"train": history.train, "test": history.tests.get(0, []),
-              **{f"test{net}": rows for net, rows in sorted(history.tests.items()) if net}}  # fmt: skip
+    tables = {
+        "train": history.train,
+        "test": history.tests.get(0, []),
+        **{f"test{net}": rows for net, rows in sorted(history.tests.items()) if net},
+    }
     for name, rows in tables.items():
         path = args.output / f"{args.log.name}.{name}"
         if rows:

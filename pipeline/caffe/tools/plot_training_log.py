@@ -7,11 +7,11 @@ from itertools import cycle, product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.atomic import atomic_file
+from pipeline.base.atomic import atomic_file
+from pipeline.base.console import log
+from pipeline.base.errors import InputError
 from pipeline.caffe.tools.flags import FlagParser
-from pipeline.caffe.training_log import History, LogError, Value, read_history
-from pipeline.console import log
-from pipeline.errors import InputError
+from pipeline.caffe.train_log_parser import History, LogError, Value, read_history
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -71,8 +71,11 @@ def curves_of(quantity: str, history: History, name: str) -> Curves:
     found = {output: values for output, values in found.items() if any(math.isfinite(item.value) for item in values)}
     if not found:
         outputs = sorted({output for rows in history.tests.values() for row in rows for output in row.outputs})
-        hint = (f"the tests' outputs are {', '.join(outputs)}" if outputs else "it tells of no test") \
-            if quantity.startswith("Test") else "set display in the solver"
+        hint = (
+            (f"the tests' outputs are {', '.join(outputs)}" if outputs else "it tells of no test")
+            if quantity.startswith("Test")
+            else "set display in the solver"
+        )
         raise LogError(f"{name}: no {quantity.lower()}; {hint}")
     return found
 
@@ -103,9 +106,15 @@ def draw(quantity: str, axis: str, curves: Mapping[str, Sequence[Value]]) -> "Fi
         axes.plot(
             [value.iteration if axis == "Iters" else value.seconds for value in values],
             [value.value if math.isfinite(value.value) else math.nan for value in values],
-            color=colour, linestyle=dash, linewidth=1.8, label=name, clip_on=False, zorder=3,
-            marker="o" if len(values) <= MARKED_VALUES else None, markersize=4.5,
-        )  # fmt: skip
+            color=colour,
+            linestyle=dash,
+            linewidth=1.8,
+            label=name,
+            clip_on=False,
+            zorder=3,
+            marker="o" if len(values) <= MARKED_VALUES else None,
+            markersize=4.5,
+        )
     shown = [value.value for values in curves.values() for value in values if math.isfinite(value.value)]
     if quantity == "Train learning rate" and min(shown) > 0 and max(shown) >= 10 * min(shown):
         axes.set_yscale("log")

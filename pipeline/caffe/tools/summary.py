@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.caffe.caffe_pb2 import TEST, TRAIN
+from pipeline.base.errors import InputError
 from pipeline.caffe.layers import Shape
 from pipeline.caffe.layers.shape import Split
 from pipeline.caffe.net import Net, build_net
+from pipeline.caffe.proto.caffe_pb2 import TEST, TRAIN
 from pipeline.caffe.tools.flags import FlagParser
-from pipeline.errors import InputError
 
 PHASES = {"TRAIN": TRAIN, "TEST": TEST}
 NUMBERS = ("parameters", "statistics", "multiply_adds")
@@ -42,10 +42,14 @@ def run(args: Namespace) -> None:
     if args.phase not in PHASES:
         raise InputError(f"phase '{args.phase}' where {' or '.join(PHASES)} was expected")
     sizes = layer_sizes(build_net(args.net, PHASES[args.phase]))
-    rows = [("layer", "type", "tops", "parameters", "statistics", "multiply-adds"),
-            *((size.name, size.type, " ".join("x".join(map(str, shape)) for shape in size.tops), *_numbers([size]))
-              for size in sizes),
-            ("all", "", "", *_numbers(sizes))]  # fmt: skip
+    rows = [
+        ("layer", "type", "tops", "parameters", "statistics", "multiply-adds"),
+        *(
+            (size.name, size.type, " ".join("x".join(map(str, shape)) for shape in size.tops), *_numbers([size]))
+            for size in sizes
+        ),
+        ("all", "", "", *_numbers(sizes)),
+    ]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         words = [word.ljust(width) for word, width in zip(row[:3], widths, strict=False)]
@@ -62,8 +66,9 @@ def layer_sizes(net: Net) -> list[Size]:
         bottoms, tops = ([net.shapes[name] for name in names] for names in (layer.param.bottom, layer.param.top))
         values = sum(learnable.blob.numel() for learnable in net.learnable if learnable.layer == layer.param.name)
         parameters, statistics = (values, 0) if layer.blobs_are_learned else (0, values)
-        sizes.append(Size(layer.param.name, layer.type, tuple(tops), parameters, statistics,
-                          layer.multiply_adds(bottoms, tops)))  # fmt: skip
+        sizes.append(
+            Size(layer.param.name, layer.type, tuple(tops), parameters, statistics, layer.multiply_adds(bottoms, tops))
+        )
     return sizes
 
 

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import torch
 
-from pipeline.caffe.caffe_pb2 import TEST
-from pipeline.caffe.log import described
+from pipeline.base.console import log
+from pipeline.base.errors import InputError
 from pipeline.caffe.net import Net
+from pipeline.caffe.proto.caffe_pb2 import TEST
+from pipeline.caffe.solver.train_log_writer import described
 from pipeline.caffe.tools.flags import FlagParser
 from pipeline.caffe.tools.nets import build_model, choose_device, prepare, zeros
-from pipeline.console import log
-from pipeline.errors import InputError
 
 
 def add_arguments(parser: FlagParser) -> None:

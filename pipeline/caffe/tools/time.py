@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.caffe.caffe_pb2 import TEST, TRAIN, NetParameter, Phase
+from pipeline.base.console import log
+from pipeline.base.errors import InputError
 from pipeline.caffe.layers import Layer
-from pipeline.caffe.needs import find_needs
+from pipeline.caffe.need_backward import find_needs
 from pipeline.caffe.net import Net
+from pipeline.caffe.proto.caffe_pb2 import TEST, TRAIN, NetParameter, Phase
 from pipeline.caffe.tools.flags import FlagParser
 from pipeline.caffe.tools.nets import build_model, choose_device, prepare, zeros
-from pipeline.console import log
-from pipeline.errors import InputError
 
 _PHASES = {"": TRAIN, "TRAIN": TRAIN, "TEST": TEST}
 
@@ -77,8 +77,9 @@ class TimedNet(Net):
 
     def _bottoms(self, layer: Layer) -> list[torch.Tensor]:
         needs = self.needs[len(self.ran)].bottoms
-        return [bottom.detach().requires_grad_(need)
-                for bottom, need in zip(super()._bottoms(layer), needs, strict=True)]
+        return [
+            bottom.detach().requires_grad_(need) for bottom, need in zip(super()._bottoms(layer), needs, strict=True)
+        ]
 
     def _layer_ran(self, layer: Layer, bottoms: list[torch.Tensor], tops: list[torch.Tensor]) -> None:
         now = self._now()
@@ -97,17 +98,22 @@ class TimedNet(Net):
     def _layer_backward(self, index: int, gradients: dict[str, torch.Tensor]) -> None:
         """Run a layer backward, from the gradients of its tops to those of its bottoms, by the blobs' names."""
         layer, (bottoms, tops) = self.layers[index], self.ran[index]
-        wanted = {name: bottom for name, bottom in zip(layer.param.bottom, bottoms, strict=True)
-                  if bottom.requires_grad}
+        wanted = {
+            name: bottom for name, bottom in zip(layer.param.bottom, bottoms, strict=True) if bottom.requires_grad
+        }
         leaves = [*wanted.values(), *(blob for blob in layer.blobs if blob.requires_grad)]
         weights = [*layer.param.loss_weight, *[0.0] * len(tops)]
         seeds = [gradients.pop(name, None) for name in layer.param.top]
-        ends = [(top, torch.full_like(top, weight) if seed is None else seed)
-                for top, seed, weight in zip(tops, seeds, weights, strict=False) if top.requires_grad]
+        ends = [
+            (top, torch.full_like(top, weight) if seed is None else seed)
+            for top, seed, weight in zip(tops, seeds, weights, strict=False)
+            if top.requires_grad
+        ]
         if leaves and ends:
             found = torch.autograd.grad([top for top, _ in ends], leaves, [seed for _, seed in ends], allow_unused=True)
-            gradients.update((name, gradient) for name, gradient in zip(wanted, found, strict=False)
-                             if gradient is not None)
+            gradients.update(
+                (name, gradient) for name, gradient in zip(wanted, found, strict=False) if gradient is not None
+            )
 
     def _now(self) -> float:
         if self.device.type == "cuda":

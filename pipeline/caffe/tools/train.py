@@ -12,21 +12,32 @@ from types import FrameType
 
 import torch
 
-from pipeline.caffe.caffe_pb2 import SolverParameter
-from pipeline.caffe.log import TrainingLog
-from pipeline.caffe.proto import read_solver
-from pipeline.caffe.snapshot import restore
+from pipeline.base.console import log
+from pipeline.base.errors import InputError
+from pipeline.caffe.proto.caffe_pb2 import SolverParameter
+from pipeline.caffe.proto.files import read_solver
 from pipeline.caffe.solver import get_solver, naming_solver
+from pipeline.caffe.solver.snapshot import restore
+from pipeline.caffe.solver.solve import Action, Requests, solve
+from pipeline.caffe.solver.train_log_writer import TrainingLog
 from pipeline.caffe.tools.flags import FlagParser
 from pipeline.caffe.tools.nets import gpus, prepare
-from pipeline.caffe.training import Action, Requests, solve
-from pipeline.console import log
-from pipeline.errors import InputError
 
 
 def add_arguments(parser: FlagParser) -> None:
-    parser.add_caffe_flags(("solver", "weights", "snapshot", "gpu", "level", "stage", "sigint_effect", "sighup_effect",
-                            "allow_python_layers"))  # fmt: skip
+    parser.add_caffe_flags(
+        (
+            "solver",
+            "weights",
+            "snapshot",
+            "gpu",
+            "level",
+            "stage",
+            "sigint_effect",
+            "sighup_effect",
+            "allow_python_layers",
+        )
+    )
 
 
 def run(args: Namespace) -> None:
@@ -39,8 +50,12 @@ def run(args: Namespace) -> None:
     param = read_solver(Path(args.solver))
     _set_state(param, args.level, args.stage)
     device = _choose_device(args.gpu, param)
-    with _signals({signal.SIGHUP: _action("sighup_effect", args.sighup_effect),
-                   signal.SIGINT: _action("sigint_effect", args.sigint_effect)}) as requests:  # fmt: skip
+    with _signals(
+        {
+            signal.SIGHUP: _action("sighup_effect", args.sighup_effect),
+            signal.SIGINT: _action("sigint_effect", args.sigint_effect),
+        }
+    ) as requests:
         if args.snapshot:
             param.ClearField("weights")
         elif args.weights:
@@ -60,8 +75,12 @@ def run(args: Namespace) -> None:
 def _set_state(param: SolverParameter, level: int, stages: str) -> None:
     """Put -level and -stage into the state of the train net, where -level replaces the solver's, given or not."""
     if param.train_state.HasField("level") and param.train_state.level != level:
-        log.warning("train_state's level %d becomes %d, as in Caffe: give -level %d to keep it",
-                    param.train_state.level, level, param.train_state.level)  # fmt: skip
+        log.warning(
+            "train_state's level %d becomes %d, as in Caffe: give -level %d to keep it",
+            param.train_state.level,
+            level,
+            param.train_state.level,
+        )
     param.train_state.level = level
     param.train_state.stage.extend(stages.split(","))
 

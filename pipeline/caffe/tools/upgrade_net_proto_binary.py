@@ -3,11 +3,11 @@
 from argparse import Namespace
 from pathlib import Path
 
-from pipeline.caffe.caffe_pb2 import NetParameter
-from pipeline.caffe.proto import BinaryError, read_binary, write_binary
+from pipeline.base.console import log
+from pipeline.caffe.proto.caffe_pb2 import NetParameter
+from pipeline.caffe.proto.files import BinaryError, read_binary, write_binary
+from pipeline.caffe.proto.upgrade_proto import UpgradeError, upgrade_net
 from pipeline.caffe.tools.flags import FlagParser
-from pipeline.caffe.upgrade import UpgradeError, upgrade_net
-from pipeline.console import log
 
 
 def add_arguments(parser: FlagParser) -> None:

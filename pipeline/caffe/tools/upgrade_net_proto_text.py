@@ -3,10 +3,10 @@
 from argparse import Namespace
 from pathlib import Path
 
-from pipeline.caffe.caffe_pb2 import NetParameter
-from pipeline.caffe.proto import read_text, upgrade_read_net, write_prototxt
+from pipeline.base.console import log
+from pipeline.caffe.proto.caffe_pb2 import NetParameter
+from pipeline.caffe.proto.files import read_text, upgrade_read_net, write_prototxt
 from pipeline.caffe.tools.flags import FlagParser
-from pipeline.console import log
 
 
 def add_arguments(parser: FlagParser) -> None:

@@ -3,11 +3,11 @@
 from argparse import Namespace
 from pathlib import Path
 
-from pipeline.caffe.caffe_pb2 import SolverParameter
-from pipeline.caffe.proto import read_text, write_prototxt
+from pipeline.base.console import log
+from pipeline.caffe.proto.caffe_pb2 import SolverParameter
+from pipeline.caffe.proto.files import read_text, write_prototxt
 from pipeline.caffe.solver.solver import SolverError, upgrade_solver
 from pipeline.caffe.tools.flags import FlagParser
-from pipeline.console import log
 
 
 def add_arguments(parser: FlagParser) -> None:

@@ -1,4 +1,5 @@
 """Classify images: Classifier, Detector, Transformer and forward_all, as in Caffe's classification notebook."""
+
 import sys
 
 import caffe
@@ -22,11 +23,14 @@ layer { name: "prob" type: "Softmax" bottom: "fc" top: "prob" }
 net = caffe.Net("deploy.prototxt", caffe.TEST)
 for blobs in net.params.values():
     for blob in blobs:
-        blob.data[...] = random.uniform(-.01, .01, size=blob.data.shape)
+        blob.data[...] = random.uniform(-0.01, 0.01, size=blob.data.shape)
 net.save("deploy.caffemodel")
 
-images = [random.rand(30, 24, 3).astype(np.float32), random.rand(12, 40, 3).astype(np.float32),
-          random.rand(17, 13, 3).astype(np.float32)]
+images = [
+    random.rand(30, 24, 3).astype(np.float32),
+    random.rand(12, 40, 3).astype(np.float32),
+    random.rand(17, 13, 3).astype(np.float32),
+]
 mean = random.uniform(90, 130, size=(3, 16, 14))
 
 transformer = caffe.io.Transformer({"data": net.blobs["data"].data.shape})
@@ -34,7 +38,7 @@ transformer.set_transpose("data", (2, 0, 1))
 transformer.set_mean("data", mean.mean(1).mean(1))
 transformer.set_raw_scale("data", 255)
 transformer.set_channel_swap("data", (2, 1, 0))
-transformer.set_input_scale("data", .5)
+transformer.set_input_scale("data", 0.5)
 for index, image in enumerate(images):
     net.blobs["data"].data[index] = transformer.preprocess("data", image)
     answers["io/prepared %d" % index] = net.blobs["data"].data[index].copy()
@@ -49,8 +53,11 @@ everything = net.forward_all(data=many, blobs=["fc"])
 for name, value in everything.items():
     answers["Net/all " + name] = value
 
-for name, options in [("plain", {}), ("mean", dict(mean=mean, raw_scale=255, channel_swap=(2, 1, 0))),
-                      ("sizes", dict(image_dims=(16, 15), mean=mean.mean(1).mean(1), raw_scale=255, input_scale=.2))]:
+for name, options in [
+    ("plain", {}),
+    ("mean", dict(mean=mean, raw_scale=255, channel_swap=(2, 1, 0))),
+    ("sizes", dict(image_dims=(16, 15), mean=mean.mean(1).mean(1), raw_scale=255, input_scale=0.2)),
+]:
     classifier = caffe.Classifier("deploy.prototxt", "deploy.caffemodel", **options)
     answers["Classifier/%s ten crops" % name] = classifier.predict(images)
     answers["Classifier/%s middle" % name] = classifier.predict(images, oversample=False)

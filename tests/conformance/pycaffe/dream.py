@@ -1,4 +1,5 @@
 """Climb a layer's gradient to the image, as in Deep Dream: parts of the net run, diffs are set, shapes change."""
+
 import sys
 
 import caffe
@@ -27,7 +28,7 @@ layer { name: "sigmoid" type: "Sigmoid" bottom: "both" top: "sigmoid" }
 net = caffe.Net("dream.prototxt", caffe.TEST)
 for blobs in net.params.values():
     for blob in blobs:
-        blob.data[...] = random.uniform(-.5, .5, size=blob.data.shape)
+        blob.data[...] = random.uniform(-0.5, 0.5, size=blob.data.shape)
 answers["Net/blobs"] = str(list(net.blobs))
 
 
@@ -39,7 +40,7 @@ def step(end, jitter):
     target.diff[...] = target.data
     net.backward(start=end)
     gradient = source.diff[0]
-    source.data[:] += .5 / np.abs(gradient).mean() * gradient
+    source.data[:] += 0.5 / np.abs(gradient).mean() * gradient
     source.data[0] = np.roll(np.roll(source.data[0], -x, -1), -y, -2)
 
 
@@ -53,8 +54,11 @@ for octave, (height, width) in enumerate([(16, 18), (19, 22), (22, 26)]):
 
 net.clear_param_diffs()
 net.forward()
-returned = net.backward(diffs=["norm1"], sigmoid=np.ones(net.blobs["sigmoid"].data.shape, np.float32),
-                        flat=np.full(net.blobs["flat"].data.shape, .5, np.float32))
+returned = net.backward(
+    diffs=["norm1"],
+    sigmoid=np.ones(net.blobs["sigmoid"].data.shape, np.float32),
+    flat=np.full(net.blobs["flat"].data.shape, 0.5, np.float32),
+)
 for name, value in returned.items():
     answers["Net/gradient of " + name] = value.copy()
 for name, blobs in net.params.items():
@@ -106,7 +110,7 @@ layer { name: "hinge" type: "HingeLoss" bottom: "fc" bottom: "label" top: "hinge
 net = caffe.Net("memory.prototxt", caffe.TRAIN)
 for blobs in net.params.values():
     for blob in blobs:
-        blob.data[...] = random.uniform(-.5, .5, size=blob.data.shape)
+        blob.data[...] = random.uniform(-0.5, 0.5, size=blob.data.shape)
 net.set_input_arrays(random.uniform(-1, 1, size=(4, 3, 4, 5)).astype(np.float32), np.array([0, 2, 1, 1], np.float32))
 for index in range(3):
     losses = net.forward()

@@ -1,4 +1,5 @@
 """Images and messages: resize_image, oversample, means, BlobProto, Datum."""
+
 import sys
 
 import caffe
@@ -10,18 +11,31 @@ random = np.random.RandomState(5)
 image = random.rand(23, 17, 3).astype(np.float32)
 gray = random.rand(20, 30, 1).astype(np.float32)
 many = random.rand(9, 8, 5).astype(np.float32)
-for index, (given, size, order) in enumerate([
-        (image, (11, 8), 1), (image, (40, 50), 1), (gray, (13, 31), 1), (many, (12, 5), 1), (many, (12, 5), 3),
-        (np.full((5, 6, 3), .25, np.float32), (3, 4), 1), (image, (11, 8), 0), (image, (40, 30), 3),
-        (image.astype(float), (10, 10), 1), ((image * 255).astype(np.uint8), (10, 10), 1)]):
+for index, (given, size, order) in enumerate(
+    [
+        (image, (11, 8), 1),
+        (image, (40, 50), 1),
+        (gray, (13, 31), 1),
+        (many, (12, 5), 1),
+        (many, (12, 5), 3),
+        (np.full((5, 6, 3), 0.25, np.float32), (3, 4), 1),
+        (image, (11, 8), 0),
+        (image, (40, 30), 3),
+        (image.astype(float), (10, 10), 1),
+        ((image * 255).astype(np.uint8), (10, 10), 1),
+    ]
+):
     answers["io/resized %d" % index] = caffe.io.resize_image(given, size, order)
 answers["io/crops"] = caffe.io.oversample([image[:20], image[2:22]], (9, 8))
 
 transformer = caffe.io.Transformer({"data": (2, 3, 12, 10)})
 answers["io/nothing set"] = transformer.preprocess("data", image)
 transformer.set_transpose("data", (2, 0, 1))
-for name, mean in [("one size", random.rand(3, 12, 10)), ("another size", random.rand(3, 20, 15)),
-                   ("a number a channel", random.rand(3))]:
+for name, mean in [
+    ("one size", random.rand(3, 12, 10)),
+    ("another size", random.rand(3, 20, 15)),
+    ("a number a channel", random.rand(3)),
+]:
     transformer.set_mean("data", mean)
     answers["io/mean of " + name] = transformer.preprocess("data", image)
     answers["io/mean of %s back" % name] = transformer.deprocess("data", answers["io/mean of " + name])

@@ -1,4 +1,5 @@
 """A training with Python layers: data out of Python, a loss in Python, the objects at hand."""
+
 import sys
 
 import caffe
@@ -17,12 +18,13 @@ layer { name: "loss" type: "Python" bottom: "fc" bottom: "data" top: "loss" loss
         python_param { module: "python_layers" layer: "Huber" param_str: "0.4" } }
 """)
 with open("python.solver.prototxt", "w") as file:
-    file.write('net: "python.prototxt" base_lr: 0.05 lr_policy: "fixed" momentum: 0.9 max_iter: 8 '
-               'snapshot_prefix: "python"')
+    file.write(
+        'net: "python.prototxt" base_lr: 0.05 lr_policy: "fixed" momentum: 0.9 max_iter: 8 snapshot_prefix: "python"'
+    )
 solver = caffe.get_solver("python.solver.prototxt")
 random = np.random.RandomState(6)
 for blob in solver.net.params["fc"]:
-    blob.data[...] = random.uniform(-.3, .3, size=blob.data.shape)
+    blob.data[...] = random.uniform(-0.3, 0.3, size=blob.data.shape)
 losses = []
 for _ in range(8):
     solver.step(1)

@@ -1,4 +1,5 @@
 """Write nets as Python: NetSpec, names, nested parameters, Crop by coord_map."""
+
 import sys
 
 import caffe
@@ -13,9 +14,17 @@ bias_param = dict(lr_mult=2, decay_mult=0)
 
 
 def conv_relu(bottom, ks, nout, stride=1, pad=0, group=1):
-    conv = L.Convolution(bottom, kernel_size=ks, stride=stride, num_output=nout, pad=pad, group=group,
-                         param=[weight_param, bias_param], weight_filler=dict(type="gaussian", std=0.01),
-                         bias_filler=dict(type="constant", value=0.1))
+    conv = L.Convolution(
+        bottom,
+        kernel_size=ks,
+        stride=stride,
+        num_output=nout,
+        pad=pad,
+        group=group,
+        param=[weight_param, bias_param],
+        weight_filler=dict(type="gaussian", std=0.01),
+        bias_filler=dict(type="constant", value=0.1),
+    )
     return conv, L.ReLU(conv, in_place=True)
 
 
@@ -25,8 +34,14 @@ def fc_relu(bottom, nout):
 
 
 n = caffe.NetSpec()
-n.data, n.label = L.Data(source="train_lmdb", backend=P.Data.LMDB, batch_size=256, ntop=2, include=dict(phase=0),
-                         transform_param=dict(crop_size=227, mean_value=[104, 117, 123], mirror=True))
+n.data, n.label = L.Data(
+    source="train_lmdb",
+    backend=P.Data.LMDB,
+    batch_size=256,
+    ntop=2,
+    include=dict(phase=0),
+    transform_param=dict(crop_size=227, mean_value=[104, 117, 123], mirror=True),
+)
 n.conv1, n.relu1 = conv_relu(n.data, 11, 96, stride=4)
 n.pool1 = L.Pooling(n.relu1, pool=P.Pooling.MAX, kernel_size=3, stride=2)
 n.norm1 = L.LRN(n.pool1, local_size=5, alpha=1e-4, beta=0.75, norm_region=P.LRN.WITHIN_CHANNEL)
@@ -46,15 +61,20 @@ n["x/y"] = L.Python(n.sum, module="m", layer="l", param_str="a", loss_weight=1, 
 n.reshaped = L.Reshape(n.sum, reshape_param={"shape": {"dim": [0, -1]}})
 n.lstm = L.LSTM(n.sum, n.reshaped, recurrent_param=dict(num_output=3), propagate_down=[True, False])
 n.p, n.q = L.Slice(n.sum, slice_point=3, ntop=2)
-for name, made in [("spp", L.SPP(n.sum, pyramid_height=2)), ("prelu", L.PReLU(n.sum, channel_shared=True)),
-                   ("mvn", L.MVN(n.sum, across_channels=True)), ("elu", L.ELU(n.sum, alpha=2)),
-                   ("hdf5", L.HDF5Data(source="a", batch_size=2)), ("bn", L.BatchNorm(n.sum, use_global_stats=True)),
-                   ("window", L.WindowData(source="a", batch_size=2, fg_fraction=.25)),
-                   ("loss", L.InfogainLoss(n.p, n.q, source="m.binaryproto", loss_weight=[.5])),
-                   ("contrastive", L.ContrastiveLoss(n.p, n.q, n.sum, margin=2)),
-                   ("memory", L.MemoryData(batch_size=1, channels=2, height=3, width=4)),
-                   ("dummy", L.DummyData(shape=[dict(dim=[1, 2]), dict(dim=[3])], data_filler=dict(type="uniform"))),
-                   ("deconvolution", L.Deconvolution(n.data, convolution_param=dict(kernel_size=3, num_output=2)))]:
+for name, made in [
+    ("spp", L.SPP(n.sum, pyramid_height=2)),
+    ("prelu", L.PReLU(n.sum, channel_shared=True)),
+    ("mvn", L.MVN(n.sum, across_channels=True)),
+    ("elu", L.ELU(n.sum, alpha=2)),
+    ("hdf5", L.HDF5Data(source="a", batch_size=2)),
+    ("bn", L.BatchNorm(n.sum, use_global_stats=True)),
+    ("window", L.WindowData(source="a", batch_size=2, fg_fraction=0.25)),
+    ("loss", L.InfogainLoss(n.p, n.q, source="m.binaryproto", loss_weight=[0.5])),
+    ("contrastive", L.ContrastiveLoss(n.p, n.q, n.sum, margin=2)),
+    ("memory", L.MemoryData(batch_size=1, channels=2, height=3, width=4)),
+    ("dummy", L.DummyData(shape=[dict(dim=[1, 2]), dict(dim=[3])], data_filler=dict(type="uniform"))),
+    ("deconvolution", L.Deconvolution(n.data, convolution_param=dict(kernel_size=3, num_output=2))),
+]:
     n[name] = made
 answers["NetSpec/text types"] = str(n.to_proto())
 

@@ -1,4 +1,5 @@
 """Net surgery: edit weights, turn a fully connected net into a convolutional one, share, save, reshape, load."""
+
 import sys
 
 import caffe
@@ -14,26 +15,36 @@ layer { name: "pool" type: "Pooling" bottom: "conv" top: "pool" pooling_param { 
 """
 INPUT = 'layer { name: "data" type: "Input" top: "data" input_param { shape { dim: %d dim: 2 dim: %d dim: %d } } }'
 with open("full.prototxt", "w") as file:
-    file.write('name: "full"' + INPUT % (2, 12, 10) + HEAD + """
+    file.write(
+        'name: "full"'
+        + INPUT % (2, 12, 10)
+        + HEAD
+        + """
 layer { name: "fc1" type: "InnerProduct" bottom: "pool" top: "fc1" inner_product_param { num_output: 6 } }
 layer { name: "relu1" type: "ReLU" bottom: "fc1" top: "fc1" }
 layer { name: "fc2" type: "InnerProduct" bottom: "fc1" top: "fc2" inner_product_param { num_output: 3 } }
 layer { name: "prob" type: "Softmax" bottom: "fc2" top: "prob" }
-""")
+"""
+    )
 with open("convolutional.prototxt", "w") as file:
-    file.write('name: "convolutional"' + INPUT % (1, 17, 21) + HEAD + """
+    file.write(
+        'name: "convolutional"'
+        + INPUT % (1, 17, 21)
+        + HEAD
+        + """
 layer { name: "fc1-conv" type: "Convolution" bottom: "pool" top: "fc1-conv"
         convolution_param { num_output: 6 kernel_h: 5 kernel_w: 4 } }
 layer { name: "relu1" type: "ReLU" bottom: "fc1-conv" top: "fc1-conv" }
 layer { name: "fc2-conv" type: "Convolution" bottom: "fc1-conv" top: "fc2-conv"
         convolution_param { num_output: 3 kernel_size: 1 } }
 layer { name: "prob" type: "Softmax" bottom: "fc2-conv" top: "prob" }
-""")
+"""
+    )
 
 full = caffe.Net("full.prototxt", caffe.TEST)
 for blobs in full.params.values():
     for blob in blobs:
-        blob.data[...] = random.uniform(-.4, .4, size=blob.data.shape)
+        blob.data[...] = random.uniform(-0.4, 0.4, size=blob.data.shape)
 full.save("full.caffemodel")
 full = caffe.Net("full.prototxt", "full.caffemodel", caffe.TEST)
 names = ["fc1", "fc2"]
@@ -81,9 +92,18 @@ answers["Net/axes"] = np.array([blob.num, blob.channels, blob.height, blob.width
 bias = full.params["conv"][1]
 answers["Net/axes of a vector"] = np.array([bias.num, bias.channels, bias.height, bias.width, bias.count, *bias.shape])
 answers["Net/layers"] = str([(name, layer.type, len(layer.blobs)) for name, layer in full.layer_dict.items()])
-answers["Net/names"] = str([list(full._layer_names), list(full.blobs), list(full.params), full.inputs, full.outputs,
-                            list(full.top_names.items()), list(full.bottom_names.items()),
-                            list(full.blob_loss_weights.items())])
+answers["Net/names"] = str(
+    [
+        list(full._layer_names),
+        list(full.blobs),
+        list(full.params),
+        full.inputs,
+        full.outputs,
+        list(full.top_names.items()),
+        list(full.bottom_names.items()),
+        list(full.blob_loss_weights.items()),
+    ]
+)
 answers["Net/types"] = str(sorted(caffe.layer_type_list()))
 weights = full.params["conv"][0].data
 weights.reshape(-1)[:5] = 9  # arrays lie in memory as Caffe's do: this is no copy

@@ -1,4 +1,5 @@
 """Train a LeNet-like net from the solver interface, as in Caffe's first notebook."""
+
 import sys
 
 import caffe
@@ -12,8 +13,9 @@ TYPES = ["SGD", "Nesterov", "Adam", "AdaGrad", "RMSProp", "AdaDelta"]
 
 def lenet(batch):
     n = caffe.NetSpec()
-    n.data, n.label = L.Data(batch_size=batch, backend=P.Data.LMDB, source="images_lmdb", ntop=2,
-                             transform_param=dict(scale=1. / 255))
+    n.data, n.label = L.Data(
+        batch_size=batch, backend=P.Data.LMDB, source="images_lmdb", ntop=2, transform_param=dict(scale=1.0 / 255)
+    )
     n.conv1 = L.Convolution(n.data, kernel_size=3, num_output=4, weight_filler=dict(type="xavier"))
     n.pool1 = L.Pooling(n.conv1, kernel_size=2, stride=2, pool=P.Pooling.MAX)
     n.fc1 = L.InnerProduct(n.pool1, num_output=10, weight_filler=dict(type="xavier"))
@@ -28,16 +30,18 @@ def draw(net):
     random = np.random.RandomState(1)
     for blobs in net.params.values():
         for blob in blobs:
-            blob.data[...] = random.uniform(-.3, .3, size=blob.data.shape)
+            blob.data[...] = random.uniform(-0.3, 0.3, size=blob.data.shape)
 
 
 def write_solver(kind):
-    rates = {"Adam": .01, "AdaGrad": .02, "RMSProp": .005, "AdaDelta": 1}
+    rates = {"Adam": 0.01, "AdaGrad": 0.02, "RMSProp": 0.005, "AdaDelta": 1}
     with open(kind + ".solver.prototxt", "w") as file:
-        file.write('net: "lenet.prototxt" type: "%s" base_lr: %g lr_policy: "step" gamma: 0.5 stepsize: 6 delta: 1e-4 '
-                   'weight_decay: 1e-3 momentum: %g display: 5 max_iter: 14 test_iter: 2 test_interval: 4 '
-                   'snapshot: 5 snapshot_prefix: "%s"' % (kind, rates.get(kind, .05),
-                                                          0 if kind in ("AdaGrad", "RMSProp") else .9, kind))
+        file.write(
+            'net: "lenet.prototxt" type: "%s" base_lr: %g lr_policy: "step" gamma: 0.5 stepsize: 6 delta: 1e-4 '
+            "weight_decay: 1e-3 momentum: %g display: 5 max_iter: 14 test_iter: 2 test_interval: 4 "
+            'snapshot: 5 snapshot_prefix: "%s"'
+            % (kind, rates.get(kind, 0.05), 0 if kind in ("AdaGrad", "RMSProp") else 0.9, kind)
+        )
 
 
 with open("lenet.prototxt", "w") as file:
@@ -52,8 +56,9 @@ for kind in TYPES:
     answers[key + "parameters"] = str([(name, blobs[0].data.shape) for name, blobs in solver.net.params.items()])
     draw(solver.net)
     rates, starts = [], []
-    solver.add_callback(lambda: starts.append(solver.iter),
-                        lambda: rates.append(np.abs(solver.net.params["fc1"][0].diff).sum()))
+    solver.add_callback(
+        lambda: starts.append(solver.iter), lambda: rates.append(np.abs(solver.net.params["fc1"][0].diff).sum())
+    )
     losses = []
     for _ in range(7):
         solver.step(1)

@@ -36,7 +36,7 @@ __path__ = []  # all that is in the package is the engine's
 
 def __getattr__(name: str) -> Any:
     if name == "log":  # in the engine's package a module, that writes a training's log
-        return import_module("pipeline.caffe.mode").write_log
+        return import_module("pipeline.caffe.common").write_log
     return getattr(_engine, name)
 
 

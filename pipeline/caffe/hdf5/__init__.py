@@ -1,0 +1,1 @@
+"""HDF5 files as Caffe writes and reads them."""

@@ -1,0 +1,1 @@
+"""Caffe's Python interface on top of the engine."""

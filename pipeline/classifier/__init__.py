@@ -1,0 +1,1 @@
+"""What export writes and Predictor opens: the model folder, its net, its calibration."""

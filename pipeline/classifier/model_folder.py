@@ -1,0 +1,328 @@
+"""The model folder that export writes and predict reads: everything a net needs to be used, with its hashes."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pipeline.base.errors import InputError
+from pipeline.base.hashing import sha256
+from pipeline.caffe.data_transformer import Transformer
+from pipeline.caffe.proto.caffe_pb2 import TEST, TransformationParameter
+from pipeline.classifier import class_prior
+from pipeline.classifier.calibration import calibrate
+from pipeline.classifier.class_prior import ClassPrior, ClassPriorError
+from pipeline.classifier.views import COUNTS, ViewsError, check, read_views
+from pipeline.data import manifest
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+    from pipeline.caffe.net import Net
+
+INDEX = "model.json"  # name, version, origin, figures, and the hash of every other file
+DEPLOY = "deploy.prototxt"  # left out of an ensemble
+WEIGHTS = "weights.caffemodel"  # left out of an ensemble, and where the ONNX file holds int8 weights
+ONNX = "model.onnx"
+LABELS = "labels.txt"
+MEAN = "mean.binaryproto"
+PREPROCESSING = "preprocessing.json"
+CLASS_MAPS = "class_maps"  # the ONNX file's second output, where the net has one
+CARD = "MODEL_CARD.md"
+NEEDED = (ONNX, LABELS, MEAN, PREPROCESSING, CARD)
+FILES = (INDEX, DEPLOY, WEIGHTS, *NEEDED)
+
+MODELS = Path(__file__).resolve().parents[1] / "weights"
+RUNS = Path("results")  # a run's model lies in results/RUN/model
+# The models that ship, by the names users call them by; and which of these reads each kind of input by default.
+SHIPPED = {"fast": "face_emotion_net", "accurate": "face_emotion_net"}
+DEFAULTS = {"images": "accurate", "moving": "fast"}
+
+
+class ModelError(InputError):
+    """A model folder that cannot be used."""
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """From a face to the net's input.
+
+    channels, height, width: of the image that is given (grey where channels is 1). crop_size: of its centre, what the
+    net sees; 0 for all of it. scale: what pixels are multiplied by once the mean image is subtracted. faces: `aligned`
+    where the net learned from aligned faces, `images` where from whole images.
+    """
+
+    channels: int
+    height: int
+    width: int
+    crop_size: int
+    scale: float
+    faces: str
+
+    def transformer(self, mean: Path) -> Transformer:
+        """The TEST-phase transformer, the very one that the net was measured with."""
+        param = TransformationParameter(crop_size=self.crop_size, scale=self.scale, mean_file=str(mean))
+        transformer = Transformer(param, TEST)
+        transformer.output_shape(self.channels, self.height, self.width)
+        return transformer
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """A model folder whose files were all found to be what model.json says.
+
+    temperature: what calibrates the net's probabilities; 1 where it was never measured. training_shares: the share of
+    each label in training; None where it is not known. class_prior: the power of these shares that probabilities are
+    divided by unless a user says more. view_temperatures: by number, the temperatures of more views than one.
+    """
+
+    path: Path
+    name: str
+    version: str
+    labels: tuple[str, ...]
+    preprocessing: Preprocessing
+    temperature: float
+    training_shares: np.ndarray | None = field(default=None, compare=False)
+    class_prior: float = 0.0
+    view_temperatures: Mapping[int, float] = field(default_factory=dict)
+
+    def temperature_of(self, views: int) -> float:
+        """What calibrates the mean of so many views. Raises ViewsError when it was not measured."""
+        if views == 1 or self.temperature == 1:
+            return self.temperature
+        if views not in self.view_temperatures:
+            raise ViewsError(
+                f"{self.path / INDEX}: views {views} were not measured, so their probabilities would mean nothing; "
+                f"evaluate with views {views} and export again, or read one view"
+            )
+        return self.view_temperatures[views]
+
+    def ratios(self, prior: ClassPrior | None = None) -> np.ndarray | None:
+        """What a class prior multiplies probabilities by, (classes,); None for the model's own prior.
+
+        None where that is the training's. Raises ClassPriorError when the prior does not fit the labels, or is
+        another than the training's and their shares are not known.
+        """
+        if prior is None:
+            prior = self.class_prior
+        if self.training_shares is None:
+            if prior in ("training", 0):
+                return None
+            raise ClassPriorError(
+                f"{self.path / INDEX}: no training_shares, which a class prior needs; export the model again with the "
+                "metrics of evaluate"
+            )
+        return class_prior.ratios(prior, self.labels, self.training_shares)
+
+    @property
+    def onnx(self) -> Path:
+        return self.path / ONNX
+
+    def transformer(self) -> Transformer:
+        return self.preprocessing.transformer(self.path / MEAN)
+
+
+def write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object. Raises ModelError when the file holds anything else."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ModelError(f"{path}: no JSON ({error}); make it again") from None
+    if not isinstance(value, dict):
+        raise ModelError(f"{path}: a JSON object was expected; make it again")
+    return value
+
+
+def find(model: str | Path) -> Path:
+    """The folder of a model: a path, or the name of one that ships, of a folder under weights/ or of a run.
+
+    Raises ModelError naming the models that there are when there is none of that name.
+    """
+    if isinstance(model, Path) or len(Path(model).parts) != 1:
+        return Path(model)
+    for folder in (MODELS / SHIPPED.get(model, model), RUNS / model / "model", Path(model)):
+        if (folder / INDEX).is_file():
+            return folder
+    shipped = {path.parent.name for path in MODELS.glob(f"*/{INDEX}")}
+    runs = {path.parent.parent.name for path in RUNS.glob(f"*/model/{INDEX}")}
+    names = ", ".join([*SHIPPED, *sorted((shipped | runs) - set(SHIPPED))])
+    raise ModelError(f"model {model}: no model of that name; {names} or a model folder was expected")
+
+
+def read(path: Path) -> ModelFolder:
+    """Read a model folder and check every file's hash.
+
+    Raises ModelError naming the file that is missing, is not listed or is another than the one listed in model.json.
+    """
+    if not (path / INDEX).is_file():
+        raise ModelError(f"{path}: no {INDEX} inside, where a model folder was expected; make one with export")
+    index = read_json(path / INDEX)
+    hashes = index.get("sha256")
+    if not isinstance(hashes, dict) or not isinstance(index.get("name"), str):
+        raise ModelError(f"{path / INDEX}: name and sha256 were expected; export the model again")
+    temperatures = {"1": index.get("temperature") or 1.0, **(index.get("view_temperatures") or {})}
+    for temperature in temperatures.values():
+        if not isinstance(temperature, float) or not 0 < temperature < float("inf"):
+            raise ModelError(
+                f"{path / INDEX}: temperature {temperature}, not a positive number; export the model again"
+            )
+    for name in NEEDED:
+        if name not in hashes:
+            raise ModelError(f"{path / INDEX}: no hash of {name}; export the model again")
+    for name, expected in hashes.items():
+        if not (path / name).is_file():
+            raise ModelError(f"{path / name}: missing, where {INDEX} lists it; fetch or export the model again")
+        if sha256(path / name) != expected:
+            raise ModelError(
+                f"{path / name}: its sha256 is not the one in {INDEX}; it was changed or damaged: fetch or export the "
+                "model again"
+            )
+    fields = read_json(path / PREPROCESSING)
+    try:
+        preprocessing = Preprocessing(**fields)
+        preprocessing.transformer(path / MEAN)
+    except TypeError as error:
+        reason = str(error).removeprefix("Preprocessing.__init__() ")
+        raise ModelError(f"{path / PREPROCESSING}: {reason}; export the model again") from None
+    labels = manifest.read_labels(path / LABELS)
+    shares = _training_shares(index, labels, path / INDEX)
+    power = index.get("class_prior") or 0.0
+    if not isinstance(power, float) or not 0 <= power <= 1:
+        raise ModelError(f"{path / INDEX}: class_prior {power}, not a number from 0 to 1; export the model again")
+    by_views = {count: temperatures[str(count)] for count in COUNTS if str(count) in temperatures}
+    return ModelFolder(
+        path, index["name"], str(index.get("version")), labels, preprocessing, by_views.pop(1), shares, power, by_views
+    )
+
+
+def _training_shares(index: dict[str, Any], labels: tuple[str, ...], path: Path) -> np.ndarray | None:
+    """The training shares (classes,) of model.json, None where it has none. Raises ModelError when they are none."""
+    found = index.get("training_shares")
+    if found is None:
+        return None
+    if not isinstance(found, dict) or list(found) != list(labels):
+        raise ModelError(f"{path}: training_shares of other labels than {', '.join(labels)}; export the model again")
+    values = list(found.values())
+    if not all(isinstance(value, float) and 0 < value <= 1 for value in values) or abs(sum(values) - 1) > 1e-6:
+        raise ModelError(f"{path}: training_shares that are no shares; export the model again")
+    return np.array(values)
+
+
+class Classifier:
+    """A model folder's net on ONNX Runtime; several threads may call it at once.
+
+    threads: cores that one call uses. class_prior: None for the model's own. views: of each face (views.COUNTS), whose
+    probabilities are averaged. Raises ModelError when the folder's files contradict one another, ClassPriorError when
+    the prior does not fit the model, ViewsError when it has no such views, or was not calibrated for them.
+    """
+
+    def __init__(
+        self, folder: ModelFolder, threads: int = 1, *, class_prior: ClassPrior | None = None, views: int = 1
+    ) -> None:
+        self.labels = folder.labels
+        self._ratios = folder.ratios(class_prior)
+        self.preprocessing = folder.preprocessing
+        self._transform = folder.transformer()
+        check(views, self._transform)
+        self._views = views
+        self._temperature = folder.temperature_of(views)
+        try:
+            self._session = self.session(folder.onnx, threads)
+        except Exception as error:  # onnxruntime's errors have no common class of their own
+            raise ModelError(f"{folder.onnx}: not a model that ONNX Runtime reads ({error})") from None
+        (self._input,) = self._session.get_inputs()
+        output, *more = self._session.get_outputs()
+        self._maps = [value.name for value in more if value.name == CLASS_MAPS]
+        self._folder = folder
+        shape = self._transform.output_shape(
+            self.preprocessing.channels, self.preprocessing.height, self.preprocessing.width
+        )
+        # A net that takes images of any size, as global pooling makes it, has names where others have sizes.
+        sizes = tuple(self._input.shape[1:])
+        if len(sizes) != len(shape) or any(
+            isinstance(size, int) and size != made for size, made in zip(sizes, shape, strict=True)
+        ):
+            raise ModelError(
+                f"{folder.onnx}: takes images of shape {sizes} where {PREPROCESSING} makes "
+                f"{shape}; export the model again"
+            )
+        self._output = output.name
+        self._net: Net | None = None
+        self._lock = Lock()
+        if output.shape[1] != len(self.labels):
+            raise ModelError(
+                f"{folder.onnx}: gives {output.shape[1]} probabilities where {LABELS} names {len(self.labels)} "
+                "classes; export the model again"
+            )
+
+    @staticmethod
+    def session(model: Path | bytes, threads: int = 1) -> "onnxruntime.InferenceSession":
+        """Open an ONNX model, bytes or the path of a file, as it is served."""
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        # Threads that wait must not keep a core busy: other sessions, and the caller's own threads, need it.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.log_severity_level = 3  # errors only
+        # Weights of int8 become float32 as the model is opened, and products stay float32: how ONNX Runtime multiplies
+        # int8 depends on the processor, and answers must not.
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
+        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+    def __call__(self, faces: np.ndarray) -> np.ndarray:
+        """Probabilities (N, classes) for faces (N, C, H, W) uint8 of the size that `preprocessing` tells.
+
+        They are calibrated, and have the class prior.
+        """
+        probabilities = read_views(self._run, faces, self._transform, self._views)
+        return calibrate(probabilities, self._temperature, self._ratios)
+
+    def _run(self, inputs: np.ndarray) -> np.ndarray:
+        return np.asarray(self._session.run([self._output], {self._input.name: inputs})[0])
+
+    def explain(self, faces: np.ndarray) -> np.ndarray:
+        """How much each place of a face speaks for each label: maps (N, classes, h, w) for faces (N, C, H, W) uint8.
+
+        The maps cover the part of the face that the net sees. Of a net that ends in global average pooling they are
+        exact: the mean of a label's map is its score, less the mean score of all labels. Of others they are Grad-CAM's,
+        which the engine computes. Negative values speak against the label.
+
+        Raises:
+            ModelError: the ONNX file has no maps, and the engine cannot run the net: the folder has no weights, or
+                torch is not installed.
+        """
+        inputs = self._transform(faces)
+        if not self._maps:
+            return self._grad_cam(inputs)
+        (maps,) = self._session.run(self._maps, {self._input.name: inputs})
+        return np.asarray(maps - maps.mean(axis=1, keepdims=True))
+
+    def _grad_cam(self, inputs: np.ndarray) -> np.ndarray:
+        weights = self._folder.path / WEIGHTS
+        if not weights.exists():
+            raise ModelError(
+                f"{self._folder.path}: its net has no class maps, and without {WEIGHTS} the engine cannot make them; "
+                "export a float32 model, or a net that ends in global average pooling"
+            )
+        try:
+            from pipeline.caffe.grad_cam import grad_cam
+            from pipeline.caffe.net import build_net
+        except ModuleNotFoundError as error:
+            raise ModelError(
+                f"{self._folder.path}: its net has no class maps, and the engine that could make them needs the "
+                f"package {error.name}; pip install -c constraints.txt -e ."
+            ) from None
+        with self._lock:
+            if self._net is None:
+                self._net = build_net(self._folder.path / DEPLOY, TEST)
+                self._net.copy_from(weights)
+            return grad_cam(self._net, inputs)

@@ -1,0 +1,1 @@
+"""What labelled faces are: FER2013's CSV, class folders, FER+, the manifest."""

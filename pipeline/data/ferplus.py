@@ -1,0 +1,158 @@
+"""FER+: the votes of ten people on each of FER2013's images, in place of its one label or beside it.
+
+Barsoum et al., "Training Deep Networks for Facial Expression Recognition with Crowd-Sourced Label Distribution",
+ICMI 2016; the file is fer2013new.csv, row by row the images of fer2013.csv.
+"""
+
+import csv
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+from pipeline.base.atomic import atomic_file
+from pipeline.base.errors import SourceError
+from pipeline.data.labelled_images import LabelledImage
+from pipeline.data.spreadsheet import delimiter_of, is_utf16
+
+LABELS = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt")
+LABEL_OF = {"angry": "anger", "happy": "happiness", "sad": "sadness"}  # FER2013's words, where they differ
+CHOICES = (*LABELS, "unknown", "NF")  # what could be voted for; NF: not a face
+COLUMNS = ("Usage", "Image name", *CHOICES)
+NO_MAJORITY, TIE = "no majority", "tie"
+SIDECAR = "votes.csv"  # beside a manifest.csv: the votes on each of its images
+SIDECAR_COLUMNS = ("path", *CHOICES)
+
+
+def majority(votes: dict[str, int]) -> str:
+    """The choice of more than half of the votes, or NO_MAJORITY.
+
+    A choice with a single vote counts as an outlier and is left out first, as in the authors' own training.
+    """
+    counted = _without_outliers(votes)
+    return next((choice for choice, count in counted.items() if 2 * count > sum(counted.values())), NO_MAJORITY)
+
+
+def plurality(votes: dict[str, int]) -> str:
+    """The choice with the most votes, or TIE where several have as many."""
+    most = max(votes.values())
+    choices = [choice for choice, count in votes.items() if count == most]
+    return choices[0] if len(choices) == 1 else TIE
+
+
+def leading_expression(votes: dict[str, int]) -> str:
+    """The expression with the most votes, the first of several in LABELS' order.
+
+    NO_MAJORITY unless more than half of the votes, single ones left out, are for expressions.
+    """
+    counted = _without_outliers(votes)
+    expressions = {choice: count for choice, count in counted.items() if choice in LABELS}
+    if 2 * sum(expressions.values()) <= sum(counted.values()):
+        return NO_MAJORITY
+    return max(expressions, key=lambda choice: expressions[choice])
+
+
+def _without_outliers(votes: dict[str, int]) -> dict[str, int]:
+    return {choice: count for choice, count in votes.items() if count > 1}
+
+
+# How votes become a label: one rule for the images that train and one for those that are held out. The vote shares are
+# what a net may learn from; what it is measured on has a label that most people agree on, as the authors measure.
+POLICIES: dict[str, tuple[Callable[[dict[str, int]], str], Callable[[dict[str, int]], str]]] = {
+    "majority": (majority, majority),
+    "plurality": (plurality, plurality),
+    "shares": (leading_expression, majority),
+}
+
+
+class Votes:
+    """The votes on each image, and what a policy makes of them."""
+
+    def __init__(self, path: Path, policy: str = "majority") -> None:
+        """Read the file. Raises SourceError naming the line that is wrong."""
+        self.path = path
+        self._usages: list[str] = []
+        self._votes: list[dict[str, int]] = []
+        with open(path, "rb") as binary:
+            encoding = "utf-16" if is_utf16(binary.read(2)) else "utf-8-sig"
+        with open(path, encoding=encoding, errors="replace", newline="") as file:
+            header = file.readline()
+            delimiter = delimiter_of(header.encode()).decode()
+            names = [name.strip(' "\r\n').lower() for name in header.split(delimiter)]
+            if names != [name.lower() for name in COLUMNS]:
+                raise SourceError(f"{path}:1: columns {','.join(COLUMNS)} were expected; is this fer2013new.csv?")
+            reader = csv.DictReader(file, COLUMNS, delimiter=delimiter)
+            for record in reader:
+                self._usages.append(record["Usage"])
+                self._votes.append(_votes(record, f"{path}:{reader.line_num + 1}"))
+        training, held_out = POLICIES[policy]
+        self._choices = [
+            (training if usage == "Training" else held_out)(votes)
+            for usage, votes in zip(self._usages, self._votes, strict=True)
+        ]
+
+    def __len__(self) -> int:
+        return len(self._votes)
+
+    def of(self, row: int) -> dict[str, int]:
+        """The number of votes for each of CHOICES that an image has, by its row in the source."""
+        return self._votes[row]
+
+    def check(self, image: LabelledImage) -> None:
+        """Raise SourceError unless an image has votes, and they are of its Usage."""
+        if image.row >= len(self) or self._usages[image.row] != image.usage:
+            raise SourceError(
+                f"{self.path}: no votes for row {image.row}, a {image.usage} image; votes and images "
+                "must be of the same rows in the same order"
+            )
+
+    def label(self, image: LabelledImage) -> int | str:
+        """Index into LABELS of what the policy sees in an image, or what it says instead: no expression.
+
+        Raises SourceError when the image has no votes.
+        """
+        self.check(image)
+        choice = self._choices[image.row]
+        return LABELS.index(choice) if choice in LABELS else choice
+
+
+def _votes(record: Mapping[str, str | None], where: str) -> dict[str, int]:
+    try:
+        votes = {choice: int(record[choice] or "") for choice in CHOICES}
+        if min(votes.values()) < 0 or not any(votes.values()):
+            raise ValueError
+    except (TypeError, ValueError):
+        raise SourceError(
+            f"{where}: a number of votes for each of {', '.join(CHOICES)}, and one vote at least, was "
+            "expected; is the file truncated?"
+        ) from None
+    return votes
+
+
+def write_sidecar(path: Path, votes: Iterable[tuple[str, dict[str, int]]]) -> None:
+    """Write SIDECAR: an image's path and the number of votes for each of CHOICES, one image a line."""
+    with atomic_file(path, "w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(SIDECAR_COLUMNS)
+        writer.writerows((image, *counts.values()) for image, counts in votes)
+
+
+def read_sidecar(path: Path, images: Iterable[str]) -> dict[str, dict[str, int]] | None:
+    """The votes on each of a manifest's images, by path; None where no SIDECAR stands at `path`.
+
+    Raises SourceError naming the line that is wrong, or when it is not of these images in this order.
+    """
+    if not path.exists():
+        return None
+    votes: dict[str, dict[str, int]] = {}
+    with open(path, encoding="utf-8", newline="") as file:
+        reader = csv.DictReader(file)
+        if tuple(reader.fieldnames or ()) != SIDECAR_COLUMNS:
+            raise SourceError(
+                f"{path}:1: columns {','.join(SIDECAR_COLUMNS)} were expected; make it again with extract"
+            )
+        for record in reader:
+            votes[record["path"]] = _votes(record, f"{path}:{reader.line_num}")
+    if list(votes) != list(images):
+        raise SourceError(
+            f"{path}: votes on other images than those in manifest.csv beside it; make both again with extract"
+        )
+    return votes

@@ -1,0 +1,23 @@
+"""Folds of the training images, for a teacher that answers on images it was not trained on."""
+
+from pipeline.base.errors import InputError
+from pipeline.data.manifest import ManifestRow
+
+
+def fold_of(sha256: str, folds: int) -> int:
+    """Which of `folds` folds an image is in, by the hash of its pixels: copies of an image are in one fold."""
+    return int(sha256[:8], 16) % folds
+
+
+def read_fold(word: str) -> tuple[int, int]:
+    """What 2/5 says: the fold left out, from 1, and how many there are. Raises InputError for anything else."""
+    fold, _, folds = word.partition("/")
+    if not (fold.isdecimal() and folds.isdecimal() and 1 <= int(fold) <= int(folds) and int(folds) >= 2):
+        raise InputError(f"fold: '{word}', where one such as 2/5 was expected: the second of five folds is left out")
+    return int(fold), int(folds)
+
+
+def without_fold(rows: list[ManifestRow], word: str) -> list[ManifestRow]:
+    """The rows but for the Training ones of the fold that `word` names."""
+    fold, folds = read_fold(word)
+    return [row for row in rows if row.usage != "Training" or fold_of(row.sha256, folds) != fold - 1]

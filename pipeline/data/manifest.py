@@ -1,0 +1,113 @@
+"""The table of images that passes from stage to stage: manifest.csv, one row an image, in row order."""
+
+import csv
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from pipeline.base.atomic import atomic_file
+from pipeline.base.errors import InputError
+
+NAME = "manifest.csv"
+USAGES = ("Training", "PublicTest", "PrivateTest")
+
+
+class ManifestError(InputError):
+    """A manifest that cannot be used."""
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestRow:
+    """One image.
+
+    row: 0-based data row of the source. usage: Training, PublicTest or PrivateTest. label: index into
+    labels.txt. path: of the image, relative to the manifest's folder. sha256: of the source image's raw pixels,
+    kept through alignment, so that byte-equal sources can be told. The rest is alignment's: status found or
+    fallback, the box (left, top, right, bottom) with its score and the five landmarks, in pixels of the source
+    image; None where no face was found or none was looked for.
+    """
+
+    row: int
+    usage: str
+    label: int
+    path: str
+    sha256: str
+    status: str | None = None
+    score: float | None = None
+    left: float | None = None
+    top: float | None = None
+    right: float | None = None
+    bottom: float | None = None
+    left_eye_x: float | None = None
+    left_eye_y: float | None = None
+    right_eye_x: float | None = None
+    right_eye_y: float | None = None
+    nose_x: float | None = None
+    nose_y: float | None = None
+    mouth_left_x: float | None = None
+    mouth_left_y: float | None = None
+    mouth_right_x: float | None = None
+    mouth_right_y: float | None = None
+
+
+COLUMNS = tuple(field.name for field in fields(ManifestRow))
+EXTRACT_COLUMNS = COLUMNS[:5]
+
+
+def write(path: Path, rows: Iterable[ManifestRow]) -> None:
+    """Write a manifest; alignment's columns are left out when no row has them."""
+    rows = list(rows)
+    columns = COLUMNS if any(row.status for row in rows) else EXTRACT_COLUMNS
+    with atomic_file(path, "w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        for row in rows:
+            values = (getattr(row, column) for column in columns)
+            writer.writerow("" if v is None else f"{v:.3f}" if isinstance(v, float) else v for v in values)
+
+
+def read(path: Path) -> list[ManifestRow]:
+    """Read a manifest. Raises ManifestError naming the line that is wrong, OSError when it cannot be read."""
+    with open(path, encoding="utf-8", newline="") as file:
+        reader = csv.reader(file, strict=True)
+        try:
+            columns = tuple(next(reader, ()))
+            if columns not in (COLUMNS, EXTRACT_COLUMNS):
+                raise ValueError(
+                    f"columns {','.join(columns)} where {','.join(EXTRACT_COLUMNS)} and alignment's were expected"
+                )
+            return [_row(fields, len(columns)) for fields in reader]
+        except (ValueError, csv.Error) as error:
+            raise ManifestError(f"{path}:{reader.line_num}: {error}; make it again with extract or align") from None
+
+
+def _row(fields: list[str], expected: int) -> ManifestRow:
+    if len(fields) != expected:
+        raise ValueError(f"{len(fields)} fields where {expected} were expected")
+    row, usage, label, path, sha256, *alignment = fields
+    if usage not in USAGES:
+        raise ValueError(f"usage {usage!r} where one of {', '.join(USAGES)} was expected")
+    status, *numbers = alignment or [""]
+    return ManifestRow(
+        int(row),
+        usage,
+        int(label),
+        path,
+        sha256,
+        status or None,
+        *(float(number) if number else None for number in numbers),
+    )
+
+
+def read_labels(path: Path) -> tuple[str, ...]:
+    """Read labels.txt: one class name a line, in index order. Raises ManifestError when empty or repeating."""
+    labels = tuple(path.read_text(encoding="utf-8").split("\n"))[:-1]
+    if not labels or "" in labels or len(set(labels)) != len(labels):
+        raise ManifestError(f"{path}: one distinct class name a line was expected; make it again with extract")
+    return labels
+
+
+def write_labels(path: Path, labels: Iterable[str]) -> None:
+    """Write labels.txt, one class name a line."""
+    with atomic_file(path, "w", encoding="utf-8") as file:
+        file.writelines(f"{label}\n" for label in labels)

@@ -1,0 +1,1 @@
+"""Faces that are drawn, to try the pipeline without FER2013."""

@@ -1,1 +1,0 @@
-"""Where frames come from and where readings go. Knows nothing of nets or detectors."""

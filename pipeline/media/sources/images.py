@@ -1,0 +1,178 @@
+"""Images: from files, from an address, from standard input."""
+
+import binascii
+import io
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Protocol, Self
+
+import numpy as np
+
+from pipeline.base.console import log, printable
+from pipeline.base.errors import SourceError
+from pipeline.base.image_files import MAX_BYTES, decode_image, read_image
+from pipeline.media.fetch import FetchError, fetch, without_credentials
+from pipeline.media.frames import Frame
+from pipeline.media.sources.image_pipe import split_images
+from pipeline.media.sources.paths import MAX_LIST_BYTES, lines_of, named_in
+
+FETCH_SECONDS = 30.0
+DATA_URL = re.compile(r"data:(?P<type>[^;,]*)(?:;[^;,]+)*?;base64,", re.IGNORECASE)
+
+Load = Callable[[], np.ndarray]
+
+
+class Entry(Protocol):
+    """One of the inputs of ImageFiles: names of images, each with what reads it, raising SourceError or FetchError."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def count(self) -> int | None: ...
+
+    def images(self) -> Iterator[tuple[str, Load]]: ...
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    path: Path
+    count: int | None = 1
+
+    @property
+    def name(self) -> str:
+        return str(self.path)
+
+    def images(self) -> Iterator[tuple[str, Load]]:
+        yield self.name, partial(read_image, self.path)
+
+
+@dataclass(frozen=True)
+class ImageAddress:
+    """An image behind an http(s) address; its name leaves out what may be secret in that."""
+
+    url: str
+    count: int | None = 1
+
+    @property
+    def name(self) -> str:
+        return without_credentials(self.url)
+
+    def images(self) -> Iterator[tuple[str, Load]]:
+        yield self.name, self._read
+
+    def _read(self) -> np.ndarray:
+        return decode_image(fetch(self.url, private=True, max_bytes=MAX_BYTES, timeout=FETCH_SECONDS), self.name)
+
+
+@dataclass(frozen=True)
+class StandardInput:
+    """The images that come on standard input one behind the other, called stdin-1, stdin-2, ..., or a list of files."""
+
+    name: str = "stdin"
+    count: int | None = None
+
+    def images(self) -> Iterator[tuple[str, Load]]:
+        number = 0
+        stream = _standard_input()
+        # As soon as there is anything: bytes of an image are no name of a file.
+        buffered = stream if hasattr(stream, "peek") else io.BufferedReader(stream)  # type: ignore[type-var]
+        line = buffered.peek(1).split(b"\n")[0].removesuffix(b"\r")
+        if line and b"\0" not in line and os.path.exists(line):
+            found = named_in(lines_of(buffered.read(MAX_LIST_BYTES + 1), "-"), Path(), "-")
+            for path in found.images:
+                yield str(path), partial(read_image, path)
+            if found.videos:
+                raise SourceError(f"-: {printable(found.videos[0])} is no image; give videos as words or in a file")
+            return
+        for number, data in enumerate(split_images(buffered, MAX_BYTES), 1):
+            name = f"{self.name}-{number}"
+            yield name, partial(decode_image, data, name)
+        if not number:
+            raise SourceError("-: nothing on standard input where the bytes of an image were expected")
+
+
+def _standard_input() -> BinaryIO:
+    if sys.stdin is None:
+        raise SourceError("-: standard input is closed; pipe the bytes of an image into it")
+    if sys.stdin.isatty():
+        raise SourceError("-: standard input is the terminal; pipe the bytes of an image into it")
+    return sys.stdin.buffer
+
+
+class ImageFiles:
+    """A source of images that have nothing to do with one another, each read when its turn comes.
+
+    One that cannot be read is a line in the log and one more in `failed`; the others go on. root: the folder that all
+    files among them lie under, the current one where there are others.
+    """
+
+    moving = False
+    live = False
+    dropped = 0
+
+    def __init__(self, entries: Sequence[Entry]) -> None:
+        self.entries = entries
+        counts = [entry.count for entry in entries]
+        self.total = None if None in counts else sum(count or 0 for count in counts)
+        self.name = entries[0].name if len(entries) == 1 else f"{len(entries)} images"
+        self.failed = 0
+
+    @property
+    def paths(self) -> list[Path]:
+        """Those of the images that are files."""
+        return [entry.path for entry in self.entries if isinstance(entry, ImageFile)]
+
+    @property
+    def root(self) -> Path:
+        paths = [entry.path if isinstance(entry, ImageFile) else Path("image") for entry in self.entries]
+        return Path(os.path.commonpath([path.absolute().parent for path in paths]))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+    def __iter__(self) -> Iterator[Frame]:
+        for index, (name, load) in enumerate(image for entry in self.entries for image in entry.images()):
+            try:
+                image = load()
+            except (SourceError, FetchError) as error:
+                self.failed += 1
+                log.error("error: %s", error)
+            else:
+                yield Frame(name, image, index)
+
+
+def decode_data_url(text: str, name: str = "data URL", *, max_bytes: int = MAX_BYTES) -> bytes:
+    """The image file within data:image/...;base64,... (RFC 2397), of at most `max_bytes`.
+
+    Raises SourceError for another form, another type than an image's, and anything among the base64 that does not
+    belong there.
+    """
+    start = DATA_URL.match(text[:1024])
+    if not start:
+        raise SourceError(f"{name}: data:image/...;base64,... was expected, an image's bytes in base64")
+    media_type = start["type"].lower()
+    if media_type and not media_type.startswith("image/"):
+        raise SourceError(f"{name}: {printable(media_type[:80])} where an image was expected")
+    if (len(text) - start.end()) // 4 * 3 > max_bytes + 2:
+        raise SourceError(f"{name}: more than the {max_bytes} bytes that are read; give a smaller image")
+    try:
+        if (len(text) - start.end()) % 4 or text.endswith("==="):
+            raise ValueError("digits come in fours, the last padded")  # Python lets too many = pass
+        data = binascii.a2b_base64(text[start.end() :], strict_mode=True)
+    except ValueError:  # binascii's, and that of characters beyond ASCII
+        raise SourceError(f"{name}: what follows base64, is not base64 (RFC 4648); was it cut or re-coded?") from None
+    if len(data) > max_bytes:
+        raise SourceError(f"{name}: {len(data)} bytes where at most {max_bytes} are read; give a smaller image")
+    return data

@@ -1,0 +1,1 @@
+"""The commands: one module, one command, one rule of the Snakefile."""

@@ -1,0 +1,201 @@
+"""align: find the largest face in every image and align it to 48x48 grey by its five landmarks."""
+
+import argparse
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import cv2
+import numpy as np
+
+from pipeline.base.atomic import atomic_file, atomic_folder
+from pipeline.base.console import log, progress_bar
+from pipeline.base.errors import InputError
+from pipeline.base.image_files import read_image
+from pipeline.base.pictures import encode_png
+from pipeline.base.threads import map_ahead
+from pipeline.data import ferplus, manifest
+from pipeline.data.manifest import USAGES, ManifestRow
+from pipeline.faces.alignment import align_face, whole_image
+from pipeline.faces.contact_sheet import Tile, draw_sheet
+from pipeline.faces.detector import DETECTORS, Detections, Detector, WholeImage, build_detector
+from pipeline.faces.landmarks import Landmarker
+from pipeline.readings import LANDMARKS
+
+FOUND, FALLBACK = "found", "fallback"
+MISSING = ("keep", "drop")
+SHEET_NAME, SHEET_FACES, SHEET_MISSES = "contact_sheet.png", 36, 12
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("manifest", type=Path, help="manifest.csv of extract")
+    parser.add_argument("output", type=Path, help="folder to write the aligned faces, manifest.csv and the sheet to")
+    parser.add_argument(
+        "--detector",
+        choices=sorted(DETECTORS),
+        default="mtcnn",
+        help="none: the whole image is the face (default: mtcnn)",
+    )
+    parser.add_argument("--detector-model", type=Path, metavar="FILE", help="of a detector without one: yolo, yunet")
+    parser.add_argument(
+        "--missing",
+        choices=MISSING,
+        default="keep",
+        help="images without a face: keep them whole, scaled to 48x48, or drop them (default: keep)",
+    )
+    parser.add_argument("--min-face", type=int, default=20, help="side of the smallest face, in pixels (default: 20)")
+    parser.add_argument("--batch", type=int, default=64, help="images that go through the nets at once (default: 64)")
+    parser.add_argument("--threads", type=int, default=2, help="processor cores to use (default: 2)")
+
+
+def run(args: argparse.Namespace) -> None:
+    for name in ("batch", "threads"):
+        if getattr(args, name) < 1:
+            raise InputError(f"--{name} {getattr(args, name)} where at least 1 was expected")
+    # Each of align's threads takes a batch of its own: that keeps the cores busier than sharing each product does.
+    detector = build_detector(args.detector, model=args.detector_model, min_face=args.min_face, threads=1)
+    align(args.manifest, args.output, detector, missing=args.missing, batch=args.batch, threads=args.threads)
+
+
+def align(
+    manifest_path: Path, output: Path, detector: Detector, *, missing: str = "keep", batch: int = 64, threads: int = 2
+) -> dict[str, Any]:
+    """Write every image of a manifest, its largest face aligned, under `output` at the same path.
+
+    Beside them stand manifest.csv with box, score, landmarks and status, labels.txt, summary.json, contact_sheet.png
+    and, where extract was given FER+'s votes, votes.csv. `output` is replaced as a whole, and only if it was made by
+    this stage. Returns the summary: how many faces were found in each Usage. Raises InputError naming an image that
+    cannot be read, or is not 8-bit grey or RGB.
+    """
+    root = manifest_path.parent
+    if output.resolve() == root.resolve():
+        raise InputError(f"{output}: the images to align are there; give another folder")
+    labels = manifest.read_labels(root / "labels.txt")
+    rows = manifest.read(manifest_path)
+    _check(rows, labels, manifest_path)
+    votes = ferplus.read_sidecar(root / ferplus.SIDECAR, (row.path for row in rows))
+    # Boxes without landmarks get them, so that any detector's faces are aligned; whole images stay as they are.
+    landmarker = None if isinstance(detector, WholeImage) else Landmarker()
+    own = (*USAGES, manifest.NAME, "labels.txt", "summary.json", SHEET_NAME, ferplus.SIDECAR)
+    with atomic_folder(output, own=own) as folder:
+        for parent in {Path(row.path).parent for row in rows}:
+            (folder / parent).mkdir(parents=True, exist_ok=True)
+
+        def align_batch(part: list[ManifestRow]) -> list[ManifestRow]:
+            images = [read_image(root / row.path) for row in part]
+            found = detector.detect(images)
+            if landmarker:
+                found = landmarker.complete(images, found)
+            return [
+                _write(row, image, faces, folder, missing)
+                for row, image, faces in zip(part, images, found, strict=True)
+            ]
+
+        parts = (rows[start : start + batch] for start in range(0, len(rows), batch))
+        aligned: list[ManifestRow] = []
+        with progress_bar(len(rows), "images", "align") as bar:
+            for done in map_ahead(align_batch, parts, threads):
+                aligned += done
+                bar.update(len(done))
+        kept = [row for row in aligned if missing == "keep" or row.status == FOUND]
+        manifest.write(folder / manifest.NAME, kept)
+        manifest.write_labels(folder / "labels.txt", labels)
+        if votes:
+            source_of = {str(_output_path(row.path)): row.path for row in rows}
+            ferplus.write_sidecar(folder / ferplus.SIDECAR, ((row.path, votes[source_of[row.path]]) for row in kept))
+        summary = _summary(aligned, missing)
+        with atomic_file(folder / "summary.json", "w", encoding="utf-8") as file:
+            json.dump(summary, file, indent=1)
+        sources = {row.row: row.path for row in rows}
+        draw_sheet(folder / SHEET_NAME, list(_tiles(aligned, root, folder, sources, labels)), _title(summary))
+    log.info("%s", _title(summary))
+    for usage, counts in summary["counts"].items():
+        log.info("%s: %s", usage, ", ".join(f"{count} {status}" for status, count in counts.items()))
+    return summary
+
+
+def _check(rows: list[ManifestRow], labels: tuple[str, ...], manifest_path: Path) -> None:
+    """Raise InputError unless every row has a label that there is and a place of its own inside a folder."""
+    places = set()
+    for row in rows:
+        place = _output_path(row.path)
+        if not 0 <= row.label < len(labels):
+            raise InputError(
+                f"{manifest_path}: row {row.row} has label {row.label} where 0 to {len(labels) - 1} as in "
+                "labels.txt was expected; make both again with extract"
+            )
+        if place.is_absolute() or ".." in place.parts:
+            raise InputError(f"{manifest_path}: row {row.row}: path {row.path} leads out of the manifest's folder")
+        if place in places:
+            raise InputError(f"{manifest_path}: row {row.row}: a second {place} would replace the first; rename it")
+        places.add(place)
+
+
+def _output_path(path: str) -> PurePosixPath:
+    return PurePosixPath(path).with_suffix(".png")
+
+
+def _write(row: ManifestRow, image: np.ndarray, faces: Detections, folder: Path, missing: str) -> ManifestRow:
+    row = replace(row, path=str(_output_path(row.path)), status=FALLBACK)
+    face = whole_image(image)
+    if len(faces):
+        largest = faces.by_size()[0]
+        box, landmarks = faces.boxes[largest], faces.landmarks[largest]
+        face = align_face(image, box, landmarks)
+        places = dict(zip(("left", "top", "right", "bottom"), box.tolist(), strict=True))
+        if not np.isnan(landmarks).any():
+            for name, (x, y) in zip(LANDMARKS, landmarks.tolist(), strict=True):
+                places |= {f"{name}_x": x, f"{name}_y": y}
+        row = replace(row, status=FOUND, score=float(faces.scores[largest]), **places)
+    if missing == "keep" or row.status == FOUND:
+        (folder / row.path).write_bytes(encode_png(face))
+    return row
+
+
+def _summary(rows: list[ManifestRow], missing: str) -> dict[str, Any]:
+    counted = Counter((row.usage, row.status) for row in rows)
+    counts = {usage: {status: counted[usage, status] for status in (FOUND, FALLBACK)} for usage in USAGES}
+    found = sum(count[FOUND] for count in counts.values())
+    return {
+        "images": len(rows),
+        "found": found,
+        "without_a_face": len(rows) - found,
+        "missing": missing,
+        "counts": counts,
+    }
+
+
+def _title(summary: dict[str, Any]) -> str:
+    policy = "kept whole" if summary["missing"] == "keep" else "dropped"
+    share = summary["found"] / max(summary["images"], 1)
+    return (
+        f"{summary['images']:,} images: a face found in {summary['found']:,} ({share:.1%}); "
+        f"{summary['without_a_face']:,} without one, {policy}"
+    )
+
+
+def _tiles(
+    rows: list[ManifestRow], root: Path, folder: Path, sources: dict[int, str], labels: tuple[str, ...]
+) -> Iterator[Tile]:
+    """Faces from all over the set, and images without one."""
+    found = [row for row in rows if row.status == FOUND]
+    missed = [row for row in rows if row.status == FALLBACK]
+    for row in _spread(found, SHEET_FACES) + _spread(missed, SHEET_MISSES):
+        aligned = folder / row.path
+        face = cv2.imread(str(aligned), cv2.IMREAD_GRAYSCALE) if aligned.exists() else None
+        caption = f"{row.usage} {row.row}, {labels[row.label]}: "
+        if row.status == FALLBACK:
+            yield Tile(read_image(root / sources[row.row]), face, None, None, caption + "no face")
+            continue
+        box = np.array([row.left, row.top, row.right, row.bottom])
+        points = [(getattr(row, f"{name}_x"), getattr(row, f"{name}_y")) for name in LANDMARKS]
+        landmarks = None if points[0][0] is None else np.array(points)
+        yield Tile(read_image(root / sources[row.row]), face, box, landmarks, caption + f"{row.score:.3f}")
+
+
+def _spread(rows: list[ManifestRow], count: int) -> list[ManifestRow]:
+    """`count` of the rows at even distances, or all when there are no more."""
+    return rows if len(rows) <= count else [rows[int(at)] for at in np.linspace(0, len(rows) - 1, count)]

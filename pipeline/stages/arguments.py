@@ -1,0 +1,117 @@
+"""What predict, serve and bot alike let a person say on the command line."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from pipeline.classifier.calibration import UNCERTAIN
+from pipeline.classifier.class_prior import ClassPrior, ClassPriorError, parse
+from pipeline.classifier.model_folder import DEFAULTS, SHIPPED
+from pipeline.classifier.views import COUNTS
+from pipeline.faces.detector import DETECTORS
+from pipeline.faces.tracking import check_every
+from pipeline.predictor import MIN_FACE, MIN_MOVING_FACE, Predictor
+
+PREDICTOR_SETTINGS = ("model", "detector", "detector_model", "min_face", "uncertain")  # of config.yaml, that mean these
+
+
+def add_predictor_arguments(parser: argparse.ArgumentParser) -> None:
+    """What there is to be said of a Predictor."""
+    parser.add_argument(
+        "--model",
+        metavar="NAME",
+        help=f"a model: {', '.join(SHIPPED)}, the name of a run, or a model folder (default "
+        f"{DEFAULTS['images']} for images, {DEFAULTS['moving']} for videos and cameras)",
+    )
+    parser.add_argument(
+        "--detector",
+        choices=sorted(DETECTORS),
+        default="mtcnn",
+        help="what finds faces; none takes every image for one (default mtcnn)",
+    )
+    parser.add_argument("--detector-model", type=Path, metavar="FILE", help="of a detector without one: yolo, yunet")
+    parser.add_argument(
+        "--min-face",
+        type=positive,
+        metavar="PIXELS",
+        help=f"side of the smallest face looked for (default {MIN_FACE} in images, {MIN_MOVING_FACE} "
+        "where faces are followed)",
+    )
+    parser.add_argument(
+        "--uncertain",
+        type=probability,
+        default=UNCERTAIN,
+        metavar="PROBABILITY",
+        help=f"a face whose greatest one is below is uncertain (default {UNCERTAIN})",
+    )
+    parser.add_argument(
+        "--class-prior",
+        type=prior,
+        metavar="PRIOR",
+        help="how common each label is where the faces come from: training (as in the model's "
+        "training), uniform, a number between them (0 to 1), or shares, as neutral=0.7,happy=0.2, the "
+        "other labels sharing the rest (default: the model's)",
+    )
+    parser.add_argument(
+        "--explain",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="say where in a face its label comes from: as a heat map where readings are drawn, as numbers in JSON",
+    )
+    parser.add_argument(
+        "--views",
+        type=int,
+        choices=COUNTS,
+        default=1,
+        help="of each face, whose probabilities are averaged: 2 adds the mirror image, 10 takes four "
+        "corners, the centre and their mirror images (default 1)",
+    )
+
+
+def build_predictor(args: argparse.Namespace, **options: Any) -> Predictor:
+    """The Predictor that the arguments ask for, with more options of its own."""
+    return Predictor(
+        args.model,
+        detector=args.detector,
+        detector_model=args.detector_model,
+        min_face=args.min_face,
+        uncertain=args.uncertain,
+        class_prior=args.class_prior,
+        views=args.views,
+        explain=args.explain,
+        **options,
+    )
+
+
+def positive(text: str) -> int:
+    """An argument that is a whole number of at least 1."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} where at least 1 was expected")
+    return value
+
+
+def interval(text: str) -> float:
+    """An argument that is a time from one search for faces to the next, in seconds."""
+    value = float(text)
+    try:
+        check_every(value)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return value
+
+
+def probability(text: str) -> float:
+    """An argument from 0 to 1."""
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} where 0 to 1 was expected")
+    return value
+
+
+def prior(text: str) -> ClassPrior:
+    """An argument that is a class prior."""
+    try:
+        return parse(text)
+    except ClassPriorError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None

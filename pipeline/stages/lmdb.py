@@ -1,0 +1,123 @@
+"""lmdb: write a manifest's images into train_lmdb, val_lmdb and test_lmdb as Caffe's convert_imageset does."""
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from pipeline.base.atomic import atomic_folder
+from pipeline.base.console import log, progress
+from pipeline.base.errors import InputError
+from pipeline.base.pictures import decode
+from pipeline.base.threads import map_ahead
+from pipeline.caffe.database import DatabaseWriter, datum_from_image, record_key
+from pipeline.data import ferplus, manifest
+from pipeline.data.folds import without_fold
+from pipeline.data.manifest import ManifestRow
+
+# The Usages that stand in each database of a protocol.
+PROTOCOLS: dict[str, dict[str, tuple[str, ...]]] = {
+    "kaggle": {"train": ("Training",), "val": ("PublicTest",), "test": ("PrivateTest",)},
+    "merged": {"train": ("Training", "PublicTest"), "val": (), "test": ("PrivateTest",)},
+}
+NEEDED_USAGES = {"kaggle": ("Training", "PublicTest"), "merged": ("Training", "PrivateTest")}
+IMAGES_PER_BATCH = 256
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("manifest", type=Path, help="manifest.csv of extract or align")
+    parser.add_argument("output", type=Path, help="folder to write the databases, their lists and labels.txt to")
+    parser.add_argument(
+        "--protocol",
+        choices=PROTOCOLS,
+        default="kaggle",
+        help="kaggle: train on Training, select on PublicTest, test on PrivateTest where there is "
+        "one; merged: train on Training and PublicTest, test on PrivateTest (default: kaggle)",
+    )
+    parser.add_argument("--seed", type=int, default=1, help="seed of the images' order (default: 1)")
+    parser.add_argument(
+        "--fold",
+        metavar="I/N",
+        help="train without the I-th of N folds of the Training images, for a "
+        "teacher that answers on that fold (default: on all)",
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    lmdb(args.manifest, args.output, args.protocol, args.seed, args.fold)
+
+
+def lmdb(manifest_path: Path, output: Path, protocol: str, seed: int, fold: str | None = None) -> None:
+    """Write {train,val,test}_lmdb, {train,val,test}.txt and labels.txt under `output`, grey, one channel.
+
+    A list's lines are "path label" in the order of its database, paths relative to the manifest's folder ROOT:
+    `convert_imageset --gray ROOT/ train.txt train_lmdb` writes the same database. Each database's images are in
+    the order of the manifest permuted by numpy's RandomState(seed), which NEP 19 freezes. Where FER+'s votes.csv stands
+    beside the manifest, {train,val,test}_votes.csv hold the votes on each database's images, in its order.
+    fold: "2/5" leaves the second of five folds of the Training images out.
+
+    `output` is replaced as a whole, and only if nothing but these and a mean file is in it. Raises InputError when a
+    Usage that the protocol needs has no image, or naming an image that is unreadable or of another size than the first.
+    """
+    rows = manifest.read(manifest_path)
+    labels = manifest.read_labels(manifest_path.with_name("labels.txt"))
+    for row in rows:
+        if not 0 <= row.label < len(labels):
+            raise InputError(
+                f"{manifest_path}: row {row.row} has label {row.label} where 0 to {len(labels) - 1} "
+                "as in labels.txt was expected; make both again with extract"
+            )
+    for usage in NEEDED_USAGES[protocol]:
+        if all(row.usage != usage for row in rows):
+            raise InputError(
+                f"{manifest_path}: no {usage} images, which protocol {protocol} needs; give the "
+                "whole set, or another protocol"
+            )
+    votes = ferplus.read_sidecar(manifest_path.with_name(ferplus.SIDECAR), (row.path for row in rows))
+    parts = [f"{part}{name}" for part in PROTOCOLS[protocol] for name in ("_lmdb", ".txt", f"_{ferplus.SIDECAR}")]
+    rows = without_fold(rows, fold) if fold else rows
+    with atomic_folder(output, own=(*parts, "labels.txt", "mean.binaryproto")) as folder:
+        for part, usages in PROTOCOLS[protocol].items():
+            chosen = [row for row in rows if row.usage in usages]
+            chosen = [chosen[index] for index in np.random.RandomState(seed).permutation(len(chosen))]
+            _write_database(manifest_path.parent, chosen, folder, part)
+            if votes:
+                counts = ((row.path, votes[row.path]) for row in chosen)
+                ferplus.write_sidecar(folder / f"{part}_{ferplus.SIDECAR}", counts)
+            if not chosen:
+                log.info("%s_lmdb is empty: %s", part, f"no {usages[0]} images" if usages else f"protocol {protocol}")
+        manifest.write_labels(folder / "labels.txt", labels)
+
+
+def _write_database(root: Path, rows: list[ManifestRow], folder: Path, part: str) -> None:
+    with DatabaseWriter(folder / f"{part}_lmdb") as database, open(folder / f"{part}.txt", "w") as lines:
+        images = progress(_read_images(root, rows), len(rows), "images", f"{part}_lmdb")
+        for number, (row, image) in enumerate(zip(rows, images, strict=True)):
+            database.put(record_key(number, row.path), datum_from_image(image, row.label))
+            lines.write(f"{row.path} {row.label}\n")
+
+
+def _read_images(root: Path, rows: list[ManifestRow]) -> Iterator[np.ndarray]:
+    paths = [f"{root}/{row.path}" for row in rows]
+    batches = (paths[first : first + IMAGES_PER_BATCH] for first in range(0, len(paths), IMAGES_PER_BATCH))
+    shape = None
+    # One thread reads while this one writes: two would wait for the interpreter's lock longer than they save.
+    for batch in map_ahead(lambda batch: [(path, _read_image(path)) for path in batch], batches, threads=1):
+        for path, image in batch:
+            shape = shape or image.shape
+            if image.shape != shape:
+                raise InputError(
+                    f"{path}: {image.shape[0]}x{image.shape[1]} pixels where {shape[0]}x{shape[1]} as "
+                    "in the first image were expected; align the images"
+                )
+            yield image
+
+
+def _read_image(path: str) -> np.ndarray:
+    with open(path, "rb", buffering=0) as file:
+        image = decode(file.read(), cv2.IMREAD_GRAYSCALE)
+    if image is None:
+        raise InputError(f"{path}: not a readable image; make it again with extract or align")
+    return image

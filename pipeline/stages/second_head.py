@@ -1,0 +1,73 @@
+"""second_head: make a net of its own of the second head that a run trained beside its labels, as FER+'s votes are."""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.base.console import log
+from pipeline.base.errors import InputError
+from pipeline.caffe.proto.blob_proto import from_blobproto, read_mean, to_blobproto, write_mean
+from pipeline.caffe.proto.caffe_pb2 import LayerParameter, NetParameter
+from pipeline.caffe.proto.files import read_net, read_weights, write_binary, write_prototxt
+from pipeline.classifier.objective import AUXILIARY_SCORES, last_inner_product
+from pipeline.data import ferplus, manifest
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", type=Path, metavar="RUN", help="folder of the run that trained the second head")
+    parser.add_argument("weights", type=Path, help="its .caffemodel, from training: an exported one has no second head")
+    parser.add_argument("labels", type=Path, help="labels.txt with expressions that were voted for, FER+'s eight say")
+    parser.add_argument(
+        "output", type=Path, help="folder for deploy.prototxt, best.caffemodel and mean.binaryproto of the new net"
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    second_head(args.run, args.weights, args.labels, args.output)
+
+
+def second_head(run: Path, weights: Path, labels: Path, output: Path) -> None:
+    """Write the deploy.prototxt and best.caffemodel of a net whose classifier is the second head, one output a label.
+
+    The mean file that the run trained with goes beside them.
+
+    What could be voted for beside the labels is left out: its rows of the classifier go, and the softmax is over the
+    others. Raises InputError when the weights have no second head, or a label was not voted for.
+    """
+    names = manifest.read_labels(labels)
+    strange = [name for name in names if name not in ferplus.CHOICES]
+    if strange:
+        raise InputError(
+            f"{labels}: {', '.join(strange)}, where some of FER+'s {', '.join(ferplus.CHOICES)} were "
+            "expected; extract with labels: ferplus"
+        )
+    net, trained = read_net(run / "deploy.prototxt"), read_weights(weights)
+    classifier = last_inner_product(net)
+    head = next((layer for layer in trained.layer if layer.name == AUXILIARY_SCORES), None)
+    if classifier is None or head is None or len(head.blobs) != 2:
+        raise InputError(
+            f"{weights}: no layer {AUXILIARY_SCORES}, where a second head was expected; train with auxiliary=votes"
+        )
+    classifier.inner_product_param.num_output = len(names)
+    write_prototxt(output / "deploy.prototxt", net)
+    write_binary(output / "best.caffemodel", _with_head(trained, classifier.name, head, names))
+    data = next(layer for layer in read_net(run / "train_val.prototxt").layer if layer.type == "Data")
+    write_mean(output / "mean.binaryproto", read_mean(Path(data.transform_param.mean_file)))
+    log.info("the second head of %s reads %s", weights, ", ".join(names))
+
+
+def _with_head(trained: NetParameter, classifier: str, head: LayerParameter, names: tuple[str, ...]) -> NetParameter:
+    """The weights with the head's rows for `names` in the classifier, and no second head."""
+    rows = [ferplus.CHOICES.index(name) for name in names]
+    result = NetParameter(name=trained.name)
+    for layer in trained.layer:
+        if layer.name == AUXILIARY_SCORES:
+            continue
+        kept = result.layer.add()
+        kept.CopyFrom(layer)
+        if layer.name == classifier:
+            del kept.blobs[:]
+            for blob in head.blobs:
+                kept.blobs.append(to_blobproto(np.ascontiguousarray(from_blobproto(blob, head.name)[rows])))
+    return result

@@ -1,0 +1,135 @@
+"""serve: read expressions for others, over HTTP and WebSockets, and on a page to try it on."""
+
+import argparse
+import ipaddress
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.base.errors import InputError
+from pipeline.classifier import model_folder
+from pipeline.stages.arguments import PREDICTOR_SETTINGS, add_predictor_arguments, build_predictor, positive
+
+if TYPE_CHECKING:
+    from pipeline.server.guard import Access
+    from pipeline.server.transport import Listen
+
+TOKEN = "SERVE_TOKEN"  # environment variable
+MIN_TOKEN = 16  # characters
+SETTINGS = PREDICTOR_SETTINGS  # what the environment may give
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_predictor_arguments(parser)
+    where = parser.add_argument_group("where it listens; any address but this machine's own takes a token and TLS")
+    where.add_argument("--host", default="127.0.0.1", help="address to listen at (default 127.0.0.1)")
+    where.add_argument("--port", type=port_number, default=8000, help="0 for any that is free (default 8000)")
+    where.add_argument(
+        "--token-file",
+        type=Path,
+        metavar="FILE",
+        help=f"holds the token that clients must send (or set {TOKEN} in the environment)",
+    )
+    where.add_argument("--tls-cert", type=Path, metavar="PEM", help="certificate, with those it was signed by")
+    where.add_argument("--tls-key", type=Path, metavar="PEM", help="its key, without a password")
+    where.add_argument(
+        "--proxy", metavar="ADDRESS", help="requests come by a proxy at this address or network, which does the TLS"
+    )
+    where.add_argument(
+        "--name",
+        action="append",
+        default=[],
+        metavar="HOST",
+        help="a name that clients call it by; others are refused (may be repeated)",
+    )
+    limits = parser.add_argument_group("limits")
+    limits.add_argument("--workers", type=positive, default=2, help="threads that read images (default 2)")
+    limits.add_argument("--sessions", type=positive, default=16, help="WebSockets open at once (default 16)")
+    limits.add_argument("--rate", type=positive, default=20, help="images a second from one client (default 20)")
+    limits.add_argument("--max-megabytes", type=positive, default=16, help="of one request (default 16)")
+    limits.add_argument("--max-megapixels", type=positive, default=40, help="of one image (default 40)")
+    limits.add_argument("--allow-urls", action="store_true", help="fetch images by their public addresses")
+
+
+def port_number(text: str) -> int:
+    value = int(text)
+    if not 0 <= value <= 65535:
+        raise argparse.ArgumentTypeError(f"{value} where 0 to 65535 was expected")
+    return value
+
+
+def run(args: argparse.Namespace) -> None:
+    try:
+        from pipeline.server import app, limits, reader, transport
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"serve needs the package {error.name}; pip install -c constraints.txt -e '.[serve]'"
+        ) from None
+    listen = transport.Listen(args.host, args.port, args.tls_cert, args.tls_key, args.proxy)
+    access = choose_access(listen, read_token(args.token_file), args.name)
+    bounds = limits.Limits(
+        body_bytes=args.max_megabytes << 20,
+        pixels=args.max_megapixels * 1_000_000,
+        workers=args.workers,
+        rate=args.rate,
+        sessions=args.sessions,
+    )
+    predictor = build_predictor(args)
+    model, moving_model = (
+        reader.Model(
+            folder.name,
+            folder.version,
+            model_folder.sha256(folder.onnx),
+            folder.labels,
+            (folder.path / model_folder.CARD).read_text(encoding="utf-8"),
+        )
+        for folder in (predictor.folder, predictor.moving_folder)
+    )
+    application = app.build(predictor, model, access, bounds, urls=args.allow_urls, moving_model=moving_model)
+    transport.run(application, listen, bounds)
+
+
+def read_token(file: Path | None) -> str | None:
+    """The token from the file or, without one, the environment. Raises InputError when it is easily guessed."""
+    if file is not None:
+        token, source = file.read_text(encoding="utf-8").strip(), str(file)
+    elif TOKEN in os.environ:
+        token, source = os.environ[TOKEN].strip(), f"the environment variable {TOKEN}"
+    else:
+        return None
+    if len(token) < MIN_TOKEN or not re.fullmatch(r"[\x21-\x7e]+", token):
+        raise InputError(
+            f"{source}: at least {MIN_TOKEN} letters, digits or signs without spaces were expected as a token; "
+            "make one with: openssl rand -hex 32"
+        )
+    return token
+
+
+def choose_access(listen: "Listen", token: str | None, names: list[str]) -> "Access":
+    """Who may ask. Raises InputError where anyone could, or where the token would be read on its way."""
+    from pipeline.server.guard import LOOPBACK, Access
+    from pipeline.server.transport import check_certificate
+
+    if (listen.certificate is None) != (listen.key is None):
+        raise InputError("--tls-cert and --tls-key: one was given without the other; give both")
+    if listen.certificate is not None and listen.key is not None:
+        check_certificate(listen.certificate, listen.key)
+    if listen.proxy is not None:
+        try:
+            ipaddress.ip_network(listen.proxy)
+        except ValueError:
+            raise InputError(f"--proxy {listen.proxy}: an address or a network was expected, as 10.0.0.0/8") from None
+    if not listen.loopback and token is None:
+        raise InputError(
+            f"--host {listen.host}: others reach it, so a token is needed; set {TOKEN} or give --token-file "
+            "(make one with: openssl rand -hex 32)"
+        )
+    if not listen.loopback and listen.certificate is None and listen.proxy is None:
+        raise InputError(
+            f"--host {listen.host}: others reach it, so TLS is needed; give --tls-cert and --tls-key, "
+            "or --proxy ADDRESS where a proxy does the TLS"
+        )
+    if not names and not listen.loopback:
+        return Access(token, None)  # whoever has the token may call this machine what they like
+    return Access(token, LOOPBACK | {listen.host} | {name.lower() for name in names})

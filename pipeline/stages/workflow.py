@@ -1,0 +1,278 @@
+"""What the Snakefile needs to know besides its rules: which data set it runs on, and how settings become options."""
+
+import hashlib
+import json
+import os
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import best_match
+
+from pipeline.base.errors import InputError
+from pipeline.classifier.model_folder import DEFAULTS, INDEX, find
+from pipeline.media.sources import is_live
+
+SCHEMA = Path("config/schema.yaml")
+NETS = Path("prototxt")
+YAML_WORDS = {"true": True, "false": False, "null": None}
+RAW = Path("data/raw")
+# The files that hold FER2013 as Kaggle publishes it, the likeliest first, in small letters.
+RAW_NAMES = (
+    *(
+        f"{name}{suffix}"
+        for name in ("fer2013", "icml_face_data")
+        for suffix in (".csv", ".csv.xz", ".csv.gz", ".csv.zip", ".zip", ".tar.gz")
+    ),
+    "challenges-in-representation-learning-facial-expression-recognition-challenge.zip",
+    "archive.zip",
+)
+# What may lie beside them: of Kaggle's archives, and of FER+.
+RAW_COMPANIONS = ("readme", "readme.md", "readme.txt", "fer2013.bib", "fer2013new.csv", "example_submission.csv")
+# What settings leave the data as the source has it. Others put a mark of theirs into the name of the data's folder.
+PLAIN_DATA = {
+    "ferplus": None,
+    "classes": None,
+    "class_names": None,
+    "held_out": 0.1,
+    "groups": "auto",
+    "missing": "keep",
+    "align_detector": "mtcnn",
+    "align_detector_model": None,
+}
+SAMPLE = "sample"
+SAMPLE_CSV = Path("data/sample/sample.csv")
+SAMPLE_REMARK = """\
+This was the drawn SAMPLE: its figures say nothing about real faces. To train on FER2013 put fer2013.csv (or .xz, .gz,
+.zip) into data/raw, or add --config csv=PATH, and run the same command again."""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A source of labelled faces and the name its folders under data/ go by."""
+
+    name: str
+    source: Path
+
+    @property
+    def is_sample(self) -> bool:
+        return self.source == SAMPLE_CSV
+
+    @property
+    def description(self) -> str:
+        """What a run says first."""
+        return f"data set {self.name}: {'the drawn sample' if self.is_sample else self.source}"
+
+    def fingerprint(self) -> str | None:
+        """Of a folder, what changes with its files: their names, sizes and times. Snakemake compares files itself."""
+        if not self.source.is_dir():
+            return None
+        digest = hashlib.sha256()
+        for folder, folders, files in os.walk(self.source):
+            folders.sort()
+            for file in sorted(files):
+                path = Path(folder, file)
+                status = path.stat()
+                line = f"{path.relative_to(self.source)}\0{status.st_size}\0{status.st_mtime_ns}\n"
+                digest.update(line.encode("utf-8", "surrogateescape"))
+        return digest.hexdigest()
+
+
+def find_dataset(config: Mapping[str, Any]) -> Dataset:
+    """The data set that the setting `csv` asks for: a path, "sample", or None for what is in data/raw, else the sample.
+
+    Its name is the file's or folder's, and a mark of the settings that make other data of it, and of its folder where
+    that is not data/raw. Raises InputError when there is nothing at the path, or nothing known in a data/raw that is
+    not empty.
+    """
+    csv = config["csv"]
+    path = Path(str(csv)).expanduser() if csv is not None else _in_raw(RAW) or SAMPLE_CSV
+    made = {name: config[name] for name, plain in PLAIN_DATA.items() if config[name] != plain}
+    if config["ferplus"]:
+        made |= {name: config[name] for name in ("ferplus_policy", "labels")}
+    if csv == SAMPLE or path == SAMPLE_CSV:
+        return Dataset(_marked(SAMPLE, made), SAMPLE_CSV)
+    if not path.exists():
+        raise InputError(f"csv: {path}: no such file or folder; give fer2013.csv, a folder of class folders or sample")
+    name = "folders" if path == RAW else re.sub(r"[^\w-]+", "_", path.resolve().name.split(".")[0]) or "folders"
+    if path.resolve().parent != RAW.resolve() and path != RAW:
+        made["csv"] = str(path.resolve())
+    elif path != RAW and path.is_file() and path.name.lower() not in RAW_NAMES:
+        made["csv"] = path.name
+    return Dataset(_marked(name, made), path)
+
+
+def _marked(name: str, made: dict[str, Any]) -> str:
+    """A name with what tells data made by these settings from others: words for the reader, and a hash of it all."""
+    if not made:
+        return name
+    words = []
+    if "ferplus" in made:
+        words.append(f"ferplus_{made['ferplus_policy']}" if made["labels"] == "ferplus" else "votes")
+    if isinstance(made.get("classes"), list):
+        words.append(f"{len(made['classes'])}_classes")
+    text = json.dumps(made, sort_keys=True, default=str)
+    return "-".join([name, *words, hashlib.sha256(text.encode()).hexdigest()[:8]])
+
+
+def _in_raw(folder: Path, depth: int = 1) -> Path | None:
+    """The data set in data/raw or, an archive being unpacked there, in a folder of it; None where there is nothing.
+
+    Raises InputError naming what lies there and is not known.
+    """
+    entries = (
+        {path.name.lower(): path for path in sorted(folder.iterdir()) if not path.name.startswith(".")}
+        if folder.is_dir()
+        else {}
+    )
+    for name in RAW_NAMES:
+        if name in entries and entries[name].is_file():
+            return entries[name]
+    if "train" in entries and entries["train"].is_dir():
+        return folder
+    found = [path for entry in entries.values() if depth and entry.is_dir() and (path := _in_raw(entry, depth - 1))]
+    if len(found) > 1:
+        raise InputError(f"{folder}: two data sets, {found[0]} and {found[1]}; say which by csv={found[0]}")
+    unknown = [path for name, path in entries.items() if name not in RAW_COMPANIONS]
+    if unknown and not found and folder == RAW:
+        raise InputError(
+            f"{unknown[0]}: not one of the names that FER2013 goes by; if it is the data set say "
+            f"csv={unknown[0]}, else csv=sample, or move it out of {RAW} (data/README.md has the names)"
+        )
+    return found[0] if found else None
+
+
+def find_net_settings(net: str) -> Path | None:
+    """The config.yaml in the folder of the net that the setting `net` names; None where the net has none.
+
+    Raises InputError when there is no such net, or naming the net's setting that is wrong.
+    """
+    nets = sorted(path.parent.name for path in NETS.glob("*/train_val.prototxt"))
+    if net not in nets:
+        raise InputError(f"net: {net}: no such net under {NETS}/; there are {', '.join(nets)}")
+    path = NETS / net / "config.yaml"
+    if not path.exists():
+        return None
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: not YAML ({' '.join(str(error).split())})") from None
+    if isinstance(settings, dict) and "net" in settings:
+        raise InputError(f"{path}: net: a net's own settings cannot choose another net; remove the line")
+    _check(settings, str(path), required=())
+    return path
+
+
+def read_words(config: dict[str, Any]) -> None:
+    """Read true, false and null in place, as config.yaml writes them; Snakemake takes a command line's for text."""
+    for name, value in config.items():
+        if isinstance(value, str):
+            config[name] = YAML_WORDS.get(value, value)
+        elif isinstance(value, dict):  # names of folders, which may be numbers
+            config[name] = {str(old): str(new) for old, new in value.items()}
+
+
+def check_settings(config: Mapping[str, Any]) -> None:
+    """Compare the settings with their JSON schema. Raises InputError naming a setting that is wrong."""
+    _check(config, "settings")
+
+
+def _check(settings: Any, name: str, **changes: Any) -> None:
+    """Compare settings with their JSON schema, in which `changes` replace keywords."""
+    schema = yaml.safe_load(SCHEMA.read_text()) | changes
+    error = best_match(Draft202012Validator(schema).iter_errors(settings))
+    if error is not None:
+        where = "".join(f"{place}: " for place in error.absolute_path)
+        raise InputError(f"{name}: {where}{error.message}; config/config.yaml tells what may stand there")
+
+
+def command_options(config: Mapping[str, Any], *names: str) -> list[str]:
+    """The settings `names` as a command's options: base_lr: 0.01 as --base-lr 0.01, true as --mirror, false as
+    --no-mirror, a list as --steps 0.6 0.85, a table as --class-names 1=fear 2=sad, but class_prior, which stands before
+    a command's inputs, as one word; null is left out, so that the command's own default holds.
+    """
+    options = []
+    for name in names:
+        value, flag = config[name], name.replace("_", "-")
+        if isinstance(value, bool):
+            options.append(f"--{flag}" if value else f"--no-{flag}")
+        elif isinstance(value, Mapping):
+            words = [f"{key}={each}" for key, each in value.items()]
+            options += [f"--{flag}", *([",".join(words)] if name == "class_prior" else words)]
+        elif value is not None:
+            options += [f"--{flag}", *map(str, value if isinstance(value, list) else [value])]
+    return options
+
+
+def model_files(model: str | None) -> list[str]:
+    """The files whose change makes the rule predict run again: those of the setting `model`, or of the default ones."""
+    names = [model] if model else DEFAULTS.values()
+    return sorted({str(find(name) / INDEX) for name in names})
+
+
+def members(models: list[str] | None) -> list[str]:
+    """The files of the setting `ensemble`. Raises InputError when it is not set or names a model that there is not."""
+    if not models:
+        raise InputError("ensemble: no models to join; say snakemake ensemble --config ensemble=[RUN,RUN] run=NAME")
+    return [str(find(model) / INDEX) for model in models]
+
+
+@dataclass(frozen=True)
+class ToRead:
+    """The setting `input`, for the rule predict.
+
+    files: what Snakemake compares with the last run. again: differs from run to run where that says nothing, as of a
+    camera.
+    """
+
+    word: str
+    files: list[str]
+    again: str | None
+    live: bool
+
+    def annotated(self, folder: str) -> list[str]:
+        """Options for annotated images or videos. Nobody is filmed unasked: of a camera there are none."""
+        return [] if self.live else ["--annotated", f"{folder}/annotated"]
+
+
+def parse_input(word: str | int | list[Any] | None) -> ToRead:
+    """Raises InputError when the setting is not set, or asks for what a rule has not."""
+    if word is None:
+        raise InputError("input: nothing to read; say snakemake predict --config input=FOLDER (or cam, a video)")
+    if word == "-" or isinstance(word, list):  # YAML takes a lone - for a list of nothing
+        raise InputError("input: one word is read, and not standard input; say python -m pipeline predict -")
+    word = str(word)  # a folder may be called 5
+    if Path(word).is_file() or Path(word).is_dir():
+        return ToRead(word, [word], None, live=False)
+    return ToRead(word, [], str(time.time()), live=is_live(word))
+
+
+def print_closing_words(dataset: Dataset, files: Any, log: str) -> None:
+    """Tell a person what a run has come to: the figures that evaluate measured and the files worth opening.
+
+    files: of the rule, by name and in order; among them `metrics`, evaluate's metrics.json, and `model`, a file of the
+    exported folder.
+    """
+    parts = json.loads(Path(files.metrics).read_text(encoding="utf-8"))
+    figures = [
+        f"{part} accuracy {measured['accuracy']:.1%}, macro-F1 {measured['macro_f1']:.3f} on {measured['n']:,} images"
+        for part in ("val", "test")
+        if (measured := parts[part])
+    ]
+    words = "\n".join(
+        [
+            "",
+            *([SAMPLE_REMARK] if dataset.is_sample else []),
+            f"{dataset.name}: {'; '.join(figures)}",
+            "worth opening:",
+            *(f"  {file}" for file in files),
+            f"read your own images: snakemake predict --config model={Path(files.model).parent} input=FOLDER",
+        ]
+    )
+    Path(log).write_text(words, encoding="utf-8")
+    print(words)

@@ -1,0 +1,190 @@
+"""FER2013's CSV: every form Kaggle has published, and every way a file can be wrong."""
+
+import gzip
+import lzma
+import tarfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers.small_set import noise, pixels_text, write_csv
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.base.errors import SourceError
+from pipeline.data.fer2013_csv import CsvSource
+from pipeline.data.labelled_images import LabelledImage
+from pipeline.data.manifest import USAGES
+
+GREY = " ".join(["7"] * 2304)
+
+
+def read(path: Path) -> list[LabelledImage]:
+    return [image for batch in CsvSource(path).batches() for image in batch()]
+
+
+def read_text(folder: Path, text: str | bytes) -> list[LabelledImage]:
+    path = folder / "faces.csv"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return read(path)
+
+
+def test_reads_every_row_in_order(tmp_path: Path) -> None:
+    images = noise(70)  # more than two batches
+    write_csv(tmp_path / "fer2013.csv", images)
+    found = read(tmp_path / "fer2013.csv")
+    assert [image.row for image in found] == list(range(70))
+    assert [image.label for image in found] == [row % 7 for row in range(70)]
+    assert [image.usage for image in found][:6] == [*["Training"] * 3, "PublicTest", "PrivateTest", "Training"]
+    np.testing.assert_array_equal([image.pixels for image in found], images)
+
+
+def test_reads_spaced_headers_quotes_crlf_and_byte_order_mark(tmp_path: Path) -> None:
+    (image,) = read_text(tmp_path, f'\ufeffemotion, Usage, pixels\r\n3, PublicTest,"{GREY}"\r\n')
+    assert (image.label, image.usage) == (3, "PublicTest")
+    assert (image.pixels == 7).all()
+    assert image.pixels.shape == (48, 48)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be"])
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_reads_what_a_spreadsheet_saved(tmp_path: Path, encoding: str, delimiter: str) -> None:
+    rows = [["Emotion", "PIXELS", "usage"], *(["3", f'"{pixels_text(image)}"', "Training"] for image in noise(40))]
+    text = "\r\n".join(delimiter.join(row) for row in rows) + "\r\n"
+    mark = "\ufeff" if encoding == "utf-16-be" else ""  # which Python writes none for
+    images = read_text(tmp_path, (mark + text).encode(encoding))
+    np.testing.assert_array_equal([image.pixels for image in images], noise(40))
+    with pytest.raises(SourceError, match=r"faces\.csv:\d+: "):
+        read_text(tmp_path, (mark + text[:-40]).encode(encoding))
+
+
+def test_reads_a_last_line_without_its_end(tmp_path: Path) -> None:
+    assert len(read_text(tmp_path, f"emotion,pixels,Usage\n0,{GREY},Training")) == 1
+
+
+@pytest.mark.parametrize("suffix", [".xz", ".gz", ".zip", ".tar.gz"])
+def test_reads_archives_and_refuses_truncated_ones(tmp_path: Path, suffix: str) -> None:
+    write_csv(tmp_path / "fer2013.csv", noise(3))
+    data = (tmp_path / "fer2013.csv").read_bytes()
+    path = tmp_path / f"fer2013.csv{suffix}"
+    if suffix == ".zip":
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("fer2013/train.csv", "another table")
+            archive.writestr("fer2013/fer2013.csv", data)
+    elif suffix == ".tar.gz":
+        with tarfile.open(path, "w:gz") as tar:
+            tar.add(tmp_path / "fer2013.csv", "fer2013/fer2013.csv")
+    else:
+        path.write_bytes({".xz": lzma, ".gz": gzip}[suffix].compress(data))
+    np.testing.assert_array_equal([image.pixels for image in read(path)], noise(3))
+    whole = path.read_bytes()
+    cut = 4 if suffix != ".tar.gz" else 4000  # a tar ends with zeros that nobody reads
+    for size in (0, 10, len(whole) // 2, len(whole) - cut):
+        path.write_bytes(whole[:size])
+        with pytest.raises(SourceError, match=r"fer2013\.csv\.[\w.]+: .*fetch it again"):
+            read(path)
+
+
+def test_refuses_a_zip_of_several_tables(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "faces.zip", "w") as archive:
+        archive.writestr("train.csv", "")
+        archive.writestr("test.csv", "")
+    with pytest.raises(SourceError, match=r"faces\.zip: 2 CSV files inside, where one or fer2013\.csv was expected"):
+        read(tmp_path / "faces.zip")
+
+
+def test_says_what_to_do_with_an_archive_of_class_folders(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "archive.zip", "w") as archive:
+        archive.writestr("train/happy/1.jpg", "")
+    with pytest.raises(SourceError, match=r"archive\.zip: folders and no CSV inside; unpack it and give the folder"):
+        read(tmp_path / "archive.zip")
+
+
+def replace(place: int, number: str) -> str:
+    return " ".join(number if i == place else "7" for i in range(2304))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "the file is empty, where the columns emotion,pixels,Usage were expected"),
+        ("emotion,pixels,Usage\n", "no rows below the header"),
+        ("emotion,pixels\n", ":1: column Usage is missing"),
+        ("emotion,pixels,Usage,pixels\n", ":1: column pixels stands there more than once"),
+        (f"{GREY}\n", ":1: column emotion is missing"),
+        (
+            f"emotion,pixels,Usage\n0,{GREY},Training\n0,{GREY[2:]},Training\n",
+            ":3: 2303 pixels where 48x48 = 2304 were",
+        ),
+        (f"emotion,pixels,Usage\n0,{GREY} 7,Training\n", ":2: 2305 pixels where 48x48 = 2304 were expected"),
+        (f"emotion,pixels,Usage\n0,{GREY}\n", ":2: 2 fields where 3 were expected; is the file truncated?"),
+        (
+            f"emotion,pixels,Usage\n0,{GREY},Trai",
+            ":2: Usage 'Trai' where Training, PublicTest, PrivateTest was expected",
+        ),
+        (f"emotion,pixels,Usage\n7,{GREY},Training\n", ":2: emotion '7' where 0 to 6 was expected"),
+        (f"emotion,pixels,Usage\n-1,{GREY},Training\n", ":2: emotion '-1' where 0 to 6 was expected"),
+        (f"emotion,pixels,Usage\nhappy,{GREY},Training\n", ":2: emotion 'happy' where 0 to 6 was expected"),
+        (f"emotion,pixels,Usage\n0,{replace(5, '256')},Training\n", ":2: pixel 5 is '256' where a number 0 to 255 was"),
+        (f"emotion,pixels,Usage\n0,{replace(0, '-1')},Training\n", ":2: pixel 0 is '-1' where a number 0 to 255 was"),
+        (
+            f"emotion,pixels,Usage\n0,{replace(2303, '1.5')},Training\n",
+            ":2: pixel 2303 is '1.5' where a number 0 to 255",
+        ),
+        (f"emotion,pixels,Usage\n0,{replace(9, 'x')},Training\n", ":2: pixel 9 is 'x' where a number 0 to 255 was"),
+        (f"emotion,pixels,Usage\n0,{replace(9, '')},Training\n", ":2: pixel 9 is '' where a number 0 to 255 was"),
+        (
+            f"emotion,pixels,Usage\n0,{replace(9, '1000')},Training\n",
+            ":2: pixel 9 is '1000' where a number 0 to 255 was",
+        ),
+        ("emotion,pixels,Usage\n0,,Training\n", ":2: pixel 0 is '' where a number 0 to 255 was expected"),
+        (f"emotion,pixels,Usage\n0,{GREY},Training\n\nemotion,pixels,Usage\n", ":4: a second header"),
+        ("emotion,pixels,Usage\n" + "7" * 100_000, ":2: 1 fields where 3 were expected"),
+    ],
+)
+def test_refuses_what_is_not_fer2013(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(SourceError) as caught:
+        read_text(tmp_path, text)
+    assert f"{tmp_path / 'faces.csv'}" in str(caught.value)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_names_the_line_of_a_fault_beyond_the_first_batch(tmp_path: Path) -> None:
+    rows = [f"0,{GREY},Training"] * 100
+    rows[90] = f"0,{replace(1, '300')},Training"
+    with pytest.raises(SourceError, match=":92: pixel 1 is '300'"):
+        read_text(tmp_path, "\n".join(["emotion,pixels,Usage", *rows]))
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    pixels=st.binary(min_size=2304, max_size=2304),
+    label=st.integers(0, 6),
+    usage=st.sampled_from(USAGES),
+    columns=st.permutations(("emotion", "pixels", "Usage")),
+    form=st.tuples(st.sampled_from((",", ", ")), st.sampled_from(("\n", "\r\n"))),
+)
+def test_what_is_written_is_read(tmp_path_factory, pixels, label, usage, columns, form) -> None:  # noqa: PLR0917
+    comma, end = form
+    image = np.frombuffer(pixels, np.uint8).reshape(48, 48)
+    values = {"emotion": str(label), "pixels": pixels_text(image), "Usage": usage}
+    lines = [comma.join(columns), comma.join(values[column] for column in columns), ""]
+    (found,) = read_text(tmp_path_factory.mktemp("csv"), end.join(lines))
+    assert (found.row, found.label, found.usage) == (0, label, usage)
+    np.testing.assert_array_equal(found.pixels, image)
+
+
+@settings(max_examples=100, deadline=None)
+@given(place=st.integers(0, 2303), number=st.text("0123456789.+-e_\u0663", min_size=1, max_size=5))
+def test_reads_a_plain_number_up_to_255_and_nothing_else(
+    tmp_path_factory: pytest.TempPathFactory, place: int, number: str
+) -> None:
+    text = f"emotion,pixels,Usage\n0,{replace(place, number)},Training\n"
+    if number.isascii() and number.isdigit() and len(number) <= 3 and int(number) <= 255:
+        (image,) = read_text(tmp_path_factory.mktemp("csv"), text)
+        assert image.pixels.ravel()[place] == int(number)
+    else:
+        with pytest.raises(SourceError, match=f":2: pixel {place} is "):
+            read_text(tmp_path_factory.mktemp("csv"), text)

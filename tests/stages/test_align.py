@@ -1,0 +1,225 @@
+"""The stage from images and manifest to aligned faces and manifest."""
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from helpers.small_set import noise, write_csv
+
+from pipeline.base.errors import InputError
+from pipeline.data import manifest
+from pipeline.faces.alignment import TEMPLATE, similarity
+from pipeline.faces.detector import Detector, build_detector
+from pipeline.readings import LANDMARKS
+from pipeline.stages.align import add_arguments, align, run
+from pipeline.stages.extract import extract
+
+SHEET = Path(__file__).parents[1] / "recorded" / "mtcnn.png"
+FACES, WITHOUT = 40, 4
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The manifest of forty drawn faces and then four images of noise."""
+    folder = tmp_path_factory.mktemp("align")
+    sheet = cv2.imread(str(SHEET), cv2.IMREAD_GRAYSCALE)
+    faces = [face for band in np.vsplit(sheet, 5) for face in np.hsplit(band, 8)]
+    write_csv(folder / "fer2013.csv", np.concatenate([faces, noise(WITHOUT)]))
+    extract(folder / "fer2013.csv", folder / "images")
+    return folder / "images" / "manifest.csv"
+
+
+@pytest.fixture(scope="module")
+def detector() -> Detector:
+    return build_detector("mtcnn", threads=1)
+
+
+@pytest.fixture(scope="module")
+def aligned(images: Path, detector: Detector) -> Path:
+    align(images, images.parent.parent / "aligned", detector)
+    return images.parent.parent / "aligned"
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_every_image_comes_out_with_its_status(images: Path, aligned: Path) -> None:
+    sources, rows = manifest.read(images), manifest.read(aligned / "manifest.csv")
+    assert [(row.row, row.usage, row.label, row.path, row.sha256) for row in rows] == [
+        (row.row, row.usage, row.label, row.path, row.sha256) for row in sources
+    ]
+    found = [row for row in rows if row.status == "found"]
+    assert len(found) >= 0.9 * FACES
+    assert {row.status for row in rows[FACES:]} == {"fallback"}
+    for row in rows:
+        assert cv2.imread(str(aligned / row.path), cv2.IMREAD_UNCHANGED).shape == (48, 48)
+        places = [row.score, row.left, row.bottom, *(getattr(row, f"{name}_y") for name in LANDMARKS)]
+        assert all((place is None) == (row.status == "fallback") for place in places)
+    assert (aligned / "labels.txt").read_bytes() == images.with_name("labels.txt").read_bytes()
+
+
+def test_faces_are_aligned_by_the_landmarks_in_the_manifest(images: Path, aligned: Path) -> None:
+    row = next(row for row in manifest.read(aligned / "manifest.csv") if row.status == "found")
+    landmarks = np.array([[getattr(row, f"{name}_x"), getattr(row, f"{name}_y")] for name in LANDMARKS])
+    matrix = similarity(landmarks)
+    assert np.abs(landmarks @ matrix[:, :2].T + matrix[:, 2] - TEMPLATE).max() < 6
+    source = cv2.imread(str(images.parent / row.path), cv2.IMREAD_GRAYSCALE)
+    wanted = cv2.warpAffine(source, matrix, (48, 48), borderMode=cv2.BORDER_REPLICATE)
+    face = cv2.imread(str(aligned / row.path), cv2.IMREAD_GRAYSCALE)
+    assert np.abs(face.astype(int) - wanted).mean() < 1
+
+
+def test_images_without_a_face_are_kept_whole(images: Path, aligned: Path) -> None:
+    for row in manifest.read(aligned / "manifest.csv")[FACES:]:
+        kept, source = (cv2.imread(str(folder / row.path), cv2.IMREAD_GRAYSCALE) for folder in (aligned, images.parent))
+        np.testing.assert_array_equal(kept, source)
+
+
+def test_images_without_a_face_are_dropped_and_counted(images: Path, detector: Detector, tmp_path: Path) -> None:
+    summary = align(images, tmp_path / "dropped", detector, missing="drop")
+    rows = manifest.read(tmp_path / "dropped" / "manifest.csv")
+    assert {row.status for row in rows} == {"found"}
+    assert len(rows) == summary["found"] == summary["images"] - summary["without_a_face"]
+    assert len(rows) <= FACES
+    assert sum(path.suffix == ".png" for path in (tmp_path / "dropped").glob("*/*/*")) == len(rows)
+
+
+def test_summary_counts_each_usage(aligned: Path) -> None:
+    summary = json.loads((aligned / "summary.json").read_text())
+    rows = manifest.read(aligned / "manifest.csv")
+    for usage, counts in summary["counts"].items():
+        for status, count in counts.items():
+            assert count == sum(row.usage == usage and row.status == status for row in rows)
+    assert summary["images"] == len(rows) == FACES + WITHOUT
+
+
+def test_contact_sheet_is_a_picture(aligned: Path) -> None:
+    sheet = cv2.imread(str(aligned / "contact_sheet.png"))
+    assert sheet.shape[1] > 1000
+    assert sheet.std() > 20
+
+
+def test_again_gives_the_same_files(images: Path, aligned: Path, detector: Detector, tmp_path: Path) -> None:
+    align(images, tmp_path / "again", detector)
+    assert tree(tmp_path / "again") == tree(aligned)
+
+
+def test_batch_and_threads_change_nothing_but_roundings(
+    images: Path, aligned: Path, detector: Detector, tmp_path: Path
+) -> None:
+    align(images, tmp_path / "other", detector, batch=7, threads=3)
+    for ours, theirs in zip(
+        *(manifest.read(folder / "manifest.csv") for folder in (tmp_path / "other", aligned)), strict=True
+    ):
+        assert (ours.row, ours.path, ours.status) == (theirs.row, theirs.path, theirs.status)
+        if ours.status == "found":
+            assert ours.left == pytest.approx(theirs.left, abs=0.002)
+            assert ours.nose_x == pytest.approx(theirs.nose_x, abs=0.002)
+        faces = [
+            cv2.imread(str(folder / ours.path), cv2.IMREAD_GRAYSCALE).astype(int)
+            for folder in (tmp_path / "other", aligned)
+        ]
+        assert np.abs(faces[0] - faces[1]).max() <= 1
+
+
+def test_the_largest_face_is_the_face(detector: Detector, tmp_path: Path) -> None:
+    face = cv2.imread(str(SHEET), cv2.IMREAD_GRAYSCALE)[:48, :48]
+    image = np.full((240, 320), 128, np.uint8)
+    image[20:68, 20:68] = face
+    image[80:224, 150:294] = cv2.resize(face, (144, 144))
+    write_csv(tmp_path / "fer2013.csv", noise(5))
+    extract(tmp_path / "fer2013.csv", tmp_path / "images")
+    row = manifest.read(tmp_path / "images" / "manifest.csv")[0]
+    cv2.imwrite(str(tmp_path / "images" / row.path), image)
+    align(tmp_path / "images" / "manifest.csv", tmp_path / "aligned", detector)
+    found = manifest.read(tmp_path / "aligned" / "manifest.csv")[0]
+    assert found.status == "found"
+    assert found.left is not None
+    assert found.left > 140
+
+
+def test_without_a_detector_the_image_is_the_face(images: Path, tmp_path: Path) -> None:
+    summary = align(images, tmp_path / "whole", build_detector("none"))
+    assert summary["found"] == FACES + WITHOUT
+    row = manifest.read(tmp_path / "whole" / "manifest.csv")[0]
+    assert (row.left, row.right, row.nose_x) == (0, 47, None)
+    whole, source = (cv2.imread(str(folder / row.path)) for folder in (tmp_path / "whole", images.parent))
+    np.testing.assert_array_equal(whole, source)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "an empty file where an image was expected"),
+        (b"\x89PNG\r\n\x1a\n broken", "no image of a known format"),
+    ],
+)
+def test_bad_images_are_named_and_nothing_is_written(
+    content: bytes, message: str, small_manifest: Path, detector: Detector, tmp_path: Path
+) -> None:
+    path = small_manifest.parent / manifest.read(small_manifest)[17].path
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=f"{path.name}: {message}"):
+        align(small_manifest, tmp_path / "aligned", detector)
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["fer2013.csv", "images"]
+
+
+def test_a_missing_image_is_named(small_manifest: Path, detector: Detector, tmp_path: Path) -> None:
+    path = small_manifest.parent / manifest.read(small_manifest)[3].path
+    path.unlink()
+    with pytest.raises(InputError, match=f"{path.name}: cannot be read"):
+        align(small_manifest, tmp_path / "aligned", detector)
+    assert not (tmp_path / "aligned").exists()
+
+
+def test_paths_stay_in_the_folder(small_manifest: Path, detector: Detector, tmp_path: Path) -> None:
+    text = small_manifest.read_text()
+    path = manifest.read(small_manifest)[0].path
+    for elsewhere in ("../secret.png", "/etc/secret.png"):
+        small_manifest.write_text(text.replace(path, elsewhere))
+        with pytest.raises(InputError, match="leads out of the manifest's folder"):
+            align(small_manifest, tmp_path / "aligned", detector)
+
+
+def test_rows_that_would_overwrite_or_have_no_label_are_refused(
+    small_manifest: Path, detector: Detector, tmp_path: Path
+) -> None:
+    text, (first, second) = small_manifest.read_text(), manifest.read(small_manifest)[:2]
+    for wrong, message in (
+        (text.replace(second.path, first.path.replace(".png", ".jpg")), "row 1: a second .* would replace the first"),
+        (text.replace(f",{second.label},{second.path}", f",7,{second.path}"), "row 1 has label 7 where 0 to 6"),
+    ):
+        small_manifest.write_text(wrong)
+        with pytest.raises(InputError, match=message):
+            align(small_manifest, tmp_path / "aligned", detector)
+
+
+def test_other_peoples_files_are_left_alone(small_manifest: Path, detector: Detector, tmp_path: Path) -> None:
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.txt").write_text("1")
+    with pytest.raises(InputError, match=r"chapter\.txt"):
+        align(small_manifest, tmp_path / "thesis", detector)
+    with pytest.raises(InputError, match="the images to align are there"):
+        align(small_manifest, small_manifest.parent, detector)
+
+
+def test_the_command_tells_the_totals(small_manifest: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "pipeline", "align", small_manifest, tmp_path / "aligned", "--missing", "drop"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "40 images: a face found in" in done.stderr
+    assert "without one, dropped" in done.stderr
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize(("option", "value"), [("--batch", "0"), ("--threads", "-1"), ("--min-face", "3")])
+def test_options_that_make_no_sense_are_refused(option: str, value: str, tmp_path: Path) -> None:
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    with pytest.raises(InputError, match=value):
+        run(parser.parse_args(["manifest.csv", str(tmp_path), option, value]))

@@ -1,0 +1,424 @@
+"""The workflow's descriptions agree with one another, and unfit settings are refused in one line."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pipeline.__main__ import STAGES
+from pipeline.base.errors import InputError
+from pipeline.stages.workflow import (
+    Dataset,
+    check_settings,
+    command_options,
+    find_dataset,
+    find_net_settings,
+    members,
+    parse_input,
+    read_words,
+)
+
+ROOT = Path(__file__).parents[2]
+SNAKEFILE = (ROOT / "Snakefile").read_text()
+CONFIG: dict[str, Any] = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+SCHEMA: dict[str, Any] = yaml.safe_load((ROOT / "config/schema.yaml").read_text())
+DVC: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())
+RULES = {match[1]: match[2] for match in re.finditer(r"^rule (\w+):\n(.*?)(?=^rule |\Z)", SNAKEFILE, re.M | re.S)}
+
+NO_RULES = {"doctor", "serve", "bot"}  # they make nothing
+# What the rule predict is told: its readings are no part of the way that DVC keeps.
+PREDICT = {
+    "model",
+    "input",
+    "output",
+    "detector",
+    "detector_model",
+    "min_face",
+    "uncertain",
+    "class_prior",
+    "no_face",
+    "every",
+    "summary",
+    "faces",
+    "draw",
+    "blur",
+    "window",
+}
+# What train writes as it goes is no declared output: Snakemake would delete it before a run that is to go on.
+UNDECLARED = {"results/sample/run.json", "results/sample/metrics.csv"}
+
+
+def snakemake(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "snakemake", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=os.environ | variables)
+
+
+@pytest.fixture(scope="module")
+def outputs() -> dict[str, set[str]]:
+    """By rule, the files that Snakemake expects of it on the sample."""
+    done = snakemake("train", "--dry-run", "--forceall", "--config", "csv=sample")
+    assert done.returncode == 0, done.stderr
+    jobs = re.findall(r"^(?:local)?rule (\w+):\n((?:    .*\n)*)", done.stdout + done.stderr, re.M)
+    found = {rule: re.search(r"^    output: (.*)$", text, re.M) for rule, text in jobs}
+    return {rule: set(match[1].split(", ")) if match else set() for rule, match in found.items()}
+
+
+def resolve(text: str) -> str:
+    """Fill dvc.yaml's variables in."""
+    values = CONFIG | {name: value for part in DVC["vars"] if isinstance(part, dict) for name, value in part.items()}
+    return re.sub(r"\$\{(\w+)\}", lambda match: str(values[match[1]]), text)
+
+
+def entries(stage: dict[str, Any], *kinds: str) -> Iterator[str]:
+    for kind in kinds:
+        for entry in stage.get(kind, []):
+            yield resolve(entry if isinstance(entry, str) else next(iter(entry)))
+
+
+def test_each_stage_is_the_command_of_one_rule() -> None:
+    called = re.findall(r"python -m pipeline --log \{log\} (\w+)", SNAKEFILE)
+    assert sorted(called) == sorted(set(STAGES) - NO_RULES)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_rules_are_documented_and_logged(rule: str) -> None:
+    assert RULES[rule].startswith('    """')
+    assert "    log:\n" in RULES[rule]
+    assert "    benchmark:\n" in RULES[rule] or rule == "train"  # which only says what the run has come to
+
+
+def test_every_setting_is_described_and_used() -> None:
+    assert list(CONFIG) == list(SCHEMA["properties"]) == SCHEMA["required"]
+    unused = {name for name in CONFIG if f'"{name}"' not in SNAKEFILE and f"'{name}'" not in SNAKEFILE}
+    assert unused == {"csv"}  # which find_dataset reads
+
+
+def test_the_settings_fit_their_schema(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    check_settings(CONFIG)
+    check_settings(CONFIG | yaml.safe_load((ROOT / "config/sample.yaml").read_text()))
+
+
+def test_a_command_line_may_say_true_false_and_null_as_the_file_does() -> None:
+    said = {"blur": "true", "window": "false", "mirror": "null", "run": "truly", "class_names": {1: 2}}
+    config = CONFIG | said
+    read_words(config)
+    assert config == CONFIG | {"blur": True, "window": False, "mirror": None, "run": "truly", "class_names": {"1": "2"}}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"epoch": 3}, r"'epoch' was unexpected"),
+        ({"epochs": "many"}, r"epochs: 'many' is not of type 'integer'"),
+        ({"epochs": 0}, r"epochs: 0 is less than the minimum of 1"),
+        ({"epochs": True}, r"epochs: True is not of type 'integer'"),
+        ({"protocol": "kagle"}, r"protocol: 'kagle' is not one of \['kaggle', 'merged'\]"),
+        ({"steps": [0.6, 1.2]}, r"steps: 1: 1.2 is greater than or equal to the maximum of 1"),
+        ({"base_lr": -0.01}, r"base_lr: -0.01 is less than or equal to the minimum of 0"),
+        ({"momentum": 1}, r"momentum: 1 is greater than or equal to the maximum of 1"),
+        ({"net": "../net"}, r"net: '../net' does not match"),
+        ({"run": "a b"}, r"run: 'a b' does not match"),
+        ({"run": ".."}, r"run: '..' does not match"),
+        ({"device": "gpu"}, r"device: 'gpu' is not one of"),
+        ({"classes": ["happy"]}, r"classes: \['happy'\] is too short"),
+        ({"held_out": 0.5}, r"held_out: 0.5 is greater than or equal to the maximum of 0.5"),
+        ({"class_names": {"1": None}}, r"class_names: 1: None is not of type"),
+        ({"seed": -1}, r"seed: -1 is less than the minimum of 0"),
+        ({"class_prior": 1.5}, r"class_prior: 1.5 is greater than the maximum of 1"),
+        ({"class_prior": {"happy": 2}}, r"class_prior: happy: 2 is greater than or equal to the maximum of 1"),
+    ],
+)
+def test_unfit_settings_are_refused_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], message: str
+) -> None:
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(InputError, match=message) as caught:
+        check_settings(CONFIG | settings)
+    assert "\n" not in str(caught.value)
+
+
+def test_snakemake_says_what_is_wrong_with_a_setting() -> None:
+    done = snakemake("train", "--dry-run", "--config", "batch=3")
+    assert done.returncode != 0
+    assert "settings: Additional properties are not allowed ('batch' was unexpected)" in done.stdout + done.stderr
+
+
+def test_the_environment_stands_between_the_files_and_the_command_line() -> None:
+    done = snakemake(
+        "render",
+        "--dry-run",
+        "--forceall",
+        "--config",
+        "csv=sample",
+        "seed=6",
+        EXPRESSIONS_EPOCHS="3",
+        EXPRESSIONS_SEED="5",
+        EXPRESSIONS_DISPLAY="7",
+    )
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"pipeline --log \S+ render .* --epochs 3 .* --seed 6 .*--display 7 ", done.stdout + done.stderr)
+
+
+def test_snakemake_names_a_variable_that_is_wrong() -> None:
+    done = snakemake("train", "--dry-run", EXPRESSIONS_EPOCH="3")
+    assert done.returncode != 0
+    assert "EXPRESSIONS_EPOCH: no such setting; did you mean EXPRESSIONS_EPOCHS" in done.stdout + done.stderr
+
+
+def test_an_average_of_snapshots_is_what_is_measured() -> None:
+    done = snakemake("train", "--dry-run", "--forceall", "--config", "csv=sample", "average=3", "warmup=2 epochs")
+    assert done.returncode == 0, done.stderr
+    said = done.stdout + done.stderr
+    assert re.search(r"rule evaluate:\n    input: .*results/sample/averaged\.caffemodel", said)
+    assert not re.search(r"rule evaluate:\n    input: .*results/sample/best\.caffemodel", said)
+
+
+def test_settings_become_options() -> None:
+    assert command_options({"class_names": {"1": "a b"}}, "class_names") == ["--class-names", "1=a b"]
+    config = {"base_lr": 0.01, "steps": [0.6, 0.85], "mirror": False, "crop_size": None, "seed": 1}
+    options = command_options(config, *config)
+    assert options == ["--base-lr", "0.01", "--steps", "0.6", "0.85", "--no-mirror", "--seed", "1"]
+    assert command_options({"class_prior": {"happy": 0.2, "sad": 0.1}}, "class_prior") == [
+        "--class-prior",
+        "happy=0.2,sad=0.1",
+    ]
+
+
+def found(csv: str | None = None, **settings: Any) -> Dataset:
+    return find_dataset(CONFIG | {"csv": csv} | settings)
+
+
+def test_finds_the_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert found().is_sample
+    raw = tmp_path / "data/raw"
+    (raw / "train").mkdir(parents=True)
+    assert (found().name, found().source) == ("folders", Path("data/raw"))
+    (raw / "fer2013.csv.xz").touch()
+    assert (found().name, found().source) == ("fer2013", Path("data/raw/fer2013.csv.xz"))
+    assert found("data/raw/fer2013.csv.xz") == found()
+    assert found("sample") == found("data/sample/sample.csv")
+    assert found("sample").is_sample
+    (tmp_path / "my faces.csv.gz").touch()
+    assert re.fullmatch(r"my_faces-\w{8}", found("my faces.csv.gz").name)  # names of folders go into shell commands
+    with pytest.raises(InputError, match=r"csv: other\.csv: no such file"):
+        found("other.csv")
+
+
+@pytest.mark.parametrize(
+    ("files", "source"),
+    [
+        (["FER2013.csv"], "FER2013.csv"),
+        (["fer2013new.csv", "README.md", "icml_face_data.csv.zip"], "icml_face_data.csv.zip"),
+        (["archive.zip"], "archive.zip"),
+        (["fer2013.tar.gz"], "fer2013.tar.gz"),
+        (["archive/train/happy/1.jpg", "archive/test/happy/1.jpg"], "archive"),
+        (["fer2013/fer2013.csv", "fer2013/README"], "fer2013/fer2013.csv"),
+        (["Train/happy/1.jpg", "Test/happy/1.jpg"], ""),
+        ([".gitkeep", "README.md"], None),
+    ],
+)
+def test_knows_the_names_in_data_raw(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: list[str], source: str | None
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for file in files:
+        path = tmp_path / "data/raw" / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    assert found().source == (Path("data/sample/sample.csv") if source is None else Path("data/raw") / source)
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (["faces.csv"], r"data/raw/faces\.csv: not one of the names .* say csv=data/raw/faces\.csv"),
+        (["pictures/1.png"], "data/raw/pictures: not one of the names"),
+        (["a/fer2013.csv", "b/train/happy/1.png"], r"two data sets, data/raw/a/fer2013\.csv and data/raw/b"),
+    ],
+)
+def test_what_it_does_not_know_in_data_raw_stops(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: list[str], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for file in files:
+        (tmp_path / "data/raw" / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "data/raw" / file).touch()
+    with pytest.raises(InputError, match=message):
+        found()
+    assert found("sample").is_sample
+
+
+def test_data_that_differs_has_folders_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("a", "b", "data/raw"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "fer2013.csv").touch()
+    names = [
+        found().name,
+        found("a/fer2013.csv").name,
+        found("b/fer2013.csv").name,
+        *(found(ferplus="votes.csv", ferplus_policy=policy).name for policy in ("majority", "plurality", "shares")),
+        found(ferplus="votes.csv", labels="fer2013").name,
+        found(classes=["happy", "sad"]).name,
+        found(classes=["sad", "happy"]).name,
+        found(class_names={"happy": "glad"}).name,
+        found(held_out=0.2).name,
+        found(groups="none").name,
+        found(missing="drop").name,
+        found(align_detector="haar").name,
+        found("sample").name,
+        found("sample", classes=["happy", "sad"]).name,
+    ]
+    assert len(set(names)) == len(names)
+    assert names[0] == "fer2013"
+    assert re.fullmatch(r"fer2013-ferplus_plurality-\w{8}", names[4])
+    assert re.fullmatch(r"sample-2_classes-\w{8}", names[-1])
+    assert found("a/../a/fer2013.csv").name == names[1]
+    assert found("sample", classes=["happy", "sad"]).is_sample
+    assert found(ferplus_policy="plurality").name == "fer2013"  # that nothing hangs on without votes
+
+
+def test_folders_that_change_are_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "faces/happy"
+    folder.mkdir(parents=True)
+    (folder / "1.png").write_bytes(b"1")
+    dataset = found("faces")
+    prints = [dataset.fingerprint()]
+    assert prints[0] == dataset.fingerprint()
+    (folder / "2.png").write_bytes(b"1")
+    prints.append(dataset.fingerprint())
+    (folder / "2.png").write_bytes(b"2")
+    os.utime(folder / "2.png", (1, 1))
+    prints.append(dataset.fingerprint())
+    (folder / "1.png").unlink()
+    prints.append(dataset.fingerprint())
+    assert len(set(prints)) == 4
+    assert "fingerprint=dataset.fingerprint()" in RULES["extract"]
+
+
+def test_an_ensemble_without_members_says_how() -> None:
+    with pytest.raises(InputError, match=r"snakemake ensemble --config ensemble=\[RUN,RUN\]"):
+        members(None)
+    with pytest.raises(InputError, match="model nobody: no model of that name"):
+        members(["accurate", "nobody"])
+
+
+def test_predict_without_input_says_how() -> None:
+    with pytest.raises(InputError, match="snakemake predict --config input=FOLDER"):
+        parse_input(None)
+    for word in ("-", [""]):
+        with pytest.raises(InputError, match="python -m pipeline predict -"):
+            parse_input(word)
+
+
+def test_files_are_compared_with_the_last_run_and_what_is_live_is_read_again(tmp_path: Path) -> None:
+    film = tmp_path / "film.mp4"
+    film.touch()
+    known = parse_input(str(film))
+    assert (known.word, known.files, known.again, known.live) == (str(film), [str(film)], None, False)
+    assert known.annotated("out") == ["--annotated", "out/annotated"]
+    for word in ("cam", "cam:1", "rtsp://camera.local/1"):
+        live = parse_input(word)
+        assert (live.word, live.files, live.live) == (word, [], True)
+        assert live.again != parse_input(word).again
+        assert live.annotated("out") == []
+    assert not parse_input(f"{tmp_path}/*.mp4").live
+
+
+def test_dvc_calls_snakemake_with_targets_that_are_rules() -> None:
+    targets = [re.fullmatch(r"snakemake (\w+) --config .*", stage["cmd"]) for stage in DVC["stages"].values()]
+    assert all(target and target[1] in RULES for target in targets)
+
+
+def test_dvc_keeps_what_the_rules_make(outputs: dict[str, set[str]]) -> None:
+    made = set().union(*outputs.values())
+    kept = {entry for stage in DVC["stages"].values() for entry in entries(stage, "outs", "metrics")}
+    unmade = {out for out in kept if out not in made and not any(path.startswith(f"{out}/") for path in made)}
+    assert unmade == UNDECLARED
+    missed = {path for path in made if not any(path == out or path.startswith(f"{out}/") for out in kept)}
+    assert not missed
+
+
+def test_dvc_depends_on_what_is_there() -> None:
+    made = {entry for stage in DVC["stages"].values() for entry in entries(stage, "outs", "metrics")}
+    for stage in DVC["stages"].values():
+        assert all(dep in made or (ROOT / dep).exists() for dep in entries(stage, "deps"))
+        for file in stage["params"]:
+            ((path, names),) = file.items()
+            assert set(names) <= set(yaml.safe_load((ROOT / path).read_text()))
+    told = {name for stage in DVC["stages"].values() for file in stage["params"] for name in next(iter(file.values()))}
+    assert told == set(CONFIG) - {"csv", "run", "export_path", "ensemble"} - PREDICT  # dvc.yaml's commands say these
+
+
+def test_conda_gives_the_versions_of_pip() -> None:
+    constraints = dict(re.findall(r"^([\w.-]+)==(\S+)", (ROOT / "constraints.txt").read_text().lower(), re.M))
+    *_, pip = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    assert {name: constraints.get(name) for name, _ in (line.split("==") for line in pip["pip"])} == dict(
+        line.split("==") for line in pip["pip"]
+    )
+
+
+def test_the_readme_tells_every_stage() -> None:
+    table = re.findall(r"^\| `(\w+)` \|", (ROOT / "README.md").read_text(), re.M)
+    assert table == list(STAGES)
+
+
+def own_settings(folder: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> Path | None:
+    """What find_net_settings says of a net `mine` whose config.yaml is `text`, in a folder of its own."""
+    (folder / "prototxt/mine").mkdir(parents=True)
+    (folder / "prototxt/mine/train_val.prototxt").touch()
+    (folder / "prototxt/mine/config.yaml").write_text(text)
+    (folder / "config").mkdir()
+    (folder / "config/schema.yaml").write_text((ROOT / "config/schema.yaml").read_text())
+    monkeypatch.chdir(folder)
+    return find_net_settings("mine")
+
+
+def test_a_net_may_have_settings_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert own_settings(tmp_path, "epochs: 3", monkeypatch) == Path("prototxt/mine/config.yaml")
+    Path("prototxt/mine/config.yaml").unlink()
+    assert find_net_settings("mine") is None
+    with pytest.raises(InputError, match="net: min: no such net under prototxt/; there are mine"):
+        find_net_settings("min")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("epochs: 0", "epochs: 0 is less than the minimum of 1"),
+        ("epoch: 3", "'epoch' was unexpected"),
+        ("net: small", "a net's own settings cannot choose another net"),
+        ("epochs: [", "not YAML"),
+        ("3", "3 is not of type 'object'"),
+    ],
+)
+def test_a_nets_own_settings_are_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, message: str
+) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        own_settings(tmp_path, text, monkeypatch)
+    assert str(caught.value).startswith("prototxt/mine/config.yaml: ")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "prototxt").glob("*/config.yaml")), ids=lambda path: path.parent.name)
+def test_the_settings_of_the_nets_are_sound(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    assert find_net_settings(path.parent.name) == path.relative_to(ROOT)
+
+
+def test_a_net_overrides_the_file_the_sample_the_net_and_the_command_line_all(tmp_path: Path) -> None:
+    (tmp_path / "faces.csv").touch()
+    dry = ("render", "--dry-run", "--forceall", "--printshellcmds", "--config", "net=gudi")
+    told = [snakemake(*dry, *words).stdout for words in ([f"csv={tmp_path}/faces.csv"], ["csv=sample", "batch_size=9"])]
+    assert "--epochs 100 --batch-size 50" in told[0]
+    assert "--epochs 20 --batch-size 9" in told[1]
