@@ -202,7 +202,8 @@ def test_a_failure_of_caffe_is_said_by_its_fatal_line(tmp_path: Path, monkeypatc
 
 def test_auto_is_float32_in_caffe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.stages.train.RealCaffe", lambda where, threads: SimpleNamespace(version="caffe"))
-    param = SolverParameter(net_param=NetParameter(layer=[LayerParameter(name="a", type="DummyData", top=["a"])]))
+    layers = [LayerParameter(name="a", type="DummyData", top=["a"])]
+    param = SolverParameter(lr_policy="fixed", net_param=NetParameter(layer=layers))
     trainer = _Caffe(param, tmp_path / "s.prototxt", "cpu", "auto", threads=1, where="docker")
     assert (trainer.settings["precision_asked"], trainer.settings["precision"]) == ("auto", "float32")
 

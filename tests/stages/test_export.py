@@ -72,8 +72,7 @@ def test_a_float32_model_answers_as_the_net(trained: TrainedNet, tmp_path: Path)
 
 def test_serving_prepares_an_image_as_the_data_layer_does(trained: TrainedNet, tmp_path: Path) -> None:
     deploy = tmp_path / "deploy.prototxt"
-    scaled = 'type: "Input" transform_param { scale: 0.25 }'
-    deploy.write_text(trained.deploy.read_text().replace('type: "Input"', scaled))
+    write_deploy(deploy, scale=0.25)
     trained.export(tmp_path / "model", deploy=deploy)
     text = f"""layer {{ name: "data" type: "Data" top: "data" top: "label"
         transform_param {{ crop_size: 42 scale: 0.25 mean_file: "{trained.mean}" mirror: false }}
