@@ -2,10 +2,7 @@
 
 import sys
 
-from pipeline.base.errors import InputError
-from pipeline.media.sources import open_sources
-from pipeline.predictor import Predictor
-from pipeline.readings import to_dataframe
+from pipeline import InputError, Predictor, open_sources, to_dataframe
 
 
 def main(folder: str, table: str) -> None:
@@ -16,9 +13,9 @@ def main(folder: str, table: str) -> None:
             for frame in source:
                 readings += predictor.read([frame])
     faces = to_dataframe(readings)
-    faces.to_csv(table, index=False)
-    print(f"{len(readings)} pictures, {len(faces)} faces; the mean probability of each label:")
-    print(faces[list(predictor.labels)].mean().round(2).to_string())
+    faces.to_csv(table, index=False)  # a picture without a face has a row of status `none`
+    print(f"{len(readings)} pictures, {sum(len(reading.faces) for reading in readings)} faces; mean probabilities:")
+    print(faces[[f"probability_{label}" for label in predictor.labels]].mean().round(2).to_string())
 
 
 if __name__ == "__main__":

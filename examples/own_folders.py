@@ -7,9 +7,8 @@ csv=my_pictures` does the same in parallel, remembers what is done, and takes ev
 import sys
 from pathlib import Path
 
-from pipeline.base.errors import InputError
+from pipeline import InputError, Predictor
 from pipeline.faces.detector import build_detector
-from pipeline.predictor import Predictor
 from pipeline.stages.align import align
 from pipeline.stages.evaluate import evaluate
 from pipeline.stages.export import export
@@ -22,7 +21,7 @@ from pipeline.stages.train import train
 NET = Path(__file__).resolve().parents[1] / "prototxt/small"
 
 
-def main(pictures: Path, out: Path, epochs: int = 30, detector: str = "mtcnn") -> None:
+def main(pictures: Path, out: Path, epochs: int = 30, detector: str = "mtcnn", threads: int = 2) -> None:
     extract(pictures, out / "images")
     align(out / "images/manifest.csv", out / "aligned", build_detector(detector))
     manifest, databases = out / "aligned/manifest.csv", out / "databases"
@@ -30,7 +29,7 @@ def main(pictures: Path, out: Path, epochs: int = 30, detector: str = "mtcnn") -
     mean(databases / "train_lmdb", databases / "mean.binaryproto")
     run = out / "run"
     render(NET, databases, run, epochs=epochs, batch_size=16, steps=[0.6, 0.85], seed=1)
-    train(run / "solver.prototxt")
+    train(run / "solver.prototxt", threads=threads)
 
     net, weights = run / "deploy.prototxt", run / "best.caffemodel"
     belong = {"databases": databases, "mean": databases / "mean.binaryproto"}

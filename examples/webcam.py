@@ -5,9 +5,7 @@ Ctrl-C ends it. `cam:1` is another camera; film.mp4 and rtsp:// addresses work a
 
 import sys
 
-from pipeline.base.errors import InputError
-from pipeline.media.sources import open_sources
-from pipeline.predictor import Predictor
+from pipeline import InputError, Predictor, open_sources
 
 
 def main(word: str) -> None:

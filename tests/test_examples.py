@@ -54,9 +54,8 @@ def test_a_folder_becomes_a_table(portrait: np.ndarray, tmp_path: Path, capsys: 
     load("folder_to_csv").main(str(tmp_path / "photos"), str(tmp_path / "readings.csv"))
     assert "2 pictures, 1 faces" in capsys.readouterr().out
     with open(tmp_path / "readings.csv", newline="") as file:
-        (row,) = csv.DictReader(file)
-    assert Path(row["file"]).name == "face.png"
-    assert row["label"] == "neutral"
+        table = [(Path(row["file"]).name, row["status"], row["label"]) for row in csv.DictReader(file)]
+    assert table == [("face.png", "found", "neutral"), ("wall.png", "none", "")]
 
 
 def test_the_loop_tells_each_change_once(
@@ -69,20 +68,20 @@ def test_the_loop_tells_each_change_once(
 
 def test_folders_of_pictures_become_a_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     classes = {0: "cross", 3: "glad", 6: "calm"}
-    for face in draw_faces(100, seed=1):
+    for face in draw_faces(75, seed=1):
         if face.label in classes:
             folder = tmp_path / "pictures" / classes[face.label]
             folder.mkdir(parents=True, exist_ok=True)
             assert cv2.imwrite(str(folder / f"{len(list(folder.iterdir()))}.png"), face.pixels)
-    load("own_folders").main(tmp_path / "pictures", tmp_path / "out", epochs=2, detector="none")
+    load("own_folders").main(tmp_path / "pictures", tmp_path / "out", epochs=1, detector="none", threads=1)
     printed = capsys.readouterr().out
     assert "accuracy on held-out pictures: " in printed
     assert "tells apart: calm, cross, glad" in printed
 
 
 def test_a_script_for_pycaffe_trains_a_net(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    load("pycaffe_net").main(tmp_path, iterations=150)
+    load("pycaffe_net").main(tmp_path, iterations=80)
     printed = capsys.readouterr().out
     assert "conv1's weights (8, 1, 3, 3)" in printed
-    assert int(printed.rpartition("right: ")[2].rstrip("%\n")) >= 90
+    assert int(printed.rpartition("right: ")[2].rstrip("%\n")) >= 60
     assert (tmp_path / "spot.caffemodel").stat().st_size > 0

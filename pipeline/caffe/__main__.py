@@ -7,6 +7,7 @@ from types import FrameType
 
 from pipeline import __version__
 from pipeline.base.errors import InputError
+from pipeline.base.extras import how_to_install
 from pipeline.caffe import glog
 from pipeline.caffe.tools.flags import CAFFE_FLAGS, FlagParser
 
@@ -33,7 +34,17 @@ COMMANDS = {
 
 
 def main() -> None:
-    """Run the command that the command line names."""
+    """Run the command that the command line names; a package that it lacks is told in one line."""
+    try:
+        _main()
+    except ModuleNotFoundError as error:
+        remedy = how_to_install(error)
+        if remedy is None:
+            raise
+        raise SystemExit(f"error: {remedy}") from None
+
+
+def _main() -> None:
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_DFL:  # under nohup it is not
             signal.signal(number, _end)
