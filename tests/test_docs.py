@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from pipeline.__main__ import STAGES
+from pipeline.stages.doctor import CHECKS
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("docs", "examples", "prototxt", "data/README.md", ".github")
@@ -72,6 +73,12 @@ def test_commands_in_documents_are_commands(document: Path) -> None:
                 stage = re.search(r"python -m pipeline (?:--\w+ \S+ )?([a-z_]+)", line)
                 assert stage is None or stage[1] in STAGES, line
                 shlex.split(line, comments=True)
+
+
+def test_troubleshooting_has_every_check_of_doctor() -> None:
+    page = (ROOT / "docs/troubleshooting.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| ([\w, ]+) \| .* \| .* \|$", page, re.M)
+    assert {check.title for check in CHECKS} <= {title for row in rows for title in row.split(", ")}
 
 
 def test_a_link_to_a_file_that_is_no_page_names_the_file(hooks: ModuleType) -> None:
