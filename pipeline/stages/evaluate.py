@@ -3,7 +3,6 @@
 import argparse
 import json
 import math
-import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
@@ -12,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.base.atomic import atomic_file
+from pipeline.base.atomic import atomic_file, temporary_folder
 from pipeline.base.console import log
 from pipeline.base.hashing import sha256
 from pipeline.caffe.database import DatabaseReader, record_key
 from pipeline.caffe.proto.caffe_pb2 import DataParameter, LayerParameter
 from pipeline.caffe.proto.files import read_net, write_prototxt
-from pipeline.caffe.real_caffe import RealCaffe, add_engine_arguments, root_from_environment
+from pipeline.caffe.real_caffe import RealCaffe, add_engine_arguments, refuse_extensions, root_from_environment
 from pipeline.classifier.board import add_picture, open_board
 from pipeline.classifier.calibration import (
     UNCERTAIN,
@@ -212,14 +211,15 @@ def _in_caffe(
 ) -> np.ndarray:
     """Probabilities (N, classes) of a database's images, in its order, which real Caffe reads and transforms itself."""
     net = read_net(deploy)
+    refuse_extensions(net, str(deploy))
     (given,) = (layer for layer in net.layer if layer.type == "Input")
     data = LayerParameter(name=given.name, type="Data", top=given.top, transform_param=trained.transformer.param)
     data.data_param.MergeFrom(DataParameter(source=str(database), batch_size=CAFFE_BATCH, backend=DataParameter.LMDB))
     given.CopyFrom(data)
     with DatabaseReader(database) as reader:
         count = len(reader)
-    with tempfile.TemporaryDirectory(dir=output) as folder:  # where a container sees it
-        write_prototxt(Path(folder) / "net.prototxt", net)
+    with temporary_folder(output / "caffe") as folder:  # where a container sees it
+        write_prototxt(folder / "net.prototxt", net)
         batches = math.ceil(count / CAFFE_BATCH)  # the last one may run over the end to the beginning
         caffe.run(
             "extract_features",
@@ -230,7 +230,7 @@ def _in_caffe(
             str(batches),
             "lmdb",
         )
-        with DatabaseReader(Path(folder) / "lmdb") as reader:
+        with DatabaseReader(folder / "lmdb") as reader:
             return np.concatenate([rows.copy() for rows in reader.images(CAFFE_BATCH)])[:count, :, 0, 0]
 
 
