@@ -13,6 +13,7 @@ from pipeline.stages.workflow import (
     check_settings,
     command_options,
     find_dataset,
+    fold_mark,
     find_net_settings,
     members,
     model_files,
@@ -57,7 +58,7 @@ check_settings(config)
 IMAGES = f"data/{dataset.name}/images"
 ALIGNED = f"data/{dataset.name}/aligned"
 FACES = f"data/{dataset.name}/{config['train_on']}"
-FOLD = f"_without_{config['fold'].replace('/', '_of_')}" if config["fold"] else ""
+FOLD = fold_mark(config["fold"])
 DATABASES = f"data/{dataset.name}/databases/{config['train_on']}_{config['protocol']}{FOLD}"
 VOTES = ["votes.csv"] if config["ferplus"] else []
 DATABASE_FILES = [f"{DATABASES}/{part}_lmdb/data.mdb" for part in ("train", "val", "test")]
@@ -482,7 +483,7 @@ rule export:
     params:
         model=subpath(output[0], parent=True),
         databases=subpath(input.labels, parent=True),
-        trained=HEAD_OF or RUN,
+        trained=lambda wildcards: HEAD_OF or RUN,
         faces="images" if config["train_on"] == "images" else "aligned",
         precision=config["export_precision"],
     shell:

@@ -193,6 +193,11 @@ def _check(settings: Any, name: str, **changes: Any) -> None:
         raise InputError(f"{name}: {where}{error.message}; config/config.yaml tells what may stand there")
 
 
+def fold_mark(fold: str | None) -> str:
+    """What the name of databases ends with that leave a fold out, such as 2/5."""
+    return f"_without_{fold.replace('/', '_of_')}" if fold else ""
+
+
 def command_options(config: Mapping[str, Any], *names: str) -> list[str]:
     """The settings `names` as a command's options: base_lr: 0.01 as --base-lr 0.01, true as --mirror, false as
     --no-mirror, a list as --steps 0.6 0.85, a table as --class-names 1=fear 2=sad, but class_prior, which stands before

@@ -24,7 +24,7 @@ IMAGES, CLOSEST, SEED = 400, 8, 9
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("models", type=Path, nargs="*", help="model folders (default: all under models/)")
+    parser.add_argument("models", type=Path, nargs="*", help="model folders (default: all under pipeline/weights/)")
     parser.add_argument("--closest", type=int, default=CLOSEST, help=f"images that are emulated (default {CLOSEST})")
     parser.add_argument("--read", nargs=2, type=Path, metavar=("IMAGES", "OUTPUT"), help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -35,7 +35,9 @@ def main() -> None:
         return
     if platform.machine() != "x86_64" or not shutil.which("qemu-x86_64"):
         raise SystemExit("qemu-x86_64 on an x86-64 processor is needed: apt-get install qemu-user")
-    models = args.models or sorted(path.parent for path in ROOT.glob("models/*/model.json"))
+    models = args.models or sorted(path.parent for path in ROOT.glob("pipeline/weights/*/model.json"))
+    if not models:
+        raise SystemExit("no model folder under pipeline/weights")
     differing = [
         f"{model.name} on {processor}"
         for model in models

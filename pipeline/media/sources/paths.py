@@ -150,7 +150,7 @@ def _matching(pattern: str, leave_out: Collection[Path]) -> Found:
 def _below(folder: Path, leave_out: Collection[Path]) -> Found:
     """Folders behind symbolic links are walked after the others, each once."""
     left = {path.resolve() for path in leave_out}
-    unreadable: list[str] = []
+    unreadable: list[OSError] = []
     paths: list[Path] = []
     seen: set[Path] = set()
     waiting = [folder]
