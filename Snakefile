@@ -18,6 +18,7 @@ from pipeline.stages.workflow import (
     model_files,
     print_closing_words,
     read_words,
+    require_engine,
     parse_input,
 )
 
@@ -371,6 +372,7 @@ rule solve:
         start=START,
         mean=f"{DATABASES}/mean.binaryproto",
         databases=DATABASE_FILES,
+        engine=lambda wildcards: require_engine(config),
     output:
         final=f"{RUN}/final.caffemodel",
         best=f"{RUN}/best.caffemodel",

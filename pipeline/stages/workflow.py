@@ -15,6 +15,7 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import best_match
 
 from pipeline.base.errors import InputError
+from pipeline.caffe.real_caffe import require_caffe, root_from_environment
 from pipeline.classifier.model_folder import DEFAULTS, INDEX, find
 from pipeline.media.sources import is_live
 
@@ -189,6 +190,16 @@ def _check(settings: Any, name: str, **changes: Any) -> None:
     if error is not None:
         where = "".join(f"{place}: " for place in error.absolute_path)
         raise InputError(f"{name}: {where}{error.message}; config/config.yaml tells what may stand there")
+
+
+def require_engine(config: Mapping[str, Any]) -> list[str]:
+    """No files: an input function of the rules that compute, so that Snakemake calls it before the first stage runs.
+
+    Raises CaffeError when the settings choose real Caffe and it is not there.
+    """
+    if config["engine"] == "caffe":
+        require_caffe(config["caffe"] or root_from_environment())
+    return []
 
 
 def command_options(config: Mapping[str, Any], *names: str) -> list[str]:
