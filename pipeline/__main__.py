@@ -10,6 +10,7 @@ from pipeline import __version__
 from pipeline.base import console
 from pipeline.base.errors import InputError
 from pipeline.base.extras import how_to_install
+from pipeline.base.signals import end_cleanly
 from pipeline.stages.environment import add_defaults
 
 STAGES = {
@@ -46,6 +47,7 @@ def main() -> None:
 
 
 def _main() -> None:
+    end_cleanly()
     arguments = sys.argv[1:]
     parser = argparse.ArgumentParser(prog="python -m pipeline", description=__doc__)
     parser.add_argument("--version", action="version", version=__version__)

@@ -1,13 +1,12 @@
 """python -m pipeline.caffe COMMAND …: Caffe's commands with Caffe's own words and flags."""
 
 import importlib
-import signal
 import sys
-from types import FrameType
 
 from pipeline import __version__
 from pipeline.base.errors import InputError
 from pipeline.base.extras import how_to_install
+from pipeline.base.signals import end_cleanly
 from pipeline.caffe import glog
 from pipeline.caffe.tools.flags import CAFFE_FLAGS, FlagParser
 
@@ -45,9 +44,7 @@ def main() -> None:
 
 
 def _main() -> None:
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is signal.SIG_DFL:  # under nohup it is not
-            signal.signal(number, _end)
+    end_cleanly()
     arguments = sys.argv[1:]
     name, arguments = _command(arguments)
     # Only the command asked for is imported: some import torch, which takes seconds.
@@ -67,11 +64,6 @@ def _main() -> None:
         raise SystemExit(1) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
-
-
-def _end(number: int, frame: FrameType | None) -> None:
-    """End with the status of a signal as any command ends, which leaves nothing half-written."""
-    raise SystemExit(128 + number)
 
 
 def _command(arguments: list[str]) -> tuple[str, list[str]]:

@@ -24,6 +24,7 @@ import numpy as np
 import onnxruntime
 
 from pipeline.base.errors import InputError
+from pipeline.base.onnx_file import read_onnx
 from pipeline.faces.detector import Detections, check_images
 from pipeline.readings import LANDMARKS
 
@@ -185,7 +186,8 @@ class Yolo:
     head is none of HEADS.
     """
 
-    def __init__(self, *, model: Path, min_face: int = 20, threads: int = 1) -> None:
+    def __init__(self, *, model: Path, min_face: int = 20, max_faces: int | None = None, threads: int = 1) -> None:
+        self.max_faces = max_faces
         self.min_face = min_face
         self._model = model
         options = onnxruntime.SessionOptions()
@@ -193,8 +195,9 @@ class Yolo:
         # Threads that spin while they wait take the cores from whatever else runs.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3  # errors only
+        data = read_onnx(model)
         try:
-            self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+            self._session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's errors have no common class of their own
             raise InputError(f"{model}: not a model that ONNX Runtime reads ({_line(error)})") from None
         self._input, self._side, self._type = self._read_input()
@@ -240,7 +243,7 @@ class Yolo:
     def detect(self, images: Sequence[np.ndarray]) -> list[Detections]:
         """Find the faces in each of the images, (H, W, 3) uint8 RGB, the best score first."""
         check_images(images)
-        return [self._detect(image) for image in images]
+        return [self._detect(image).largest(self.max_faces) for image in images]
 
     def _detect(self, image: np.ndarray) -> Detections:
         letterbox = Letterbox.of(image, self._side)

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 
 from pipeline.base.errors import InputError
+from pipeline.base.onnx_file import read_onnx
 from pipeline.faces.detector import MODEL_SOURCES, Detections, check_images
 
 SCORE = 0.6  # of a face
@@ -26,16 +27,18 @@ class YuNet:
     InputError when the file is not such a model.
     """
 
-    def __init__(self, *, model: Path, min_face: int = 20, threads: int = 1) -> None:
+    def __init__(self, *, model: Path, min_face: int = 20, max_faces: int | None = None, threads: int = 1) -> None:
+        self.max_faces = max_faces
         self.min_face = min_face
         self._model = model
+        self._data = np.frombuffer(read_onnx(model), np.uint8)
         self._own = threading.local()
         self.detect([np.zeros((64, 64, 3), np.uint8)])  # what is no model is told now and not at the first image
 
     def detect(self, images: Sequence[np.ndarray]) -> list[Detections]:
         """Find the faces in each of the images, (H, W, 3) uint8 RGB, the best score first."""
         check_images(images)
-        return [self._detect(image) for image in images]
+        return [self._detect(image).largest(self.max_faces) for image in images]
 
     def _detect(self, image: np.ndarray) -> Detections:
         height, width = image.shape[:2]
@@ -44,7 +47,9 @@ class YuNet:
         small = cv2.resize(image, size, interpolation=cv2.INTER_AREA) if scale < 1 else image
         try:
             if not hasattr(self._own, "net"):
-                self._own.net = cv2.FaceDetectorYN.create(str(self._model), "", size, SCORE, OVERLAP, CANDIDATES)
+                self._own.net = cv2.FaceDetectorYN.create(
+                    "onnx", self._data, np.empty(0, np.uint8), size, SCORE, OVERLAP, CANDIDATES
+                )
             self._own.net.setInputSize(size)
             faces = self._own.net.detect(cv2.cvtColor(small, cv2.COLOR_RGB2BGR))[1]
         except (cv2.error, SystemError) as error:
