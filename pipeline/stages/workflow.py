@@ -15,8 +15,8 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import best_match
 
 from pipeline.base.errors import InputError
-from pipeline.caffe.real_caffe import require_caffe, root_from_environment
 from pipeline.base.text_files import read_text
+from pipeline.caffe.real_caffe import require_caffe, root_from_environment
 from pipeline.classifier.metrics import read_metrics
 from pipeline.classifier.model_folder import DEFAULTS, INDEX, find
 from pipeline.media.sources import is_live
