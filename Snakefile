@@ -19,6 +19,7 @@ from pipeline.stages.workflow import (
     model_files,
     print_closing_words,
     read_words,
+    require_engine,
     parse_input,
 )
 
@@ -372,6 +373,7 @@ rule solve:
         start=START,
         mean=f"{DATABASES}/mean.binaryproto",
         databases=DATABASE_FILES,
+        engine=lambda wildcards: require_engine(config),
     output:
         final=f"{RUN}/final.caffemodel",
         best=f"{RUN}/best.caffemodel",

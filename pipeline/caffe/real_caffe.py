@@ -75,6 +75,30 @@ def root_from_environment() -> str:
     return root
 
 
+def require_caffe(where: str) -> None:
+    """Raise CaffeError, which says how to get it, when real Caffe is not there. where: as RealCaffe's."""
+    missing = find_missing(where)
+    if missing:
+        hint = HOW_TO_GET.get(where, HOW_TO_GET["a root"])
+        raise CaffeError(f"engine caffe: {missing}; get it by: {hint}")
+
+
+def find_missing(where: str) -> str:
+    """What real Caffe lacks to run in `where`; empty when nothing is missing."""
+    if where not in (*CONTAINER_ENGINES, "conda"):
+        caffe = Path(where) / "usr/bin/caffe"
+        return "" if caffe.is_file() else f"{caffe} does not exist"
+    if shutil.which(where) is None:
+        return f"{where} is not installed"
+    if where == "conda":
+        probe = ["conda", "run", "-n", CONDA_ENVIRONMENT, "caffe", "--version"]
+    else:
+        probe = [where, "image", "inspect", IMAGE]
+    done = subprocess.run(probe, capture_output=True, text=True, check=False)
+    said = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+    return f"'{' '.join(probe)}' failed ({said})" if done.returncode else ""
+
+
 def refuse_extensions(message: Message, where: str) -> None:
     """Raise CaffeError naming the first layer type or field of a message that Caffe does not have.
 
@@ -109,28 +133,10 @@ class RealCaffe:
     def __init__(self, where: str, threads: int) -> None:
         self.where = where
         self.threads = threads
-        missing = self._missing()
-        if missing:
-            hint = HOW_TO_GET.get(where, HOW_TO_GET["a root"])
-            raise CaffeError(f"engine caffe: {missing}; get it by: {hint}")
+        require_caffe(where)
         self.version = self.run("caffe", "--version").strip()
         self._process: subprocess.Popen[str] | None = None
         self._interrupted = False
-
-    def _missing(self) -> str:
-        """What is not there of what self.where needs."""
-        if self.where not in (*CONTAINER_ENGINES, "conda"):
-            caffe = Path(self.where) / "usr/bin/caffe"
-            return "" if caffe.is_file() else f"{caffe} does not exist"
-        if shutil.which(self.where) is None:
-            return f"{self.where} is not installed"
-        if self.where == "conda":
-            probe = ["conda", "run", "-n", CONDA_ENVIRONMENT, "caffe", "--version"]
-        else:
-            probe = [self.where, "image", "inspect", IMAGE]
-        done = subprocess.run(probe, capture_output=True, text=True, check=False)
-        said = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-        return f"'{' '.join(probe)}' failed ({said})" if done.returncode else ""
 
     def command(self, tool: str, *arguments: str, container: str | None = None) -> list[str]:
         """The command line that runs a tool of Caffe's in the working folder. container: the name of one, where it

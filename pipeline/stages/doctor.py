@@ -289,6 +289,18 @@ def check_space(model: str | Path | None) -> Iterator[Finding]:
         yield Finding("ok", found)
 
 
+def check_real_caffe(model: str | Path | None) -> Iterator[Finding]:
+    from pipeline.caffe.real_caffe import CONTAINER_ENGINES, HOW_TO_GET, find_missing
+
+    root = os.environ.get("CAFFE_ROOT")
+    found = [where for where in (root, *CONTAINER_ENGINES, "conda") if where and not find_missing(where)]
+    if found:
+        yield Finding("ok", f"for engine: caffe, in {', '.join(found)}")
+    else:
+        lacking = f"{find_missing(root)} (CAFFE_ROOT)" if root else "found in no container engine, conda or CAFFE_ROOT"
+        yield Finding("warn", f"{lacking}; only `engine: caffe` needs that", HOW_TO_GET["a root"])
+
+
 def _look_at_extra(extra: str) -> Callable[[str | Path | None], Iterator[Finding]]:
     def look(model: str | Path | None) -> Iterator[Finding]:
         versions = _versions(_project()["optional-dependencies"][extra])
@@ -314,6 +326,7 @@ CHECKS = (
     Check("cameras", check_cameras),
     Check("display", check_display),
     Check("space", check_space),
+    Check("real Caffe", check_real_caffe),
     Check("server", _look_at_extra("serve")),
     Check("bot", _look_at_extra("bot")),
 )

@@ -16,6 +16,7 @@ from jsonschema.exceptions import best_match
 
 from pipeline.base.errors import InputError
 from pipeline.base.text_files import read_text
+from pipeline.caffe.real_caffe import require_caffe, root_from_environment
 from pipeline.classifier.metrics import read_metrics
 from pipeline.classifier.model_folder import DEFAULTS, INDEX, find
 from pipeline.media.sources import is_live
@@ -196,6 +197,16 @@ def _check(settings: Any, name: str, **changes: Any) -> None:
 def fold_mark(fold: str | None) -> str:
     """What the name of databases ends with that leave a fold out, such as 2/5."""
     return f"_without_{fold.replace('/', '_of_')}" if fold else ""
+
+
+def require_engine(config: Mapping[str, Any]) -> list[str]:
+    """No files: an input function of the rules that compute, so that Snakemake calls it before the first stage runs.
+
+    Raises CaffeError when the settings choose real Caffe and it is not there.
+    """
+    if config["engine"] == "caffe":
+        require_caffe(config["caffe"] or root_from_environment())
+    return []
 
 
 def command_options(config: Mapping[str, Any], *names: str) -> list[str]:

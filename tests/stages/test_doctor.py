@@ -149,6 +149,21 @@ def test_little_space_and_a_folder_that_cannot_be_written_to_are_told(
     assert "Read-only file system" in finding.found
 
 
+def test_real_caffe_is_looked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    monkeypatch.delenv("CAFFE_ROOT", raising=False)
+    (finding,) = look("real Caffe")
+    assert (finding.state, finding.remedy) == ("warn", "sudo sh docker/caffe-root.sh DIR, then name DIR")
+    monkeypatch.setenv("CAFFE_ROOT", str(tmp_path))
+    (finding,) = look("real Caffe")
+    assert finding.state == "warn"
+    assert f"{tmp_path}/usr/bin/caffe does not exist" in finding.found
+    (tmp_path / "usr/bin").mkdir(parents=True)
+    (tmp_path / "usr/bin/caffe").touch()
+    (finding,) = look("real Caffe")
+    assert (finding.state, finding.found) == ("ok", f"for engine: caffe, in {tmp_path}")
+
+
 def test_a_slow_machine_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in (("SPEED_SECONDS", 0.0), ("NET_SECONDS", 0.0), ("SLOW", 1e9), ("_first_result", lambda *_: 0.9)):
         monkeypatch.setattr(doctor, name, value)

@@ -13,6 +13,7 @@ import yaml
 
 from pipeline.__main__ import STAGES
 from pipeline.base.errors import InputError
+from pipeline.caffe.real_caffe import CaffeError
 from pipeline.stages.workflow import (
     Dataset,
     check_settings,
@@ -22,6 +23,7 @@ from pipeline.stages.workflow import (
     members,
     parse_input,
     read_words,
+    require_engine,
 )
 
 ROOT = Path(__file__).parents[2]
@@ -148,6 +150,24 @@ def test_snakemake_says_what_is_wrong_with_a_setting() -> None:
     done = snakemake("train", "--dry-run", "--config", "batch=3")
     assert done.returncode != 0
     assert "settings: Additional properties are not allowed ('batch' was unexpected)" in done.stdout + done.stderr
+
+
+def test_real_caffe_that_is_not_there_ends_the_workflow_before_its_first_stage(tmp_path: Path) -> None:
+    done = snakemake("train", "--dry-run", "--config", "csv=sample", "engine=caffe", f"caffe={tmp_path}")
+    assert done.returncode != 0
+    said = done.stdout + done.stderr
+    assert f"engine caffe: {tmp_path}/usr/bin/caffe does not exist; get it by: sudo sh docker/caffe-root.sh" in said
+    assert "rule extract" not in said
+
+
+def test_real_caffe_is_looked_for_only_where_it_is_to_compute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CAFFE_ROOT", raising=False)
+    assert require_engine(CONFIG | {"engine": "torch"}) == []
+    with pytest.raises(CaffeError, match="nothing says where real Caffe is"):
+        require_engine(CONFIG | {"engine": "caffe"})
+    (tmp_path / "usr/bin").mkdir(parents=True)
+    (tmp_path / "usr/bin/caffe").touch()
+    assert require_engine(CONFIG | {"engine": "caffe", "caffe": str(tmp_path)}) == []
 
 
 def test_the_environment_stands_between_the_files_and_the_command_line() -> None:
