@@ -1,12 +1,12 @@
 """python -m pipeline.caffe COMMAND …: Caffe's commands with Caffe's own words and flags."""
 
 import importlib
-import signal
 import sys
-from types import FrameType
 
 from pipeline import __version__
 from pipeline.base.errors import InputError
+from pipeline.base.extras import how_to_install
+from pipeline.base.signals import end_cleanly
 from pipeline.caffe import glog
 from pipeline.caffe.tools.flags import CAFFE_FLAGS, FlagParser
 
@@ -33,10 +33,18 @@ COMMANDS = {
 
 
 def main() -> None:
-    """Run the command that the command line names."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is signal.SIG_DFL:  # under nohup it is not
-            signal.signal(number, _end)
+    """Run the command that the command line names; a package that it lacks is told in one line."""
+    try:
+        _main()
+    except ModuleNotFoundError as error:
+        remedy = how_to_install(error)
+        if remedy is None:
+            raise
+        raise SystemExit(f"error: {remedy}") from None
+
+
+def _main() -> None:
+    end_cleanly()
     arguments = sys.argv[1:]
     name, arguments = _command(arguments)
     # Only the command asked for is imported: some import torch, which takes seconds.
@@ -56,11 +64,6 @@ def main() -> None:
         raise SystemExit(1) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
-
-
-def _end(number: int, frame: FrameType | None) -> None:
-    """End with the status of a signal as any command ends, which leaves nothing half-written."""
-    raise SystemExit(128 + number)
 
 
 def _command(arguments: list[str]) -> tuple[str, list[str]]:

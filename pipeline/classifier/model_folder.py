@@ -1,8 +1,9 @@
 """The model folder that export writes and predict reads: everything a net needs to be used, with its hashes."""
 
+import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -11,10 +12,12 @@ import numpy as np
 
 from pipeline.base.errors import InputError
 from pipeline.base.hashing import sha256
+from pipeline.base.onnx_file import read_onnx
+from pipeline.base.text_files import read_json
 from pipeline.caffe.data_transformer import Transformer
 from pipeline.caffe.proto.caffe_pb2 import TEST, TransformationParameter
 from pipeline.classifier import class_prior
-from pipeline.classifier.calibration import calibrate
+from pipeline.classifier.calibration import TEMPERATURES, calibrate
 from pipeline.classifier.class_prior import ClassPrior, ClassPriorError
 from pipeline.classifier.views import COUNTS, ViewsError, check, read_views
 from pipeline.data import manifest
@@ -35,6 +38,13 @@ CLASS_MAPS = "class_maps"  # the ONNX file's second output, where the net has on
 CARD = "MODEL_CARD.md"
 NEEDED = (ONNX, LABELS, MEAN, PREPROCESSING, CARD)
 FILES = (INDEX, DEPLOY, WEIGHTS, *NEEDED)
+
+REMEDY = "fetch or export the model again"
+# What preprocessing.json may say.
+FACES = ("aligned", "images")
+CHANNELS = (1, 3)
+MAX_SIDE = 4096  # pixels
+SCALES = (1e-6, 1e6)
 
 MODELS = Path(__file__).resolve().parents[1] / "weights"
 RUNS = Path("results")  # a run's model lies in results/RUN/model
@@ -77,7 +87,8 @@ class ModelFolder:
 
     temperature: what calibrates the net's probabilities; 1 where it was never measured. training_shares: the share of
     each label in training; None where it is not known. class_prior: the power of these shares that probabilities are
-    divided by unless a user says more. view_temperatures: by number, the temperatures of more views than one.
+    divided by unless a user says more. view_temperatures: by number, the temperatures of more views than one. hashes:
+    sha256 by file, as in model.json.
     """
 
     path: Path
@@ -89,6 +100,7 @@ class ModelFolder:
     training_shares: np.ndarray | None = field(default=None, compare=False)
     class_prior: float = 0.0
     view_temperatures: Mapping[int, float] = field(default_factory=dict)
+    hashes: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     def temperature_of(self, views: int) -> float:
         """What calibrates the mean of so many views. Raises ViewsError when it was not measured."""
@@ -125,20 +137,15 @@ class ModelFolder:
     def transformer(self) -> Transformer:
         return self.preprocessing.transformer(self.path / MEAN)
 
+    def read_onnx(self) -> bytes:
+        """The net, the very bytes whose hash is in model.json. Raises ModelError when they are others."""
+        data = read_onnx(self.onnx)
+        _check_hash(self.onnx, hashlib.sha256(data).hexdigest(), self.hashes[ONNX])
+        return data
+
 
 def write_json(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object. Raises ModelError when the file holds anything else."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ModelError(f"{path}: no JSON ({error}); make it again") from None
-    if not isinstance(value, dict):
-        raise ModelError(f"{path}: a JSON object was expected; make it again")
-    return value
 
 
 def find(model: str | Path) -> Path:
@@ -160,47 +167,106 @@ def find(model: str | Path) -> Path:
 def read(path: Path) -> ModelFolder:
     """Read a model folder and check every file's hash.
 
-    Raises ModelError naming the file that is missing, is not listed or is another than the one listed in model.json.
+    Raises ModelError naming the file that is missing, is not listed or is another than the one listed in model.json, or
+    the value that is out of its range.
     """
     if not (path / INDEX).is_file():
         raise ModelError(f"{path}: no {INDEX} inside, where a model folder was expected; make one with export")
-    index = read_json(path / INDEX)
+    index = read_json(path / INDEX, REMEDY, ModelError)
     hashes = index.get("sha256")
     if not isinstance(hashes, dict) or not isinstance(index.get("name"), str):
         raise ModelError(f"{path / INDEX}: name and sha256 were expected; export the model again")
-    temperatures = {"1": index.get("temperature") or 1.0, **(index.get("view_temperatures") or {})}
-    for temperature in temperatures.values():
-        if not isinstance(temperature, float) or not 0 < temperature < float("inf"):
-            raise ModelError(
-                f"{path / INDEX}: temperature {temperature}, not a positive number; export the model again"
-            )
-    for name in NEEDED:
-        if name not in hashes:
-            raise ModelError(f"{path / INDEX}: no hash of {name}; export the model again")
-    for name, expected in hashes.items():
-        if not (path / name).is_file():
-            raise ModelError(f"{path / name}: missing, where {INDEX} lists it; fetch or export the model again")
-        if sha256(path / name) != expected:
-            raise ModelError(
-                f"{path / name}: its sha256 is not the one in {INDEX}; it was changed or damaged: fetch or export the "
-                "model again"
-            )
-    fields = read_json(path / PREPROCESSING)
-    try:
-        preprocessing = Preprocessing(**fields)
-        preprocessing.transformer(path / MEAN)
-    except TypeError as error:
-        reason = str(error).removeprefix("Preprocessing.__init__() ")
-        raise ModelError(f"{path / PREPROCESSING}: {reason}; export the model again") from None
+    _check_files(path, hashes)
+    temperatures = _temperatures(index, path / INDEX)
+    preprocessing = _read_preprocessing(path / PREPROCESSING)
+    preprocessing.transformer(path / MEAN)
     labels = manifest.read_labels(path / LABELS)
     shares = _training_shares(index, labels, path / INDEX)
     power = index.get("class_prior") or 0.0
     if not isinstance(power, float) or not 0 <= power <= 1:
         raise ModelError(f"{path / INDEX}: class_prior {power}, not a number from 0 to 1; export the model again")
-    by_views = {count: temperatures[str(count)] for count in COUNTS if str(count) in temperatures}
     return ModelFolder(
-        path, index["name"], str(index.get("version")), labels, preprocessing, by_views.pop(1), shares, power, by_views
+        path,
+        index["name"],
+        str(index.get("version")),
+        labels,
+        preprocessing,
+        temperatures.pop(1),
+        shares,
+        power,
+        temperatures,
+        hashes,
     )
+
+
+def _check_files(path: Path, hashes: Mapping[str, str]) -> None:
+    """Raise ModelError unless a folder holds the files that it lists and no others, but hidden ones."""
+    for name in NEEDED:
+        if name not in hashes:
+            raise ModelError(f"{path / INDEX}: no hash of {name}; export the model again")
+    for name, expected in hashes.items():
+        if name not in FILES:
+            raise ModelError(f"{path / INDEX}: lists {name!r}, which is no file of a model; export the model again")
+        if not (path / name).is_file():
+            raise ModelError(f"{path / name}: missing, where {INDEX} lists it; fetch or export the model again")
+        _check_hash(path / name, sha256(path / name), expected)
+    for name in sorted(entry.name for entry in path.iterdir()):
+        if name not in hashes and name != INDEX and not name.startswith("."):
+            raise ModelError(f"{path / name}: {INDEX} does not list it, so it may be anything; move it away")
+
+
+def _check_hash(path: Path, found: str, expected: str) -> None:
+    if found != expected:
+        raise ModelError(
+            f"{path}: its sha256 is not the one in {INDEX}; it was changed or damaged: fetch or export the model again"
+        )
+
+
+def _temperatures(index: dict[str, Any], path: Path) -> dict[int, float]:
+    """model.json's temperatures by the number of views, 1 where one view has none. Raises ModelError for others."""
+    of_views = index.get("view_temperatures") or {}
+    if not isinstance(of_views, dict):
+        raise ModelError(f"{path}: view_temperatures that are no table; export the model again")
+    lowest, highest = TEMPERATURES
+    temperatures = {"1": index.get("temperature") or 1.0, **of_views}
+    for temperature in temperatures.values():
+        if not isinstance(temperature, float) or not lowest <= temperature <= highest:
+            raise ModelError(
+                f"{path}: temperature {temperature}, not a number from {lowest} to {highest}; export the model again"
+            )
+    return {count: temperatures[str(count)] for count in COUNTS if str(count) in temperatures}
+
+
+def _read_preprocessing(path: Path) -> Preprocessing:
+    """Raises ModelError naming the field that is missing, unknown or out of its range."""
+    found = read_json(path, REMEDY, ModelError)
+    names = [each.name for each in fields(Preprocessing)]
+    for wrong, what in ((set(found) - set(names), "unknown"), (set(names) - set(found), "missing")):
+        if wrong:
+            raise ModelError(f"{path}: {min(wrong)!r} is {what}; export the model again")
+    sides = [found[name] for name in ("height", "width")]
+    right = {
+        "channels": (type(found["channels"]) is int and found["channels"] in CHANNELS, " or ".join(map(str, CHANNELS))),
+        **{
+            name: (type(found[name]) is int and 1 <= found[name] <= MAX_SIDE, f"a whole number from 1 to {MAX_SIDE}")
+            for name in ("height", "width")
+        },
+        "crop_size": (
+            type(found["crop_size"]) is int
+            and found["crop_size"] >= 0
+            and not any(isinstance(side, int) and side < found["crop_size"] for side in sides),
+            "a whole number from 0 to the smaller side",
+        ),
+        "scale": (
+            type(found["scale"]) in (int, float) and SCALES[0] <= found["scale"] <= SCALES[1],
+            f"a number from {SCALES[0]:g} to {SCALES[1]:g}",
+        ),
+        "faces": (found["faces"] in FACES, " or ".join(FACES)),
+    }
+    for name, (fits, expected) in right.items():
+        if not fits:
+            raise ModelError(f"{path}: {name} {found[name]!r} where {expected} was expected; export the model again")
+    return Preprocessing(**found)
 
 
 def _training_shares(index: dict[str, Any], labels: tuple[str, ...], path: Path) -> np.ndarray | None:
@@ -234,8 +300,9 @@ class Classifier:
         check(views, self._transform)
         self._views = views
         self._temperature = folder.temperature_of(views)
+        model = folder.read_onnx()
         try:
-            self._session = self.session(folder.onnx, threads)
+            self._session = self.session(model, threads)
         except Exception as error:  # onnxruntime's errors have no common class of their own
             raise ModelError(f"{folder.onnx}: not a model that ONNX Runtime reads ({error})") from None
         (self._input,) = self._session.get_inputs()
@@ -264,8 +331,8 @@ class Classifier:
             )
 
     @staticmethod
-    def session(model: Path | bytes, threads: int = 1) -> "onnxruntime.InferenceSession":
-        """Open an ONNX model, bytes or the path of a file, as it is served."""
+    def session(model: bytes, threads: int = 1) -> "onnxruntime.InferenceSession":
+        """Open an ONNX model, by its file's bytes, as it is served."""
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -319,7 +386,7 @@ class Classifier:
         except ModuleNotFoundError as error:
             raise ModelError(
                 f"{self._folder.path}: its net has no class maps, and the engine that could make them needs the "
-                f"package {error.name}; pip install -c constraints.txt -e ."
+                f"package {error.name}; pip install 'caffe-expressions[engine]'"
             ) from None
         with self._lock:
             if self._net is None:

@@ -1,19 +1,22 @@
 """What a training leaves to look at: metrics.csv as it goes, and the plots of it."""
 
 import csv
+import io
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.base.atomic import atomic_file
-from pipeline.base.console import log, progress_bar
+from pipeline.base.console import in_words, log, progress_bar
 from pipeline.base.errors import InputError
+from pipeline.base.text_files import read_text
 from pipeline.caffe.database import DatabaseReader
 from pipeline.caffe.proto.caffe_pb2 import DataParameter, LayerParameter, SolverParameter
 from pipeline.caffe.solver import snapshot
 from pipeline.caffe.solver.nets import train_net
 from pipeline.caffe.solver.solve import Event, Finished, Iterated, Snapshotted, StoppedEarly, Tested
+from pipeline.caffe.train_log_parser import read_history
 from pipeline.classifier.board import TAGS
 
 if TYPE_CHECKING:
@@ -22,6 +25,26 @@ if TYPE_CHECKING:
 METRICS = ("iteration", "epoch", "lr", "train_loss", "test_loss", "test_accuracy")
 FEW = 20  # points of a curve that are marked each
 SNAPSHOTS_KEPT = 2  # the newest, beside the best one and those to be averaged
+
+
+def read_rows(path: Path) -> dict[int, dict[str, str]]:
+    """The rows of metrics.csv by iteration. Raises InputError naming the line that is wrong, or when it is missing."""
+    remedy = "train again, which makes it anew"
+    if not path.exists():
+        raise InputError(f"{path}: missing; {remedy}")
+    reader = csv.reader(io.StringIO(read_text(path, remedy), newline=""), strict=True)
+    try:
+        if tuple(next(reader, ())) != METRICS:
+            raise ValueError(f"columns {','.join(METRICS)} were expected")
+        rows = {}
+        for fields in reader:
+            row = dict(zip(METRICS, fields, strict=True))
+            for value in filter(None, fields):
+                float(value)
+            rows[int(row["iteration"])] = row
+        return rows
+    except (ValueError, csv.Error) as error:
+        raise InputError(f"{path}:{max(1, reader.line_num)}: {error}; {remedy}") from None
 
 
 def check_average(param: SolverParameter, count: int) -> None:
@@ -69,14 +92,39 @@ class Metrics:
         self.batch = data.data_param.batch_size * param.iter_size if data else 0
         self.images = _size(data) if data else 0
         self.rows: dict[int, dict[str, str]] = {}
-        if path.exists():  # a resumed run: rows of iterations that are about to be run again are dropped
-            with open(path, encoding="utf-8", newline="") as file:
-                self.rows = {
-                    int(row["iteration"]): row for row in csv.DictReader(file) if int(row["iteration"]) <= start
-                }
+        if start:  # a resumed run: rows of iterations that are about to be run again are dropped
+            self.rows = {iteration: row for iteration, row in self._earlier_rows().items() if iteration <= start}
             if start in self.rows:
                 self.rows[start] |= {"lr": "", "train_loss": ""}
         self._write()
+
+    def _earlier_rows(self) -> dict[int, dict[str, str]]:
+        """The rows of metrics.csv or, where that is lost, of what train.log says."""
+        try:
+            return read_rows(self.path)
+        except InputError as error:
+            lost = str(error)
+        try:
+            history = read_history(self.path.with_name("train.log"))
+        except (InputError, FileNotFoundError) as error:
+            log.warning("%s; nor can it be made from train.log (%s): what was measured before is not counted", lost,
+                        in_words(error))  # fmt: skip
+            return {}
+        log.warning("%s; made anew from train.log", lost)
+        rows: dict[int, dict[str, str]] = {}
+
+        def enter(iteration: int, name: str, value: float) -> None:
+            row = rows.setdefault(iteration, dict.fromkeys(METRICS, ""))
+            row |= {"iteration": str(iteration), "epoch": self.epoch(iteration), name: f"{value:.6g}"}
+
+        for name, values in (("train_loss", history.losses), ("lr", history.rates)):
+            for each in values:
+                enter(each.iteration, name, each.value)
+        for test in history.tests.get(0, []):
+            for name, value in test.outputs.items():
+                if f"test_{name}" in METRICS:
+                    enter(test.iteration, f"test_{name}", value)
+        return rows
 
     def follow(self, events: Iterator[Event]) -> Iterator[Event]:
         """Pass events on, writing rows and moving the bar."""
@@ -194,8 +242,7 @@ def plot(metrics_path: Path, loss_path: Path, accuracy_path: Path, marks: Mappin
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    with open(metrics_path, encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = list(read_rows(metrics_path).values())
 
     time = "epoch" if all(row["epoch"] for row in rows) else "iteration"
 

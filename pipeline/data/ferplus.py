@@ -5,11 +5,13 @@ ICMI 2016; the file is fer2013new.csv, row by row the images of fer2013.csv.
 """
 
 import csv
-from collections.abc import Callable, Iterable, Mapping
+import io
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from pipeline.base.atomic import atomic_file
 from pipeline.base.errors import SourceError
+from pipeline.base.text_files import read_text
 from pipeline.data.labelled_images import LabelledImage
 from pipeline.data.spreadsheet import delimiter_of, is_utf16
 
@@ -20,6 +22,7 @@ COLUMNS = ("Usage", "Image name", *CHOICES)
 NO_MAJORITY, TIE = "no majority", "tie"
 SIDECAR = "votes.csv"  # beside a manifest.csv: the votes on each of its images
 SIDECAR_COLUMNS = ("path", *CHOICES)
+MAX_VOTES = 1000  # on one image, where FER+ has ten
 
 
 def majority(votes: dict[str, int]) -> str:
@@ -80,9 +83,9 @@ class Votes:
             if names != [name.lower() for name in COLUMNS]:
                 raise SourceError(f"{path}:1: columns {','.join(COLUMNS)} were expected; is this fer2013new.csv?")
             reader = csv.DictReader(file, COLUMNS, delimiter=delimiter)
-            for record in reader:
+            for line, record in _records(reader, path, 1):
                 self._usages.append(record["Usage"])
-                self._votes.append(_votes(record, f"{path}:{reader.line_num + 1}"))
+                self._votes.append(_votes(record, f"{path}:{line}"))
         training, held_out = POLICIES[policy]
         self._choices = [
             (training if usage == "Training" else held_out)(votes)
@@ -114,10 +117,19 @@ class Votes:
         return LABELS.index(choice) if choice in LABELS else choice
 
 
+def _records(reader: "csv.DictReader[str]", path: Path, before: int) -> Iterator[tuple[int, dict[str, str]]]:
+    """Records with their lines in the file, of which `before` came first. Raises SourceError for one that is no CSV."""
+    try:
+        for record in reader:
+            yield reader.line_num + before, record
+    except csv.Error as error:
+        raise SourceError(f"{path}:{reader.line_num + before}: {error}; is the file damaged?") from None
+
+
 def _votes(record: Mapping[str, str | None], where: str) -> dict[str, int]:
     try:
         votes = {choice: int(record[choice] or "") for choice in CHOICES}
-        if min(votes.values()) < 0 or not any(votes.values()):
+        if min(votes.values()) < 0 or not 0 < sum(votes.values()) <= MAX_VOTES:
             raise ValueError
     except (TypeError, ValueError):
         raise SourceError(
@@ -143,14 +155,11 @@ def read_sidecar(path: Path, images: Iterable[str]) -> dict[str, dict[str, int]]
     if not path.exists():
         return None
     votes: dict[str, dict[str, int]] = {}
-    with open(path, encoding="utf-8", newline="") as file:
-        reader = csv.DictReader(file)
-        if tuple(reader.fieldnames or ()) != SIDECAR_COLUMNS:
-            raise SourceError(
-                f"{path}:1: columns {','.join(SIDECAR_COLUMNS)} were expected; make it again with extract"
-            )
-        for record in reader:
-            votes[record["path"]] = _votes(record, f"{path}:{reader.line_num}")
+    header, _, lines = read_text(path, "make it again with extract", SourceError).partition("\n")
+    if header != ",".join(SIDECAR_COLUMNS):
+        raise SourceError(f"{path}:1: columns {','.join(SIDECAR_COLUMNS)} were expected; make it again with extract")
+    for line, record in _records(csv.DictReader(io.StringIO(lines, newline=""), SIDECAR_COLUMNS), path, 1):
+        votes[record["path"]] = _votes(record, f"{path}:{line}")
     if list(votes) != list(images):
         raise SourceError(
             f"{path}: votes on other images than those in manifest.csv beside it; make both again with extract"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pipeline.base.atomic import atomic_file
 from pipeline.base.errors import InputError
+from pipeline.base.text_files import read_text
 
 NAME = "manifest.csv"
 USAGES = ("Training", "PublicTest", "PrivateTest")
@@ -87,6 +88,8 @@ def _row(fields: list[str], expected: int) -> ManifestRow:
     row, usage, label, path, sha256, *alignment = fields
     if usage not in USAGES:
         raise ValueError(f"usage {usage!r} where one of {', '.join(USAGES)} was expected")
+    if not path or "\0" in path:
+        raise ValueError(f"path {path!r} where an image's was expected")
     status, *numbers = alignment or [""]
     return ManifestRow(
         int(row),
@@ -101,7 +104,7 @@ def _row(fields: list[str], expected: int) -> ManifestRow:
 
 def read_labels(path: Path) -> tuple[str, ...]:
     """Read labels.txt: one class name a line, in index order. Raises ManifestError when empty or repeating."""
-    labels = tuple(path.read_text(encoding="utf-8").split("\n"))[:-1]
+    labels = tuple(read_text(path, "make it again with extract", ManifestError).split("\n"))[:-1]
     if not labels or "" in labels or len(set(labels)) != len(labels):
         raise ManifestError(f"{path}: one distinct class name a line was expected; make it again with extract")
     return labels

@@ -17,6 +17,7 @@ import numpy as np
 import onnxruntime
 
 from pipeline.base.errors import InputError
+from pipeline.base.onnx_file import read_onnx
 from pipeline.faces.detector import Detections, check_images
 
 MODELS = Path(__file__).resolve().parents[1] / "weights" / "mtcnn"
@@ -182,8 +183,9 @@ def open_net(path: Path) -> onnxruntime.InferenceSession:
     options.intra_op_num_threads = 1
     options.enable_mem_pattern = False  # it keeps a plan for every size of image it has ever seen
     options.log_severity_level = 3  # errors only
+    model = read_onnx(path)
     try:
-        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's errors have no common class of their own
         raise InputError(f"{path}: not a model that ONNX Runtime reads ({error})") from None
 

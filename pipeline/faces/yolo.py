@@ -24,6 +24,7 @@ import numpy as np
 import onnxruntime
 
 from pipeline.base.errors import InputError
+from pipeline.base.onnx_file import read_onnx
 from pipeline.faces.detector import Detections, check_images
 from pipeline.readings import LANDMARKS
 
@@ -194,8 +195,9 @@ class Yolo:
         # Threads that spin while they wait take the cores from whatever else runs.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3  # errors only
+        data = read_onnx(model)
         try:
-            self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+            self._session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's errors have no common class of their own
             raise InputError(f"{model}: not a model that ONNX Runtime reads ({_line(error)})") from None
         self._input, self._side, self._type = self._read_input()

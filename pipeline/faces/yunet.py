@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 
 from pipeline.base.errors import InputError
+from pipeline.base.onnx_file import read_onnx
 from pipeline.faces.detector import MODEL_SOURCES, Detections, check_images
 
 SCORE = 0.6  # of a face
@@ -30,6 +31,7 @@ class YuNet:
         self.max_faces = max_faces
         self.min_face = min_face
         self._model = model
+        self._data = np.frombuffer(read_onnx(model), np.uint8)
         self._own = threading.local()
         self.detect([np.zeros((64, 64, 3), np.uint8)])  # what is no model is told now and not at the first image
 
@@ -45,7 +47,9 @@ class YuNet:
         small = cv2.resize(image, size, interpolation=cv2.INTER_AREA) if scale < 1 else image
         try:
             if not hasattr(self._own, "net"):
-                self._own.net = cv2.FaceDetectorYN.create(str(self._model), "", size, SCORE, OVERLAP, CANDIDATES)
+                self._own.net = cv2.FaceDetectorYN.create(
+                    "onnx", self._data, np.empty(0, np.uint8), size, SCORE, OVERLAP, CANDIDATES
+                )
             self._own.net.setInputSize(size)
             faces = self._own.net.detect(cv2.cvtColor(small, cv2.COLOR_RGB2BGR))[1]
         except (cv2.error, SystemError) as error:

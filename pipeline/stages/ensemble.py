@@ -12,6 +12,7 @@ from pipeline.base.atomic import atomic_folder
 from pipeline.base.console import log
 from pipeline.base.errors import InputError
 from pipeline.base.hashing import sha256
+from pipeline.base.text_files import read_json
 from pipeline.caffe.database import DatabaseReader
 from pipeline.caffe.proto.blob_proto import write_mean
 from pipeline.classifier import model_folder
@@ -97,7 +98,7 @@ def ensemble(
             write_mean(folder / model_folder.MEAN, np.zeros(_shape(members[0]), np.float32))
         manifest.write_labels(folder / model_folder.LABELS, members[0].labels)
         model_folder.write_json(folder / model_folder.PREPROCESSING, asdict(preprocessing))
-        session = Classifier.session(folder / model_folder.ONNX)
+        session = Classifier.session((folder / model_folder.ONNX).read_bytes())
         transformer = preprocessing.transformer(folder / model_folder.MEAN)
         joint = Measurable(
             name, OUTPUT, lambda images: session.run([OUTPUT], {INPUT: images})[0], transformer, members[0].labels
@@ -112,7 +113,7 @@ def ensemble(
             files=tuple(member.onnx for member in members),
             made_by=versions("numpy", "onnxruntime", "scikit-learn"),
         )
-        told = [model_folder.read_json(member.path / model_folder.INDEX) for member in members]
+        told = [read_json(member.path / model_folder.INDEX, model_folder.REMEDY) for member in members]
         index = {
             "name": name,
             "version": version,
@@ -167,7 +168,7 @@ def join(members: list[ModelFolder]) -> "onnx.ModelProto":
     import onnx
     from onnx import TensorProto, compose, helper
 
-    models = [onnx.load(member.onnx) for member in members]
+    models = [onnx.load_from_string(member.read_onnx()) for member in members]
     if len({(model.ir_version, str(model.opset_import)) for model in models}) > 1:
         raise EnsembleError(f"{members[0].path}: of another ONNX version than other members; export them all again")
     same = _same_preprocessing(members)

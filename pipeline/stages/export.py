@@ -12,7 +12,9 @@ from pipeline.base.atomic import atomic_folder
 from pipeline.base.console import log
 from pipeline.base.errors import InputError
 from pipeline.base.hashing import sha256
+from pipeline.base.text_files import read_json
 from pipeline.caffe.database import DatabaseReader
+from pipeline.classifier import metrics as metrics_file
 from pipeline.classifier import model_folder
 from pipeline.classifier.model_folder import Preprocessing
 from pipeline.classifier.trained import PARTS, Trained, add_net_arguments, load, predictions, read_batches, versions
@@ -116,7 +118,7 @@ def export(
             shutil.copyfile(weights, folder / model_folder.WEIGHTS)
         index |= {
             **measured,
-            "training": model_folder.read_json(record) if record else None,
+            "training": read_json(record, "train again, which resumes, or leave --run out") if record else None,
             "created_by": versions("numpy", "torch", "onnx", "onnxruntime"),
         }
         onnx.save(model, folder / model_folder.ONNX)
@@ -141,17 +143,14 @@ def seal(folder: Path, index: dict[str, Any], card: str) -> int:
 
 
 def read_metrics(path: Path, labels: tuple[str, ...]) -> dict[str, Any]:
-    """METRICS of metrics.json. Raises ExportError when it tells of other classes, or is an older pipeline's."""
-    metrics = model_folder.read_json(path)
+    """METRICS of metrics.json. Raises ExportError when it tells of other classes, MetricsError when it is damaged."""
+    metrics = metrics_file.read_metrics(path)
     parts = {part: found for part in PARTS if (found := metrics.get(part))}
     for part, found in parts.items():
         if [row["label"] for row in found["per_class"]] != list(labels):
             raise ExportError(
                 f"{path}: {part} has other classes than {', '.join(labels)}; give the metrics of this net"
             )
-    missing = [name for name in METRICS if name != "metrics" and name not in metrics]
-    if missing:
-        raise ExportError(f"{path}: no {missing[0]}, which evaluate writes; evaluate the net again")
     left_out = ("confusion", "unseen", "seen_in_training")
     told = {part: {key: found[key] for key in found if key not in left_out} for part, found in parts.items()}
     return {name: metrics[name] for name in METRICS if name != "metrics"} | {"metrics": told}
@@ -262,7 +261,8 @@ PRIOR = """
   `class_prior` where you know more: `training`, `uniform`, a power, or the shares themselves."""
 CHOSEN = (
     "Its probabilities are divided by these shares to the power {class_prior:g}: the greatest power whose mean of "
-    "accuracy and macro-F1 on val is within one standard error of the best."
+    "accuracy and macro-F1 on val is within one standard error of the best, and whose calibration error there is at "
+    "most 0.03."
 )
 NOT_CHOSEN = "Its probabilities are left so, because there were no held-out images to choose by."
 PRIOR_NAMES = {0.0: "training", 1.0: "uniform"}  # by power

@@ -16,6 +16,7 @@ from typing import Any
 
 from pipeline.base.console import log, printable, progress_bar
 from pipeline.base.errors import InputError, SourceError
+from pipeline.base.signals import on_ending
 from pipeline.base.threads import map_ahead, poll_while_waiting
 from pipeline.drawing.overlay import Overlay, Parts
 from pipeline.media.frames import Frame, FrameSource
@@ -116,7 +117,7 @@ def run(args: argparse.Namespace) -> None:
     outputs = Outputs(args.json, args.csv, args.annotated, args.summary, args.window, args.kept, parts)
     sources = open_sources(args.inputs, [path for path in (args.annotated, args.summary, args.kept) if path])
     # However a run is ended, its files are: a camera's whole, the others gone.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    on_ending(signal.default_int_handler)
     # Images are read by several threads at once, frames one after the other by all of them.
     threads = args.threads if any(source.moving for source in sources) else 1
     predictor = build_predictor(args, no_face=args.no_face, rotations=args.rotations, threads=threads)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.base.errors import InputError
+from pipeline.base.text_files import read_text
 from pipeline.classifier import model_folder
 from pipeline.stages.arguments import PREDICTOR_SETTINGS, add_predictor_arguments, build_predictor, positive
 
@@ -101,7 +102,7 @@ def run(args: argparse.Namespace) -> None:
             folder.version,
             model_folder.sha256(folder.onnx),
             folder.labels,
-            (folder.path / model_folder.CARD).read_text(encoding="utf-8"),
+            read_text(folder.path / model_folder.CARD, model_folder.REMEDY),
         )
         for folder in (predictor.folder, predictor.moving_folder)
     )
@@ -112,7 +113,7 @@ def run(args: argparse.Namespace) -> None:
 def read_token(file: Path | None) -> str | None:
     """The token from the file or, without one, the environment. Raises InputError when it is easily guessed."""
     if file is not None:
-        token, source = file.read_text(encoding="utf-8").strip(), str(file)
+        token, source = read_text(file, "write the token in plain letters").strip(), str(file)
     elif TOKEN in os.environ:
         token, source = os.environ[TOKEN].strip(), f"the environment variable {TOKEN}"
     else:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.base.atomic import atomic_folder
-from pipeline.base.console import log
+from pipeline.base.console import log, printable
 from pipeline.base.errors import InputError
 from pipeline.caffe.database import DatabaseReader, DatabaseWriter
 from pipeline.caffe.proto.caffe_pb2 import Datum
@@ -157,13 +157,16 @@ def read_answers(path: Path, labels: tuple[str, ...], keys: Sequence[bytes]) -> 
     """
     with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
         reader = csv.reader(file)
-        header = tuple(next(reader, ()))
-        if header != ("key", *labels):
-            raise InputError(
-                f"{path}:1: a teacher of the labels {', '.join(header[1:]) or 'none'} where "
-                f"{', '.join(labels)} were expected; take a teacher that was trained on these labels"
-            )
-        rows = list(_answers(reader, path, keys))
+        try:
+            header = tuple(next(reader, ()))
+            if header != ("key", *labels):
+                raise InputError(
+                    f"{path}:1: a teacher of the labels {', '.join(map(printable, header[1:])) or 'none'} where "
+                    f"{', '.join(labels)} were expected; take a teacher that was trained on these labels"
+                )
+            rows = list(_answers(reader, path, keys, len(header)))
+        except csv.Error as error:
+            raise InputError(f"{path}:{reader.line_num}: {error}; let the teacher answer again") from None
     if len(rows) != len(keys):
         raise InputError(
             f"{path}: answers on {len(rows)} images where train_lmdb has {len(keys)}; let the teacher answer again"
@@ -171,18 +174,18 @@ def read_answers(path: Path, labels: tuple[str, ...], keys: Sequence[bytes]) -> 
     return np.array(rows, dtype=np.float32)
 
 
-def _answers(lines: Iterator[list[str]], path: Path, keys: Sequence[bytes]) -> Iterator[list[float]]:
+def _answers(lines: Iterator[list[str]], path: Path, keys: Sequence[bytes], width: int) -> Iterator[list[float]]:
     for number, (line, key) in enumerate(zip(lines, keys, strict=False), 2):
         if not line or line[0] != key.decode("utf-8", "surrogateescape"):
             raise InputError(
-                f"{path}:{number}: an answer on '{line[0] if line else ''}' where the record "
+                f"{path}:{number}: an answer on '{printable(line[0]) if line else ''}' where the record "
                 f"'{key.decode('utf-8', 'replace')}' was expected; let the teacher answer again"
             )
         try:
-            values = [float(value) for value in line[1:]]
+            values = [float(value) for value in line[1:]] if len(line) == width else []
         except ValueError:
             values = []
-        if not values or min(values) < 0 or abs(sum(values) - 1) > 1e-3:
+        if not values or not min(values) >= 0 or not abs(sum(values) - 1) <= 1e-3:  # NaN, too
             raise InputError(
                 f"{path}:{number}: probabilities that add up to 1 were expected; let the teacher answer again"
             )

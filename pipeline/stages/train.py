@@ -26,6 +26,8 @@ from pipeline.base.atomic import atomic_file
 from pipeline.base.console import log
 from pipeline.base.errors import InputError
 from pipeline.base.hashing import sha256
+from pipeline.base.signals import ENDING, on_ending
+from pipeline.base.text_files import read_json
 from pipeline.caffe import glog
 from pipeline.caffe.averaging import average_snapshots
 from pipeline.caffe.database import DatabaseReader
@@ -298,10 +300,25 @@ def _records_sha256(database: Path) -> str:
 
 def _earlier_runs(param: SolverParameter, record: Path) -> list[dict[str, Any]]:
     """What run.json says of those who made the snapshots, the last first; nothing where there are no snapshots."""
-    if not snapshot.find_snapshots(param.snapshot_prefix) or not record.exists():
+    if not snapshot.find_snapshots(param.snapshot_prefix):
         return []
-    last = json.loads(record.read_text(encoding="utf-8"))
-    return [last, *reversed(last.pop("earlier", []))]
+    try:
+        last = read_record(record)
+    except InputError:
+        return []
+    return [last, *reversed(last.pop("earlier"))]
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """run.json, with "earlier" even where that is empty. Raises InputError when it is missing or damaged."""
+    remedy = "train again, which makes it anew"
+    if not path.exists():
+        raise InputError(f"{path}: missing; {remedy}")
+    record = {"earlier": [], **read_json(path, remedy)}
+    earlier = record["earlier"]
+    if not isinstance(earlier, list) or not all(isinstance(run, dict) for run in earlier) or "sha256" not in record:
+        raise InputError(f"{path}: not what train writes; {remedy}")
+    return record
 
 
 def _decisive(run: dict[str, Any]) -> dict[str, Any]:
@@ -343,9 +360,17 @@ def _resume(param: SolverParameter, record: Path, settings: dict[str, Any]) -> s
     other settings have to go.
     """
     found = snapshot.find_snapshots(param.snapshot_prefix)
-    before = json.loads(record.read_text(encoding="utf-8")) if found and record.exists() else {}
-    earlier = before.pop("earlier", [])
-    if found and _decisive(before) != _decisive(settings):
+    before: dict[str, Any] = {}
+    earlier: list[dict[str, Any]] = []
+    try:
+        if found:
+            before = read_record(record)
+            earlier = before.pop("earlier")
+    except InputError as error:
+        log.warning("%s. Nothing says which settings made the snapshots under %s: they are taken for made by the "
+                    "present ones; to start anew, remove them", error, param.snapshot_prefix)  # fmt: skip
+        earlier = [{"until": found[-1].iteration, "settings": "unknown, for run.json was lost"}]
+    if before and _decisive(before) != _decisive(settings):
         if before.get("sha256") == settings["sha256"] and before.get("engine") != settings["engine"]:
             earlier.append({"until": found[-1].iteration} | before)
         else:
@@ -375,14 +400,16 @@ def _check_whole(found: snapshot.Snapshot) -> None:
 
 @contextmanager
 def _signals(stop: Callable[[], None]) -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM instead of dying of them, and call `stop` at each."""
+    """Collect SIGINT, SIGTERM and SIGHUP instead of dying of them, and call `stop` at each."""
     received: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
         received.append(number)
         stop()
 
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, *ENDING)}
+    signal.signal(signal.SIGINT, note)
+    on_ending(note)
     try:
         yield received
     finally:

@@ -15,6 +15,8 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import best_match
 
 from pipeline.base.errors import InputError
+from pipeline.base.text_files import read_text
+from pipeline.classifier.metrics import read_metrics
 from pipeline.classifier.model_folder import DEFAULTS, INDEX, find
 from pipeline.media.sources import is_live
 
@@ -159,7 +161,7 @@ def find_net_settings(net: str) -> Path | None:
     if not path.exists():
         return None
     try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+        settings = yaml.safe_load(read_text(path, "save it as UTF-8"))
     except yaml.YAMLError as error:
         raise InputError(f"{path}: not YAML ({' '.join(str(error).split())})") from None
     if isinstance(settings, dict) and "net" in settings:
@@ -258,7 +260,7 @@ def print_closing_words(dataset: Dataset, files: Any, log: str) -> None:
     files: of the rule, by name and in order; among them `metrics`, evaluate's metrics.json, and `model`, a file of the
     exported folder.
     """
-    parts = json.loads(Path(files.metrics).read_text(encoding="utf-8"))
+    parts = read_metrics(Path(files.metrics))
     figures = [
         f"{part} accuracy {measured['accuracy']:.1%}, macro-F1 {measured['macro_f1']:.3f} on {measured['n']:,} images"
         for part in ("val", "test")

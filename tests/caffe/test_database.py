@@ -2,8 +2,10 @@
 
 import math
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -139,6 +141,50 @@ def test_a_map_that_is_full_grows(tmp_path: Path) -> None:
             database.put(record_key(number, ""), datum_from_image(image, number))
     with DatabaseReader(tmp_path / "lmdb") as database:
         assert [datum.label for _, datum in database] == list(range(100))
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 256 KiB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if (
+        not shutil.which("mount")
+        or subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", disk], capture_output=True, check=False
+        ).returncode
+    ):
+        pytest.skip("needs the right to mount a small file system")
+    yield disk
+    subprocess.run(["umount", disk], check=True)
+
+
+WRITE = """if True:
+    import sys
+    from pathlib import Path
+    import numpy as np
+    from pipeline.caffe.database import DatabaseWriter, datum_from_image, record_key
+    from pipeline.base.console import in_words
+    from pipeline.base.errors import InputError
+    try:
+        with DatabaseWriter(Path(sys.argv[1]), sys.argv[2]) as database:
+            for number in range(200):
+                database.put(record_key(number, "it"), datum_from_image(np.full((48, 48), number, np.uint8), 0))
+    except (InputError, OSError) as error:
+        sys.exit(in_words(error))
+"""
+
+
+@pytest.mark.parametrize("backend", ["lmdb", "leveldb"])
+@pytest.mark.parametrize("free", [0, 4096, 65536])
+def test_a_full_disk_is_told(small_disk: Path, backend: str, free: int) -> None:
+    """And does not end the process, as a map of a file does for which there is no room."""
+    (small_disk / "other").write_bytes(bytes(256 * 1024 - free))
+    command = [sys.executable, "-c", WRITE, small_disk / "database", backend]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1), done.stderr
+    assert done.stderr.startswith(f"{small_disk / 'database'}")
+    assert [path.name for path in small_disk.iterdir()] == ["other"]
 
 
 def test_keys_must_ascend(tmp_path: Path) -> None:

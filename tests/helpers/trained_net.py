@@ -17,7 +17,8 @@ from pipeline.stages.lmdb import lmdb
 from pipeline.stages.mean import mean
 
 DEPLOY = """name: "Small"
-layer {{ name: "data" type: "Input" top: "data" input_param {{ shape {{ dim: 1 dim: 1 dim: {crop} dim: {crop} }} }} }}
+layer {{ name: "data" type: "Input" top: "data" input_param {{ shape {{ dim: 1 dim: 1 dim: {crop} dim: {crop} }} }}
+         transform_param {{ scale: {scale} }} }}
 layer {{ name: "pool" type: "Pooling" bottom: "data" top: "pool"
          pooling_param {{ pool: AVE kernel_size: 3 stride: 2 }} }}
 layer {{ name: "hidden" type: "InnerProduct" bottom: "pool" top: "hidden" inner_product_param {{ num_output: 160 }} }}
@@ -59,8 +60,9 @@ class TrainedNet:
         return export(given.pop("deploy"), given.pop("weights"), output, **given)
 
 
-def write_deploy(path: Path, crop: int = 42, classes: int = 7, last: str = SOFTMAX) -> Path:
-    path.write_text(DEPLOY.format(crop=crop, classes=classes, last=last))
+def write_deploy(path: Path, crop: int = 42, classes: int = 7, last: str = SOFTMAX, scale: float = 1) -> Path:
+    """The small net's deploy.prototxt, which wants pixels times `scale`."""
+    path.write_text(DEPLOY.format(crop=crop, classes=classes, last=last, scale=scale))
     return path
 
 

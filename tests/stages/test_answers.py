@@ -55,7 +55,7 @@ def damp(path: Path) -> None:
 
 def said_by(run: Path, trained: TrainedNet) -> tuple[list[str], np.ndarray]:
     weights = run / "averaged.caffemodel" if (run / "averaged.caffemodel").exists() else run / "best.caffemodel"
-    net = load(trained.deploy, weights, trained.mean, trained.databases / "labels.txt", 1)
+    net = load(trained.deploy, weights, trained.mean, trained.databases / "labels.txt")
     paths, _, probabilities = predictions(net, trained.databases / "train_lmdb")
     return paths, probabilities
 

@@ -29,8 +29,8 @@ Export = Callable[..., str]
 def export(trained: TrainedNet, tmp_path: Path) -> Export:
     """Export a net of another seed, crop or scale under a name; return the folder."""
 
-    def made(name: str, *, crop: int = 42, factor: float = 1.0, **options: object) -> str:
-        deploy = write_deploy(tmp_path / f"{name}.prototxt", crop=crop)
+    def made(name: str, *, crop: int = 42, factor: float = 1.0, scale: float = 1.0, **options: object) -> str:
+        deploy = write_deploy(tmp_path / f"{name}.prototxt", crop=crop, scale=scale)
         weights = write_weights(deploy, tmp_path / f"{name}.caffemodel", factor)
         trained.export(tmp_path / name, deploy=deploy, weights=weights, **options)
         return str(tmp_path / name)

@@ -117,8 +117,8 @@ def test_views_are_measured_beside_one(trained: TrainedNet, tmp_path: Path) -> N
     }
     assert one["served"]["ece"] == metrics["val"]["served"]["ece"]
     assert two["nll"] != one["nll"]
-    assert two["served"]["nll"] < two["nll"]  # calibrated with a temperature of its own
     assert metrics["view_temperatures"].keys() == {"2"}
+    assert metrics["view_temperatures"]["2"] != metrics["temperature"]
     assert min(one["ms_per_image"], two["ms_per_image"]) > 0
 
 

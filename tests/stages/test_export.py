@@ -1,6 +1,7 @@
 """export and the model folder: what is written answers as the engine does, and only what is whole is read."""
 
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -72,8 +73,7 @@ def test_a_float32_model_answers_as_the_net(trained: TrainedNet, tmp_path: Path)
 
 def test_serving_prepares_an_image_as_the_data_layer_does(trained: TrainedNet, tmp_path: Path) -> None:
     deploy = tmp_path / "deploy.prototxt"
-    scaled = 'type: "Input" transform_param { scale: 0.25 }'
-    deploy.write_text(trained.deploy.read_text().replace('type: "Input"', scaled))
+    write_deploy(deploy, scale=0.25)
     trained.export(tmp_path / "model", deploy=deploy)
     text = f"""layer {{ name: "data" type: "Data" top: "data" top: "label"
         transform_param {{ crop_size: 42 scale: 0.25 mean_file: "{trained.mean}" mirror: false }}
@@ -230,6 +230,101 @@ def test_a_temperature_that_is_none_is_refused(trained: TrainedNet, tmp_path: Pa
         (tmp_path / "model/model.json").write_text(json.dumps(index | {"temperature": wrong}))
         with pytest.raises(ModelError, match="temperature"):
             read(tmp_path / "model")
+
+
+@pytest.fixture(scope="module")
+def exported(trained: TrainedNet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("exported") / "model"
+    trained.export(folder)
+    return folder
+
+
+@pytest.fixture
+def folder(exported: Path, tmp_path: Path) -> Path:
+    """A model folder to change."""
+    return shutil.copytree(exported, tmp_path / "model")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("channels", 2),
+        ("channels", True),
+        ("height", 0),
+        ("width", 1 << 40),
+        ("width", 48.5),
+        ("crop_size", -5),
+        ("crop_size", 49),
+        ("crop_size", None),
+        ("scale", math.inf),
+        ("scale", math.nan),
+        ("scale", 0),
+        ("scale", -1.0),
+        ("scale", 1e-300),
+        ("scale", "1"),
+        ("faces", "cropped"),
+        ("faces", ["aligned"]),
+        ("faces", None),
+    ],
+)
+def test_preprocessing_out_of_its_range_is_refused(folder: Path, name: str, value: object) -> None:
+    fields = json.loads((folder / "preprocessing.json").read_text())
+    (folder / "preprocessing.json").write_text(json.dumps(fields | {name: value}))
+    reseal(folder, "preprocessing.json")
+    with pytest.raises(ModelError, match=rf"preprocessing\.json: {name} .* was expected; export the model again"):
+        read(folder)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"temperature": 1e-300}, {"temperature": 1e300}, {"view_temperatures": [1.0]}, {"view_temperatures": {"2": 1e-9}}],
+)
+def test_temperatures_out_of_their_range_are_refused(folder: Path, changed: dict[str, object]) -> None:
+    index = json.loads((folder / "model.json").read_text())
+    (folder / "model.json").write_text(json.dumps(index | changed))
+    with pytest.raises(ModelError, match=r"model\.json: (temperature|view_temperatures) "):
+        read(folder)
+
+
+def test_a_file_that_is_not_listed_is_refused(folder: Path) -> None:
+    (folder / ".DS_Store").touch()  # a file browser's, which nothing reads
+    read(folder)
+    index = json.loads((folder / "model.json").read_text())
+    for name in ("weights.bin", "weights.caffemodel"):
+        listed = index | {"sha256": {file: sha for file, sha in index["sha256"].items() if file != name}}
+        (folder / "model.json").write_text(json.dumps(listed))
+        (folder / name).touch()
+        with pytest.raises(ModelError, match=rf"model/{name}: model\.json does not list it"):
+            read(folder)
+        if name == "weights.bin":
+            (folder / name).unlink()
+
+
+@pytest.mark.parametrize("name", ["../labels.txt", "/etc/hostname", "sub/../labels.txt", "other.txt"])
+def test_a_list_of_other_files_is_refused(folder: Path, name: str) -> None:
+    index = json.loads((folder / "model.json").read_text())
+    index["sha256"][name] = "0" * 64
+    (folder / "model.json").write_text(json.dumps(index))
+    with pytest.raises(ModelError, match=r"model\.json: lists '.*', which is no file of a model"):
+        read(folder)
+
+
+def test_weights_in_another_file_are_refused(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though model.json has the right hash of the file that names it."""
+    model = onnx.load(folder / "model.onnx")
+    onnx.save(model, tmp_path / "outside.onnx", save_as_external_data=True, location="outside.bin", size_threshold=0)
+    shutil.copyfile(tmp_path / "outside.onnx", folder / "model.onnx")
+    reseal(folder, "model.onnx")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=r"model\.onnx: the weights '.*' are in another file, 'outside\.bin'"):
+        Classifier(read(folder))
+
+
+def test_a_net_that_changes_after_it_was_looked_at_is_refused(folder: Path) -> None:
+    found = read(folder)
+    found.onnx.write_bytes(found.onnx.read_bytes() + b"\0")
+    with pytest.raises(ModelError, match=r"model\.onnx: its sha256 is not the one in model\.json"):
+        Classifier(found)
 
 
 def test_class_shares_that_are_none_are_refused(trained: TrainedNet, tmp_path: Path) -> None:

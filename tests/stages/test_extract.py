@@ -216,7 +216,7 @@ def test_a_full_disk_leaves_the_earlier_output(small_csv: Path, tmp_path: Path) 
     limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))  # noqa: E731
     done = subprocess.run(command, capture_output=True, text=True, check=False, preexec_fn=limit)
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1] == f"error: [Errno 27] File too large: '{tmp_path / 'images'}'"
+    assert done.stderr.splitlines()[-1] == f"error: {tmp_path / 'images'}: File too large"
     assert (tmp_path / "images/summary.json").read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["fer2013.csv", "images"]
 

@@ -454,6 +454,49 @@ def test_bfloat16_without_units_warns_with_the_measured_factor(
     assert record(solver)["precision"] == "bfloat16"
 
 
+@pytest.mark.parametrize(
+    ("name", "left"),
+    [("run.json", None), ("run.json", b'{"engine": "tor'), ("metrics.csv", None), ("metrics.csv", b"iteration\xff,")],
+)
+def test_a_run_resumes_without_what_can_be_made_anew(
+    uninterrupted: Path, caplog: pytest.LogCaptureFixture, name: str, left: bytes | None
+) -> None:
+    """As after a power cut: a file is gone, or holds something else."""
+    caplog.set_level("INFO", "pipeline")
+    before = {file: (uninterrupted / file).read_bytes() for file in ("final.caffemodel", "best.caffemodel")}
+    table = rows(uninterrupted)
+    for path in (uninterrupted / "snapshots").glob("*_iter_40*"):
+        path.unlink()
+    (uninterrupted / name).unlink()
+    if left is not None:
+        (uninterrupted / name).write_bytes(left)
+    caplog.clear()
+    train(uninterrupted / "solver.prototxt", "cpu", "float32", threads=1)
+    assert "going on from" in caplog.text
+    assert f"{uninterrupted / name}:" in caplog.text
+    assert {file: (uninterrupted / file).read_bytes() for file in before} == before
+    assert rows(uninterrupted) == table
+    if name == "run.json":
+        assert "Nothing says which settings made the snapshots" in caplog.text
+        assert record(uninterrupted / "solver.prototxt")["earlier"] == [
+            {"until": 30, "settings": "unknown, for run.json was lost"}
+        ]
+
+
+def test_without_its_log_either_a_run_resumes_all_the_same(
+    uninterrupted: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    final = (uninterrupted / "final.caffemodel").read_bytes()
+    for path in (uninterrupted / "snapshots").glob("*_iter_40*"):
+        path.unlink()
+    for name in ("metrics.csv", "train.log"):
+        (uninterrupted / name).unlink()
+    train(uninterrupted / "solver.prototxt", "cpu", "float32", threads=1)
+    assert "what was measured before is not counted" in caplog.text
+    assert (uninterrupted / "final.caffemodel").read_bytes() == final
+    assert [row["iteration"] for row in rows(uninterrupted)] == ["30", "35", "40"]
+
+
 def test_a_finished_run_is_not_trained_again(uninterrupted: Path, data: Path) -> None:
     table = rows(uninterrupted)
     (uninterrupted / "loss.png").unlink()

@@ -49,6 +49,7 @@ PIECE_BYTES = 1 << 20  # of overflow pages are read at once, or one record's if 
 PAGES_BETWEEN = 16  # that are not asked for are read with those on both sides
 
 INITIAL_MAP_BYTES = 1 << 20  # LMDB's default, which Caffe leaves: mdb.c, DEFAULT_MAPSIZE
+LOCK_BYTES = 8192  # of lock.mdb for LMDB's 126 readers: mdb.c, mdb_env_setup_locks
 
 
 class _Meta(NamedTuple):
@@ -287,6 +288,8 @@ class LMDBStore:
         import lmdb
 
         self.folder, self.name = folder, name
+        # LMDB maps this file without having room for it: on a full disk its first word ends the process (SIGBUS).
+        (folder / "lock.mdb").write_bytes(bytes(LOCK_BYTES))
         with _write_errors(name):
             # The folder counts only once it has its name: one flush at the end does for all commits.
             self._environment = lmdb.open(os.fsencode(folder), map_size=INITIAL_MAP_BYTES, sync=False)

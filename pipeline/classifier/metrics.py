@@ -1,0 +1,107 @@
+"""metrics.json, which evaluate writes and export, ensemble and the workflow's closing words read."""
+
+from pathlib import Path
+from typing import Any
+
+from pipeline.base.errors import InputError
+from pipeline.base.text_files import read_json
+
+REMEDY = "evaluate the net again"
+# Of a part, which is null where it has no images.
+PART = {
+    "type": ["object", "null"],
+    "required": ["n", "accuracy", "accuracy_95", "macro_f1", "ece", "per_class"],
+    "properties": {
+        "n": {"type": "integer", "minimum": 1},
+        "accuracy": {"$ref": "#/$defs/share"},
+        "accuracy_95": {"type": "array", "items": {"$ref": "#/$defs/share"}, "minItems": 2, "maxItems": 2},
+        "macro_f1": {"$ref": "#/$defs/share"},
+        "ece": {"$ref": "#/$defs/share"},
+        "per_class": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["label", "precision", "recall", "f1", "support"],
+                "properties": {
+                    "label": {"type": "string"},
+                    **{name: {"anyOf": [{"$ref": "#/$defs/share"}, {"type": "null"}]}
+                       for name in ("precision", "recall", "f1")},
+                    "support": {"type": "integer", "minimum": 0},
+                },
+            },
+        },
+        "served": {
+            "type": "object",
+            "required": ["accuracy", "macro_f1", "macro_recall", "ece", "sure"],
+            "properties": {
+                **{name: {"$ref": "#/$defs/share"} for name in ("accuracy", "macro_f1", "macro_recall", "ece")},
+                "sure": {
+                    "type": "object",
+                    "required": ["accuracy", "share", "threshold"],
+                    "properties": {
+                        "accuracy": {"anyOf": [{"$ref": "#/$defs/share"}, {"type": "null"}]},
+                        "share": {"$ref": "#/$defs/share"},
+                        "threshold": {"$ref": "#/$defs/share"},
+                    },
+                },
+            },
+        },
+        "priors": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["power", "accuracy", "macro_f1", "macro_recall", "ece", "ece_at_prior"],
+                "additionalProperties": {"type": ["number", "object", "array", "null"]},
+            },
+        },
+        "views": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["views", "accuracy", "served", "macro_f1", "ms_per_image"],
+                "properties": {
+                    "views": {"type": "integer", "minimum": 1},
+                    **{name: {"type": "number"} for name in ("accuracy", "macro_f1", "ms_per_image")},
+                    "served": {
+                        "type": "object",
+                        "required": ["accuracy", "ece"],
+                        "properties": {name: {"type": "number"} for name in ("accuracy", "ece")},
+                    },
+                },
+            },
+        },
+    },
+    "dependentRequired": {"served": ["priors", "views"]},
+}  # fmt: skip
+SCHEMA = {
+    "type": "object",
+    "required": ["val", "test", "training_shares", "temperature", "view_temperatures", "class_prior"],
+    "properties": {
+        "val": PART,
+        "test": PART,
+        "training_shares": {"type": ["object", "null"], "additionalProperties": {"$ref": "#/$defs/share"}},
+        "temperature": {"type": ["number", "null"], "exclusiveMinimum": 0},
+        "view_temperatures": {"type": ["object", "null"], "additionalProperties": {"type": "number"}},
+        "class_prior": {"anyOf": [{"$ref": "#/$defs/share"}, {"type": "null"}]},
+    },
+    "$defs": {"share": {"type": "number", "minimum": 0, "maximum": 1}},
+}
+
+
+class MetricsError(InputError):
+    """A metrics.json that is damaged, or an older pipeline's."""
+
+
+def read_metrics(path: Path) -> dict[str, Any]:
+    """Read metrics.json. Raises MetricsError naming what is missing or wrong, OSError when it cannot be read."""
+    from jsonschema import Draft202012Validator
+
+    metrics = read_json(path, REMEDY, MetricsError)
+    missing = [name for name in SCHEMA["required"] if name not in metrics]
+    if missing:
+        raise MetricsError(f"{path}: no {missing[0]}, which evaluate writes; {REMEDY}")
+    error = next(Draft202012Validator(SCHEMA).iter_errors(metrics), None)
+    if error is not None:
+        where = "".join(f"{place}: " for place in error.absolute_path)
+        raise MetricsError(f"{path}: {where}{error.message[:200]!r} where evaluate's figures were expected; {REMEDY}")
+    return metrics
