@@ -178,7 +178,10 @@ class Connection(asyncio.Protocol):
             return
         self._wait(LINGER_SECONDS, self.transport.abort)
         if self.transport.can_write_eof():
-            self.transport.write_eof()
+            try:
+                self.transport.write_eof()
+            except OSError:  # the client is gone already
+                self.transport.abort()
             self.transport.resume_reading()
         else:  # TLS, which takes what comes until the other side has closed as well
             self.transport.close()
