@@ -17,6 +17,7 @@ from pipeline.stages.workflow import (
     members,
     model_files,
     print_closing_words,
+    print_errors_last,
     read_words,
     parse_input,
 )
@@ -88,6 +89,10 @@ report: "report/workflow.rst"
 
 onstart:
     print(dataset.description)
+
+
+onerror:
+    print_errors_last(log)
 
 
 localrules:
