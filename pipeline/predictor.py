@@ -52,6 +52,8 @@ class Predictor:
         detector: one of faces.detector.DETECTORS, or a Detector of your own.
         min_face: side in pixels of the smallest face looked for. None is MIN_FACE in images and MIN_MOVING_FACE in
             sessions.
+        max_faces: of an image or frame no more are found and read, the largest ones (Reading.more counts the others
+            that were seen). None is all. A detector of your own is not held to it.
         detector_model: the file of a detector that comes without one (yolo, yunet).
         no_face: what an image without a face gives: no faces (`none`), or itself as the only one (`whole`).
         uncertain: a face whose greatest probability is below this is marked so.
@@ -78,6 +80,7 @@ class Predictor:
         *,
         detector: str | Detector = "mtcnn",
         min_face: int | None = None,
+        max_faces: int | None = None,
         detector_model: Path | None = None,
         no_face: str = "none",
         uncertain: float = UNCERTAIN,
@@ -91,7 +94,7 @@ class Predictor:
             raise ValueError(f"no_face {no_face!r} where {' or '.join(NO_FACE)} was expected")
         if not 0 <= uncertain <= 1:
             raise ValueError(f"uncertain {uncertain} where 0 to 1 was expected")
-        for name, value in (("min_face", min_face), ("threads", threads)):
+        for name, value in (("min_face", min_face), ("max_faces", max_faces), ("threads", threads)):
             if value is not None and value < 1:
                 raise ValueError(f"{name} {value} where at least 1 was expected")
         self.folder = _read_model(DEFAULTS["images"] if model is None else model)
@@ -107,7 +110,7 @@ class Predictor:
         self.explain = explain
         self._rotations = rotations
         self._align = self.folder.preprocessing.faces == "aligned"
-        self._options: dict[str, Any] = {"model": detector_model, "threads": threads}
+        self._options: dict[str, Any] = {"model": detector_model, "max_faces": max_faces, "threads": threads}
         self._named = detector
         self._min_face = min_face
         self.detector = self._build(MIN_FACE)
@@ -230,8 +233,9 @@ class Predictor:
                 tuple(self.with_probabilities(face, next(rows)) for face in faces[number]),
                 frame.index,
                 frame.time,
+                detections.more,
             )
-            for number, frame in enumerate(frames)
+            for number, (frame, detections) in enumerate(zip(frames, found, strict=True))
         ]
 
     def _explanation(self, maps: np.ndarray, corners: np.ndarray) -> Explanation:

@@ -1,7 +1,7 @@
 """What was read in a frame: faces with their boxes, landmarks and probabilities."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -46,6 +46,22 @@ class FaceReading:
     conditions: tuple[str, ...] = ()
     explanation: Explanation | None = None
 
+    def scaled(self, x: float, y: float) -> "FaceReading":
+        """The same in a frame that is x times as wide and y times as high; (0, 0) is the centre of a pixel."""
+
+        def place(point: tuple[float, float]) -> tuple[float, float]:
+            return (point[0] + 0.5) * x - 0.5, (point[1] + 0.5) * y - 0.5
+
+        explanation = self.explanation
+        if explanation is not None:
+            explanation = replace(explanation, corners=tuple(map(place, explanation.corners)))
+        return replace(
+            self,
+            box=(*place(self.box[:2]), *place(self.box[2:])),
+            landmarks={name: place(point) for name, point in self.landmarks.items()},
+            explanation=explanation,
+        )
+
     @property
     def heat(self) -> tuple[tuple[float, ...], ...] | None:
         """What speaks for the label: rows of 0..1, the greatest being 1; None without an explanation."""
@@ -83,7 +99,8 @@ class FaceReading:
 class Reading:
     """One frame: its name, its size in pixels, its faces from the largest to the smallest.
 
-    frame, time: the frame's index and time, as in frames.Frame.
+    frame, time: the frame's index and time, as in frames.Frame. more: faces that were seen beside these and not read,
+    where there is a limit to them.
     """
 
     file: str
@@ -92,6 +109,14 @@ class Reading:
     faces: tuple[FaceReading, ...]
     frame: int = 0
     time: float | None = None
+    more: int = 0
+
+    def resized(self, width: int, height: int) -> "Reading":
+        """The same in the pixels of the frame at another size."""
+        if (width, height) == (self.width, self.height):
+            return self
+        scale = width / self.width, height / self.height
+        return replace(self, width=width, height=height, faces=tuple(face.scaled(*scale) for face in self.faces))
 
     def to_json(self) -> dict[str, Any]:
         return {

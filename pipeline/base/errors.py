@@ -15,3 +15,7 @@ class SourceError(InputError):
 
 class TooManyPixelsError(SourceError):
     """An image of more pixels than are read."""
+
+
+class TooNarrowError(SourceError):
+    """An image whose longer side is too many times its shorter one."""

@@ -2,11 +2,13 @@
 
 import importlib.util
 import io
+import math
 import re
 import struct
 import warnings
 import zlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -14,7 +16,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from pipeline.base.console import log, printable
-from pipeline.base.errors import SourceError, TooManyPixelsError
+from pipeline.base.errors import SourceError, TooManyPixelsError, TooNarrowError
 
 MAX_PIXELS = 1 << 27  # 134 megapixels, 400 MB as RGB: above any phone's picture, below what empties a machine
 MAX_BYTES = 1 << 28  # of an image that is held in memory as it came
@@ -24,12 +26,62 @@ FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM", "WEBP", "TIFF", "AVIF", "JPEG2000
 HEIC = re.compile(rb"....ftyp(heic|heix|heim|heis|hevc|hevx|mif1|msf1)", re.DOTALL)
 DEPTHS = (8, 10, 12, 14, 16, 24, 32)  # bits that cameras and scanners measure, whatever their files have room for
 ORIENTATION = 0x0112  # EXIF's tag
+TRANSPOSED = (5, 6, 7, 8)  # of its values, those that exchange width and height
 PNG = b"\x89PNG\r\n\x1a\n"
 END_OF_JPEG = b"\xff\xd9"
 # What a JPEG's decoder would take for more of the picture, if the picture were not complete.
 MORE_OF_JPEG = (b"", b"\x55" * 64, b"\xaa\x33" * 64)
+BAND_PIXELS = 1 << 20  # of an image that is scaled down: as many are RGB at a time
 
 Remark = Callable[[str], None]  # takes what there is to be said of a file that is read all the same
+
+
+@dataclass(frozen=True)
+class ImageBounds:
+    """What an image may be, which its header tells before it is unpacked, and to what it is scaled down.
+
+    pixels: at most; side: of the longer side, in pixels; ratio: of the longer side to the shorter one. scaled: pixels
+    beyond which the image is scaled down to as many while it is unpacked, None for never.
+    """
+
+    pixels: int = MAX_PIXELS
+    side: int = MAX_PIXELS
+    ratio: float = math.inf
+    scaled: int | None = None
+
+    def check(self, name: str, width: int, height: int) -> None:
+        """Raise TooManyPixelsError, or TooNarrowError."""
+        if width * height > self.pixels or max(width, height) > self.side:
+            sides = "" if self.side >= self.pixels else f", {self.side} along a side,"
+            raise TooManyPixelsError(
+                f"{name}: {width}x{height} pixels where at most {self.pixels}{sides} are read; scale the image down"
+            )
+        if max(width, height) > self.ratio * min(width, height):
+            raise TooNarrowError(
+                f"{name}: {width}x{height} pixels where a side of at most {self.ratio:g} times the other was expected; "
+                "cut the image into pieces"
+            )
+
+    def size(self, width: int, height: int) -> tuple[int, int]:
+        """Width and height of an image as it is read."""
+        if self.scaled is None or width * height <= self.scaled:
+            return width, height
+        scale = math.sqrt(self.scaled / (width * height))
+        least = max(1, int(min(width, height) * scale))
+        most = min(int(max(width, height) * scale), self.scaled // least)
+        return (most, least) if width > height else (least, most)
+
+
+@dataclass(frozen=True, eq=False)
+class ScaledImage:
+    """pixels: (H, W, 3) uint8 RGB, upright. width, height: of the image before it was scaled down."""
+
+    pixels: np.ndarray
+    width: int
+    height: int
+
+
+Look = Callable[[int, int], None]  # takes width and height before an image is unpacked; a SourceError ends it there
 
 
 def read_image(path: Path) -> np.ndarray:
@@ -43,14 +95,25 @@ def read_image(path: Path) -> np.ndarray:
     """
     try:
         with path.open("rb") as file:
-            return _decode(file, printable(path), MAX_PIXELS, log.warning)
+            return _decode(file, printable(path), ImageBounds(MAX_PIXELS), log.warning).pixels
     except (OSError, ValueError) as error:
         raise SourceError(f"{printable(path)}: cannot be read as an image: {_reason(error)}") from None
 
 
 def decode_image(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS, remark: Remark = log.warning) -> np.ndarray:
     """Read the bytes of an image file as read_image does; `name` is what errors and remarks call them."""
-    return _decode(io.BytesIO(data), printable(name), max_pixels, remark)
+    return _decode(io.BytesIO(data), printable(name), ImageBounds(max_pixels), remark).pixels
+
+
+def decode_scaled(
+    data: bytes, name: str, bounds: ImageBounds, *, remark: Remark = log.warning, look: Look | None = None
+) -> ScaledImage:
+    """Read the bytes of an image file as decode_image does, scaled down to `bounds.scaled` pixels.
+
+    What is larger is never whole in memory as RGB. look: is told the size before the image is unpacked. Raises
+    SourceError, also those of `look`.
+    """
+    return _decode(io.BytesIO(data), printable(name), bounds, remark, look)
 
 
 def is_image(path: Path) -> bool:
@@ -73,24 +136,32 @@ def reads_heic() -> bool:
     return importlib.util.find_spec("pillow_heif") is not None
 
 
-def _decode(file: BinaryIO, name: str, max_pixels: int, remark: Remark) -> np.ndarray:
+def _decode(file: BinaryIO, name: str, bounds: ImageBounds, remark: Remark, look: Look | None = None) -> ScaledImage:
     def say(what: str) -> None:
         remark(f"{name}: {what}")
 
+    def check(width: int, height: int) -> None:
+        bounds.check(name, width, height)
+        if look is not None:
+            look(width, height)
+
+    def unpack(file: BinaryIO) -> ScaledImage:
+        return _unpack(file, bounds, check, say)
+
     try:
-        return _unpack(file, name, max_pixels, say)
+        return unpack(file)
     except SourceError:
         raise
     except Image.DecompressionBombError:
-        raise TooManyPixelsError(f"{name}: more than {max_pixels} pixels; scale the image down") from None
+        raise TooManyPixelsError(f"{name}: more than {bounds.pixels} pixels; scale the image down") from None
     except MemoryError:
         raise SourceError(f"{name}: takes more memory than there is; scale the image down") from None
     except Exception as error:  # decoders raise what they like; none of it may end more than this image
         file.seek(0)
         data = file.read(MAX_BYTES)
-        mended = _without_bad_checksums(data, name, max_pixels, say) if data.startswith(PNG) else None
+        mended = _without_bad_checksums(data, unpack, say) if data.startswith(PNG) else None
         if mended is None and data.startswith(b"\xff\xd8"):
-            mended = _without_end(data, name, max_pixels, say)
+            mended = _without_end(data, unpack, say)
         if mended is not None:
             return mended
         if isinstance(error, Image.UnidentifiedImageError):
@@ -98,7 +169,7 @@ def _decode(file: BinaryIO, name: str, max_pixels: int, remark: Remark) -> np.nd
         raise SourceError(f"{name}: cannot be read as an image: {_reason(error)}") from None
 
 
-def _unpack(file: BinaryIO, name: str, max_pixels: int, say: Remark) -> np.ndarray:
+def _unpack(file: BinaryIO, bounds: ImageBounds, check: Look, say: Remark) -> ScaledImage:
     formats: tuple[str, ...] = FORMATS
     if HEIC.match(file.read(16)) and reads_heic():
         import pillow_heif
@@ -108,13 +179,16 @@ def _unpack(file: BinaryIO, name: str, max_pixels: int, say: Remark) -> np.ndarr
     file.seek(0)
     # Pillow warns of metadata that does not matter here.
     with warnings.catch_warnings(action="ignore"), Image.open(file, formats=formats) as image:
-        if image.width * image.height > max_pixels:
-            raise TooManyPixelsError(
-                f"{name}: {image.width}x{image.height} pixels where at most {max_pixels} are read; scale the image down"
-            )
-        if not image.mode.startswith("I") and ";16" in str(image.tile):  # Pillow would keep the upper 8 bits
-            return to_rgb(_deep(file, image.getexif().get(ORIENTATION, 1), say))
-        return to_rgb(image, say)
+        width, height = image.size
+        check(width, height)
+        size = bounds.size(width, height)
+        deep = not image.mode.startswith("I") and ";16" in str(image.tile)  # Pillow would keep the upper 8 bits
+        image.draft(image.mode, size)  # a JPEG is unpacked at a half, a quarter or an eighth of its size
+        orientation = image.getexif().get(ORIENTATION, 1)  # which unpacks a PNG
+        pixels = to_rgb(_deep(file, orientation, say), say, size=size) if deep else to_rgb(image, say, size=size)
+    if orientation in TRANSPOSED:
+        width, height = height, width
+    return ScaledImage(pixels, width, height)
 
 
 def _deep(file: BinaryIO, orientation: int, say: Remark) -> Image.Image:
@@ -134,40 +208,70 @@ def _deep(file: BinaryIO, orientation: int, say: Remark) -> Image.Image:
     return image
 
 
-def to_rgb(image: Image.Image, remark: Remark = log.warning) -> np.ndarray:
+def to_rgb(image: Image.Image, remark: Remark = log.warning, *, size: tuple[int, int] | None = None) -> np.ndarray:
     """A Pillow image, open or made, as read_image gives it.
 
-    Raises what Pillow raises, and ValueError for floating-point pixels.
+    size: width and height, before it is turned upright, to which it is scaled down; None for its own. Raises what
+    Pillow raises, and ValueError for floating-point pixels.
     """
-    image = ImageOps.exif_transpose(image)
+    orientation = image.getexif().get(ORIENTATION, 1)
     if image.mode.startswith("I"):  # grey of more than 8 bits
         values = np.asarray(image)
         grey = _eight_bits(values, remark)
         clear = image.info.get("transparency")
         if isinstance(clear, int):
             grey[values == clear] = 255
-        return np.repeat(grey[:, :, None], 3, axis=2)
+        image = Image.fromarray(grey)
     if image.mode == "F":
         raise ValueError("floating-point pixels where 8 or 16 bits were expected")
+    pixels = np.asarray(_flat(image)) if size in (None, image.size) else _in_bands(image, *size)
+    if orientation == 1:
+        return pixels
+    turned = Image.fromarray(pixels)
+    turned.getexif()[ORIENTATION] = orientation
+    return np.asarray(ImageOps.exif_transpose(turned))
+
+
+def _flat(image: Image.Image) -> Image.Image:
+    """An image as RGB, its transparency on white."""
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return np.asarray(image.convert("RGB"))
+    return image.convert("RGB")
+
+
+def _in_bands(image: Image.Image, width: int, height: int) -> np.ndarray:
+    """The image scaled down, (height, width, 3) uint8 RGB: each pixel the mean of those it stands for.
+
+    It becomes RGB band by band, since all of it would take three times the memory of what most bombs unpack to.
+    """
+    pixels = np.empty((height, width, 3), np.uint8)
+    step = image.height / height
+    rows = max(1, int(BAND_PIXELS / (image.width * step)))
+    for first in range(0, height, rows):
+        last = min(first + rows, height)
+        top, bottom = first * step, min(last * step, image.height)
+        band = _flat(image.crop((0, int(top), image.width, math.ceil(bottom))))
+        part = (0, top - int(top), image.width, bottom - int(top))
+        pixels[first:last] = np.asarray(band.resize((width, last - first), Image.Resampling.BOX, part))
+    return pixels
 
 
 def _eight_bits(values: np.ndarray, say: Remark) -> np.ndarray:
     """The upper 8 of the bits that are used, which are fewer than a file of 16 has room for when a camera wrote it."""
     if values.dtype == np.uint8:
         return values
-    values = values.astype(np.int64).clip(0, None)
     greatest = int(values.max(initial=0))
     bits = next(bits for bits in DEPTHS if greatest < 1 << bits)
-    if bits != 16 and greatest:
+    if bits != 16 and greatest > 0:
         say(f"its values reach {greatest}: taken for {bits} bits, 0 to {(1 << bits) - 1}, and scaled to 8")
-    return (values >> (bits - 8)).astype(np.uint8)
+    eight = np.empty(values.shape, np.uint8)
+    for row, wide in zip(eight, values, strict=True):  # not all at once: it would be in memory another two times
+        row[:] = wide.clip(0, None) >> (bits - 8)
+    return eight
 
 
-def _without_bad_checksums(data: bytes, name: str, max_pixels: int, say: Remark) -> np.ndarray | None:
+def _without_bad_checksums(data: bytes, unpack: Callable[[BinaryIO], ScaledImage], say: Remark) -> ScaledImage | None:
     """A PNG read without those of its chunks whose checksum is wrong and which are no part of the picture, or None.
 
     A chunk is length, type, data and checksum; a small letter first in its type says that decoders may do without it
@@ -186,14 +290,16 @@ def _without_bad_checksums(data: bytes, name: str, max_pixels: int, say: Remark)
     if not bad:
         return None
     try:
-        image = _unpack(io.BytesIO(b"".join(kept)), name, max_pixels, say)
+        image = unpack(io.BytesIO(b"".join(kept)))
+    except SourceError:
+        raise
     except Exception:  # what is wrong is not this alone
         return None
     say(f"wrong checksum in {', '.join(sorted(set(bad)))}, which is no part of the picture; read without it")
     return image
 
 
-def _without_end(data: bytes, name: str, max_pixels: int, say: Remark) -> np.ndarray | None:
+def _without_end(data: bytes, unpack: Callable[[BinaryIO], ScaledImage], say: Remark) -> ScaledImage | None:
     """A JPEG that lacks its end marker and nothing else, or None.
 
     Nothing else: whatever stands in the place of more of the picture, the pixels are the same. Of a progressive one
@@ -207,10 +313,12 @@ def _without_end(data: bytes, name: str, max_pixels: int, say: Remark) -> np.nda
                 if image.info.get("progressive"):
                     return None
             whole.seek(0)
-            images.append(_unpack(whole, name, max_pixels, say))
+            images.append(unpack(whole))
+        except SourceError:
+            raise
         except Exception:  # what is wrong is not this alone
             return None
-    if any(not np.array_equal(images[0], other) for other in images[1:]):
+    if any(not np.array_equal(images[0].pixels, other.pixels) for other in images[1:]):
         return None
     say("lacks its end marker, and no pixel; is it whole?")
     return images[0]

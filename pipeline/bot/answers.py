@@ -75,10 +75,11 @@ class Answer:
 
 def answer_image(reader: Reader, data: bytes, language: str) -> Answer:
     """Read an image file. Raises Refusal when it is none, is damaged, or has more than IMAGE_PIXELS."""
-    from pipeline.base.image_files import decode_image
+    from pipeline.base.image_files import ImageBounds, decode_scaled
 
     try:
-        image = decode_image(data, "image", max_pixels=IMAGE_PIXELS, remark=log.debug)
+        bounds = ImageBounds(IMAGE_PIXELS, scaled=IMAGE_SIDE**2)
+        image = decode_scaled(data, "image", bounds, remark=log.debug).pixels
     except TooManyPixelsError:
         raise Refusal("image_too_large", limit=IMAGE_PIXELS // 1_000_000) from None
     except SourceError:

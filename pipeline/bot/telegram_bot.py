@@ -1,6 +1,7 @@
 """The bot itself: takes Telegram's updates, has pictures read in threads, and answers."""
 
 import asyncio
+import math
 import secrets
 import signal
 import sqlite3
@@ -19,11 +20,11 @@ from telegram.request import HTTPXRequest
 
 from pipeline.base.console import log
 from pipeline.base.errors import InputError
+from pipeline.base.rate_limit import RateLimit
 from pipeline.bot.albums import Albums
 from pipeline.bot.answers import FILE_BYTES, IMAGE_PIXELS, Answer, Reader, Refusal, answer_image, answer_video
 from pipeline.bot.attachments import Attachment, download
 from pipeline.bot.connection import Backlog, Persistence, Polls, reach
-from pipeline.bot.rate_limit import RateLimit
 from pipeline.bot.replies import reply, send, send_album, sending
 from pipeline.bot.texts import DEFAULT, LANGUAGES, language_of, say
 from pipeline.bot.users import Users
@@ -71,7 +72,7 @@ class TelegramBot:
         self.reader = reader
         self.users = users
         self.settings = settings
-        self.rate = RateLimit(settings.per_minute)
+        self.rate = RateLimit(settings.per_minute / 60, settings.per_minute)
         self.albums = Albums()
         self.pool = ThreadPoolExecutor(settings.threads, thread_name_prefix="read")
         # Downloads run ahead of reading, but so few that what they hold fits into memory.
@@ -215,7 +216,7 @@ class TelegramBot:
         return known.chosen or language_of(language)
 
     async def _may_send(self, message: Message, user: User, language: str, pictures: int) -> bool:
-        seconds = self.rate.take(user.id, pictures)
+        seconds = math.ceil(self.rate.take(user.id, pictures))
         if seconds and self.rate.first_refusal(user.id):
             await reply(message, say(language, "busy", seconds=seconds))
         return not seconds

@@ -37,8 +37,8 @@ COLOURS = {
     "pooling": ("#DDF2DA", "#3F8F3A"),
     "recurrent": ("#D9DBF8", "#4247B8"),
     **dict.fromkeys(("activation", "arithmetic"), ("#FFF1C7", "#C08A00")),
-    **dict.fromkeys(("normalization", "elementwise"), ("#FCE3D0", "#CC6A24")),
-    **dict.fromkeys(("loss", "comparison"), ("#FBDCE0", "#B93347")),
+    **dict.fromkeys(("normalization", "elementwise", "resizing"), ("#FCE3D0", "#CC6A24")),
+    **dict.fromkeys(("loss", "comparison", "detection"), ("#FBDCE0", "#B93347")),
     **dict.fromkeys(("data", "image_data", "window_data", "hdf5"), ("#D5F0EE", "#1F8A83")),
 }
 

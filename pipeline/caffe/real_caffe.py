@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, TextIO
 from google.protobuf.message import Message
 
 from pipeline.base.errors import InputError
-from pipeline.caffe.proto.caffe_pb2 import SolverParameter
+from pipeline.caffe.forks import EXTENSIONS, FIRST_FORK_FIELD
+from pipeline.caffe.proto.caffe_pb2 import LayerParameter, SolverParameter
 from pipeline.caffe.train_log_parser import LOSS, OUTPUT, RATE, TEST_NET
 
 if TYPE_CHECKING:  # they bring torch, which takes seconds and which real Caffe does not need to measure a net
@@ -75,12 +76,19 @@ def root_from_environment() -> str:
 
 
 def refuse_extensions(message: Message, where: str) -> None:
-    """Raise CaffeError naming the first field of a message that Caffe does not have.
+    """Raise CaffeError naming the first layer type or field of a message that Caffe does not have.
 
-    Those of this project's own are numbered from FIRST_OWN_FIELD on.
+    Fields of this project's own are numbered from FIRST_OWN_FIELD on, those of layers that forks have from
+    FIRST_FORK_FIELD on.
     """
+    first = FIRST_FORK_FIELD if isinstance(message, LayerParameter) else FIRST_OWN_FIELD
+    if isinstance(message, LayerParameter) and message.type in EXTENSIONS:
+        raise CaffeError(
+            f"engine caffe: {where} is of type {message.type}, which is none of Caffe 1.0's but the fork "
+            f"{EXTENSIONS[message.type]}; take the engine torch"
+        )
     for descriptor, value in message.ListFields():
-        if descriptor.number >= FIRST_OWN_FIELD:
+        if descriptor.number >= first:
             raise CaffeError(
                 f"engine caffe: {where} sets {descriptor.name}, which Caffe does not have; leave it out, "
                 "or take the engine torch"

@@ -386,7 +386,7 @@ class Classifier:
         except ModuleNotFoundError as error:
             raise ModelError(
                 f"{self._folder.path}: its net has no class maps, and the engine that could make them needs the "
-                f"package {error.name}; pip install -c constraints.txt -e ."
+                f"package {error.name}; pip install 'caffe-expressions[engine]'"
             ) from None
         with self._lock:
             if self._net is None:

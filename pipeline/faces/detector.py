@@ -23,6 +23,7 @@ class Detections:
     boxes: np.ndarray
     scores: np.ndarray
     landmarks: np.ndarray
+    more: int = 0  # faces that were found and left out
 
     def __post_init__(self) -> None:
         count = len(self.scores)
@@ -47,6 +48,13 @@ class Detections:
         """Indices of the faces from the largest box to the smallest; of equals, the better score comes first."""
         areas = np.prod(self.boxes[:, 2:] - self.boxes[:, :2], axis=1)
         return np.lexsort((-self.scores, -areas))
+
+    def largest(self, count: int | None) -> "Detections":
+        """The `count` largest faces in the order in which they are, the others counted in `more`; None for all."""
+        if count is None or len(self) <= count:
+            return self
+        kept = np.sort(self.by_size()[:count])
+        return Detections(self.boxes[kept], self.scores[kept], self.landmarks[kept], self.more + len(self) - count)
 
 
 class Detector(Protocol):
@@ -75,7 +83,9 @@ MODEL_SOURCES = {
 
 
 def build_detector(name: str, *, model: Path | None = None, **options: Any) -> Detector:
-    """The detector called `name` in DETECTORS. All take the options min_face, in pixels, and threads.
+    """The detector called `name` in DETECTORS. All take the options min_face, in pixels, max_faces and threads.
+
+    max_faces: of an image no more than so many are found, the largest ones; None for all.
 
     model: the file of a detector that comes without one, which are those in MODEL_SOURCES. Raises InputError when it is
     missing or not wanted, and when there is no such detector.
@@ -104,7 +114,7 @@ def check_images(images: Sequence[np.ndarray]) -> None:
 class WholeImage:
     """Takes every image for one face, whatever the options: its box is the image, its score 1; it has no landmarks."""
 
-    def __init__(self, *, min_face: int = 1, threads: int = 1) -> None:
+    def __init__(self, *, min_face: int = 1, max_faces: int | None = None, threads: int = 1) -> None:
         pass
 
     def detect(self, images: Sequence[np.ndarray]) -> list[Detections]:

@@ -31,7 +31,8 @@ class Haar:
     detect at once, each with a cascade of its own, as OpenCV's are not to be shared.
     """
 
-    def __init__(self, *, min_face: int = 20, threads: int = 1) -> None:
+    def __init__(self, *, min_face: int = 20, max_faces: int | None = None, threads: int = 1) -> None:
+        self.max_faces = max_faces
         self.min_face = max(min_face, WINDOW)
         self._own = threading.local()
 
@@ -41,7 +42,7 @@ class Haar:
         The score is n / (n + HALF) for a face that n overlapping windows agree on: it ranks, and is no probability.
         """
         check_images(images)
-        return [self._detect(image) for image in images]
+        return [self._detect(image).largest(self.max_faces) for image in images]
 
     def _detect(self, image: np.ndarray) -> Detections:
         if not hasattr(self._own, "cascade"):

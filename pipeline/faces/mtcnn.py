@@ -31,6 +31,10 @@ MAX_BAND_PIXELS = 1 << 19  # of a level of the pyramid that P-Net sees at a time
 MIN_BAND_ROWS = 8  # of P-Net's output
 MAX_BATCH_CROPS = 16  # what O-Net makes of them stays in a core's cache
 MAX_PAIRS = 1 << 20
+# Of one image, for each face that may be found at most: P-Net's proposals at one scale, and what R-Net and O-Net see.
+# A face gives five proposals at most of its scales; all pairs of these are compared.
+LEVEL_PROPOSALS, R_PROPOSALS, O_PROPOSALS = 20, 20, 10
+LEAST_PROPOSALS = 200  # however few faces may be found: what looks like a face at first is mostly none
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -39,14 +43,18 @@ class Mtcnn:
     """The cascade on ONNX Runtime.
 
     models: folder of pnet.onnx, rnet.onnx and onet.onnx. min_face: side in pixels of the smallest face looked for, 12
-    at least. threads: cores that one call of detect uses, which changes nothing in what it finds; several threads may
-    call it at once. Raises InputError when a model is missing or cannot be read.
+    at least. max_faces: of an image no more are found, the largest ones, which bounds the work on an image as well;
+    None for all. threads: cores that one call of detect uses, which changes nothing in what it finds; several threads
+    may call it at once. Raises InputError when a model is missing or cannot be read.
     """
 
-    def __init__(self, *, models: Path = MODELS, min_face: int = 20, threads: int = 2) -> None:
+    def __init__(
+        self, *, models: Path = MODELS, min_face: int = 20, max_faces: int | None = None, threads: int = 2
+    ) -> None:
         if min_face < WINDOW:
             raise InputError(f"min_face {min_face} where at least {WINDOW} was expected: MTCNN's window is no smaller")
         self.min_face = min_face
+        self.max_faces = max_faces
         self.p_net, self.r_net, self.o_net = (open_net(models / f"{name}.onnx") for name in ("pnet", "rnet", "onet"))
         # The pieces of the work run side by side, each on one core: a net that shares its layers among cores makes
         # them wait for one another after every layer.
@@ -77,8 +85,17 @@ class Mtcnn:
         boxes = boxes.clip(0, [width - 1, height - 1] * 2).astype(np.float32)
         bounds = np.searchsorted(owner, np.arange(len(images) + 1))
         return [
-            Detections(boxes[first:last], scores[first:last], landmarks[first:last]) for first, last in pairwise(bounds)
+            Detections(boxes[first:last], scores[first:last], landmarks[first:last]).largest(self.max_faces)
+            for first, last in pairwise(bounds)
         ]
+
+    def _bounded(self, group: np.ndarray, rank: np.ndarray, per_face: int) -> np.ndarray:
+        """Indices of those with the greatest rank in each group, so many for each face, in their order."""
+        if self.max_faces is None:
+            return np.arange(len(group))
+        order = np.lexsort((-rank, group))
+        place = np.arange(len(group)) - np.searchsorted(group[order], group[order])
+        return np.sort(order[place < max(LEAST_PROPOSALS, per_face * self.max_faces)])
 
     def _each(self, function: Callable[[T], R], items: Iterable[T]) -> Iterable[R]:
         """Results of `function` in the order of `items`, worked out by as many threads as there may be."""
@@ -94,9 +111,13 @@ class Mtcnn:
         if not found:
             return np.empty(0, np.intp), np.empty((0, 4))
         owner, box, score, level = map(np.concatenate, zip(*found, strict=True))
+        kept = self._bounded(level * count + owner, score, LEVEL_PROPOSALS)
+        owner, box, score, level = owner[kept], box[kept], score[kept], level[kept]
         kept = suppress(level * count + owner, box, score, P_SCALE_OVERLAP)
         owner, box, score = owner[kept], box[kept], score[kept]
         kept = suppress(owner, box, score, OVERLAP)
+        owner, box = owner[kept], box[kept]
+        kept = self._bounded(owner, _width(box), R_PROPOSALS)
         return owner[kept], _square(box[kept])
 
     def _propose_band(self, images: np.ndarray, band: "Band") -> tuple[np.ndarray, ...]:
@@ -118,6 +139,8 @@ class Mtcnn:
         sure = probability[:, 1] > R_SCORE
         owner, boxes, scores = owner[sure], boxes[sure], probability[sure, 1]
         kept = suppress(owner, boxes, scores, OVERLAP)
+        owner, boxes = owner[kept], boxes[kept]
+        kept = self._bounded(owner, _width(boxes), O_PROPOSALS)
         return owner[kept], _square(boxes[kept])
 
     def _output(self, images: np.ndarray, owner: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -303,6 +326,10 @@ def suppress(
         gone[box[shared > overlap * whole]] = True
         start = stop
     return order[~gone]
+
+
+def _width(boxes: np.ndarray) -> np.ndarray:
+    return boxes[:, 2] - boxes[:, 0]
 
 
 def _square(boxes: np.ndarray) -> np.ndarray:

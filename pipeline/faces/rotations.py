@@ -30,4 +30,4 @@ def _turned_back(found: Detections, quarters: int, width: int, height: int) -> D
 
     corners = back(found.boxes.reshape(-1, 2, 2))
     boxes = np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)
-    return Detections(boxes, found.scores, back(found.landmarks))
+    return Detections(boxes, found.scores, back(found.landmarks), found.more)

@@ -1,7 +1,7 @@
 """Following faces from frame to frame: a full detection now and then, and between detections two small nets a face."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import cv2
 import numpy as np
@@ -114,6 +114,7 @@ class Tracker:
         self._frame = -1
         self._now = 0.0
         self._detected = 0.0  # time of the last detection
+        self._more = 0  # faces that the last detection left out
         self._shape: tuple[int, ...] = ()
         self._thumbnail = np.zeros(0)
 
@@ -235,6 +236,7 @@ class Tracker:
         The last array (n,) says of which it does but is not SURE.
         """
         (found,) = self._detector.detect([image])
+        self._more = found.more
         boxes, scores, landmarks = found.boxes.astype(np.float64), found.scores, found.landmarks.astype(np.float64)
         doubtful = np.zeros(len(found), bool)
         if self._landmarker and len(found):
@@ -256,7 +258,7 @@ class Tracker:
     def _tracked(self, image: np.ndarray) -> Tracked:
         tracks = sorted((track for track in self._tracks if track.id), key=lambda track: track.id)
         if not tracks:
-            return Tracked(Detections.none(), np.empty(0, np.int64))
+            return Tracked(replace(Detections.none(), more=self._more), np.empty(0, np.int64))
         height, width = image.shape[:2]
         boxes = np.stack([track.box for track in tracks]).clip(0, [width - 1, height - 1] * 2)
         return Tracked(
@@ -264,6 +266,7 @@ class Tracker:
                 boxes.astype(np.float32),
                 np.array([track.score for track in tracks], np.float32),
                 np.stack([track.landmarks for track in tracks]).astype(np.float32),
+                self._more,
             ),
             np.array([track.id for track in tracks], np.int64),
         )

@@ -186,7 +186,8 @@ class Yolo:
     head is none of HEADS.
     """
 
-    def __init__(self, *, model: Path, min_face: int = 20, threads: int = 1) -> None:
+    def __init__(self, *, model: Path, min_face: int = 20, max_faces: int | None = None, threads: int = 1) -> None:
+        self.max_faces = max_faces
         self.min_face = min_face
         self._model = model
         options = onnxruntime.SessionOptions()
@@ -242,7 +243,7 @@ class Yolo:
     def detect(self, images: Sequence[np.ndarray]) -> list[Detections]:
         """Find the faces in each of the images, (H, W, 3) uint8 RGB, the best score first."""
         check_images(images)
-        return [self._detect(image) for image in images]
+        return [self._detect(image).largest(self.max_faces) for image in images]
 
     def _detect(self, image: np.ndarray) -> Detections:
         letterbox = Letterbox.of(image, self._side)

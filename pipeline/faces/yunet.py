@@ -27,7 +27,8 @@ class YuNet:
     InputError when the file is not such a model.
     """
 
-    def __init__(self, *, model: Path, min_face: int = 20, threads: int = 1) -> None:
+    def __init__(self, *, model: Path, min_face: int = 20, max_faces: int | None = None, threads: int = 1) -> None:
+        self.max_faces = max_faces
         self.min_face = min_face
         self._model = model
         self._data = np.frombuffer(read_onnx(model), np.uint8)
@@ -37,7 +38,7 @@ class YuNet:
     def detect(self, images: Sequence[np.ndarray]) -> list[Detections]:
         """Find the faces in each of the images, (H, W, 3) uint8 RGB, the best score first."""
         check_images(images)
-        return [self._detect(image) for image in images]
+        return [self._detect(image).largest(self.max_faces) for image in images]
 
     def _detect(self, image: np.ndarray) -> Detections:
         height, width = image.shape[:2]

@@ -20,10 +20,10 @@ from pipeline.media.frames import Frame
 from pipeline.readings import Reading
 from pipeline.server.assets import Asset, assets
 from pipeline.server.guard import Access, Guard
-from pipeline.server.limits import Limits, client_of
+from pipeline.server.limits import Limits, asker
 from pipeline.server.problems import KINDS, Problem
 from pipeline.server.reader import Model, Reader
-from pipeline.server.schema import BatchAnswer, HealthAnswer, ModelAnswer, OneAnswer, ProblemAnswer
+from pipeline.server.schema import BatchAnswer, HealthAnswer, LimitsAnswer, ModelAnswer, OneAnswer, ProblemAnswer
 from pipeline.server.service import Service
 from pipeline.server.sessions import BUSY, TOO_OFTEN, LiveSession
 from pipeline.server.uploads import FORM, JSON, RAW
@@ -141,11 +141,13 @@ def _add_reading(app: FastAPI, service: Service) -> None:
         "no_token",
         "other_origin",
         "urls_off",
+        "small_chunks",
         "too_slow",
         "too_large",
         "wrong_type",
         "unreadable_image",
         "too_many_pixels",
+        "too_narrow",
         "wrong_number",
         "not_fetched",
         "too_often",
@@ -163,10 +165,10 @@ def _add_reading(app: FastAPI, service: Service) -> None:
     )
     async def read(request: Request) -> Response:
         (upload,) = await service.uploads(request, one=True)
-        frame, reading = await service.read(upload)
+        done = await service.read(upload, asker(request))
         if request.headers.get("accept", "").strip().lower() == PNG:
-            return Response(await service.workers.run(_drawn, frame, reading, expected=True), media_type=PNG)
-        return JSONResponse({**reading.to_json(), "model": service.model.to_json()})
+            return Response(await service.workers.run(_drawn, done.frame, done.reading, expected=True), media_type=PNG)
+        return JSONResponse({**done.to_json(), "model": service.model.to_json()})
 
     @app.post(
         "/v1/batch",
@@ -183,12 +185,13 @@ def _add_reading(app: FastAPI, service: Service) -> None:
     async def batch(request: Request) -> Response:
         readings: list[dict[str, Any]] = []
         failed = 0
+        client = asker(request)
         for upload in await service.uploads(request, one=False):
             if await request.is_disconnected():
                 raise ClientDisconnect
             try:
-                _, reading = await service.read(upload, expected=True)
-                readings.append(reading.to_json())
+                done = await service.read(upload, client, expected=True)
+                readings.append(done.to_json())
             except Problem as problem:
                 service.metrics.problems.labels(problem.code).inc()
                 failed += 1
@@ -197,33 +200,39 @@ def _add_reading(app: FastAPI, service: Service) -> None:
 
 
 def _drawn(frame: Frame, reading: Reading) -> bytes:
-    """A PNG of the frame with its reading drawn over it."""
+    """A PNG of the frame, as it was searched, with its reading drawn over it."""
     from PIL import Image
 
     file = io.BytesIO()
-    Image.fromarray(Overlay().draw(frame.image, reading)).save(file, format="PNG", compress_level=1)
+    height, width = frame.image.shape[:2]
+    drawn = Overlay().draw(frame.image, reading.resized(width, height))
+    Image.fromarray(drawn).save(file, format="PNG", compress_level=1)
     return file.getvalue()
 
 
 def _add_live(app: FastAPI, service: Service) -> None:
-    sessions = 0
-
     @app.websocket("/v1/live")
     async def live(socket: WebSocket) -> None:
-        nonlocal sessions
         await socket.accept()
         # Refused only now: browsers do not tell a page why an upgrade failed, but they do tell a close code.
-        if service.rate.take(client_of(socket.client.host if socket.client else None)):
+        client = asker(socket)
+        if service.rate.take(client):
             await socket.close(TOO_OFTEN, "too many connections in a short time; wait a little")
             return
-        if sessions >= service.limits.sessions:
-            await socket.close(BUSY, f"{sessions} sessions are open, which is all there may be; try again later")
+        sessions, limits = service.sessions, service.limits
+        if sessions.total() >= limits.sessions:
+            await socket.close(BUSY, f"{limits.sessions} sessions are open, which is all there may be; try again later")
             return
-        sessions += 1
+        if sessions[client] >= limits.client_sessions:
+            await socket.close(BUSY, f"{limits.client_sessions} of your sessions are open; close one first")
+            return
+        sessions[client] += 1
         try:
             await LiveSession(socket, service).run()
         finally:
-            sessions -= 1
+            sessions[client] -= 1
+            if not sessions[client]:
+                del sessions[client]
 
 
 def _add_state(app: FastAPI, service: Service) -> None:
@@ -245,10 +254,7 @@ def _add_state(app: FastAPI, service: Service) -> None:
                     for label in model.labels
                 ],
                 "unknown": f"/emoji/{UNKNOWN}.svg",
-                "limits": {
-                    name: getattr(limits, name)
-                    for name in ("body_bytes", "pixels", "images", "frame_bytes", "frame_pixels")
-                },
+                "limits": {name: getattr(limits, name) for name in LimitsAnswer.model_fields},
                 "token": service.access.token is not None,
                 "urls": service.urls,
             }

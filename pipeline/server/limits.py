@@ -2,15 +2,15 @@
 
 import asyncio
 import ipaddress
-import math
 import threading
-import time
-from collections import OrderedDict
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
+
+from starlette.requests import HTTPConnection
 
 from pipeline.server.problems import Problem
 
@@ -21,65 +21,41 @@ T = TypeVar("T")
 class Limits:
     """Bytes, pixels, numbers and seconds; what goes beyond is refused with an answer that says so.
 
-    body_bytes: of one request. held_bytes: of all bodies in memory at once. pixels: of one image, looked at before it
-    is decoded. images: of one batch. workers: threads that read images; waiting: images that wait for one.
-    rate: images a second from one client, in the long run; burst: at once. sessions: WebSockets at once;
-    frame_bytes, frame_pixels, frame_rate (a second): what one of them may send. connections: open at once.
-    head_seconds, body_seconds: for a request to arrive; send_seconds: for an answer to be taken; idle_seconds: for
-    the next frame to come.
+    body_bytes: of one request. held_bytes: of all bodies in memory at once; client_bytes: of one client's. pixels: of
+    one image, looked at before it is decoded; side: of its longer side; ratio: of that to the shorter one.
+    searched_pixels: to which a larger image is scaled down before faces are searched. faces: read in one image or
+    frame. images: of one batch. workers: threads that read images; waiting: images that wait for one.
+    rate: images of up to a megapixel a second from one client, in the long run; burst: at once; a larger image counts
+    as its megapixels. sessions: WebSockets at once; client_sessions: of one client;
+    frame_bytes, frame_pixels, frame_rate (a second): what one of them may send. connections: open at once;
+    client_connections: of one client. head_seconds, body_seconds: for a request to arrive; send_seconds: for an answer
+    to be taken; idle_seconds: for the next frame to come.
     """
 
     body_bytes: int = 16 << 20
     held_bytes: int = 256 << 20
+    client_bytes: int = 64 << 20
     pixels: int = 40_000_000
+    side: int = 20_000
+    ratio: float = 20.0
+    searched_pixels: int = 4_000_000
+    faces: int = 100
     images: int = 32
     workers: int = 2
     waiting: int = 64
     rate: float = 20.0
     burst: int = 100
     sessions: int = 16
+    client_sessions: int = 4
     frame_bytes: int = 2 << 20
     frame_pixels: int = 4_000_000
     frame_rate: float = 120.0
     connections: int = 512
+    client_connections: int = 32
     head_seconds: float = 10.0
     body_seconds: float = 30.0
     send_seconds: float = 20.0
     idle_seconds: float = 60.0
-
-
-class RateLimit:
-    """A token bucket for each client: `burst` at once, refilled by `rate` a second.
-
-    The clients that have been away longest are forgotten beyond `clients`, so that memory is bounded.
-    """
-
-    def __init__(self, rate: float, burst: int, clock: Callable[[], float] = time.monotonic, clients: int = 4096):
-        self.rate = rate
-        self.burst = burst
-        self.clock = clock
-        self.clients = clients
-        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()  # what is left, and when that was
-
-    def take(self, client: str, number: int = 1) -> float:
-        """Take `number` for the client; gives 0.0, or the seconds to wait, and then nothing was taken."""
-        now = self.clock()
-        left, then = self._buckets.pop(client, (float(self.burst), now))
-        left = min(self.burst, left + (now - then) * self.rate)
-        wait = max(0.0, (number - left) / self.rate)
-        self._buckets[client] = (left if wait else left - number, now)
-        while len(self._buckets) > self.clients:
-            self._buckets.popitem(last=False)
-        return wait
-
-    def charge(self, client: str, number: int = 1) -> None:
-        """Take, or raise Problem `too_often` with a Retry-After header."""
-        if wait := self.take(client, number):
-            raise Problem(
-                "too_often",
-                f"Each client may ask for {self.rate:g} images a second, and {self.burst} at once.",
-                {"Retry-After": str(math.ceil(wait))},
-            )
 
 
 def client_of(address: str | None) -> str:
@@ -93,29 +69,39 @@ def client_of(address: str | None) -> str:
     return str(parsed)
 
 
-class Memory:
-    """Counts the bytes of the bodies that are held at once."""
+def asker(connection: HTTPConnection) -> str:
+    """The client that asks, behind a proxy the one that this tells of."""
+    return client_of(connection.client.host if connection.client else None)
 
-    def __init__(self, limit: int) -> None:
+
+class Memory:
+    """Counts the bytes of the bodies that are held at once: all of them, and each client's."""
+
+    def __init__(self, limit: int, client_limit: int) -> None:
         self.limit = limit
-        self.held = 0
+        self.client_limit = client_limit
+        self.held: Counter[str] = Counter()
 
     @contextmanager
-    def body(self) -> Iterator[Callable[[int], None]]:
-        """Give a function that counts bytes, which are let go of at the end; beyond the limit it raises `busy`."""
+    def body(self, client: str) -> Iterator[Callable[[int], None]]:
+        """Give a function that counts bytes, which are let go of at the end; beyond a limit it raises `busy`."""
         mine = 0
 
         def hold(number: int) -> None:
             nonlocal mine
-            if self.held + number > self.limit:
+            if self.held.total() + number > self.limit:
                 raise Problem("busy", "Too many images are being sent at this moment.", {"Retry-After": "2"})
-            self.held += number
+            if self.held[client] + number > self.client_limit:
+                raise Problem("busy", f"Each client may send {self.client_limit} bytes at once.", {"Retry-After": "2"})
+            self.held[client] += number
             mine += number
 
         try:
             yield hold
         finally:
-            self.held -= mine
+            self.held[client] -= mine
+            if not self.held[client]:
+                del self.held[client]
 
 
 class Workers:

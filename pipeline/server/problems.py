@@ -18,6 +18,7 @@ class Kind:
 
 KINDS = {
     "not_understood": Kind(400, "The request is not what it says it is", "Compare it with the examples at /docs."),
+    "small_chunks": Kind(400, "The body's chunks are too small", "Send a Content-Length, or chunks of at least 1 KiB."),
     "no_token": Kind(401, "A token is needed", "Send the server's token as 'Authorization: Bearer TOKEN'."),
     "other_origin": Kind(403, "Pages of other origins may not ask", "Ask from its own page, or without one."),
     "urls_off": Kind(403, "No URLs are fetched here", "Send the image itself, or start the server with --allow-urls."),
@@ -29,6 +30,7 @@ KINDS = {
     "other_host": Kind(421, "Not this server's name", "Use the address that the server was started with, or --name."),
     "unreadable_image": Kind(422, "Not an image for this server", "Send a whole image of a format that is read."),
     "too_many_pixels": Kind(422, "Too many pixels", "Scale the image down to the limit that /v1/model tells."),
+    "too_narrow": Kind(422, "Too long and narrow", "Cut the image into pieces."),
     "wrong_number": Kind(422, "Not the right number of images", "Send one to /v1/read, more to /v1/batch."),
     "not_fetched": Kind(422, "The URL gave no image", "Check that it is public, or send the image itself."),
     "too_often": Kind(429, "Too many requests", "Wait as long as Retry-After says."),

@@ -27,9 +27,19 @@ class ReadingAnswer(BaseModel):
     file: str = Field(description="The file's name as it was sent, without folders")
     frame: int = Field(description="The frame's number from 0; 0 for an image")
     time: float | None = Field(description="Seconds since the WebSocket was opened; null for an image")
-    width: int
+    width: int = Field(description="Of the image as it was sent, as boxes are")
     height: int
     faces: list[FaceAnswer] = Field(description="From the largest to the smallest")
+    more: int = Field(description="Smaller faces that were seen and not read, as there is a limit to them")
+
+
+class Size(BaseModel):
+    width: int
+    height: int
+
+
+class ImageAnswer(ReadingAnswer):
+    searched: Size = Field(description="Size at which faces were looked for; large images are scaled down to it")
 
 
 class ModelName(BaseModel):
@@ -53,14 +63,14 @@ class FailedImage(BaseModel):
     problem: ProblemAnswer
 
 
-class OneAnswer(ReadingAnswer):
+class OneAnswer(ImageAnswer):
     model: ModelName
 
 
 class BatchAnswer(BaseModel):
     model: ModelName
     failed: int = Field(description="How many of the images could not be read")
-    readings: list[ReadingAnswer | FailedImage] = Field(description="In the order in which the images were sent")
+    readings: list[ImageAnswer | FailedImage] = Field(description="In the order in which the images were sent")
 
 
 class HealthModel(ModelName):
@@ -82,6 +92,10 @@ class Expression(BaseModel):
 class LimitsAnswer(BaseModel):
     body_bytes: int
     pixels: int
+    side: int
+    ratio: float
+    searched_pixels: int
+    faces: int
     images: int
     frame_bytes: int
     frame_pixels: int

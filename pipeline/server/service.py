@@ -1,34 +1,64 @@
 """What the routes share: the reader behind its limits, from an upload to a reading."""
 
+import math
 import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
 from starlette.requests import Request
 
 from pipeline.base.console import log
-from pipeline.base.errors import SourceError, TooManyPixelsError
-from pipeline.base.image_files import decode_image
+from pipeline.base.errors import SourceError, TooManyPixelsError, TooNarrowError
+from pipeline.base.image_files import ImageBounds, ScaledImage, decode_scaled
+from pipeline.base.rate_limit import RateLimit
 from pipeline.media.fetch import FetchError, fetch
 from pipeline.media.frames import Frame
 from pipeline.readings import Reading
 from pipeline.server.guard import Access
-from pipeline.server.limits import Limits, Memory, RateLimit, Workers, client_of
+from pipeline.server.limits import Limits, Memory, Workers, asker
 from pipeline.server.metrics import Metrics
 from pipeline.server.problems import Problem
 from pipeline.server.reader import Model, Reader
 from pipeline.server.uploads import Upload, content_type, parse, read_body
 
 FETCH_SECONDS = 10.0
+MEGAPIXEL = 1_000_000
 FETCHERS = 4  # threads that wait for other servers, apart from those that read images
 
 
-def decode(data: bytes, name: str, pixels: int) -> np.ndarray:
-    """An image's pixels, (H, W, 3) uint8 RGB. Raises Problem when it is none, or has more of them than `pixels`."""
+class _TooOftenError(SourceError):
+    """An image that its client may not have read now. problem: what the client is told."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.detail)
+        self.problem = problem
+
+
+@dataclass(frozen=True)
+class ImageReading:
+    """What was read in an image. frame: as it was searched; reading: in pixels of the image as it was sent."""
+
+    frame: Frame
+    reading: Reading
+
+    def to_json(self) -> dict[str, Any]:
+        height, width = self.frame.image.shape[:2]
+        return {**self.reading.to_json(), "searched": {"width": width, "height": height}, "more": self.reading.more}
+
+
+def decode(data: bytes, name: str, bounds: ImageBounds, look: Callable[[int, int], None] | None = None) -> ScaledImage:
+    """An image's pixels within the bounds. look: is told its size before it is unpacked. Raises Problem."""
     try:
         # What a visitor sends says nothing into the log.
-        return decode_image(data, name, max_pixels=pixels, remark=log.debug)
+        return decode_scaled(data, name, bounds, remark=log.debug, look=look)
+    except _TooOftenError as error:
+        raise error.problem from None
     except TooManyPixelsError as error:
         raise Problem("too_many_pixels", str(error)) from None
+    except TooNarrowError as error:
+        raise Problem("too_narrow", str(error)) from None
     except SourceError as error:
         raise Problem("unreadable_image", str(error)) from None
 
@@ -50,7 +80,10 @@ class Service:
         self.urls = urls
         self.workers = Workers(limits.workers, limits.waiting)
         self.fetchers = Workers(FETCHERS, limits.waiting)
-        self.memory = Memory(limits.held_bytes)
+        self.memory = Memory(max(limits.held_bytes, limits.body_bytes), max(limits.client_bytes, limits.body_bytes))
+        self.sessions: Counter[str] = Counter()  # open, by client
+        self.image_bounds = ImageBounds(limits.pixels, limits.side, limits.ratio, limits.searched_pixels)
+        self.frame_bounds = ImageBounds(limits.frame_pixels, limits.side, limits.ratio)
         self.rate = RateLimit(limits.rate, limits.burst)
         self.metrics = Metrics(lambda: self.workers.pending)
 
@@ -58,9 +91,19 @@ class Service:
         self.workers.close()
         self.fetchers.close()
 
+    def charge(self, client: str, images: int = 1) -> None:
+        """Take from what the client may have. Raises Problem `too_often` with a Retry-After header."""
+        if wait := self.rate.take(client, images):
+            raise Problem(
+                "too_often",
+                f"Each client may ask for {self.rate.rate:g} images of a megapixel a second, and {self.rate.burst} at "
+                "once; larger ones count as their megapixels.",
+                {"Retry-After": str(math.ceil(wait))},
+            )
+
     def admit(self, request: Request) -> None:
         """Raises Problem for a client that asks too often, guesses included, or without the token."""
-        self.rate.charge(client_of(request.client.host if request.client else None))
+        self.charge(asker(request))
         self.access.check_token(request)
 
     async def uploads(self, request: Request, *, one: bool) -> list[Upload]:
@@ -68,18 +111,19 @@ class Service:
         kind = content_type(request)
         if self.workers.full:  # before the body is taken
             raise Problem("busy", "Too many images wait to be read.", {"Retry-After": "2"})
-        with self.memory.body() as hold:
+        client = asker(request)
+        with self.memory.body(client) as hold:
             body = await read_body(request, self.limits, hold)
             found = await self.workers.run(lambda: parse(kind, body, self.limits.images, one=one))
         if len(found) > 1:
-            self.rate.charge(client_of(request.client.host if request.client else None), len(found) - 1)
+            self.charge(client, len(found) - 1)
         return found
 
-    async def read(self, upload: Upload, *, expected: bool = False) -> tuple[Frame, Reading]:
-        """Raises Problem. expected: of a batch that was let in already."""
+    async def read(self, upload: Upload, client: str, *, expected: bool = False) -> ImageReading:
+        """Raises Problem. client: who pays for its pixels. expected: of a batch that was let in already."""
         if upload.url is not None:
             upload = Upload(upload.name, await self.fetchers.run(self._fetch, upload.url))
-        return await self.workers.run(self._read, upload, expected=expected)
+        return await self.workers.run(self._read, upload, client, expected=expected)
 
     def _fetch(self, url: str) -> bytes:
         """In a fetcher's thread."""
@@ -90,12 +134,26 @@ class Service:
         except FetchError as error:
             raise Problem("not_fetched", str(error)) from None
 
-    def _read(self, upload: Upload) -> tuple[Frame, Reading]:
+    def _read(self, upload: Upload, client: str) -> ImageReading:
         """In a worker's thread."""
         start = time.perf_counter()
-        frame = Frame(upload.name, decode(upload.data, upload.name, self.limits.pixels))
+        paid = 1  # when the request, or its batch, was let in
+
+        def pay(width: int, height: int) -> None:
+            """For its megapixels, once, before the work is done."""
+            nonlocal paid
+            cost = math.ceil(width * height / MEGAPIXEL)
+            if cost > paid:
+                try:
+                    self.charge(client, cost - paid)
+                except Problem as problem:
+                    raise _TooOftenError(problem) from None
+                paid = cost
+
+        image = decode(upload.data, upload.name, self.image_bounds, pay)
+        frame = Frame(upload.name, image.pixels)
         (reading,) = self.reader.read([frame])
         self.metrics.images.labels("request").inc()
         self.metrics.faces.labels("request").inc(len(reading.faces))
         self.metrics.read_seconds.labels("request").observe(time.perf_counter() - start)
-        return frame, reading
+        return ImageReading(frame, reading.resized(image.width, image.height))

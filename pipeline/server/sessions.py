@@ -7,9 +7,9 @@ from typing import Any
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from pipeline.base.rate_limit import RateLimit
 from pipeline.media.frames import Frame
 from pipeline.readings import Reading
-from pipeline.server.limits import RateLimit
 from pipeline.server.problems import Problem
 from pipeline.server.service import Service, decode
 
@@ -132,11 +132,11 @@ class LiveSession:
             self.metrics.faces.labels("live").inc(len(reading.faces))
             self.metrics.read_seconds.labels("live").observe(took)
             answer = {"type": "reading", **counts, "milliseconds": round(1000 * took, 1)}
-            await self._send({**answer, "reading": reading.to_json()})
+            await self._send({**answer, "reading": {**reading.to_json(), "more": reading.more}})
 
     def _read(self, number: int, seconds: float, data: bytes) -> Reading:
         """In a worker's thread."""
-        image = decode(data, f"frame {number}", self.limits.frame_pixels)
+        image = decode(data, f"frame {number}", self.service.frame_bounds).pixels
         return self.session.read(Frame("live", image, number, seconds))
 
     async def _send(self, message: dict[str, Any]) -> None:

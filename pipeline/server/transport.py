@@ -1,28 +1,31 @@
 """The sockets: who may connect, for how long, and how it all ends."""
 
 import asyncio
-import functools
 import ipaddress
 import json
 import logging
 import socket
 import ssl
+from collections import Counter
+from collections.abc import Callable
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import h11
 import uvicorn
-from starlette.types import ASGIApp
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pipeline.base.console import log
 from pipeline.base.errors import InputError
-from pipeline.server.limits import Limits
+from pipeline.server.limits import Limits, client_of
 from pipeline.server.problems import Problem
 
 HEAD_BYTES = 16 << 10  # of a request's head
-LINGER_SECONDS = 5.0  # for a client that goes on sending after it was refused
+PIECE_BYTES = 4 << 10  # that are parsed at a time, before others have their turn
+CHUNK_BYTES = 16 << 10  # of a body, beside a 32nd of it, that may go into the framing of its chunks
+LINGER_SECONDS = 5.0  # for a client that sends more after it was refused
 STOP_SECONDS = 5  # for answers that are on their way when the server is stopped
 PING_SECONDS = 20.0  # between pings on a WebSocket, and for each to be answered
 
@@ -45,53 +48,276 @@ class Listen:
             return self.host == "localhost"
 
 
-class TimedProtocol(H11Protocol):
-    """uvicorn's, with an end to waiting: for a request's head, for a refused body to end, for an answer to be taken."""
+class Clients:
+    """The connections that are open, by the clients that have them. proxy: where those of many clients come from."""
 
-    def __init__(self, *arguments: Any, limits: Limits, **options: Any) -> None:
-        super().__init__(*arguments, **options)
+    def __init__(self, limits: Limits, proxy: str | None) -> None:
         self.limits = limits
-        self.late: asyncio.TimerHandle | None = None  # closes the connection when nothing stops it
-        self.stuck: asyncio.TimerHandle | None = None
+        self.proxy = ipaddress.ip_network(proxy) if proxy else None
+        self.open: Counter[str] = Counter()
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        _end_when_dead(transport, self.limits.send_seconds)
-        if len(self.connections) > self.limits.connections:
-            transport.write(_full())
-            transport.close()
+    def refusal(self, client: str) -> str | None:
+        """Why a connection more is refused, or None."""
+        if self.open.total() > self.limits.connections:
+            return "Too many connections are open."
+        if self.open[client] > self.limits.client_connections and not self._is_proxy(client):
+            return f"Each client may have {self.limits.client_connections} connections open."
+        return None
+
+    def _is_proxy(self, client: str) -> bool:
+        return self.proxy is not None and "/" not in client and ipaddress.ip_address(client) in self.proxy
+
+
+class Connection(asyncio.Protocol):
+    """Stands between a socket and the protocol that speaks HTTP on it, and knows both as asyncio defines them.
+
+    It ends what takes too long: a request's head, an answer that is not taken. It hands on little at a time, so that
+    what takes long to parse holds nobody else up. It closes in such a way that the last answer arrives.
+    """
+
+    def __init__(self, protocol: asyncio.Protocol, clients: Clients) -> None:
+        self.protocol = protocol
+        self.clients = clients
+        self.limits = clients.limits
+        self.loop = asyncio.get_running_loop()
+        self.received = 0  # bytes, that were handed on
+        self._client = ""
+        self._waiting = bytearray()  # to be handed on
+        self._feeding = False
+        self._paused = False  # by the protocol
+        self.ending = False
+        self.left = self.loop.create_future()  # done when the protocol knows that the connection is gone
+        self._gone = False  # the protocol was told so
+        self._late: asyncio.TimerHandle | None = None
+        self._stuck: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+        _end_when_dead(self.transport, self.limits.send_seconds)
+        peer = transport.get_extra_info("peername")
+        self._client = client_of(str(peer[0]) if peer else None)
+        self.clients.open[self._client] += 1
+        refusal = self.clients.refusal(self._client)
+        if refusal is not None:
+            self._gone = True  # the protocol never knew
+            self.transport.write(_full(refusal))
+            self.end()
             return
-        self.late = self.loop.call_later(self.limits.head_seconds, transport.close)
+        self.protocol.connection_made(Outlet(self))
+        self._wait(self.limits.head_seconds, self.end)
+
+    def begin(self) -> None:
+        """A request's head is here."""
+        if not self.ending:
+            self._wait(0, None)
+
+    def finish(self) -> None:
+        """Its answer is given; from now on the next head is waited for."""
+        if not self.ending:
+            self._wait(self.limits.head_seconds, self.end)
+
+    def _wait(self, seconds: float, call: Callable[[], None] | None) -> None:
+        if self._late is not None:
+            self._late.cancel()
+        self._late = self.loop.call_later(seconds, call) if call else None
 
     def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        state = self.conn.their_state
-        if state is h11.IDLE:  # a head has begun, and is not whole
-            self.late = self.late or self.loop.call_later(self.limits.head_seconds, self.transport.close)
-        elif state is h11.SEND_BODY and self.cycle is not None and self.cycle.response_complete:
-            self.late = self.late or self.loop.call_later(LINGER_SECONDS, self.transport.close)
-        else:
-            self._in_time()
+        if self.ending:
+            return
+        self._waiting += data
+        if not self._feeding:
+            self._feed()
 
-    def _in_time(self) -> None:
-        if self.late is not None:
-            self.late.cancel()
-            self.late = None
+    def _feed(self) -> None:
+        """Hand on a piece, and the next once others had their turn."""
+        self._feeding = False
+        if self._paused or self.ending or not self._waiting:
+            return
+        piece = bytes(self._waiting[:PIECE_BYTES])
+        del self._waiting[:PIECE_BYTES]
+        self.received += len(piece)
+        token = CONNECTION.set(self)
+        try:
+            self.protocol.data_received(piece)
+        except Exception as error:  # a protocol that does not know what to answer to what came
+            log.debug("a connection ended by %s", type(error).__name__)
+            self.end()
+        finally:
+            CONNECTION.reset(token)
+        if self._waiting and not self.ending:
+            self.transport.pause_reading()
+            self._feeding = True
+            self.loop.call_soon(self._feed)
+        elif not self._paused:
+            self.transport.resume_reading()
+
+    def pause(self) -> None:
+        """For the protocol: no more for now."""
+        self._paused = True
+        self.transport.pause_reading()
+
+    def resume(self) -> None:
+        self._paused = False
+        if self._waiting and not self._feeding:
+            self._feeding = True
+            self.loop.call_soon(self._feed)
+        elif not self._waiting:
+            self.transport.resume_reading()
+
+    def end(self) -> None:
+        """Close when all is written, and until then take what still comes.
+
+        A socket that is closed while there is something to read is reset, and what was written last may be lost.
+        """
+        if self.ending:
+            return
+        self.ending = True
+        self._waiting.clear()
+        self._leave()
+        if self.transport.is_closing():
+            return
+        self._wait(LINGER_SECONDS, self.transport.abort)
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+            self.transport.resume_reading()
+        else:  # TLS, which takes what comes until the other side has closed as well
+            self.transport.close()
+
+    def _leave(self) -> None:
+        """Tell the protocol that the connection is gone, once all is written that it wrote."""
+        if self._gone:
+            return
+        if self.transport.get_write_buffer_size() and not self.transport.is_closing():
+            self.loop.call_later(0.05, self._leave)
+        else:
+            self._gone = True
+            # Not at once: it closes in the midst of its own work, and another may take its place before that is done.
+            self.loop.call_soon(self._tell, None)
+
+    def _tell(self, error: Exception | None) -> None:
+        self.protocol.connection_lost(error)
+        self.left.set_result(None)
+
+    def eof_received(self) -> bool | None:
+        return None if self.ending else self.protocol.eof_received()
 
     def pause_writing(self) -> None:
-        super().pause_writing()
-        self.stuck = self.loop.call_later(self.limits.send_seconds, self.transport.abort)
+        self._stuck = self.loop.call_later(self.limits.send_seconds, self.transport.abort)
+        if not self._gone:
+            self.protocol.pause_writing()
 
     def resume_writing(self) -> None:
-        super().resume_writing()
-        if self.stuck is not None:
-            self.stuck.cancel()
+        if self._stuck is not None:
+            self._stuck.cancel()
+        if not self._gone:
+            self.protocol.resume_writing()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._in_time()
-        if self.stuck is not None:
-            self.stuck.cancel()
-        super().connection_lost(exc)
+        self.ending = True
+        self.clients.open[self._client] -= 1
+        if not self.clients.open[self._client]:
+            del self.clients.open[self._client]
+        self._wait(0, None)
+        if self._stuck is not None:
+            self._stuck.cancel()
+        if not self._gone:
+            self._gone = True
+            self._tell(exc)
+
+
+class Outlet(asyncio.Transport):
+    """What the protocol takes for the socket."""
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__()
+        self.connection = connection
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return self.connection.transport.get_extra_info(name, default)
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        if not self.is_closing():
+            self.connection.transport.write(data)
+
+    def is_closing(self) -> bool:
+        return self.connection.ending or self.connection.transport.is_closing()
+
+    def close(self) -> None:
+        self.connection.end()
+
+    def abort(self) -> None:
+        self.connection.transport.abort()
+
+    def pause_reading(self) -> None:
+        self.connection.pause()
+
+    def resume_reading(self) -> None:
+        self.connection.resume()
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        self.connection.protocol = cast("asyncio.Protocol", protocol)
+
+    def get_protocol(self) -> asyncio.BaseProtocol:
+        return self.connection.protocol
+
+
+CONNECTION: ContextVar[Connection] = ContextVar("connection")  # by which a request came
+
+
+class Watched:
+    """The application, whose requests tell their connections when they begin and end.
+
+    A request whose body is not wanted is the connection's last. A body in chunks of a few bytes is not taken.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            asyncio.get_running_loop().set_exception_handler(_say_in_one_line)
+            await self.app(scope, receive, send)
+            return
+        connection = CONNECTION.get()
+        connection.begin()
+        try:
+            if scope["type"] == "websocket":
+                await self.app(scope, receive, send)
+            else:
+                await self._answer(connection, scope, receive, send)
+        finally:
+            connection.finish()
+
+    async def _answer(self, connection: Connection, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = Headers(scope=scope)
+        more = "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
+        start, taken = connection.received, 0
+
+        async def take() -> Message:
+            nonlocal more, taken
+            message = await receive()
+            if message["type"] == "http.request":
+                more = message.get("more_body", False)
+                taken += len(message.get("body", b""))
+                if connection.received - start - taken > CHUNK_BYTES + taken // 32:
+                    raise Problem("small_chunks", "The body comes in chunks of a few bytes.")
+            return message
+
+        async def give(message: Message) -> None:
+            if connection.ending:  # it was answered that what came is no HTTP
+                await connection.left
+                return
+            if more and message["type"] == "http.response.start":
+                MutableHeaders(scope=message)["Connection"] = "close"
+            await send(message)
+
+        await self.app(scope, take, give)
+
+
+def _say_in_one_line(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """What went wrong outside every request: without a traceback, which visitors could fill the log with."""
+    error = context.get("exception")
+    log.error("error: %s (%s)", type(error).__name__ if error else "no exception", context["message"])
 
 
 def _end_when_dead(transport: asyncio.Transport, seconds: float) -> None:
@@ -104,9 +330,9 @@ def _end_when_dead(transport: asyncio.Transport, seconds: float) -> None:
         connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * seconds))
 
 
-def _full() -> bytes:
+def _full(refusal: str) -> bytes:
     """An answer to a connection beyond the number that may be open."""
-    body = json.dumps(Problem("busy", "Too many connections are open.").to_json()).encode()
+    body = json.dumps(Problem("busy", refusal).to_json()).encode()
     head = (
         "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\nRetry-After: 5\r\n"
         f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
@@ -154,35 +380,34 @@ def bind(listen: Listen) -> socket.socket:
 
 def server(app: ASGIApp, listen: Listen, limits: Limits) -> uvicorn.Server:
     """A server that is run with `run(sockets=[bind(listen)])`."""
-    logger = logging.getLogger("uvicorn.error")
-    logger.setLevel(logging.ERROR)  # requests that are no HTTP are not worth a line each
-    logger.addFilter(_is_news)
-    protocol = cast("type[asyncio.Protocol]", functools.partial(TimedProtocol, limits=limits))
-    return uvicorn.Server(
-        uvicorn.Config(
-            app,
-            http=protocol,
-            ws="websockets-sansio",
-            ws_max_size=limits.frame_bytes,
-            ws_per_message_deflate=False,  # JPEGs do not get smaller, and what inflates is an attack
-            ws_ping_interval=PING_SECONDS,
-            ws_ping_timeout=PING_SECONDS,
-            h11_max_incomplete_event_size=HEAD_BYTES,
-            log_config=None,
-            access_log=False,  # it would hold addresses
-            server_header=False,
-            proxy_headers=listen.proxy is not None,
-            forwarded_allow_ips=listen.proxy,
-            timeout_graceful_shutdown=STOP_SECONDS,
-            ssl_certfile=listen.certificate,
-            ssl_keyfile=listen.key,
-        )
+    # What it says are visitors' mistakes, some with a traceback; faults of ours are told by Guard.
+    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+    config = uvicorn.Config(
+        Watched(app),
+        http="h11",
+        ws="websockets-sansio",
+        ws_max_size=limits.frame_bytes,
+        ws_per_message_deflate=False,  # JPEGs do not get smaller, and what inflates is an attack
+        ws_ping_interval=PING_SECONDS,
+        ws_ping_timeout=PING_SECONDS,
+        h11_max_incomplete_event_size=HEAD_BYTES,
+        log_config=None,
+        access_log=False,  # it would hold addresses
+        server_header=False,
+        proxy_headers=listen.proxy is not None,
+        forwarded_allow_ips=listen.proxy,
+        timeout_graceful_shutdown=STOP_SECONDS,
+        ssl_certfile=listen.certificate,
+        ssl_keyfile=listen.key,
     )
+    config.load()
+    speaks, clients = config.http_protocol_class, Clients(limits, listen.proxy)
 
+    def accept(**options: Any) -> Connection:
+        return Connection(speaks(**options), clients)
 
-def _is_news(record: logging.LogRecord) -> bool:
-    """uvicorn takes an upgrade that was refused with an answer of its own for one that was forgotten."""
-    return record.msg != "ASGI callable returned without completing handshake."
+    config.http_protocol_class = cast("type[asyncio.Protocol]", accept)
+    return uvicorn.Server(config)
 
 
 def run(app: ASGIApp, listen: Listen, limits: Limits) -> None:

@@ -5,6 +5,7 @@ import base64
 import binascii
 import json
 import re
+import string
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,8 @@ RAW = "application/octet-stream"
 MAX_NAME = 255  # characters, as file systems have it
 MAX_URL = 2048
 FORM_HEADER_BYTES = 1024  # of one line of a part's head: field, file name, type
+JSON_MARKS, MARKS_PER_IMAGE = b'"[]{},:\\', 512  # what makes JSON slow to parse is bounded; base64 has none of it
+PERCENT_BYTES = 64 << 10  # of a data URL without base64, as nobody sends images
 DATA_URL = re.compile(r"data:([^,]{0,200}),", re.IGNORECASE)
 
 
@@ -77,7 +80,7 @@ def parse(value: str, body: bytes, images: int, *, one: bool) -> list[Upload]:
     if kind == FORM:
         uploads = _form(value, body, images)
     elif kind == JSON:
-        uploads = _json(body, one)
+        uploads = _json(body, 1 if one else images, one)
     else:
         uploads = [Upload("image", body)]
     if not uploads or len(uploads) > (1 if one else images):
@@ -134,7 +137,10 @@ def _form(value: str, body: bytes, images: int) -> list[Upload]:
     return uploads
 
 
-def _json(body: bytes, one: bool) -> list[Upload]:
+def _json(body: bytes, images: int, one: bool) -> list[Upload]:
+    # Counted first, as json.loads holds up all threads, also the one that serves the others.
+    if len(body) - len(body.translate(None, JSON_MARKS)) > MARKS_PER_IMAGE * images:
+        raise Problem("not_understood", "The JSON has more values than images can have.")
     try:
         value = json.loads(body)
     except (ValueError, RecursionError):
@@ -171,7 +177,9 @@ def decode_base64(text: str, name: str) -> bytes:
     payload = text[match.end() :] if match else text
     try:
         if match and not match[1].lower().endswith(";base64"):
+            if len(payload) > PERCENT_BYTES:
+                raise Problem("not_understood", f"{name} is a long data URL without base64; send it in base64.")
             return unquote_to_bytes(payload)
-        return base64.b64decode("".join(payload.split()), validate=True)
+        return base64.b64decode(payload.encode("ascii").translate(None, string.whitespace.encode()), validate=True)
     except ValueError:
         raise Problem("not_understood", f"{name} is neither base64 nor a data URL.") from None

@@ -117,7 +117,8 @@ def check_packages(model: str | Path | None) -> Iterator[Finding]:
     if missing:
         yield Finding("fail", f"not installed: {', '.join(missing)}", f"{INSTALL} .")
     there = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
-    pinned = dict(re.findall(r"^([\w.-]+)==(\S+)", CONSTRAINTS.read_text(), re.MULTILINE))
+    constraints = CONSTRAINTS.read_text() if CONSTRAINTS.exists() else ""
+    pinned = dict(re.findall(r"^([\w.-]+)==(\S+)", constraints, re.MULTILINE))
     other = [
         f"{name} {version} ({pinned[name]})"
         for name, version in versions.items()
@@ -319,8 +320,20 @@ CHECKS = (
 
 
 def _project() -> dict:
-    with open(PYPROJECT, "rb") as file:
-        return tomllib.load(file)["project"]
+    """What the project needs: as pyproject.toml says, or in an installed wheel, which has none, its metadata."""
+    if PYPROJECT.exists():
+        with open(PYPROJECT, "rb") as file:
+            return tomllib.load(file)["project"]
+    about = metadata.metadata("caffe-expressions")
+    needed: list[str] = about.get_all("Requires-Dist") or []
+    return {
+        "requires-python": about["Requires-Python"],
+        "dependencies": [line for line in needed if "extra ==" not in line],
+        "optional-dependencies": {
+            extra: [line for line in needed if re.search(rf"extra == ['\"]{extra}['\"]", line)]
+            for extra in about.get_all("Provides-Extra") or []
+        },
+    }
 
 
 def _versions(requirements: list[str]) -> dict[str, str | None]:

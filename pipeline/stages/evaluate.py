@@ -17,7 +17,7 @@ from pipeline.base.hashing import sha256
 from pipeline.caffe.database import DatabaseReader, record_key
 from pipeline.caffe.proto.caffe_pb2 import DataParameter, LayerParameter
 from pipeline.caffe.proto.files import read_net, write_prototxt
-from pipeline.caffe.real_caffe import RealCaffe, add_engine_arguments, root_from_environment
+from pipeline.caffe.real_caffe import RealCaffe, add_engine_arguments, refuse_extensions, root_from_environment
 from pipeline.classifier.board import add_picture, open_board
 from pipeline.classifier.calibration import (
     UNCERTAIN,
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
 BOOTSTRAP_DRAWS = 2000
 TITLE_WIDTH = 4.8  # inches, that the title of a confusion table has room in
+SERVED_ECE = 0.03  # that a model is served with at most, where its class prior can be chosen so
 BOOTSTRAP_SEED = 1
 PRIOR_POWERS = (0.0, 0.25, 0.5, 1.0)  # of the table of class priors
 CHOICE_POWERS = np.arange(21) / 20  # that the default class prior is chosen from
@@ -210,6 +211,7 @@ def _in_caffe(
 ) -> np.ndarray:
     """Probabilities (N, classes) of a database's images, in its order, which real Caffe reads and transforms itself."""
     net = read_net(deploy)
+    refuse_extensions(net, str(deploy))
     (given,) = (layer for layer in net.layer if layer.type == "Input")
     data = LayerParameter(name=given.name, type="Data", top=given.top, transform_param=trained.transformer.param)
     data.data_param.MergeFrom(DataParameter(source=str(database), batch_size=CAFFE_BATCH, backend=DataParameter.LMDB))
@@ -402,13 +404,15 @@ def choose_power(truth: np.ndarray, probabilities: np.ndarray, temperature: floa
     Users' faces do not have the training's shares, so the correction is to be as strong as the held-out images allow:
     the greatest of CHOICE_POWERS whose mean of accuracy and macro-F1 is within one standard error of the best one's
     (the rule of Breiman, Friedman, Olshen, Stone: Classification and Regression Trees, 1984, 3.4.3). The error is the
-    bootstrap's.
+    bootstrap's. A power whose calibration error is above SERVED_ECE, and above the best one's, is left out.
     """
-    confusions = [_confusion(truth, calibrate(probabilities, temperature, shares**-power)) for power in CHOICE_POWERS]
+    served = [calibrate(probabilities, temperature, shares**-power) for power in CHOICE_POWERS]
+    confusions = [_confusion(truth, each) for each in served]
     scores = np.array([_accuracy_and_f1(confusion) for confusion in confusions])
+    errors = np.array([calibration_error(each.max(axis=1), each.argmax(axis=1) == truth) for each in served])
     best = int(scores.argmax())
-    error = _accuracy_and_f1(_draws(confusions[best])).std()
-    return float(CHOICE_POWERS[np.flatnonzero(scores >= scores[best] - error)[-1]])
+    near = scores >= scores[best] - _accuracy_and_f1(_draws(confusions[best])).std()
+    return float(CHOICE_POWERS[np.flatnonzero(near & (errors <= max(SERVED_ECE, errors[best])))[-1]])
 
 
 def _accuracy_and_f1(confusion: np.ndarray) -> np.ndarray:

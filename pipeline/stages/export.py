@@ -261,7 +261,8 @@ PRIOR = """
   `class_prior` where you know more: `training`, `uniform`, a power, or the shares themselves."""
 CHOSEN = (
     "Its probabilities are divided by these shares to the power {class_prior:g}: the greatest power whose mean of "
-    "accuracy and macro-F1 on val is within one standard error of the best."
+    "accuracy and macro-F1 on val is within one standard error of the best, and whose calibration error there is at "
+    "most 0.03."
 )
 NOT_CHOSEN = "Its probabilities are left so, because there were no held-out images to choose by."
 PRIOR_NAMES = {0.0: "training", 1.0: "uniform"}  # by power

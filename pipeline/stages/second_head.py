@@ -15,7 +15,7 @@ from pipeline.data import ferplus, manifest
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", type=Path, metavar="RUN", help="folder of the run that trained the second head")
+    parser.add_argument("head_of", type=Path, metavar="RUN", help="folder of the run that trained the second head")
     parser.add_argument("weights", type=Path, help="its .caffemodel, from training: an exported one has no second head")
     parser.add_argument("labels", type=Path, help="labels.txt with expressions that were voted for, FER+'s eight say")
     parser.add_argument(
@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    second_head(args.run, args.weights, args.labels, args.output)
+    second_head(args.head_of, args.weights, args.labels, args.output)
 
 
 def second_head(run: Path, weights: Path, labels: Path, output: Path) -> None:

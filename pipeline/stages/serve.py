@@ -47,9 +47,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     limits = parser.add_argument_group("limits")
     limits.add_argument("--workers", type=positive, default=2, help="threads that read images (default 2)")
     limits.add_argument("--sessions", type=positive, default=16, help="WebSockets open at once (default 16)")
-    limits.add_argument("--rate", type=positive, default=20, help="images a second from one client (default 20)")
+    limits.add_argument(
+        "--rate",
+        type=positive,
+        default=20,
+        help="images of up to a megapixel a second from one client; larger ones count as their megapixels (default 20)",
+    )
     limits.add_argument("--max-megabytes", type=positive, default=16, help="of one request (default 16)")
     limits.add_argument("--max-megapixels", type=positive, default=40, help="of one image (default 40)")
+    limits.add_argument(
+        "--search-megapixels",
+        type=positive,
+        default=4,
+        help="an image with more is scaled down before faces are looked for (default 4)",
+    )
+    limits.add_argument(
+        "--max-faces",
+        type=positive,
+        default=100,
+        help="that are read in one image or frame, the largest ones (default 100)",
+    )
     limits.add_argument("--allow-urls", action="store_true", help="fetch images by their public addresses")
 
 
@@ -72,11 +89,13 @@ def run(args: argparse.Namespace) -> None:
     bounds = limits.Limits(
         body_bytes=args.max_megabytes << 20,
         pixels=args.max_megapixels * 1_000_000,
+        searched_pixels=args.search_megapixels * 1_000_000,
+        faces=args.max_faces,
         workers=args.workers,
         rate=args.rate,
         sessions=args.sessions,
     )
-    predictor = build_predictor(args)
+    predictor = build_predictor(args, max_faces=bounds.faces)
     model, moving_model = (
         reader.Model(
             folder.name,

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from helpers.layer_text import inputs, layer, net
 
 from pipeline.caffe.forks import FOREIGN_FIELDS, FOREIGN_TYPES
 from pipeline.caffe.layers import LAYERS, LayerError
@@ -10,24 +11,6 @@ from pipeline.caffe.layers.data import MemoryData
 from pipeline.caffe.net import Net
 from pipeline.caffe.proto.caffe_pb2 import TEST, TRAIN, NetParameter
 from pipeline.caffe.proto.files import PrototxtError, parse_text
-
-
-def inputs(**shapes: tuple[int, ...]) -> str:
-    dims = {name: " ".join(f"dim: {size}" for size in shape) for name, shape in shapes.items()}
-    return "".join(
-        f'layer {{ name: "{name}" type: "Input" top: "{name}" input_param {{ shape {{ {sizes} }} }} }}\n'
-        for name, sizes in dims.items()
-    )
-
-
-def layer(kind: str, bottoms: str, tops: str, param: str = "") -> str:
-    names = [f'bottom: "{name}"' for name in bottoms.split()] + [f'top: "{name}"' for name in tops.split()]
-    return f'layer {{ name: "it" type: "{kind}" {" ".join(names)} {param} }}\n'
-
-
-def net(text: str, phase: int = TEST) -> Net:
-    return Net(parse_text(text, NetParameter, "net"), phase, seed=1)
-
 
 IMAGE = (2, 6, 9, 8)
 BROKEN = [
@@ -296,19 +279,6 @@ def test_a_layer_of_a_fork_is_told_as_that(name: str) -> None:
 def test_a_field_of_a_fork_is_told_as_that(name: str) -> None:
     with pytest.raises(PrototxtError, match=f"^net:1:[0-9]+: '{name}' is none of Caffe 1.0's but the fork"):
         net(layer("Split", "x", "y", f"{name} {{ scale: 2 }}"))
-
-
-def test_what_is_advised_for_forks_layers_computes_what_they_do() -> None:
-    x = np.random.default_rng(0).uniform(-9, 9, (2, 3, 4, 5)).astype("f")
-    doubled = (
-        "convolution_param { kernel_size: 2 stride: 2 group: 3 num_output: 3 bias_term: false "
-        'weight_filler { type: "constant" value: 1 } }'
-    )
-    text = inputs(x=x.shape) + layer("Deconvolution", "x", "y", doubled)
-    text += layer("Clip", "x", "z", "clip_param { min: 0 max: 6 }")
-    tops = net(text).forward(x=x)
-    np.testing.assert_array_equal(tops["y"].detach().numpy(), x.repeat(2, 2).repeat(2, 3))
-    np.testing.assert_array_equal(tops["z"].numpy(), np.clip(x, 0, 6))
 
 
 @pytest.mark.parametrize("kind", ["AbsVal", "Flatten", "Reshape", "Split"])

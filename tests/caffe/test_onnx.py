@@ -38,6 +38,22 @@ CASES = {
         'type: "InnerProduct" inner_product_param { num_output: 5 axis: 2 bias_term: false }',
     ),
     "relu": (IMAGE, 'type: "ReLU"'),
+    "relu6": (IMAGE, 'type: "ReLU6"'),
+    "depthwise": (IMAGE, 'type: "ConvolutionDepthwise" convolution_param { kernel_size: 3 pad: 1 }'),
+    "depthwise group": (IMAGE, 'type: "DepthwiseConvolution" convolution_param { kernel_size: 3 group: 6 }'),
+    "permute": (IMAGE, 'type: "Permute" permute_param { order: 0 order: 2 order: 3 order: 1 }'),
+    "permute batch": (IMAGE, 'type: "Permute" permute_param { order: 1 }'),
+    "upsample": (IMAGE, 'type: "Upsample" upsample_param { scale_h: 3 scale_w: 2 }'),
+    "interp zoom": (IMAGE, 'type: "Interp" interp_param { zoom_factor: 3 }'),
+    "interp shrink": (IMAGE, 'type: "Interp" interp_param { shrink_factor: 2 pad_beg: -1 pad_end: -2 }'),
+    "interp size": (IMAGE, 'type: "Interp" interp_param { height: 5 width: 17 pad_beg: -1 }'),
+    "interp row": (IMAGE, 'type: "Interp" interp_param { height: 1 width: 8 }'),
+    "normalize": (IMAGE, 'type: "Normalize"'),
+    "normalize channels": (
+        IMAGE,
+        'type: "Normalize" norm_param { across_spatial: false channel_shared: false '
+        'scale_filler { type: "uniform" min: 1 max: 20 } }',
+    ),
     "leaky relu": (IMAGE, 'type: "ReLU" relu_param { negative_slope: 0.2 }'),
     "prelu": (IMAGE, 'type: "PReLU"'),
     "prelu shared": (IMAGE, 'type: "PReLU" prelu_param { channel_shared: true }'),
@@ -147,6 +163,11 @@ CHOOSING = {
     "crop": ({"a": (IMAGE, 0), "b": ((2, 3, 5, 4), 0)}, 'type: "Crop" crop_param { offset: 2 offset: 1 }'),
     "lstm": ({"a": ((5, 3, 4), 0), "b": ((5, 3), 2)}, 'type: "LSTM" recurrent_param { num_output: 6 }'),
     "rnn": ({"a": ((5, 3, 2, 2), 0), "b": ((5, 3), 2)}, 'type: "RNN" recurrent_param { num_output: 6 }'),
+    "prior box": (
+        {"a": ((2, 4, 5, 4), 0), "b": ((2, 3, 20, 30), 0)},
+        'type: "PriorBox" prior_box_param { min_size: 5 max_size: 9 aspect_ratio: 2 clip: true }',
+    ),
+    "interp to another": ({"a": (IMAGE, 0), "b": ((2, 3, 5, 17), 0)}, 'type: "Interp" interp_param { pad_end: -1 }'),
     "crop channels": ({"a": (IMAGE, 0), "b": ((2, 3, 5, 4), 0)}, 'type: "Crop" crop_param { axis: 1 offset: 2 }'),
 }
 

@@ -15,7 +15,8 @@ import torch
 
 from pipeline.base.errors import InputError
 from pipeline.caffe.proto.caffe_pb2 import LayerParameter, NetParameter, SolverParameter
-from pipeline.caffe.real_caffe import CaffeError, RealCaffe, events, root_from_environment
+from pipeline.caffe.proto.files import parse_text
+from pipeline.caffe.real_caffe import CaffeError, RealCaffe, events, refuse_extensions, root_from_environment
 from pipeline.caffe.solver import solve
 from pipeline.caffe.solver.snapshot import Snapshot
 from pipeline.stages.train import _Caffe, train
@@ -222,6 +223,28 @@ def test_what_caffe_cannot_compute_is_refused(tmp_path: Path) -> None:
         solver.write_text(f'net: "{tmp_path}/net.prototxt" {fields}')
         with pytest.raises(InputError, match=said):
             train(solver, "cpu", engine="caffe", caffe=str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("net", "said"),
+    [
+        (
+            'layer { name: "low" type: "ReLU6" bottom: "a" top: "b" }',
+            r"net\.prototxt: layer 'low' is of type ReLU6, which is none of Caffe 1\.0's but the fork of MobileNets",
+        ),
+        (
+            'layer { name: "axes" type: "Permute" bottom: "a" top: "b" permute_param { order: 1 } }',
+            "is of type Permute",
+        ),
+        (
+            'layer { name: "low" type: "ReLU" bottom: "a" top: "b" norm_param { eps: 0.1 } }',
+            "layer 'low' sets norm_param, which Caffe does not have",
+        ),
+    ],
+)
+def test_layers_of_forks_are_refused_by_their_type(net: str, said: str) -> None:
+    with pytest.raises(CaffeError, match=said):
+        refuse_extensions(parse_text(net, NetParameter, "net.prototxt"), "net.prototxt")
 
 
 def test_what_caffe_does_not_have_is_refused_by_its_name(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import torch
 from harness import CASES
 from values import all_cases
 
-from pipeline.caffe.layers import LAYERS
+from pipeline.caffe.layers import CAFFE_LAYERS
 from pipeline.caffe.net import Net
 from pipeline.caffe.proto.caffe_pb2 import TRAIN
 from pipeline.caffe.proto.files import read_net
@@ -24,7 +24,7 @@ LOOKING = {
     "SigmoidCrossEntropyLoss",
     "SoftmaxWithLoss",
 }
-COMPUTING = sorted(name for name, layer in LAYERS.items() if layer.bottoms != (0, 0) and name not in LOOKING)
+COMPUTING = sorted(name for name, layer in CAFFE_LAYERS.items() if layer.bottoms != (0, 0) and name not in LOOKING)
 
 
 @pytest.mark.parametrize("layer_type", COMPUTING)

@@ -1,4 +1,4 @@
-"""Every layer type of the registry against real Caffe: tops, bottom gradients, parameter gradients."""
+"""Every layer type that Caffe has against real Caffe: tops, bottom gradients, parameter gradients."""
 
 import shutil
 from pathlib import Path
@@ -9,7 +9,7 @@ from harness import CASES, Arrays, assert_agrees, make_databases, recorded, run_
 from parity import Parity
 from values import all_cases
 
-from pipeline.caffe.layers import LAYERS
+from pipeline.caffe.layers import CAFFE_LAYERS
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +19,7 @@ def databases(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("layer_type", sorted(LAYERS))
+@pytest.mark.parametrize("layer_type", sorted(CAFFE_LAYERS))
 def test_type_has_cases(layer_type: str) -> None:
     assert any((CASES / layer_type).glob("*.prototxt")), f"add cases/{layer_type}/*.prototxt and record them"
 

@@ -8,7 +8,7 @@ from parity import TABLES
 
 from pipeline.caffe.__main__ import COMMANDS
 from pipeline.caffe.fillers import FILLERS
-from pipeline.caffe.layers import LAYERS
+from pipeline.caffe.layers import CAFFE_LAYERS
 from pipeline.caffe.solver import POLICIES, SOLVERS
 
 ROOT = Path(__file__).parents[2]
@@ -29,7 +29,7 @@ def rows(table: str) -> set[str]:
 
 @pytest.mark.parametrize(
     ("table", "names"),
-    [("Layers", LAYERS), ("Solvers", SOLVERS), ("Learning rate policies", POLICIES), ("Fillers", FILLERS)],
+    [("Layers", CAFFE_LAYERS), ("Solvers", SOLVERS), ("Learning rate policies", POLICIES), ("Fillers", FILLERS)],
 )
 def test_every_name_of_a_registry_has_a_row(table: str, names: dict[str, object]) -> None:
     assert rows(table) == set(names), "run CAFFE_ROOT=DIR pytest tests/conformance --parity docs/parity.md"

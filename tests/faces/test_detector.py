@@ -26,6 +26,14 @@ def test_largest_first_the_surer_of_equals() -> None:
     assert Detections.none().by_size().tolist() == []
 
 
+def test_the_largest_keep_their_order_and_the_others_are_counted() -> None:
+    found = detections().largest(2)
+    assert found.scores.tolist() == pytest.approx([0.9, 0.95])
+    assert found.more == 1
+    assert found.largest(1).more == 2
+    assert detections().largest(None).more == detections().largest(3).more == 0
+
+
 @pytest.mark.parametrize(
     ("name", "array", "message"),
     [
@@ -47,7 +55,7 @@ def test_refuses_what_does_not_fit(name: str, array: np.ndarray, message: str) -
 def test_every_detector_is_built_by_name_with_the_same_options(name: str, tmp_path: Path) -> None:
     make = {"yolo": bright_cells, "yunet": white_cells}.get(name)
     model = make(tmp_path / "model.onnx") if make else None
-    detector = build_detector(name, min_face=24, threads=1, model=model)
+    detector = build_detector(name, min_face=24, max_faces=5, threads=1, model=model)
     images = [np.zeros((50, 40, 3), np.uint8), np.zeros((30, 30, 3), np.uint8)]
     found = detector.detect(images)
     assert [type(each) for each in found] == [Detections] * 2

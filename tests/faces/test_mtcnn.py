@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib.cbook import get_sample_data
 
 from pipeline.base.errors import InputError
 from pipeline.caffe.net import build_net
 from pipeline.caffe.proto import caffe_pb2
 from pipeline.faces.detector import Detections
-from pipeline.faces.mtcnn import MODELS, STRIDE, WINDOW, Mtcnn, crop, pyramid, scale_rows, suppress
+from pipeline.faces.mtcnn import LEAST_PROPOSALS, MODELS, STRIDE, WINDOW, Mtcnn, crop, pyramid, scale_rows, suppress
 
 ROOT = Path(__file__).parents[2]
 RECORDED = ROOT / "tests" / "recorded"
@@ -278,3 +279,31 @@ def test_model_files_are_those_that_were_converted() -> None:
     for line in sums:
         checksum, name = line.split()
         assert hashlib.sha256((MODELS / name).read_bytes()).hexdigest() == checksum, name
+
+
+def test_of_a_crowd_no_more_faces_are_looked_at_than_may_be_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 100 small faces and a large one the largest are found, and the nets see a bounded number of crops."""
+    with get_sample_data("grace_hopper.jpg") as file:
+        portrait = cv2.cvtColor(cv2.imdecode(np.frombuffer(file.read(), np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+    face = portrait[40:400, 110:420]
+    small = cv2.resize(face, (44, 52), interpolation=cv2.INTER_AREA)
+    image = np.tile(small, (10, 10, 1))
+    image[:156, :132] = cv2.resize(face, (132, 156), interpolation=cv2.INTER_AREA)
+    detector = Mtcnn(threads=1, max_faces=3)
+    seen: list[int] = []
+    run = detector._run
+
+    def count(net: object, outputs: object, images: object, owner: object, boxes: np.ndarray) -> list[np.ndarray]:
+        seen.append(len(boxes))
+        return run(net, outputs, images, owner, boxes)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(detector, "_run", count)
+    (found,) = detector.detect([image])
+    assert len(found) == 3
+    assert found.more > 0
+    assert max(np.diff(found.boxes[:, ::2])[:, 0]) > 50, "the large one is among them"
+    assert max(seen) == LEAST_PROPOSALS
+    few = Mtcnn(threads=1, max_faces=50).detect([face])[0]
+    every = Mtcnn(threads=1).detect([face])[0]
+    np.testing.assert_array_equal(few.boxes, every.boxes)
+    assert few.more == every.more == 0

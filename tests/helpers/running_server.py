@@ -21,7 +21,9 @@ from pipeline.server.reader import Model, Reader
 from pipeline.server.transport import Listen, bind, server
 
 LABELS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
-MANY = Limits(rate=1e6, burst=1_000_000)  # for tests of anything else than the rate
+MANY = Limits(
+    rate=1e6, burst=1_000_000, client_connections=250, client_sessions=16
+)  # for tests of anything else than the rate
 
 
 ending: list[tuple[threading.Thread, socket.socket]] = []

@@ -2,8 +2,11 @@
 
 import asyncio
 import http.client
+import io
 import json
+import logging
 import socket
+import struct
 import threading
 import time
 from collections import Counter
@@ -14,8 +17,11 @@ from typing import Any
 import httpx
 import pytest
 from helpers.running_server import MANY, Painted, Running, picture
+from PIL import Image
 
+from pipeline.base import image_files
 from pipeline.server.limits import Limits
+from pipeline.server.transport import Clients
 
 Start = Callable[..., Running]
 HEAD = b"POST /v1/read HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: image/png\r\n"
@@ -140,7 +146,7 @@ def test_a_client_that_goes_on_sending_after_its_refusal_is_cut_off(
 
 
 def test_half_open_sockets_hinder_nobody_and_are_closed(start: Start, painted: Painted) -> None:
-    running = start(painted, Limits(head_seconds=0.5))
+    running = start(painted, Limits(head_seconds=0.5, client_connections=100))
     with ExitStack() as stack:
         idle = [stack.enter_context(connect(running)) for _ in range(50)]
         goes_on(running)
@@ -220,7 +226,9 @@ def test_beyond_the_queue_the_answer_is_to_come_back_later(start: Start, painted
     goes_on(running)
 
 
-@pytest.mark.parametrize("limits", [MANY, Limits()], ids=["in one queue", "with the usual limits"])
+@pytest.mark.parametrize(
+    "limits", [MANY, Limits(client_connections=200)], ids=["in one queue", "with the usual limits"]
+)
 def test_two_hundred_clients_at_once_each_get_their_own_answer(start: Start, painted: Painted, limits: Limits) -> None:
     running = start(painted, limits)
 
@@ -256,3 +264,155 @@ def test_clients_that_leave_in_the_middle_leave_nothing_behind(start: Start, pai
     goes_on(running)
     wait_until(lambda: running.connections <= 1)
     assert running.figure("expressions_queue") == 0
+
+
+def test_a_large_picture_is_searched_at_a_bounded_size_and_the_answer_says_so(start: Start, painted: Painted) -> None:
+    running = start(painted, Limits(searched_pixels=10_000))
+    told = running.post("/v1/read", files={"image": picture(400, 100)}).json()
+    (frame,) = painted.frames
+    assert frame.image.shape == (50, 200, 3)
+    assert told["searched"] == {"width": 200, "height": 50}
+    assert (told["width"], told["height"]) == (400, 100)
+    assert told["faces"][0]["box"] == pytest.approx([0, 0, 399, 99], abs=1)
+    drawn = running.post("/v1/read", files={"image": picture(400, 100)}, headers={"Accept": "image/png"})
+    small = running.post("/v1/read", files={"image": picture(200, 50)}, headers={"Accept": "image/png"})
+    assert Image.open(io.BytesIO(drawn.content)).size == Image.open(io.BytesIO(small.content)).size
+    small = running.post("/v1/read", files={"image": picture(100, 100)}).json()
+    assert small["searched"] == {"width": 100, "height": 100}
+
+
+def test_long_and_narrow_pictures_are_refused_before_they_are_unpacked(start: Start, painted: Painted) -> None:
+    running = start(painted, Limits(side=300, ratio=20))
+    for width, height, code in ((301, 100, "too_many_pixels"), (10, 201, "too_narrow"), (201, 10, "too_narrow")):
+        answer = running.post("/v1/read", files={"image": picture(width, height)})
+        assert (answer.status_code, answer.json()["code"]) == (422, code)
+    assert painted.frames == []
+    assert running.post("/v1/read", files={"image": picture(200, 10)}).status_code == 200
+
+
+def test_a_picture_costs_its_megapixels(start: Start, painted: Painted) -> None:
+    running = start(painted, Limits(rate=0.01, burst=5))
+    assert running.post("/v1/read", files={"image": picture(2000, 1500)}).status_code == 200
+    answer = running.post("/v1/read", files={"image": picture(2000, 1500)})
+    assert (answer.status_code, answer.json()["code"]) == (429, "too_often")
+    assert len(painted.frames) == 1
+    assert running.post("/v1/read", files={"image": picture(1000, 1000)}).status_code == 200
+
+
+def test_a_body_in_chunks_of_a_byte_is_refused(start: Start, painted: Painted) -> None:
+    running = start(painted)
+    with connect(running) as connection:
+        connection.sendall(HEAD + b"Transfer-Encoding: chunked\r\n\r\n")
+        connection.sendall(b"1\r\nx\r\n" * 50_000)
+        status, told = answered(connection)
+    assert (status, told["code"]) == (400, "small_chunks")
+    with connect(running) as connection:
+        connection.sendall(HEAD + b"Transfer-Encoding: chunked\r\n\r\n")
+        data = picture() + bytes(1 << 20)  # what follows a PNG's end is no part of it
+        for start_of in range(0, len(data), 1024):
+            piece = data[start_of : start_of + 1024]
+            connection.sendall(f"{len(piece):x}\r\n".encode() + piece + b"\r\n")
+        connection.sendall(b"0\r\n\r\n")
+        assert answered(connection)[0] == 200
+
+
+def test_a_refusal_reaches_a_client_that_sends_all_it_has_first(start: Start, painted: Painted) -> None:
+    running = start(painted, Limits(body_bytes=1000))
+    for request in (HEAD + b"Content-Length: 3000000\r\n\r\n", HEAD.replace(b"127.0.0.1", b"else.where")):
+        for _ in range(5):
+            with connect(running) as connection:
+                connection.sendall(request if b"Length" in request else request + b"Content-Length: 3000000\r\n\r\n")
+                connection.sendall(bytes(3_000_000))
+                time.sleep(0.05)
+                assert answered(connection)[0] in (413, 421)
+
+
+def test_one_client_cannot_have_all_connections(start: Start, painted: Painted) -> None:
+    running = start(painted, Limits(client_connections=3))
+    with ExitStack() as stack:
+        for _ in range(3):
+            stack.enter_context(connect(running))
+        wait_until(lambda: running.connections == 3)
+        with connect(running) as connection:
+            connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            status, told = answered(connection)
+        assert (status, told["detail"]) == (503, "Each client may have 3 connections open.")
+        with socket.create_connection(("127.0.0.1", running.port), 10, ("127.0.0.2", 0)) as other:
+            other.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert answered(other)[0] == 200
+    wait_until(lambda: running.connections == 0)
+    goes_on(running)
+
+
+def test_a_proxys_connections_are_those_of_many(painted: Painted) -> None:
+    clients = Clients(Limits(client_connections=1, connections=5), "10.0.0.0/8")
+    clients.open.update({"10.0.0.1": 3, "192.0.2.1": 2})
+    assert clients.refusal("10.0.0.1") is None
+    assert clients.refusal("192.0.2.1") == "Each client may have 1 connections open."
+    clients.open["2001:db8::/64"] = 1
+    assert clients.refusal("10.0.0.1") == "Too many connections are open."
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        HEAD + b"Transfer-Encoding: chunked\r\n\r\n5\r\nabcde\r\nno chunk\r\n",
+        HEAD + b"Content-Length: 99999999999\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        HEAD.replace(b"127.0.0.1", b"else.where") + b"Transfer-Encoding: chunked\r\n\r\n5\r\nabcde\r\nno chunk\r\n",
+        b"GET /v1/live HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Key: MDEyMzQ1Njc4OTAxMjM0NQ==\r\nSec-WebSocket-Version: 13\r\n\r\n\x81\x82\0\0\0\0\xff\xfe",
+    ],
+    ids=["bad chunk", "two lengths", "bad chunk after a refusal", "WebSocket text that is no UTF-8"],
+)
+def test_visitors_write_no_traceback(
+    start: Start, painted: Painted, caplog: pytest.LogCaptureFixture, sent: bytes
+) -> None:
+    running = start(painted)
+    with connect(running) as connection:
+        connection.sendall(sent[:-12])
+        time.sleep(0.1)
+        with suppress(OSError):
+            connection.sendall(sent[-12:])
+            connection.shutdown(socket.SHUT_WR)
+        rest(connection)
+    goes_on(running)
+    assert not [record for record in caplog.records if record.exc_info or record.levelno > logging.WARNING]
+
+
+def test_stopping_while_a_picture_is_read_writes_no_traceback(
+    start: Start, painted: Painted, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.server.transport.STOP_SECONDS", 0)
+    running = start(painted)
+    painted.gate.clear()
+    with connect(running) as connection:
+        data = picture()
+        connection.sendall(HEAD + f"Content-Length: {len(data)}\r\n\r\n".encode() + data)
+        wait_until(lambda: running.figure("expressions_queue") == 1)
+        running.uvicorn.should_exit = True
+        rest(connection)
+    wait_until(lambda: not running.uvicorn.server_state.tasks)
+    time.sleep(0.3)
+    painted.gate.set()
+    time.sleep(0.3)
+    assert not [record for record in caplog.records if record.exc_info or record.levelno > logging.WARNING]
+
+
+@pytest.mark.parametrize("error", [RuntimeError, SyntaxError, ZeroDivisionError, MemoryError, OSError, struct.error])
+def test_one_damaged_image_of_a_batch_costs_itself_alone_whatever_its_decoder_raises(
+    start: Start, painted: Painted, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    flat = image_files._flat
+
+    def fail(image: Image.Image) -> Image.Image:
+        if image.size == (7, 7):
+            raise error("of the decoder's own")
+        return flat(image)
+
+    monkeypatch.setattr(image_files, "_flat", fail)
+    running = start(painted)
+    files = [("images", (f"{width}.png", picture(width, 7))) for width in (6, 7, 8)]
+    told = running.post("/v1/batch", files=files).json()
+    assert [reading.get("width") for reading in told["readings"]] == [6, None, 8]
+    assert told["failed"] == 1
+    assert told["readings"][1]["problem"]["code"] == "unreadable_image"

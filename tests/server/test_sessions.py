@@ -144,7 +144,7 @@ def test_a_token_that_nobody_asked_for_does_no_harm(start: Start, painted: Paint
 
 
 def test_limits_end_a_session_with_their_own_code(start: Start, painted: Painted) -> None:
-    running = start(painted, Limits(idle_seconds=0.3, frame_bytes=2000, frame_rate=5, sessions=2))
+    running = start(painted, Limits(idle_seconds=0.3, frame_bytes=2000, frame_rate=5, sessions=2, client_sessions=2))
     with join(running) as live:
         receive(live)
         assert ended(live) == (4408, "nothing came for 0.3 s")

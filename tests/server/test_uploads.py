@@ -119,3 +119,22 @@ def test_a_media_type_is_two_plain_words_or_nothing(value: str) -> None:
     kind = media_type(value)
     assert kind == "" or (kind.count("/") == 1 and kind == kind.lower() and " " not in kind)
     assert media_type("IMAGE/JPEG ; q=1") == "image/jpeg"
+
+
+def test_json_of_more_values_than_images_have_is_refused_before_it_is_parsed() -> None:
+    for body in (b'{"images": [' + b"[]," * 20_000 + b"1]}", b'["' + b"\\\\" * 20_000 + b'"]', b"[" * 20_000):
+        assert refused(JSON, body, one=False).detail == "The JSON has more values than images can have."
+    names = [{"image": "QUJD", "name": f'"{number}", \\[{{:}}]' * 5} for number in range(3)]
+    assert len(parse(JSON, json.dumps({"images": names}).encode(), 3, one=False)) == 3
+
+
+def test_base64_may_have_any_white_space() -> None:
+    (upload,) = parse(JSON, json.dumps({"image": "Q U\nJ\tD"}).encode(), 1, one=True)
+    assert upload.data == b"ABC"
+    assert refused(JSON, json.dumps({"image": "QUJDé"}).encode()).code == "not_understood"
+
+
+def test_a_data_url_without_base64_is_short() -> None:
+    (upload,) = parse(JSON, b'"data:image/png,%41BC"', 1, one=True)
+    assert upload.data == b"ABC"
+    assert "send it in base64" in refused(JSON, b'"data:,' + b"%41" * 30_000 + b'"').detail

@@ -1,5 +1,7 @@
 """second_head: the net of a second head answers as the head did."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -63,3 +65,12 @@ def test_labels_that_nobody_voted_for_are_refused(run: Path) -> None:
     manifest.write_labels(run / "labels.txt", ("angry", "fear"))
     with pytest.raises(InputError, match=r"labels\.txt: angry, where some of FER\+'s"):
         second_head(run, run / "best.caffemodel", run / "labels.txt", run / "ferplus")
+
+
+def test_the_command_does_the_same(run: Path) -> None:
+    words = ["second_head", run, run / "best.caffemodel", run / "labels.txt", run / "ferplus"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline", *map(str, words)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert (run / "ferplus/deploy.prototxt").exists()

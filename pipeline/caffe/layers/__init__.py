@@ -1,4 +1,7 @@
-"""Caffe's layer types, one family a file. Importing this package fills the registry LAYERS."""
+"""Layer types, one family a file. Importing this package fills the registry LAYERS.
+
+CAFFE_LAYERS has those of Caffe alone; the others are extensions that forks of Caffe have.
+"""
 
 from pipeline.caffe.layers import (
     activation,
@@ -6,6 +9,7 @@ from pipeline.caffe.layers import (
     comparison,
     convolution,
     data,
+    detection,
     elementwise,
     hdf5,
     image_data,
@@ -17,13 +21,17 @@ from pipeline.caffe.layers import (
     python,
     recurrent,
     reduction,
+    resizing,
     selection,
     shape,
     window_data,
 )
 from pipeline.caffe.layers.layer import LAYERS, Layer, LayerError, Shape
 
+CAFFE_LAYERS = {name: kind for name, kind in LAYERS.items() if not kind.fork}
+
 __all__ = [
+    "CAFFE_LAYERS",
     "LAYERS",
     "Layer",
     "LayerError",
@@ -33,6 +41,7 @@ __all__ = [
     "comparison",
     "convolution",
     "data",
+    "detection",
     "elementwise",
     "hdf5",
     "image_data",
@@ -44,6 +53,7 @@ __all__ = [
     "python",
     "recurrent",
     "reduction",
+    "resizing",
     "selection",
     "shape",
     "window_data",

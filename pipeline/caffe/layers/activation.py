@@ -28,6 +28,17 @@ class ReLU(Activation):
         return [graph.node("LeakyRelu", bottom, alpha=slope) if slope else graph.node("Relu", bottom)]
 
 
+@register("ReLU6")
+class ReLU6(Activation):
+    """min(max(x, 0), 6)."""
+
+    def forward(self, bottom: Tensors) -> Tensors:
+        return [F.relu6(bottom[0])]
+
+    def onnx(self, graph: Graph, bottom: list[str]) -> list[str]:
+        return [graph.node("Clip", [*bottom, graph.constant(np.array(0)), graph.constant(np.array(6))])]
+
+
 @register("PReLU")
 class PReLU(Activation):
     """max(x, 0) + slope * min(x, 0), the slope learned: one a channel, or one in all with channel_shared.

@@ -232,6 +232,38 @@ class Convolution(Kernels):
         return items_to_axis(sum(tops[1:], tops[0]), windows.shape[2])
 
 
+class Depthwise(Convolution):
+    """A Convolution of every channel with a kernel of its own.
+
+    bottom (N..., C, spatial...) -> top (N..., C, spatial'...).
+
+    Blobs: weight (C, 1, kernel...) and, unless bias_term is false, bias (C,). num_output and group, where they are
+    given, are C. Sizes are those of a Convolution.
+    """
+
+    def setup(self, bottom: list[Shape]) -> list[Shape]:
+        param = self.param.convolution_param
+        channels = bottom[0][self.axis(param.axis, bottom[0])]
+        for name in ("num_output", "group"):
+            if param.HasField(name) and getattr(param, name) != channels:
+                raise self.error(
+                    f"{name} {getattr(param, name)} where {self.type} has the bottom's {channels} channels"
+                    "; give it that number, or leave it out"
+                )
+            setattr(param, name, channels)
+        return super().setup(bottom)
+
+
+@register("ConvolutionDepthwise")
+class ConvolutionDepthwise(Depthwise):
+    __doc__ = Depthwise.__doc__
+
+
+@register("DepthwiseConvolution")
+class DepthwiseConvolution(Depthwise):
+    __doc__ = Depthwise.__doc__
+
+
 @register("Deconvolution")
 class Deconvolution(Kernels):
     """Convolution turned round, to enlarge: bottom (N..., C, spatial...) -> top (N..., num_output, spatial'...).

@@ -8,6 +8,7 @@ import torch
 
 from pipeline.base.console import log
 from pipeline.caffe.fillers import fill
+from pipeline.caffe.forks import EXTENSIONS
 from pipeline.caffe.memory_budget import MemoryBudget, MemoryBudgetError
 from pipeline.caffe.proto.blob_proto import POSSIBLE, is_possible, shown
 from pipeline.caffe.proto.caffe_pb2 import TEST, TRAIN, FillerParameter, LayerParameter
@@ -38,6 +39,7 @@ def register(name: str) -> Callable[[type["Layer"]], type["Layer"]]:
 
     def enter(layer_class: type["Layer"]) -> type["Layer"]:
         layer_class.type = name
+        layer_class.fork = EXTENSIONS.get(name, "")
         LAYERS[name] = layer_class
         return layer_class
 
@@ -94,6 +96,7 @@ class Layer:
     """
 
     type: ClassVar[str]
+    fork: ClassVar[str]  # which fork of Caffe the type is from; "" for Caffe's own
     bottoms: ClassVar[tuple[int, int | None]] = (1, 1)  # fewest and most; None: no limit
     tops: ClassVar[tuple[int, int | None]] = (1, 1)
     default_loss_weight: ClassVar[float] = 0

@@ -237,6 +237,38 @@ class LRN(Layer):
         return [graph.node("Div", [*bottom, graph.node("Pow", [base, graph.constant(np.array(param.beta))])])]
 
 
+@register("Normalize")
+class Normalize(Layer):
+    """scale * x / sqrt(eps + sum of squares over the channels, and with across_spatial over all places as well).
+
+    bottom (N, C, ...) -> the same shape. Blob: scale () or, with channel_shared: false, (C,); 1 unless scale_filler
+    says otherwise (Liu et al., 2016; weiliu89/caffe, normalize_layer.cpp).
+    """
+
+    def setup(self, bottom: list[Shape]) -> list[Shape]:
+        param = self.param.norm_param
+        if len(bottom[0]) < 2:
+            raise self.error(f"bottom of shape {bottom[0]} where (N, C, ...) was expected")
+        if not 0 <= param.eps < math.inf:
+            raise self.error(f"eps {param.eps:g} where a number from 0 on was expected")
+        filler = param.scale_filler if param.HasField("scale_filler") else FillerParameter(type="constant", value=1)
+        self.add_blob(() if param.channel_shared else (bottom[0][1],), filler)
+        self.axes = list(range(1, len(bottom[0]))) if param.across_spatial else [1]
+        return bottom
+
+    def forward(self, bottom: Tensors) -> Tensors:
+        x = bottom[0]
+        norm = (x.float().square().sum(self.axes, keepdim=True) + self.param.norm_param.eps).sqrt()
+        return [x / norm * self.blobs[0].reshape(-1, *[1] * (x.ndim - 2))]
+
+    def onnx(self, graph: Graph, bottom: list[str]) -> list[str]:
+        squares = graph.node("ReduceSumSquare", bottom, axes=self.axes)
+        shifted = graph.node("Add", [squares, graph.constant(np.array(self.param.norm_param.eps))])
+        scale = self.blobs[0].reshape(-1, *[1] * (len(graph.shapes[bottom[0]]) - 2))
+        normalised = graph.node("Div", [*bottom, graph.node("Sqrt", [shifted])])
+        return [graph.node("Mul", [normalised, graph.constant(scale)])]
+
+
 @register("MVN")
 class MVN(Layer):
     """(x - mean) / (standard deviation + eps) of every channel, or of every item with across_channels.

@@ -6,6 +6,7 @@ from itertools import pairwise
 import torch
 
 from pipeline.caffe.layers.layer import Graph, Layer, Shape, Tensors, register
+from pipeline.caffe.proto.blob_proto import MAX_AXES
 
 
 @register("Split")
@@ -147,6 +148,31 @@ class Reshape(Layer):
         if -1 in kept:
             raise self.error("axes that move and whose size is only known at run time have no ONNX form here")
         return [graph.node("Reshape", [*bottom, graph.constant([0] * self.first + [*dims, *kept])])]
+
+
+@register("Permute")
+class Permute(Layer):
+    """The bottom's axes in another order: axis i of the top is axis order[i] of the bottom.
+
+    Axes that `order` does not name follow in their own order (weiliu89/caffe, permute_layer.cpp).
+    """
+
+    works_in_place = False
+
+    def setup(self, bottom: list[Shape]) -> list[Shape]:
+        order, axes = list(self.param.permute_param.order), len(bottom[0])
+        if len(order) > axes or len(set(order)) < len(order) or max(order, default=0) >= axes > 0:
+            raise self.error(
+                f"order {order[:MAX_AXES]} where different axes of a bottom of shape {bottom[0]} were expected"
+            )
+        self.order = [*order, *(axis for axis in range(axes) if axis not in order)]
+        return [tuple(bottom[0][axis] for axis in self.order)]
+
+    def forward(self, bottom: Tensors) -> Tensors:
+        return [bottom[0].permute(self.order)]
+
+    def onnx(self, graph: Graph, bottom: list[str]) -> list[str]:
+        return [graph.node("Transpose", bottom, perm=self.order)]
 
 
 @register("Slice")

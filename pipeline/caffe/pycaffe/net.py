@@ -12,7 +12,7 @@ import numpy as np
 from pipeline.base.errors import InputError
 from pipeline.caffe.blob import Blob, Blobs
 from pipeline.caffe.common import mode
-from pipeline.caffe.layers import LAYERS
+from pipeline.caffe.layers import CAFFE_LAYERS
 from pipeline.caffe.layers.data import MemoryData
 from pipeline.caffe.layers.python import Python
 from pipeline.caffe.layers.python import PythonLayer as Layer
@@ -413,4 +413,4 @@ def _length(arrays: Mapping[str, Any]) -> int:
 
 def layer_type_list() -> list[str]:
     """The types of layer that a net may have."""
-    return sorted(LAYERS)
+    return sorted(CAFFE_LAYERS)

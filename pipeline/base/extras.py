@@ -1,0 +1,17 @@
+"""Packages that not every command needs: which of the extras in pyproject.toml brings each."""
+
+_PACKAGES = {
+    "bot": ["telegram"],
+    "engine": ["graphviz", "h5py", "lmdb", "onnx", "torch"],
+    "leveldb": ["plyvel"],
+    "serve": ["fastapi", "prometheus_client", "starlette", "uvicorn", "websockets"],
+    "train": ["jsonschema", "pandas", "sklearn", "snakemake", "yaml"],
+    "window": ["pygame"],
+}
+
+
+def how_to_install(error: ModuleNotFoundError) -> str | None:
+    """What to do about a package that is not installed, on one line; None for one that no extra brings."""
+    package = (error.name or "").split(".")[0]
+    extra = next((extra for extra, packages in _PACKAGES.items() if package in packages), None)
+    return extra and f"the package {package} is not installed; pip install 'caffe-expressions[{extra}]'"
