@@ -22,9 +22,9 @@ from pipeline.classifier import model_folder
 from pipeline.classifier.model_folder import Classifier, ModelError
 from pipeline.faces.alignment import align_face
 from pipeline.faces.detector import Detections, build_detector
-from pipeline.faces.tracking import FRAME_TIME
+from pipeline.faces.tracking import FRAME_TIME, Tracked
 from pipeline.media.frames import Frame
-from pipeline.predictor import SMOOTHING, Predictor
+from pipeline.predictor import SMOOTHING, Predictor, Session
 from pipeline.readings import Reading, columns, to_dataframe
 
 
@@ -253,6 +253,44 @@ def test_probabilities_are_smoothed_by_the_time_that_passed(model: Path, portrai
     untimed.read(Frame("film", dark, 0))
     weight = np.exp(-2 * FRAME_TIME / SMOOTHING)
     assert values(untimed.read(Frame("film", bright, 2)))[:2] == pytest.approx([1 - weight, weight])
+
+
+def scripted(model: Path, *answers: Sequence[float]) -> Predictor:
+    """A Predictor whose classifier gives these seven probabilities, a row a face, one after the other."""
+    rows = iter(answers)
+    predictor = Predictor(model, detector=Still((100, 100, 400, 400)))
+    predictor.classifier = lambda faces: np.array([next(rows) for _ in faces], np.float32)  # type: ignore[assignment]
+    return predictor
+
+
+def test_a_face_read_with_half_is_not_uncertain_and_with_less_is(model: Path, portrait: np.ndarray) -> None:
+    half, less = [0.5, 0.25, 0.25, 0, 0, 0, 0], [0.499, 0.251, 0.25, 0, 0, 0, 0]
+    predictor = scripted(model, half, less)
+    assert [predictor(portrait).faces[0].uncertain for _ in range(2)] == [False, True]
+
+
+@pytest.mark.parametrize(("seconds", "remembered"), [(1.9, True), (2.0, False), (2.1, False)])
+def test_a_face_that_is_away_for_two_seconds_is_no_longer_smoothed(
+    model: Path, portrait: np.ndarray, seconds: float, remembered: bool
+) -> None:
+    class Returns:
+        """A tracker that sees face 1 in the first frame and the third."""
+
+        def __init__(self) -> None:
+            boxes = np.array([[100, 100, 400, 400]], np.float32)
+            face = Detections(boxes, np.ones(1, np.float32), np.full((1, 5, 2), np.nan, np.float32))
+            there, away = Tracked(face, np.array([1])), Tracked(Detections.none(), np.empty(0, np.int64))
+            self.frames = iter([there, away, there])
+
+        def update(self, image: np.ndarray, time: float | None) -> Tracked:
+            return next(self.frames)
+
+    angry, happy = np.eye(7)[0], np.eye(7)[3]
+    session = Session(scripted(model, angry, happy), Returns())  # type: ignore[arg-type]
+    session.read(Frame("film", portrait, 0, 0.0))
+    assert session.read(Frame("film", portrait, 1, seconds)).faces == ()
+    weight = np.exp(-seconds / 0.3) if remembered else 0
+    assert values(session.read(Frame("film", portrait, 2, seconds)))[0] == pytest.approx(weight, abs=1e-6)
 
 
 def test_no_boxes_are_no_faces(predictor: Predictor, portrait: np.ndarray) -> None:

@@ -58,3 +58,14 @@ def test_calibration_error_weighs_each_bins_gap_by_its_images() -> None:
     correct = np.array([True, True, False, True])
     assert calibration_error(confidence, correct) == pytest.approx((abs(3 * 0.99 - 2) + 0.5) / 4)
     assert calibration_error(np.array([1.0]), np.array([True])) == 0
+
+
+def test_the_surest_faces_share_the_last_bin_and_no_other_does() -> None:
+    last, apart = np.array([1.0, 0.95]), np.array([0.99, 0.9])
+    assert calibration_error(last, np.array([False, True])) == pytest.approx((1.95 - 1) / 2)
+    assert calibration_error(apart, np.array([False, True])) == pytest.approx((0.99 + 0.1) / 2)
+
+
+def test_an_image_that_counts_thrice_weighs_thrice_in_the_calibration_error() -> None:
+    confidence, correct = np.array([0.9, 0.5]), np.array([False, True])
+    assert calibration_error(confidence, correct, np.array([3.0, 1.0])) == pytest.approx((3 * 0.9 + 0.5) / 4)

@@ -57,7 +57,11 @@ def test_what_each_class_is_multiplied_by(prior: ClassPrior, expected: list[floa
         ({"sad": 0.0}, "sad=0: each share must lie between 0 and 1"),
         ({"sad": 1.0}, "each share must lie between 0 and 1"),
         ({}, "each share must lie between 0 and 1"),
-        ({"sad": 0.5, "happy": 0.6}, "add up to 1.1, which leaves nothing for the other labels"),
+        (
+            {"sad": 0.5, "happy": 0.6},
+            "^class prior sad=0.5, happy=0.6: the shares add up to 1.1, which leaves nothing for",
+        ),
+        ({"sad": 0.5, "happy": 0.5}, "add up to 1, which leaves nothing for the other labels"),
         ({"sad": 0.5, "happy": 0.2, "neutral": 0.2}, "add up to 0.9; they must add up to 1"),
     ],
 )
