@@ -18,6 +18,7 @@ from pipeline.stages.workflow import (
     members,
     model_files,
     print_closing_words,
+    print_errors_last,
     read_words,
     require_engine,
     parse_input,
@@ -90,6 +91,10 @@ report: "report/workflow.rst"
 
 onstart:
     print(dataset.description)
+
+
+onerror:
+    print_errors_last(log)
 
 
 localrules:

@@ -85,7 +85,7 @@ def align(
             (folder / parent).mkdir(parents=True, exist_ok=True)
 
         def align_batch(part: list[ManifestRow]) -> list[ManifestRow]:
-            images = [read_image(root / row.path) for row in part]
+            images = [_read(row, root / row.path) for row in part]
             found = detector.detect(images)
             if landmarker:
                 found = landmarker.complete(images, found)
@@ -132,6 +132,13 @@ def _check(rows: list[ManifestRow], labels: tuple[str, ...], manifest_path: Path
         if place in places:
             raise InputError(f"{manifest_path}: row {row.row}: a second {place} would replace the first; rename it")
         places.add(place)
+
+
+def _read(row: ManifestRow, path: Path) -> np.ndarray:
+    """An image (H, W, 3). Raises InputError when it cannot be read, or is not the one that extract wrote."""
+    image = read_image(path)
+    manifest.check_pixels(row, image[..., 0], path)
+    return image
 
 
 def _output_path(path: str) -> PurePosixPath:

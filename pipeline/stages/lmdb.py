@@ -100,18 +100,22 @@ def _write_database(root: Path, rows: list[ManifestRow], folder: Path, part: str
 
 
 def _read_images(root: Path, rows: list[ManifestRow]) -> Iterator[np.ndarray]:
-    paths = [f"{root}/{row.path}" for row in rows]
-    batches = (paths[first : first + IMAGES_PER_BATCH] for first in range(0, len(paths), IMAGES_PER_BATCH))
+    batches = (rows[first : first + IMAGES_PER_BATCH] for first in range(0, len(rows), IMAGES_PER_BATCH))
     shape = None
+
+    def read(batch: list[ManifestRow]) -> list[tuple[ManifestRow, str, np.ndarray]]:
+        return [(row, path, _read_image(path)) for row in batch for path in [f"{root}/{row.path}"]]
+
     # One thread reads while this one writes: two would wait for the interpreter's lock longer than they save.
-    for batch in map_ahead(lambda batch: [(path, _read_image(path)) for path in batch], batches, threads=1):
-        for path, image in batch:
+    for batch in map_ahead(read, batches, threads=1):
+        for row, path, image in batch:
             shape = shape or image.shape
             if image.shape != shape:
                 raise InputError(
                     f"{path}: {image.shape[0]}x{image.shape[1]} pixels where {shape[0]}x{shape[1]} as "
                     "in the first image were expected; align the images"
                 )
+            manifest.check_pixels(row, image, path)
             yield image
 
 

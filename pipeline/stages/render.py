@@ -19,6 +19,8 @@ from pipeline.classifier.objective import INFOGAIN, LABELS_ALONE, Objective, las
 from pipeline.data import manifest
 
 MAX_TEST_BATCH = 500
+MAX_COUNT = (1 << 31) - 1  # of whole numbers in Caffe's messages
+COUNTS = {"epochs": 1, "batch_size": 1, "crop_size": 0, "early_stopping": 0, "plateau_patience": 0}  # and the least
 START = "start.caffemodel"
 
 # What a run may say instead of the net's own prototxts: fields of SolverParameter and of TransformationParameter.
@@ -46,7 +48,7 @@ POLICY_FIELDS = {
     "poly": ("power",),
     "sigmoid": ("gamma", "stepsize"),
 }
-DURATION = re.compile(r"(\d+)|(\d+(?:\.\d+)?) epochs?")
+DURATION = re.compile(r"(\d{1,18})|(\d{1,9}(?:\.\d{1,9})?) epochs?")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -156,6 +158,7 @@ def render(
     solver names; fine_tuning tells what that and `freeze` do. Raises PrototxtError or another InputError naming the
     file at fault.
     """
+    _check_counts({"epochs": epochs, "batch_size": batch_size, "crop_size": crop_size or 0, **overrides})
     train_val, deploy = read_net(net / "train_val.prototxt"), read_net(net / "deploy.prototxt")
     solver = read_solver(net / "solver.prototxt")
     labels = manifest.read_labels(databases / "labels.txt")
@@ -237,7 +240,10 @@ def _set_schedule(
     epoch: float,
 ) -> None:
     """Set how long is trained, at which rates, and what happens when; an epoch has `epoch` iterations."""
-    solver.max_iter = math.ceil(epochs * epoch)
+    iterations = math.ceil(epochs * epoch)
+    if iterations > MAX_COUNT:
+        raise InputError(f"epochs {epochs}: {iterations} iterations, where Caffe counts to {MAX_COUNT}; say fewer")
+    solver.max_iter = iterations
     for field in SOLVER_FIELDS.keys() & overrides:
         setattr(solver, field, overrides[field])
     _set_durations(solver, {name: str(overrides[name]) for name in DURATIONS if name in overrides}, epoch)
@@ -245,6 +251,13 @@ def _set_schedule(
     solver.ClearField("stepvalue")
     if solver.lr_policy == "multistep":
         solver.stepvalue[:] = [round(step * solver.max_iter) for step in steps]
+
+
+def _check_counts(given: Mapping[str, float | str]) -> None:
+    """Raise InputError naming one of COUNTS that is below its least value, or that Caffe's messages do not hold."""
+    for name in COUNTS.keys() & given:
+        if not COUNTS[name] <= int(given[name]) <= MAX_COUNT:
+            raise InputError(f"{name} {given[name]} where {COUNTS[name]} to {MAX_COUNT} was expected")
 
 
 def _set_durations(solver: SolverParameter, durations: Mapping[str, str], epoch: float) -> None:
@@ -268,6 +281,8 @@ def _set_durations(solver: SolverParameter, durations: Mapping[str, str], epoch:
     for name, match in found.items():
         if match and not (name == "test_interval" and match[2]):
             iterations = int(match[1]) if match[1] else max(1, round(float(match[2]) * epoch))
+            if iterations > MAX_COUNT:
+                raise InputError(f"{name} {durations[name]}: Caffe counts to {MAX_COUNT} iterations; say fewer")
             setattr(solver, DURATIONS[name], iterations)
     apart = sorted((solver.snapshot, solver.test_interval))
     if apart[0] and apart[1] % apart[0]:

@@ -1,11 +1,13 @@
 """What the Snakefile needs to know besides its rules: which data set it runs on, and how settings become options."""
 
+import atexit
 import hashlib
 import json
 import os
 import re
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,6 +52,8 @@ PLAIN_DATA = {
 }
 SAMPLE = "sample"
 SAMPLE_CSV = Path("data/sample/sample.csv")
+FAILED_LOG = re.compile(r"^    log: (\S+) \(check log", re.MULTILINE)  # in Snakemake's log, of a job that failed
+SAID_ERROR = re.compile(r"^\S+ \S+ ERROR (error: .*)$", re.MULTILINE)  # in a stage's
 SAMPLE_REMARK = """\
 This was the drawn SAMPLE: its figures say nothing about real faces. To train on FER2013 put fer2013.csv (or .xz, .gz,
 .zip) into data/raw, or add --config csv=PATH, and run the same command again."""
@@ -268,6 +272,17 @@ def parse_input(word: str | int | list[Any] | None) -> ToRead:
     if Path(word).is_file() or Path(word).is_dir():
         return ToRead(word, [word], None, live=False)
     return ToRead(word, [], str(time.time()), live=is_live(word))
+
+
+def print_errors_last(snakemake_logs: Iterable[str]) -> None:
+    """Tell a person, below all of Snakemake's own words, what the stages that failed said was wrong."""
+    text = "\n".join(Path(path).read_text(encoding="utf-8", errors="replace") for path in snakemake_logs)
+    lines = []
+    for path in dict.fromkeys(FAILED_LOG.findall(text)):
+        said = Path(path).read_text(encoding="utf-8", errors="replace") if Path(path).is_file() else ""
+        lines += [f"{line} ({path})" for line in SAID_ERROR.findall(said)[-1:]]
+    if lines:  # when the process ends: Snakemake has more to say after onerror
+        atexit.register(print, "", *lines, sep="\n", file=sys.stderr, flush=True)
 
 
 def print_closing_words(dataset: Dataset, files: Any, log: str) -> None:

@@ -22,7 +22,7 @@ from pipeline.stages.train import read_record
 from pipeline.stages.workflow import find_net_settings
 
 KINDS = ("word", "word", "drop", "copy", "insert", "set", "cut", "flip")
-RESULTS = Path(__file__).parents[2] / "docs/results/aligned"
+RESULTS = Path(__file__).parents[2] / "docs/results/small"
 IMAGES = [f"Training/happy/{number:05d}.png" for number in range(3)]
 VOTES = dict.fromkeys(ferplus.CHOICES, 1)
 KEYS = [f"{number:08d}_{path}".encode() for number, path in enumerate(IMAGES)]

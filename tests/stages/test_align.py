@@ -1,9 +1,11 @@
 """The stage from images and manifest to aligned faces and manifest."""
 
 import argparse
+import hashlib
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -135,8 +137,10 @@ def test_the_largest_face_is_the_face(detector: Detector, tmp_path: Path) -> Non
     image[80:224, 150:294] = cv2.resize(face, (144, 144))
     write_csv(tmp_path / "fer2013.csv", noise(5))
     extract(tmp_path / "fer2013.csv", tmp_path / "images")
-    row = manifest.read(tmp_path / "images" / "manifest.csv")[0]
+    row, *others = manifest.read(tmp_path / "images" / "manifest.csv")
     cv2.imwrite(str(tmp_path / "images" / row.path), image)
+    row = replace(row, sha256=hashlib.sha256(image.tobytes()).hexdigest())
+    manifest.write(tmp_path / "images" / "manifest.csv", [row, *others])
     align(tmp_path / "images" / "manifest.csv", tmp_path / "aligned", detector)
     found = manifest.read(tmp_path / "aligned" / "manifest.csv")[0]
     assert found.status == "found"

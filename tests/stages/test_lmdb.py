@@ -17,6 +17,8 @@ from helpers.small_set import noise, read_only, write_csv
 from pipeline.base.errors import InputError
 from pipeline.caffe.database import DatabaseReader, datum_to_array
 from pipeline.data import manifest
+from pipeline.faces.detector import build_detector
+from pipeline.stages.align import align
 from pipeline.stages.extract import extract
 from pipeline.stages.lmdb import lmdb
 
@@ -40,6 +42,19 @@ def test_databases_and_lists_hold_the_images_of_their_usages(small_manifest: Pat
                 assert datum.label == int(label) == rows[path].label
                 np.testing.assert_array_equal(datum_to_array(datum, path)[0], noise(40)[rows[path].row])
     assert (tmp_path / "kaggle/labels.txt").read_bytes() == small_manifest.with_name("labels.txt").read_bytes()
+
+
+def test_an_image_that_is_another_than_extract_wrote_is_named(small_manifest: Path, tmp_path: Path) -> None:
+    """Of the right size and readable, as what a failing disk or a sorted-out folder may hold."""
+    row = next(row for row in manifest.read(small_manifest) if row.usage == "PublicTest")
+    path = small_manifest.parent / row.path
+    cv2.imwrite(str(path), noise(40)[row.row] ^ np.uint8(1))
+    said = rf"{row.path}: other pixels than those whose sha256 is in manifest\.csv; make it again with extract"
+    with pytest.raises(InputError, match=said):
+        lmdb(small_manifest, tmp_path / "kaggle", "kaggle", seed=1)
+    with pytest.raises(InputError, match=said):
+        align(small_manifest, tmp_path / "aligned", build_detector("none"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["fer2013.csv", "images"]
 
 
 def test_order_is_the_seeds(small_manifest: Path, tmp_path: Path) -> None:

@@ -127,6 +127,27 @@ def test_settings_stand_instead_of_the_prototxts_own(databases: Path, tmp_path: 
     assert list(read_net(tmp_path / "run/deploy.prototxt").layer[0].input_param.shape[0].dim) == [1, 1, 40, 40]
 
 
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"epochs": 10**9 * 2}, r"epochs 2000000000: \d+ iterations, where Caffe counts to 2147483647"),
+        ({"epochs": 10**10}, "epochs 10000000000 where 1 to 2147483647 was expected"),
+        ({"batch_size": 1 << 40}, "batch_size 1099511627776 where 1 to"),
+        ({"batch_size": 0}, "batch_size 0 where 1 to"),
+        ({"crop_size": 1 << 33}, "crop_size 8589934592 where 0 to"),
+        ({"plateau_patience": 1 << 31}, "plateau_patience 2147483648 where 0 to"),
+        ({"display": "99999999999"}, "display 99999999999: Caffe counts to 2147483647 iterations"),
+        ({"snapshot": "999999999 epochs", "batch_size": 8}, "snapshot 999999999 epochs: Caffe counts to"),
+    ],
+)
+def test_numbers_that_caffe_cannot_count_to_are_refused(
+    databases: Path, tmp_path: Path, changed: dict[str, object], said: str
+) -> None:
+    with pytest.raises(InputError, match=said):
+        render(NET, databases, tmp_path / "run", **RECIPE | changed)
+    assert not (tmp_path / "run").exists()
+
+
 def test_the_deployed_net_is_given_the_scale_of_training(databases: Path, net: Path, tmp_path: Path) -> None:
     text = (net / "train_val.prototxt").read_text()
     (net / "train_val.prototxt").write_text(text.replace("crop_size: 42", "crop_size: 42 scale: 0.25"))

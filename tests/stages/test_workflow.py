@@ -71,6 +71,18 @@ def outputs() -> dict[str, set[str]]:
     return {rule: set(match[1].split(", ")) if match else set() for rule, match in found.items()}
 
 
+def test_the_stages_own_error_is_the_last_line(tmp_path: Path) -> None:
+    (tmp_path / "bad.csv").write_text("emotion,pixels,Usage\n9,1 2 3,Training\n")
+    for name in ("Snakefile", "config", "environment.yml", "profiles", "prototxt", "report"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    command = [sys.executable, "-m", "snakemake", "extract", "--config", "csv=bad.csv"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False,
+                          env=os.environ | {"PYTHONPATH": str(ROOT)})  # fmt: skip
+    assert done.returncode == 1
+    last = done.stderr.rstrip().splitlines()[-1]
+    assert re.fullmatch(r"error: .*bad\.csv:2: emotion '9' where .* \(logs/data/.*/extract\.log\)", last), done.stderr
+
+
 def resolve(text: str) -> str:
     """Fill dvc.yaml's variables in."""
     values = CONFIG | {name: value for part in DVC["vars"] if isinstance(part, dict) for name, value in part.items()}
@@ -120,6 +132,9 @@ def test_a_command_line_may_say_true_false_and_null_as_the_file_does() -> None:
         ({"epoch": 3}, r"'epoch' was unexpected"),
         ({"epochs": "many"}, r"epochs: 'many' is not of type 'integer'"),
         ({"epochs": 0}, r"epochs: 0 is less than the minimum of 1"),
+        ({"epochs": 10**10}, r"epochs: 10000000000 is greater than the maximum of 2147483647"),
+        ({"display": 1 << 31}, r"display: 2147483648 is greater than the maximum of 2147483647"),
+        ({"snapshot": "9999999999 epochs"}, r"snapshot: '9999999999 epochs' does not match"),
         ({"epochs": True}, r"epochs: True is not of type 'integer'"),
         ({"protocol": "kagle"}, r"protocol: 'kagle' is not one of \['kaggle', 'merged'\]"),
         ({"steps": [0.6, 1.2]}, r"steps: 1: 1.2 is greater than or equal to the maximum of 1"),
