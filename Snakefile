@@ -29,7 +29,7 @@ min_version("9.0")
 # The environment overrides every file of settings, and the command line, which is all of config here, the environment:
 # after each configfile `said` is put over it again.
 said = read_environment(os.environ) | config
-shell.prefix('unset "${{!EXPRESSIONS_@}}"; ')  # the stages are told by options
+shell.prefix('unset "${{!EXPRESSIONS_@}}"; ')  # the stages get them as options
 
 
 configfile: "config/config.yaml"
