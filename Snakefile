@@ -562,6 +562,7 @@ rule predict:
             "views",
             "no_face",
             "every",
+            "rotations",
             "faces",
             "draw",
             "blur",

@@ -56,7 +56,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--rotations",
-        action="store_true",
+        action=argparse.BooleanOptionalAction,
+        default=False,
         help="turn an image in which no face is found by one, two and three quarters, and look again; "
         "faces are found upright, give or take 30 degrees",
     )

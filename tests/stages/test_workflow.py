@@ -1,5 +1,6 @@
 """The workflow's descriptions agree with one another, and unfit settings are refused in one line."""
 
+import argparse
 import os
 import re
 import subprocess
@@ -14,6 +15,7 @@ import yaml
 from pipeline.__main__ import STAGES
 from pipeline.base.errors import InputError
 from pipeline.caffe.real_caffe import CaffeError
+from pipeline.stages import predict
 from pipeline.stages.workflow import (
     Dataset,
     check_settings,
@@ -46,6 +48,7 @@ PREDICT = {
     "class_prior",
     "no_face",
     "every",
+    "rotations",
     "summary",
     "faces",
     "draw",
@@ -457,3 +460,13 @@ def test_a_net_overrides_the_file_the_sample_the_net_and_the_command_line_all(tm
     told = [snakemake(*dry, *words).stdout for words in ([f"csv={tmp_path}/faces.csv"], ["csv=sample", "batch_size=9"])]
     assert "--epochs 100 --batch-size 50" in told[0]
     assert "--epochs 20 --batch-size 9" in told[1]
+
+
+def test_the_settings_of_predict_are_options_that_its_command_takes() -> None:
+    """As the rule passes them on: a default that the command refuses would stop every reading."""
+    parser = argparse.ArgumentParser()
+    predict.add_arguments(parser)
+    names = re.findall(r'^            "(\w+)",$', RULES["predict"], re.M)
+    assert {"every", "rotations", "views"} <= set(names)
+    args = parser.parse_args([*command_options(CONFIG, *names), "--", "photo.jpg"])
+    assert args.every == CONFIG["every"]
