@@ -386,7 +386,7 @@ def test_a_model_is_found_by_its_name(two_models: Path, tmp_path: Path, monkeypa
     assert find("here") == Path("here")
     assert find("some/where") == find(Path("some/where")) == Path("some/where")
     assert find(Path("fast")) == Path("fast")
-    with pytest.raises(ModelError, match=r"model slow: no model .* fast, accurate, careful, mine, quick or"):
+    with pytest.raises(ModelError, match=r"model slow: no model .* fast, accurate, ferplus, careful, mine, quick or"):
         find("slow")
 
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -57,7 +58,7 @@ def test_it_gives_the_mean_of_its_members(
     alone = [Classifier(read(Path(model)))(images) for model in models]
     assert np.abs(alone[0] - alone[1]).max() > 0.01
     joint = read(tmp_path / "five/model")
-    raw = Classifier(model_folder.ModelFolder(joint.path, "", "", joint.labels, joint.preprocessing, 1.0))
+    raw = Classifier(replace(joint, temperature=1.0, class_prior=0.0))
     np.testing.assert_allclose(raw(images), np.mean(alone, axis=0), atol=1e-5)
     assert [member["name"] for member in index["members"]] == ["Small", "Small"]
     metrics = json.loads((tmp_path / "five/metrics.json").read_text())
