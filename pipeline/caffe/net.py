@@ -4,6 +4,7 @@ import base64
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +17,8 @@ from pipeline.caffe.hdf5.files import HDF5Reader, is_hdf5, write_hdf5
 from pipeline.caffe.insert_splits import choose_layers, insert_splits, layer_class, take_layers
 from pipeline.caffe.layers import Layer, LayerError, Shape
 from pipeline.caffe.layers.data import Input
+from pipeline.caffe.layers.elementwise import Scale
+from pipeline.caffe.layers.normalization import BatchNorm
 from pipeline.caffe.memory_budget import MemoryBudget
 from pipeline.caffe.net_log import NetLog
 from pipeline.caffe.precision import PRECISIONS
@@ -171,6 +174,16 @@ class Net:
             unused.difference_update(layer_param.bottom)
             unused.update(layer_param.top)
         self.outputs = tuple(sorted(unused - {AUTOMATIC_TOP}))
+        # By the name of a BatchNorm layer, the Scale layer that comes next and works in place: no blob keeps the values
+        # between the two, which forward may then make in one pass.
+        self._scales = {
+            first.param.name: second
+            for first, second in pairwise(self.layers)
+            if isinstance(first, BatchNorm)
+            and isinstance(second, Scale)
+            and first.param.top == second.param.bottom == second.param.top
+            and not (first.param.loss_weight or second.param.loss_weight or second.param.propagate_down)
+        }
         net_log.built(self.layers, self.outputs)
 
     def _build(self, param: LayerParameter, room: MemoryBudget) -> Layer:
@@ -242,9 +255,14 @@ class Net:
         self.blobs = {}  # lets go of the last batch before this one is made
         self.loss = torch.zeros((), device=self.device)
         with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
-            for layer in self.layers:
+            layers = iter(self.layers)
+            for layer in layers:
                 bottoms = self._bottoms(layer)
-                if isinstance(layer, Input):
+                scale = self._scales.get(layer.param.name) if self.watch is None and not self.keep_gradients else None
+                if isinstance(layer, BatchNorm) and scale is not None and scale.scales_channels(bottoms):
+                    tops = layer.forward_scaled(bottoms, *scale.blobs)
+                    next(layers)  # the Scale layer, whose work is done
+                elif isinstance(layer, Input):
                     tops = [torch.as_tensor(inputs[name], dtype=torch.float32) for name in layer.param.top]
                 else:
                     tops = layer.forward(bottoms)

@@ -40,23 +40,29 @@ def _with_plain_batch_stride(values: torch.Tensor) -> torch.Tensor:
 
 
 class _Normalisation(torch.autograd.Function):
-    """(x - mean) / sqrt(variance + eps) for x (N, C, ...) by the batch's mean and variance (C,), which come too."""
+    """(x - mean) / sqrt(variance + eps) * scale + bias for x (N, C, ...) by the batch's mean and variance (C,).
+
+    Those two come as well. scale, bias: (C,), or None for 1 and 0.
+    """
 
     @staticmethod
-    def forward(context: Any, x: torch.Tensor, eps: float) -> tuple[torch.Tensor, ...]:
+    def forward(
+        context: Any, x: torch.Tensor, eps: float, scale: torch.Tensor | None, bias: torch.Tensor | None
+    ) -> tuple[torch.Tensor, ...]:
         mean, variance = _statistics(x)
-        context.save_for_backward(x, mean, torch.rsqrt(variance + eps))
+        context.save_for_backward(x, mean, torch.rsqrt(variance + eps), scale)
         context.eps = eps
         context.mark_non_differentiable(mean, variance)
-        return torch.native_batch_norm(x, None, None, mean, variance, False, 0, eps)[0], mean, variance
+        return torch.native_batch_norm(x, scale, bias, mean, variance, False, 0, eps)[0], mean, variance
 
     @staticmethod
     def backward(context: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        x, mean, inverse = context.saved_tensors
-        below: torch.Tensor = torch.ops.aten.native_batch_norm_backward(
-            gradients[0], x, None, None, None, mean, inverse, True, context.eps, [True, False, False]
-        )[0]
-        return below, None
+        x, mean, inverse, scale = context.saved_tensors
+        needs_x, _, needs_scale, needs_bias = context.needs_input_grad
+        below, of_scale, of_bias = torch.ops.aten.native_batch_norm_backward(
+            gradients[0], x, scale, None, None, mean, inverse, True, context.eps, [needs_x, needs_scale, needs_bias]
+        )
+        return below if needs_x else None, None, of_scale if needs_scale else None, of_bias if needs_bias else None
 
 
 def _statistics(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -70,7 +76,8 @@ def _statistics(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return mean, variance
     items = max(1, VALUES_ADDED_UP * x.shape[1] // x[0].numel())
     parts = x.split(items)
-    found = [torch.batch_norm_update_stats(part, None, None, 0.0) for part in parts]
+    unused = torch.zeros(2, x.shape[1])  # running statistics; being float32, they make torch return float32 ones
+    found = [torch.batch_norm_update_stats(part, *unused, 0.0) for part in parts]
     if len(found) == 1:
         return found[0]
     means, variances = (torch.stack(each) for each in zip(*found, strict=True))
@@ -127,19 +134,23 @@ class BatchNorm(Layer):
             self.fraction = before
 
     def forward(self, bottom: Tensors) -> Tensors:
+        return self.forward_scaled(bottom, None)
+
+    def forward_scaled(self, bottom: Tensors, scale: torch.Tensor | None, bias: torch.Tensor | None = None) -> Tensors:
+        """What forward and a Scale layer after it make, in one pass: times scale (C,), plus bias (C,)."""
         param = self.param.batch_norm_param
         mean, variance, factor = self.blobs
         if not len(bottom[0]):
             raise self.error("a batch of no items, where at least one was expected")
         x = _PlainBatchStride.apply(bottom[0])
         if self.uses_stored:
-            scale = 0.0 if factor.item() == 0 else 1 / factor.item()
-            top = torch.native_batch_norm(x, None, None, mean * scale, variance * scale, False, 0, param.eps)[0]
+            share = 0.0 if factor.item() == 0 else 1 / factor.item()
+            top = torch.native_batch_norm(x, scale, bias, mean * share, variance * share, False, 0, param.eps)[0]
             return [_PlainBatchStride.apply(top)]
         if x.numel() == len(mean):  # one value a channel is its own mean, and of its variance torch makes no number
             top, batch_mean, batch_variance = x - x, x.detach().reshape(-1), torch.zeros_like(variance)
         else:
-            top, batch_mean, batch_variance = _Normalisation.apply(x, param.eps)
+            top, batch_mean, batch_variance = _Normalisation.apply(x, param.eps, scale, bias)
         count = x.numel() // x.shape[1]
         with torch.no_grad():
             unbiased = batch_variance * (count / (count - 1) if count > 1 else 1)
