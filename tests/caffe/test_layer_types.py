@@ -268,6 +268,45 @@ def test_batch_norm_adds_many_equal_values_up_without_drifting() -> None:
     torch.testing.assert_close(made.params["it"][1].double(), variance, rtol=2e-5, atol=0)
 
 
+def test_batch_norm_of_bfloat16_has_statistics_of_float32() -> None:
+    x = torch.randn(64, 4, 12, 12, generator=torch.Generator().manual_seed(0)) * 3 + 1
+    text = inputs(x=tuple(x.shape)) + layer("BatchNorm", "x", "y")
+    made = Net(parse_text(text, NetParameter, "net"), TRAIN, precision="bfloat16", seed=1)
+    seen = x.bfloat16()
+    norm = made.layers[-1]
+    norm.forward([seen])
+    variance, mean = torch.var_mean(seen.double(), (0, 2, 3))
+    torch.testing.assert_close(norm.blobs[0].double(), mean, rtol=1e-4, atol=0)
+    torch.testing.assert_close(norm.blobs[1].double(), variance, rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("phase", [TRAIN, TEST])
+def test_batch_norm_and_a_scale_behind_it_in_place_are_what_they_are_one_by_one(phase: int) -> None:
+    """Where the Scale layer has a top of its own, the blob between stays, so that each layer makes a pass."""
+    generator = torch.Generator().manual_seed(0)
+    x, wanted = (torch.randn(8, 3, 6, 5, generator=generator) for _ in range(2))
+    noise = "{ type: 'gaussian' std: 1 }"
+    found = {}
+    for top in ("a", "b"):
+        made = net(
+            inputs(x=tuple(x.shape), wanted=tuple(x.shape))
+            + layer("Bias", "x", "a", f"bias_param {{ filler {noise} }}").replace('"it"', '"shift"')
+            + layer("BatchNorm", "a", "a").replace('"it"', '"norm"')
+            + layer("Scale", "a", top, f"scale_param {{ bias_term: true filler {noise} bias_filler {noise} }}")
+            + layer("EuclideanLoss", f"{top} wanted", "loss").replace('"it"', '"loss"'),
+            phase,
+        )
+        made.params["norm"][2].fill_(1)
+        made.params["norm"][1].fill_(4)
+        made.forward(x=x, wanted=wanted)
+        made.backward()
+        gradients = [each.blob.grad for each in made.learnable if each.blob.requires_grad]
+        found[top] = [made.blobs[top], *made.params["norm"], *gradients]
+    assert len(found["a"]) == 7
+    # BatchNorm makes the gradient of a constant before it 0, of which rounding leaves some millionths.
+    torch.testing.assert_close(found["a"], found["b"], rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("name", FOREIGN_TYPES)
 def test_a_layer_of_a_fork_is_told_as_that(name: str) -> None:
     assert name not in LAYERS

@@ -76,8 +76,8 @@ def _statistics(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return mean, variance
     items = max(1, VALUES_ADDED_UP * x.shape[1] // x[0].numel())
     parts = x.split(items)
-    unused = torch.zeros(2, x.shape[1])  # running statistics; being float32, they make torch return float32 ones
-    found = [torch.batch_norm_update_stats(part, *unused, 0.0) for part in parts]
+    unused = torch.zeros(x.shape[1])  # running statistics; being float32, they make torch return float32 ones
+    found = [torch.batch_norm_update_stats(part, unused, unused, 0.0) for part in parts]
     if len(found) == 1:
         return found[0]
     means, variances = (torch.stack(each) for each in zip(*found, strict=True))
