@@ -65,7 +65,10 @@ DATABASES = f"data/{dataset.name}/databases/{config['train_on']}_{config['protoc
 VOTES = ["votes.csv"] if config["ferplus"] else []
 DATABASE_FILES = [f"{DATABASES}/{part}_lmdb/data.mdb" for part in ("train", "val", "test")]
 NET = f"prototxt/{config['net']}"
-RUN = f"results/{config['run'] or dataset.name}"
+NAME = f"results/{config['run'] or dataset.name}"
+# Each of several seeds has a run of its own, which the wildcard names.
+SEEDS = range(config["seed"], config["seed"] + config["seeds"])
+RUN = f"{NAME}/seed_{{seed}}" if len(SEEDS) > 1 else NAME
 AVERAGED = f"{RUN}/averaged.caffemodel" if config["average"] else []
 START = f"{RUN}/start.caffemodel" if config["weights"] else []
 # PublicTest may choose the weights; merged leaves no set that may, so its last ones are measured.
@@ -84,6 +87,11 @@ DATA_LOGS = f"logs/data/{dataset.name}"
 RUN_LOGS = f"logs/{RUN}"
 EXPORTED = config["export_path"] or f"{RUN}/model"
 READINGS = config["output"]
+
+
+def of_seeds(*files):
+    """The files of every seed's run."""
+    return expand(files, seed=SEEDS) if len(SEEDS) > 1 else list(files)
 
 
 report: "report/workflow.rst"
@@ -106,12 +114,17 @@ rule train:
     default_target: True
     input:
         faces=[] if config["train_on"] == "images" else f"{ALIGNED}/contact_sheet.png",
-        training=[] if HEAD_OF else [f"{RUN}/{name}.png" for name in ("augmentation", "loss", "accuracy")],
-        confusion=f"{RUN}/confusion.png",
-        metrics=f"{RUN}/metrics.json",
-        model=f"{EXPORTED}/MODEL_CARD.md",
+        training=(
+            []
+            if HEAD_OF
+            else of_seeds(*(f"{RUN}/{name}.png" for name in ("augmentation", "loss", "accuracy")))
+        ),
+        confusion=of_seeds(f"{RUN}/confusion.png"),
+        metrics=of_seeds(f"{RUN}/metrics.json"),
+        seeds=f"{NAME}/seeds.json" if len(SEEDS) > 1 else [],
+        model=of_seeds(f"{EXPORTED}/MODEL_CARD.md"),
     log:
-        f"{RUN_LOGS}/closing_words.log",
+        f"logs/{NAME}/closing_words.log",
     run:
         print_closing_words(dataset, input, log[0])
 
@@ -356,8 +369,8 @@ rule render:
         net=subpath(input.solver, parent=True),
         databases=subpath(input.labels, parent=True),
         run=subpath(output.solver, parent=True),
-        options=command_options(
-            config,
+        options=lambda wildcards: command_options(
+            config | dict(wildcards.items()),
             *["epochs", "batch_size", "seed", "crop_size", "mirror", "momentum", "weight_decay"],
             *["base_lr", "lr_policy", "gamma", "power", "steps", "warmup", "plateau_patience"],
             *["display", "test_interval", "snapshot", "early_stopping", "test_metric", "min_delta"],
@@ -470,6 +483,24 @@ rule evaluate:
         " --threads {threads}"
 
 
+if len(SEEDS) > 1:
+
+    rule seeds:
+        """Join what the runs of all seeds measured into a mean and a spread."""
+        input:
+            of_seeds(f"{RUN}/metrics.json"),
+        output:
+            f"{NAME}/seeds.json",
+        log:
+            f"logs/{NAME}/seeds.log",
+        benchmark:
+            f"logs/{NAME}/seeds.benchmark.tsv"
+        conda:
+            "environment.yml"
+        shell:
+            "python -m pipeline --log {log} seeds {output} {input}"
+
+
 rule export:
     """Put the net into a self-contained model folder."""
     input:
@@ -490,7 +521,7 @@ rule export:
     params:
         model=subpath(output[0], parent=True),
         databases=subpath(input.labels, parent=True),
-        trained=lambda wildcards: HEAD_OF or RUN,
+        trained=HEAD_OF or subpath(input.deploy, parent=True),
         faces="images" if config["train_on"] == "images" else "aligned",
         precision=config["export_precision"],
     shell:
@@ -507,18 +538,18 @@ rule ensemble:
         labels=f"{DATABASES}/labels.txt",
         manifest=f"{FACES}/manifest.csv",
     output:
-        metrics=f"{RUN}/ensemble/metrics.json",
+        metrics=f"{NAME}/ensemble/metrics.json",
         confusion=report(
-            f"{RUN}/ensemble/confusion.png",
+            f"{NAME}/ensemble/confusion.png",
             category="Evaluation",
             caption="report/confusion.rst",
             labels={"figure": "confusion of the ensemble"},
         ),
-        model=f"{RUN}/ensemble/model/model.onnx",
+        model=f"{NAME}/ensemble/model/model.onnx",
     log:
-        f"{RUN_LOGS}/ensemble.log",
+        f"logs/{NAME}/ensemble.log",
     benchmark:
-        f"{RUN_LOGS}/ensemble.benchmark.tsv"
+        f"logs/{NAME}/ensemble.benchmark.tsv"
     conda:
         "environment.yml"
     params:

@@ -25,6 +25,7 @@ STAGES = {
     "train": "train the net with Caffe's solver",
     "second_head": "make a net of its own of the second head that a run trained",
     "evaluate": "measure the trained net on every held-out image, once",
+    "seeds": "join what the runs of several seeds measured into a mean and a spread",
     "answers": "write what trained nets say of the training images, for a student to learn",
     "export": "put the trained net into a self-contained model folder",
     "ensemble": "join several model folders into one whose probabilities are their mean, and measure it",

@@ -22,6 +22,7 @@ from pipeline.caffe.real_caffe import require_caffe, root_from_environment
 from pipeline.classifier.metrics import read_metrics
 from pipeline.classifier.model_folder import DEFAULTS, INDEX, find
 from pipeline.media.sources import is_live
+from pipeline.stages.seeds import describe
 
 SCHEMA = Path("config/schema.yaml")
 NETS = Path("prototxt")
@@ -185,8 +186,12 @@ def read_words(config: dict[str, Any]) -> None:
 
 
 def check_settings(config: Mapping[str, Any]) -> None:
-    """Compare the settings with their JSON schema. Raises InputError naming a setting that is wrong."""
+    """Compare the settings with their JSON schema and with each other. Raises InputError naming a wrong setting."""
     _check(config, "settings")
+    if config["seeds"] > 1:
+        for name in ("head_of", "export_path"):
+            if config[name]:
+                raise InputError(f"{name}: takes one run where seeds is {config['seeds']}; say seeds=1")
 
 
 def _check(settings: Any, name: str, **changes: Any) -> None:
@@ -288,15 +293,18 @@ def print_errors_last(snakemake_logs: Iterable[str]) -> None:
 def print_closing_words(dataset: Dataset, files: Any, log: str) -> None:
     """Tell a person what a run has come to: the figures that evaluate measured and the files worth opening.
 
-    files: of the rule, by name and in order; among them `metrics`, evaluate's metrics.json, and `model`, a file of the
-    exported folder.
+    files: of the rule, by name and in order; among them `metrics`, evaluate's metrics.json of every seed's run,
+    `seeds`, the file that joins them where there are several, and `model`, a file of each run's exported folder.
     """
-    parts = read_metrics(Path(files.metrics))
-    figures = [
-        f"{part} accuracy {measured['accuracy']:.1%}, macro-F1 {measured['macro_f1']:.3f} on {measured['n']:,} images"
-        for part in ("val", "test")
-        if (measured := parts[part])
-    ]
+    if files.seeds:
+        figures = describe(json.loads(Path(files.seeds).read_text(encoding="utf-8")))
+    else:
+        parts = read_metrics(Path(files.metrics[0]))
+        figures = [
+            f"{part} accuracy {found['accuracy']:.1%}, macro-F1 {found['macro_f1']:.3f} on {found['n']:,} images"
+            for part in ("val", "test")
+            if (found := parts[part])
+        ]
     words = "\n".join(
         [
             "",
@@ -304,7 +312,7 @@ def print_closing_words(dataset: Dataset, files: Any, log: str) -> None:
             f"{dataset.name}: {'; '.join(figures)}",
             "worth opening:",
             *(f"  {file}" for file in files),
-            f"read your own images: snakemake predict --config model={Path(files.model).parent} input=FOLDER",
+            f"read your own images: snakemake predict --config model={Path(files.model[0]).parent} input=FOLDER",
         ]
     )
     Path(log).write_text(words, encoding="utf-8")

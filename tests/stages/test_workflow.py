@@ -151,6 +151,9 @@ def test_a_command_line_may_say_true_false_and_null_as_the_file_does() -> None:
         ({"held_out": 0.5}, r"held_out: 0.5 is greater than or equal to the maximum of 0.5"),
         ({"class_names": {"1": None}}, r"class_names: 1: None is not of type"),
         ({"seed": -1}, r"seed: -1 is less than the minimum of 0"),
+        ({"seeds": 0}, r"seeds: 0 is less than the minimum of 1"),
+        ({"seeds": 2, "head_of": "small"}, r"head_of: takes one run where seeds is 2; say seeds=1"),
+        ({"seeds": 2, "export_path": "model"}, r"export_path: takes one run where seeds is 2; say seeds=1"),
         ({"class_prior": 1.5}, r"class_prior: 1.5 is greater than the maximum of 1"),
         ({"class_prior": {"happy": 2}}, r"class_prior: happy: 2 is greater than or equal to the maximum of 1"),
     ],
@@ -216,6 +219,23 @@ def test_an_average_of_snapshots_is_what_is_measured() -> None:
     said = done.stdout + done.stderr
     assert re.search(r"rule evaluate:\n    input: .*results/sample/averaged\.caffemodel", said)
     assert not re.search(r"rule evaluate:\n    input: .*results/sample/best\.caffemodel", said)
+
+
+def test_each_of_several_seeds_has_a_run_of_its_own() -> None:
+    done = snakemake(
+        "train", "--dry-run", "--forceall", "--printshellcmds", "--config", "csv=sample", "seed=4", "seeds=2"
+    )
+    assert done.returncode == 0, done.stderr
+    commands = re.findall(r"python -m pipeline --log \S+ (.*)", done.stdout + done.stderr)
+    assert len([command for command in commands if command.startswith("lmdb")]) == 1
+    for seed in (4, 5):
+        (render,) = [command for command in commands if re.match(rf"render .* results/sample/seed_{seed} ", command)]
+        assert f"--seed {seed} " in render
+        assert any(command.startswith(f"train results/sample/seed_{seed}/solver.prototxt") for command in commands)
+    assert (
+        "seeds results/sample/seeds.json results/sample/seed_4/metrics.json results/sample/seed_5/metrics.json"
+        in commands
+    )
 
 
 def test_settings_become_options() -> None:
