@@ -47,7 +47,7 @@ def read_image_file(path: str, name: str) -> bytes:
             )
         return file.read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a zero byte within the path
-        raise ImageFileError(f"{name}: cannot be read: {error}") from None
+        raise ImageFileError(f"{name}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
 
 
 class ImageList:

@@ -101,6 +101,16 @@ def test_all_images_are_one_source_and_every_other_is_its_own(tmp_path: Path, mo
         assert images.name == "2 images"
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_list_on_standard_input_may_be_utf_16_as_a_file_may(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoding: str
+) -> None:
+    (tmp_path / "a.png").write_bytes(png("blue"))
+    pipe_in(monkeypatch, f"{tmp_path}/a.png\n".encode(encoding))
+    (source,) = open_sources(["-"])
+    assert [frame.name for frame in source] == [str(tmp_path / "a.png")]
+
+
 def test_a_file_called_as_a_word_is_read_by_its_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("cam", "-"):

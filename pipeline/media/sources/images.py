@@ -1,6 +1,7 @@
 """Images: from files, from an address, from standard input."""
 
 import binascii
+import codecs
 import io
 import os
 import re
@@ -23,6 +24,7 @@ from pipeline.media.sources.image_pipe import split_images
 from pipeline.media.sources.paths import MAX_LIST_BYTES, lines_of, named_in
 
 FETCH_SECONDS = 30.0
+TEXT_MARKS = (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 DATA_URL = re.compile(r"data:(?P<type>[^;,]*)(?:;[^;,]+)*?;base64,", re.IGNORECASE)
 
 Load = Callable[[], np.ndarray]
@@ -83,8 +85,10 @@ class StandardInput:
         stream = _standard_input()
         # As soon as there is anything: bytes of an image are no name of a file.
         buffered = stream if hasattr(stream, "peek") else io.BufferedReader(stream)  # type: ignore[type-var]
-        line = buffered.peek(1).split(b"\n")[0].removesuffix(b"\r")
-        if line and b"\0" not in line and os.path.exists(line):
+        head = buffered.peek(1)
+        line = head.split(b"\n")[0].removesuffix(b"\r")
+        # No image begins with the byte-order mark of a text.
+        if head.startswith(TEXT_MARKS) or (line and b"\0" not in line and os.path.exists(line)):
             found = named_in(lines_of(buffered.read(MAX_LIST_BYTES + 1), "-"), Path(), "-")
             for path in found.images:
                 yield str(path), partial(read_image, path)
