@@ -3,21 +3,20 @@
 from pipeline.predictor import Predictor
 
 predictor = Predictor()
-reading = predictor("photo.jpg")                      # or a URL, a data URL, an array, a PIL image, a list of them
+reading = predictor("photo.jpg")                      # or a URL, bytes, an array, a PIL image, a list of them
 print([(face.label, face.probabilities) for face in reading.faces])
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import replace
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
-from PIL import Image
 
-from pipeline.base.image_files import decode_image, read_image, to_rgb
 from pipeline.classifier import model_folder
 from pipeline.classifier.calibration import UNCERTAIN
 from pipeline.classifier.class_prior import ClassPrior
@@ -29,7 +28,7 @@ from pipeline.faces.quality import conditions
 from pipeline.faces.rotations import detect_turned
 from pipeline.faces.tracking import EVERY, FRAME_TIME, Tracker
 from pipeline.media.frames import Frame
-from pipeline.media.sources import decode_data_url
+from pipeline.media.pictures import ORDERS, Picture, Tensor, split_pictures, to_frame
 from pipeline.readings import LANDMARKS, Explanation, FaceReading, Reading
 
 NO_FACE = ("none", "whole")
@@ -37,9 +36,7 @@ MIN_FACE = 20  # pixels: MTCNN's own; smaller faces carry no expression that 48x
 MIN_MOVING_FACE = 40  # of videos, cameras and streams: a quarter of the detector's work
 SMOOTHING = 0.3  # seconds until a change of expression has shown by 1 - 1/e
 FORGET = 2.0  # seconds until a face that is gone is no longer smoothed with what it was
-DOWNLOAD_BYTES, DOWNLOAD_SECONDS = 32 << 20, 20
-Picture = str | Path | np.ndarray | Image.Image
-ORDERS = {"RGB": 1, "BGR": -1}  # step through an array's channels
+BATCH = 64  # pictures that are in memory and read at once
 NOWHERE = np.full((len(LANDMARKS), 2), np.nan, np.float32)
 
 
@@ -150,26 +147,59 @@ class Predictor:
 
     @overload
     def __call__(
-        self, pictures: list[Any], *, boxes: list[np.ndarray] | None = None, channels: str = "RGB"
+        self,
+        pictures: list[Any] | tuple[Any, ...] | Generator[Any, Any, Any],
+        *,
+        boxes: Sequence[np.ndarray] | None = None,
+        channels: str = "RGB",
     ) -> list[Reading]: ...
 
-    def __call__(self, pictures: Any, *, boxes: Any = None, channels: str = "RGB") -> Any:
-        """Read a picture, or a list of them together.
+    @overload
+    def __call__(self, pictures: np.ndarray | Tensor, *, boxes: Any = None, channels: str = "RGB") -> Any: ...
 
-        A picture is a path, an http(s) URL, a base64 data URL, an array, or a PIL image. An array is (H, W) grey or
-        (H, W, 3) uint8 whose channels are in the order of `channels`, RGB or BGR (as OpenCV reads). boxes: faces known
-        beforehand, (n, 4) left, top, right, bottom in pixels, for a list of pictures a list of them; nothing is then
-        looked for. Raises SourceError, FetchError (a URL that gives nothing) or ValueError naming the picture.
+    def __call__(self, pictures: Any, *, boxes: Any = None, channels: str = "RGB") -> Any:
+        """Read a picture, or several together.
+
+        Args:
+            pictures: a path; an http(s) URL; an image file as bytes, as a file object, as base64 text or as a data URL;
+                a PIL image; an array (H, W) of grey, (H, W, 3) of colours or (H, W, 4) with opacity, which is laid on
+                white; or a torch tensor (C, H, W). Arrays and tensors are uint8, or floating-point values: in 0..1 if
+                none is above 1, in 0..255 if one is 2 or more. Several are a list, tuple or generator of these, of
+                which BATCH are in memory at a time, or a batch: an array (N, H, W, C) or a tensor (N, C, H, W), whose
+                values are in one range.
+            boxes: faces known beforehand, (n, 4) left, top, right, bottom in pixels, for several pictures a list of
+                them; nothing is then looked for.
+            channels: the order of an array's or tensor's colours, RGB or BGR (as OpenCV reads).
+
+        Returns:
+            A Reading, or a list of them for several pictures, even if these are none.
+
+        Raises:
+            SourceError: a picture cannot be read; the message names it.
+            FetchError: a URL gives nothing.
+            ValueError: an object, array, box or order of channels that is none.
         """
-        if not isinstance(pictures, list):
-            return self([pictures], boxes=None if boxes is None else [boxes], channels=channels)[0]
         if channels not in ORDERS:
             raise ValueError(f"channels {channels!r} where {' or '.join(ORDERS)} was expected")
-        frames = [_frame(picture, number, channels) for number, picture in enumerate(pictures)]
+        each = split_pictures(pictures)
+        if each is None:
+            return self._read_pictures([pictures], None if boxes is None else [boxes], 0, channels)[0]
+        readings: list[Reading] = []
+        while batch := list(islice(each, BATCH)):
+            first = len(readings)
+            some = None if boxes is None else boxes[first : first + BATCH]
+            readings += self._read_pictures(batch, some, first, channels)
+        if boxes is not None and len(boxes) != len(readings):
+            raise ValueError(f"boxes of {len(boxes)} pictures where {len(readings)} were given")
+        return readings
+
+    def _read_pictures(self, pictures: list[Any], boxes: Any, first: int, channels: str) -> list[Reading]:
+        """Pictures of which the first has the number `first`."""
+        frames = [to_frame(picture, number, channels) for number, picture in enumerate(pictures, first)]
         if boxes is None:
             return self.read(frames)
-        if len(boxes) != len(frames):
-            raise ValueError(f"boxes of {len(boxes)} pictures where {len(frames)} were given")
+        if len(boxes) < len(frames):
+            raise ValueError(f"boxes of {first + len(boxes)} pictures where at least {first + len(frames)} were given")
         found = [_given(frame, each) for frame, each in zip(frames, boxes, strict=True)]
         return self.read_detections(frames, found, "given")
 
@@ -348,37 +378,3 @@ def _given(frame: Frame, boxes: np.ndarray) -> Detections:
             f"{boxes.tolist()}"
         )
     return Detections(inside, np.ones(len(boxes), np.float32), np.full((len(boxes), 5, 2), np.nan, np.float32))
-
-
-def _frame(picture: Picture, number: int, channels: str) -> Frame:
-    """Any kind of picture as a frame."""
-    if isinstance(picture, Path):
-        return Frame(str(picture), read_image(picture), number)
-    if isinstance(picture, str):
-        return _named_frame(picture, number)
-    name = f"picture {number}"
-    if isinstance(picture, Image.Image):
-        return Frame(name, to_rgb(picture), number)
-    if not isinstance(picture, np.ndarray):
-        raise ValueError(f"{name}: {type(picture).__name__} where a path, URL, array or PIL image was expected")
-    shape = picture.shape
-    if picture.dtype != np.uint8 or not picture.size or not (len(shape) == 2 or (len(shape) == 3 and shape[2] == 3)):
-        raise ValueError(f"{name}: {picture.dtype} {shape} where uint8 (H, W) or (H, W, 3) was expected")
-    if len(shape) == 2:
-        return Frame(name, np.repeat(picture[:, :, None], 3, axis=2), number)
-    return Frame(name, np.ascontiguousarray(picture[:, :, :: ORDERS[channels]]), number)
-
-
-def _named_frame(picture: str, number: int) -> Frame:
-    """A URL, a data URL or a path."""
-    if picture.startswith(("http://", "https://")):
-        from pipeline.media.fetch import fetch, without_credentials
-
-        data = fetch(picture, private=True, max_bytes=DOWNLOAD_BYTES, timeout=DOWNLOAD_SECONDS)
-        name = without_credentials(picture)
-    elif picture.startswith("data:"):
-        name = f"data URL {number}"
-        data = decode_data_url(picture, name)
-    else:
-        return Frame(picture, read_image(Path(picture)), number)
-    return Frame(name, decode_image(data, name), number)

@@ -109,11 +109,16 @@ def test_every_kind_of_picture_is_read_alike(
         "URL": f"{address}/face.png",
         "PIL": Image.fromarray(portrait),
         "PIL with alpha": Image.fromarray(portrait).convert("RGBA"),
+        "bytes": png,
+        "file object": io.BytesIO(png),
+        "base64 text": base64.b64encode(png).decode(),
+        "floats": portrait / 255,
     }
     for kind, picture in pictures.items():
         np.testing.assert_allclose(values(predictor(picture)), expected, atol=1e-6, err_msg=kind)
     bgr = predictor(np.ascontiguousarray(portrait[:, :, ::-1]), channels="BGR")
     np.testing.assert_allclose(values(bgr), expected, atol=1e-6)
+    pictures["file object"] = io.BytesIO(png)
     together = predictor(list(pictures.values()))
     assert [reading.file for reading in together[:2]] == [str(path)] * 2
     assert [reading.frame for reading in together] == list(range(len(pictures)))
@@ -123,12 +128,39 @@ def test_every_kind_of_picture_is_read_alike(
     assert predictor([]) == []
 
 
+def test_several_pictures_come_as_a_tuple_a_generator_or_a_batch(
+    predictor: Predictor, portrait: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many are read at once: a generator is not taken further ahead."""
+    monkeypatch.setattr("pipeline.predictor.BATCH", 2)
+    mirrored = portrait[:, ::-1]
+    one_by_one = [predictor(picture) for picture in (portrait, mirrored, portrait)]
+    expected = [values(reading) for reading in one_by_one]
+    taken = []
+
+    def pictures() -> Iterator[np.ndarray]:
+        for number, picture in enumerate((portrait, mirrored, portrait)):
+            taken.append(number)
+            yield picture
+
+    read = predictor.read
+    seen = []
+    monkeypatch.setattr(predictor, "read", lambda frames: seen.append(len(taken)) or read(frames))
+    for several in ((portrait, mirrored, portrait), pictures(), np.stack([portrait, mirrored, portrait])):
+        readings = predictor(several)
+        assert [reading.file for reading in readings] == ["picture 0", "picture 1", "picture 2"]
+        np.testing.assert_allclose([values(reading) for reading in readings], expected, atol=1e-6)
+    assert 2 in seen
+    boxes = [[reading.faces[0].box] for reading in one_by_one]
+    assert [reading.faces[0].status for reading in predictor(pictures(), boxes=boxes)] == ["given"] * 3
+    with pytest.raises(ValueError, match="boxes of 3 pictures where 2 were given"):
+        predictor([portrait, mirrored], boxes=boxes)
+
+
 @pytest.mark.parametrize(
     ("picture", "message"),
     [
-        (np.zeros((4, 4, 4), np.uint8), r"picture 0: uint8 \(4, 4, 4\) where uint8 \(H, W\) or \(H, W, 3\)"),
-        (np.zeros((4, 4, 3), np.float32), "picture 0: float32"),
-        (np.zeros((0, 4, 3), np.uint8), "picture 0"),
+        (np.zeros((4, 4, 5), np.uint8), r"picture 0: uint8 \(4, 4, 5\) where \(H, W\), \(H, W, 3\)"),
         (7, "picture 0: int where a path, URL"),
         ("absent.png", r"absent\.png"),
         ("data:image/png;base64,AAAA", "data URL 0"),
@@ -203,7 +235,7 @@ def test_a_box_at_the_edge_is_clipped_and_one_outside_is_refused(predictor: Pred
             predictor(portrait, boxes=np.array(boxes))
     with pytest.raises(ValueError, match=r"picture 0: boxes of shape \(1, 3\) where \(n, 4\)"):
         predictor(portrait, boxes=np.array([[1, 2, 3]]))
-    with pytest.raises(ValueError, match="boxes of 1 pictures where 2"):
+    with pytest.raises(ValueError, match="boxes of 1 pictures where at least 2"):
         predictor([portrait, portrait], boxes=[np.empty((0, 4))])
 
 

@@ -10,7 +10,15 @@ from pipeline.media.fetch import StatusError, look, without_credentials
 from pipeline.media.frames import FrameSource
 from pipeline.media.sources import video
 from pipeline.media.sources.camera import Camera
-from pipeline.media.sources.images import Entry, ImageAddress, ImageFile, ImageFiles, StandardInput, decode_data_url
+from pipeline.media.sources.images import (
+    Entry,
+    ImageAddress,
+    ImageFile,
+    ImageFiles,
+    StandardInput,
+    decode_base64,
+    decode_data_url,
+)
 from pipeline.media.sources.paths import IMAGES, VIDEOS, find, passed_over
 from pipeline.media.sources.stream import Stream, has_an_end
 from pipeline.media.sources.video import VideoAddress, VideoReader
@@ -19,6 +27,7 @@ __all__ = [
     "ImageFiles",
     "SourceError",
     "VideoReader",
+    "decode_base64",
     "decode_data_url",
     "is_live",
     "open_sources",

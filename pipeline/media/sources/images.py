@@ -169,14 +169,19 @@ def decode_data_url(text: str, name: str = "data URL", *, max_bytes: int = MAX_B
     media_type = start["type"].lower()
     if media_type and not media_type.startswith("image/"):
         raise SourceError(f"{name}: {printable(media_type[:80])} where an image was expected")
-    if (len(text) - start.end()) // 4 * 3 > max_bytes + 2:
+    return decode_base64(text[start.end() :], name, max_bytes=max_bytes)
+
+
+def decode_base64(text: str, name: str, *, max_bytes: int = MAX_BYTES) -> bytes:
+    """At most `max_bytes` in base64. Raises SourceError for more, and for a character that is no digit of it."""
+    if len(text) // 4 * 3 > max_bytes + 2:
         raise SourceError(f"{name}: more than the {max_bytes} bytes that are read; give a smaller image")
     try:
-        if (len(text) - start.end()) % 4 or text.endswith("==="):
+        if len(text) % 4 or text.endswith("==="):
             raise ValueError("digits come in fours, the last padded")  # Python lets too many = pass
-        data = binascii.a2b_base64(text[start.end() :], strict_mode=True)
+        data = binascii.a2b_base64(text, strict_mode=True)
     except ValueError:  # binascii's, and that of characters beyond ASCII
-        raise SourceError(f"{name}: what follows base64, is not base64 (RFC 4648); was it cut or re-coded?") from None
+        raise SourceError(f"{name}: what was given is not base64 (RFC 4648); was it cut or re-coded?") from None
     if len(data) > max_bytes:
         raise SourceError(f"{name}: {len(data)} bytes where at most {max_bytes} are read; give a smaller image")
     return data
