@@ -591,6 +591,7 @@ rule predict:
             "uncertain",
             "class_prior",
             "views",
+            "providers",
             "no_face",
             "every",
             "rotations",

@@ -17,6 +17,7 @@ from typing import Any, overload
 
 import numpy as np
 
+from pipeline.base.onnx_runtime import CPU, check_providers
 from pipeline.classifier import model_folder
 from pipeline.classifier.calibration import UNCERTAIN
 from pipeline.classifier.class_prior import ClassPrior
@@ -60,15 +61,17 @@ class Predictor:
         views: of each face, whose probabilities are averaged: 1, 2 (with its mirror image) or 10 (four corners, the
             centre, and their mirror images).
         explain: whether each face says where its labels' scores come from (FaceReading.explanation).
-        threads: CPU threads that one call uses.
         rotations: an image without an upright face is turned by one, two and three quarters as well.
         threads: CPU threads that one call uses. With more than one it serves the process that made it: a fork, where
             its threads would not be, raises RuntimeError.
+        providers: what runs the nets, the preferred one first: cpu, cuda, tensorrt, openvino, coreml or directml, as
+            far as the installed ONNX Runtime has them. The CPU runs what none of them can.
 
     Raises:
         ModelError: there is no such model, or it takes other faces than alignment makes.
         ClassPriorError, ViewsError: the prior or the views do not fit the model.
-        InputError, of which these are: a file of the model or the detector is missing or damaged.
+        InputError, of which these are: a file of the model or the detector is missing or damaged, or a provider is not
+            installed.
     """
 
     def __init__(
@@ -86,6 +89,7 @@ class Predictor:
         explain: bool = False,
         rotations: bool = False,
         threads: int = 1,
+        providers: str | Sequence[str] = CPU,
     ) -> None:
         if no_face not in NO_FACE:
             raise ValueError(f"no_face {no_face!r} where {' or '.join(NO_FACE)} was expected")
@@ -94,9 +98,11 @@ class Predictor:
         for name, value in (("min_face", min_face), ("max_faces", max_faces), ("threads", threads)):
             if value is not None and value < 1:
                 raise ValueError(f"{name} {value} where at least 1 was expected")
+        self._providers = check_providers(providers)
         self.folder = _read_model(DEFAULTS["images"] if model is None else model)
         self._one_model = model is not None or SHIPPED[DEFAULTS["images"]] == SHIPPED[DEFAULTS["moving"]]
-        self._classify: dict[str, Any] = {"threads": threads, "class_prior": class_prior, "views": views}
+        shared = {"threads": threads, "providers": self._providers}
+        self._classify: dict[str, Any] = {**shared, "class_prior": class_prior, "views": views}
         self._process = os.getpid() if threads > 1 else None
         self.classifier = Classifier(self.folder, **self._classify)
         if explain:  # what cannot be explained is refused before anything is read
@@ -107,7 +113,7 @@ class Predictor:
         self.explain = explain
         self._rotations = rotations
         self._align = self.folder.preprocessing.faces == "aligned"
-        self._options: dict[str, Any] = {"model": detector_model, "max_faces": max_faces, "threads": threads}
+        self._options: dict[str, Any] = {**shared, "model": detector_model, "max_faces": max_faces}
         self._named = detector
         self._min_face = min_face
         self.detector = self._build(MIN_FACE)
@@ -140,7 +146,7 @@ class Predictor:
 
     @cached_property
     def landmarker(self) -> Landmarker:
-        return Landmarker()
+        return Landmarker(providers=self._providers)
 
     @overload
     def __call__(self, pictures: Picture, *, boxes: np.ndarray | None = None, channels: str = "RGB") -> Reading: ...

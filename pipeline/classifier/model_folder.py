@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from threading import Lock
@@ -13,6 +13,7 @@ import numpy as np
 from pipeline.base.errors import InputError
 from pipeline.base.hashing import sha256
 from pipeline.base.onnx_file import read_onnx
+from pipeline.base.onnx_runtime import CPU, open_session
 from pipeline.base.text_files import read_json
 from pipeline.caffe.data_transformer import Transformer
 from pipeline.caffe.proto.caffe_pb2 import TEST, TransformationParameter
@@ -286,12 +287,19 @@ class Classifier:
     """A model folder's net on ONNX Runtime; several threads may call it at once.
 
     threads: cores that one call uses. class_prior: None for the model's own. views: of each face (views.COUNTS), whose
-    probabilities are averaged. Raises ModelError when the folder's files contradict one another, ClassPriorError when
-    the prior does not fit the model, ViewsError when it has no such views, or was not calibrated for them.
+    probabilities are averaged. providers: what runs the net (base.onnx_runtime). Raises ModelError when the folder's
+    files contradict one another, ClassPriorError when the prior does not fit the model, ViewsError when it has no such
+    views, or was not calibrated for them, InputError for a provider that is not there.
     """
 
     def __init__(
-        self, folder: ModelFolder, threads: int = 1, *, class_prior: ClassPrior | None = None, views: int = 1
+        self,
+        folder: ModelFolder,
+        threads: int = 1,
+        *,
+        class_prior: ClassPrior | None = None,
+        views: int = 1,
+        providers: Sequence[str] = CPU,
     ) -> None:
         self.labels = folder.labels
         self._ratios = folder.ratios(class_prior)
@@ -300,11 +308,7 @@ class Classifier:
         check(views, self._transform)
         self._views = views
         self._temperature = folder.temperature_of(views)
-        model = folder.read_onnx()
-        try:
-            self._session = self.session(model, threads)
-        except Exception as error:  # onnxruntime's errors have no common class of their own
-            raise ModelError(f"{folder.onnx}: not a model that ONNX Runtime reads ({error})") from None
+        self._session = self.session(folder.read_onnx(), threads, name=str(folder.onnx), providers=providers)
         (self._input,) = self._session.get_inputs()
         output, *more = self._session.get_outputs()
         self._maps = [value.name for value in more if value.name == CLASS_MAPS]
@@ -331,19 +335,14 @@ class Classifier:
             )
 
     @staticmethod
-    def session(model: bytes, threads: int = 1) -> "onnxruntime.InferenceSession":
-        """Open an ONNX model, by its file's bytes, as it is served."""
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        # Threads that wait must not keep a core busy: other sessions, and the caller's own threads, need it.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 3  # errors only
+    def session(
+        model: bytes, threads: int = 1, *, name: str = ONNX, providers: Sequence[str] = CPU
+    ) -> "onnxruntime.InferenceSession":
+        """Open an ONNX model, by its file's bytes, as it is served. Raises ModelError, calling it `name`."""
         # Weights of int8 become float32 as the model is opened, and products stay float32: how ONNX Runtime multiplies
         # int8 depends on the processor, and answers must not.
-        options.add_session_config_entry("session.disable_quant_qdq", "1")
-        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        entries = {"session.disable_quant_qdq": "1"}
+        return open_session(model, name, providers=providers, threads=threads, error=ModelError, entries=entries)
 
     def __call__(self, faces: np.ndarray) -> np.ndarray:
         """Probabilities (N, classes) for faces (N, C, H, W) uint8 of the size that `preprocessing` tells.

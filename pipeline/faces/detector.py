@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from pipeline.base.errors import InputError
+from pipeline.base.onnx_runtime import CPU
 from pipeline.readings import LANDMARKS
 
 
@@ -83,9 +84,10 @@ MODEL_SOURCES = {
 
 
 def build_detector(name: str, *, model: Path | None = None, **options: Any) -> Detector:
-    """The detector called `name` in DETECTORS. All take the options min_face, in pixels, max_faces and threads.
+    """The detector called `name` in DETECTORS. All take the options min_face, in pixels, max_faces, threads, providers.
 
-    max_faces: of an image no more than so many are found, the largest ones; None for all.
+    max_faces: of an image no more than so many are found, the largest ones; None for all. providers: what runs its nets
+    (base.onnx_runtime), where ONNX Runtime does.
 
     model: the file of a detector that comes without one, which are those in MODEL_SOURCES. Raises InputError when it is
     missing or not wanted, and when there is no such detector.
@@ -114,7 +116,14 @@ def check_images(images: Sequence[np.ndarray]) -> None:
 class WholeImage:
     """Takes every image for one face, whatever the options: its box is the image, its score 1; it has no landmarks."""
 
-    def __init__(self, *, min_face: int = 1, max_faces: int | None = None, threads: int = 1) -> None:
+    def __init__(
+        self,
+        *,
+        min_face: int = 1,
+        max_faces: int | None = None,
+        threads: int = 1,
+        providers: Sequence[str] = CPU,
+    ) -> None:
         pass
 
     def detect(self, images: Sequence[np.ndarray]) -> list[Detections]:

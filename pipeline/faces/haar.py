@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
+from pipeline.base.onnx_runtime import CPU
 from pipeline.faces.detector import Detections, check_images
 from pipeline.readings import LANDMARKS
 
@@ -26,12 +27,19 @@ HALF = 10  # windows that give a score of a half: a face mostly has 30 and seldo
 class Haar:
     """Frontal faces only, without landmarks, fast and with no net.
 
-    min_face: side in pixels of the smallest face looked for; none is smaller than the cascade's window. threads: taken
-    for the sake of the other detectors; OpenCV's own setting, cv2.setNumThreads, rules. Several threads may call
-    detect at once, each with a cascade of its own, as OpenCV's are not to be shared.
+    min_face: side in pixels of the smallest face looked for; none is smaller than the cascade's window. threads,
+    providers: taken for the sake of the other detectors; OpenCV's own setting, cv2.setNumThreads, rules. Several
+    threads may call detect at once, each with a cascade of its own, as OpenCV's are not to be shared.
     """
 
-    def __init__(self, *, min_face: int = 20, max_faces: int | None = None, threads: int = 1) -> None:
+    def __init__(
+        self,
+        *,
+        min_face: int = 20,
+        max_faces: int | None = None,
+        threads: int = 1,
+        providers: Sequence[str] = CPU,
+    ) -> None:
         self.max_faces = max_faces
         self.min_face = max(min_face, WINDOW)
         self._own = threading.local()

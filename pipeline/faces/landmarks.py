@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
+from pipeline.base.onnx_runtime import CPU
 from pipeline.faces.detector import Detections, check_images
 from pipeline.faces.mtcnn import MAX_BATCH_CROPS, MODELS, O_SCORE, _adjust, _square, crop, open_net
 
@@ -18,11 +19,11 @@ class Landmarker:
     """R-Net and O-Net on ONNX Runtime, one core a call; several threads may call at once.
 
     A box is widened to a square and refined by R-Net, as P-Net's proposals are, which is what O-Net expects to see.
-    Raises InputError when a model is missing or cannot be read.
+    providers: what runs the nets (base.onnx_runtime). Raises InputError when a model is missing or cannot be read.
     """
 
-    def __init__(self, *, models: Path = MODELS) -> None:
-        self._r_net, self._o_net = (open_net(models / f"{name}.onnx") for name in ("rnet", "onet"))
+    def __init__(self, *, models: Path = MODELS, providers: Sequence[str] = CPU) -> None:
+        self._r_net, self._o_net = (open_net(models / f"{name}.onnx", providers) for name in ("rnet", "onet"))
 
     def locate(self, images: Sequence[np.ndarray], boxes: Sequence[np.ndarray]) -> list[Detections]:
         """Look at each of the boxes, (n, 4) an image, in images (H, W, 3) uint8 RGB of any sizes.

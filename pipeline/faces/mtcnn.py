@@ -18,6 +18,7 @@ import onnxruntime
 
 from pipeline.base.errors import InputError
 from pipeline.base.onnx_file import read_onnx
+from pipeline.base.onnx_runtime import CPU, open_session
 from pipeline.faces.detector import Detections, check_images
 
 MODELS = Path(__file__).resolve().parents[1] / "weights" / "mtcnn"
@@ -45,17 +46,25 @@ class Mtcnn:
     models: folder of pnet.onnx, rnet.onnx and onet.onnx. min_face: side in pixels of the smallest face looked for, 12
     at least. max_faces: of an image no more are found, the largest ones, which bounds the work on an image as well;
     None for all. threads: cores that one call of detect uses, which changes nothing in what it finds; several threads
-    may call it at once. Raises InputError when a model is missing or cannot be read.
+    may call it at once. providers: what runs the nets (base.onnx_runtime). Raises InputError when a model is missing or
+    cannot be read.
     """
 
     def __init__(
-        self, *, models: Path = MODELS, min_face: int = 20, max_faces: int | None = None, threads: int = 2
+        self,
+        *,
+        models: Path = MODELS,
+        min_face: int = 20,
+        max_faces: int | None = None,
+        threads: int = 2,
+        providers: Sequence[str] = CPU,
     ) -> None:
         if min_face < WINDOW:
             raise InputError(f"min_face {min_face} where at least {WINDOW} was expected: MTCNN's window is no smaller")
         self.min_face = min_face
         self.max_faces = max_faces
-        self.p_net, self.r_net, self.o_net = (open_net(models / f"{name}.onnx") for name in ("pnet", "rnet", "onet"))
+        nets = [open_net(models / f"{name}.onnx", providers) for name in ("pnet", "rnet", "onet")]
+        self.p_net, self.r_net, self.o_net = nets
         # The pieces of the work run side by side, each on one core: a net that shares its layers among cores makes
         # them wait for one another after every layer.
         self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
@@ -175,19 +184,12 @@ class Mtcnn:
         return [np.concatenate(result) for result in zip(*results, strict=True)]
 
 
-def open_net(path: Path) -> onnxruntime.InferenceSession:
+def open_net(path: Path, providers: Sequence[str] = CPU) -> onnxruntime.InferenceSession:
     """A net of pipeline/weights/mtcnn on one core. Raises InputError when the file is missing or cannot be read."""
     if not path.exists():
         raise InputError(f"{path}: no such file; MTCNN's three nets stand in pipeline/weights/mtcnn of the repository")
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.enable_mem_pattern = False  # it keeps a plan for every size of image it has ever seen
-    options.log_severity_level = 3  # errors only
-    model = read_onnx(path)
-    try:
-        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's errors have no common class of their own
-        raise InputError(f"{path}: not a model that ONNX Runtime reads ({error})") from None
+    # A memory pattern would be a plan for every size of image that was ever seen, and all are kept.
+    return open_session(read_onnx(path), str(path), providers=providers, enable_mem_pattern=False)
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import onnxruntime
 
 from pipeline.base.errors import InputError
 from pipeline.base.onnx_file import read_onnx
+from pipeline.base.onnx_runtime import CPU, open_session
 from pipeline.faces.detector import Detections, check_images
 from pipeline.readings import LANDMARKS
 
@@ -182,24 +182,23 @@ class Yolo:
     """A YOLO face model on ONNX Runtime.
 
     model: its file. min_face: side in pixels of the smallest face reported. threads: cores that one call uses; several
-    threads may call it at once. Raises InputError when the file is no model, or one that does not find faces, or whose
-    head is none of HEADS.
+    threads may call it at once. providers: what runs the model (base.onnx_runtime). Raises InputError when the file is
+    no model, or one that does not find faces, or whose head is none of HEADS.
     """
 
-    def __init__(self, *, model: Path, min_face: int = 20, max_faces: int | None = None, threads: int = 1) -> None:
+    def __init__(
+        self,
+        *,
+        model: Path,
+        min_face: int = 20,
+        max_faces: int | None = None,
+        threads: int = 1,
+        providers: Sequence[str] = CPU,
+    ) -> None:
         self.max_faces = max_faces
         self.min_face = min_face
         self._model = model
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        # Threads that spin while they wait take the cores from whatever else runs.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 3  # errors only
-        data = read_onnx(model)
-        try:
-            self._session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime's errors have no common class of their own
-            raise InputError(f"{model}: not a model that ONNX Runtime reads ({_line(error)})") from None
+        self._session = open_session(read_onnx(model), str(model), providers=providers, threads=threads)
         self._input, self._side, self._type = self._read_input()
         self._faces = self._read_names()
         self._detect(np.full((*self._side, 3), GREY, np.uint8))  # what the model cannot do is told now
@@ -267,7 +266,7 @@ class Yolo:
     def _run(self, data: np.ndarray) -> Candidates:
         try:
             outputs = self._session.run(None, {self._input: data.astype(self._type)})
-        except Exception as error:  # as above
+        except Exception as error:  # onnxruntime's errors have no common class of their own
             raise InputError(f"{self._model}: cannot look at an input of {data.shape} ({_line(error)})") from None
         try:
             found = candidates([np.asarray(output, np.float64) for output in outputs], self._side)

@@ -9,6 +9,7 @@ import numpy as np
 
 from pipeline.base.errors import InputError
 from pipeline.base.onnx_file import read_onnx
+from pipeline.base.onnx_runtime import CPU
 from pipeline.faces.detector import MODEL_SOURCES, Detections, check_images
 
 SCORE = 0.6  # of a face
@@ -22,12 +23,21 @@ class YuNet:
     """OpenCV's FaceDetectorYN with the user's model file.
 
     min_face: side in pixels of the smallest face looked for: images are made as small as it allows, and no larger than
-    MAX_SIDE. threads: taken for the sake of the other detectors; OpenCV's own setting, cv2.setNumThreads, rules.
+    MAX_SIDE. threads, providers: taken for the sake of the other detectors; OpenCV's own setting, cv2.setNumThreads,
+    rules.
     Several threads may call detect at once, each with a net of its own, as OpenCV's are not to be shared. Raises
     InputError when the file is not such a model.
     """
 
-    def __init__(self, *, model: Path, min_face: int = 20, max_faces: int | None = None, threads: int = 1) -> None:
+    def __init__(
+        self,
+        *,
+        model: Path,
+        min_face: int = 20,
+        max_faces: int | None = None,
+        threads: int = 1,
+        providers: Sequence[str] = CPU,
+    ) -> None:
         self.max_faces = max_faces
         self.min_face = min_face
         self._model = model

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from pipeline.base.onnx_runtime import CPU, PROVIDERS
 from pipeline.classifier.calibration import UNCERTAIN
 from pipeline.classifier.class_prior import ClassPrior, ClassPriorError, parse
 from pipeline.classifier.model_folder import DEFAULTS, SHIPPED
@@ -12,7 +13,8 @@ from pipeline.faces.detector import DETECTORS
 from pipeline.faces.tracking import check_every
 from pipeline.predictor import MIN_FACE, MIN_MOVING_FACE, Predictor
 
-PREDICTOR_SETTINGS = ("model", "detector", "detector_model", "min_face", "uncertain")  # of config.yaml, that mean these
+# Of config.yaml, those that mean these.
+PREDICTOR_SETTINGS = ("model", "detector", "detector_model", "min_face", "uncertain", "providers")
 
 
 def add_predictor_arguments(parser: argparse.ArgumentParser) -> None:
@@ -66,6 +68,14 @@ def add_predictor_arguments(parser: argparse.ArgumentParser) -> None:
         help="of each face, whose probabilities are averaged: 2 adds the mirror image, 10 takes four "
         "corners, the centre and their mirror images (default 1)",
     )
+    parser.add_argument(
+        "--providers",
+        type=provider_names,
+        default=CPU,
+        metavar="NAMES",
+        help=f"what runs the nets, the preferred one first, as cuda,cpu: {', '.join(PROVIDERS)}, where installed; "
+        "the CPU runs what none of them can (default cpu)",
+    )
 
 
 def build_predictor(args: argparse.Namespace, **options: Any) -> Predictor:
@@ -79,8 +89,18 @@ def build_predictor(args: argparse.Namespace, **options: Any) -> Predictor:
         class_prior=args.class_prior,
         views=args.views,
         explain=args.explain,
+        providers=args.providers,
         **options,
     )
+
+
+def provider_names(text: str) -> list[str]:
+    """An argument that names providers, with commas between."""
+    names = text.split(",")
+    wrong = [name for name in names if name not in PROVIDERS]
+    if wrong:
+        raise argparse.ArgumentTypeError(f"{wrong[0]!r} where some of {', '.join(PROVIDERS)} were expected")
+    return names
 
 
 def positive(text: str) -> int:

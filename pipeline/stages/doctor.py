@@ -145,6 +145,28 @@ def check_model(model: str | Path | None) -> Iterator[Finding]:
         )
 
 
+def check_providers(model: str | Path | None) -> Iterator[Finding]:
+    import onnxruntime
+
+    from pipeline.base.onnx_runtime import CPU, PROVIDERS, installed_providers
+    from pipeline.classifier import model_folder
+
+    folder = model_folder.read(model_folder.find(model or model_folder.DEFAULTS["images"]))
+    works = list(CPU)
+    for name in installed_providers():
+        if name in CPU:
+            continue
+        try:
+            model_folder.Classifier(folder, providers=(name,))
+        except InputError as error:
+            fault, _, remedy = str(error).partition("; ")
+            yield Finding("warn", fault, remedy)
+        else:
+            works.append(name)
+    others = ", ".join(name for name in PROVIDERS if name not in works)
+    yield Finding("ok", f"ONNX Runtime {onnxruntime.__version__} can run nets on {', '.join(works)}; not on {others}")
+
+
 def check_detector(model: str | Path | None) -> Iterator[Finding]:
     from pipeline.base.hashing import sha256
     from pipeline.faces.mtcnn import MODELS, Mtcnn
@@ -319,6 +341,7 @@ CHECKS = (
     Check("Python", check_python),
     Check("packages", check_packages),
     Check("model", check_model),
+    Check("providers", check_providers),
     Check("face detector", check_detector),
     Check("speed", check_speed),
     Check("precision", look_at_precision),

@@ -220,14 +220,16 @@ def require_engine(config: Mapping[str, Any]) -> list[str]:
 
 def command_options(config: Mapping[str, Any], *names: str) -> list[str]:
     """The settings `names` as a command's options: base_lr: 0.01 as --base-lr 0.01, true as --mirror, false as
-    --no-mirror, a list as --steps 0.6 0.85, a table as --class-names 1=fear 2=sad, but class_prior, which stands before
-    a command's inputs, as one word; null is left out, so that the command's own default holds.
+    --no-mirror, a list as --steps 0.6 0.85, a table as --class-names 1=fear 2=sad, but class_prior and providers as one
+    word; null is left out, so that the command's own default holds.
     """
     options = []
     for name in names:
         value, flag = config[name], name.replace("_", "-")
         if isinstance(value, bool):
             options.append(f"--{flag}" if value else f"--no-{flag}")
+        elif name == "providers":
+            options += [f"--{flag}", ",".join(value)]
         elif isinstance(value, Mapping):
             words = [f"{key}={each}" for key, each in value.items()]
             options += [f"--{flag}", *([",".join(words)] if name == "class_prior" else words)]

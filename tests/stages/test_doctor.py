@@ -59,6 +59,15 @@ def test_every_fault_of_the_model_folder_is_told(tmp_path: Path) -> None:
     assert f"{tmp_path / 'model' / 'labels.txt'}: its sha256" in finding.found
 
 
+def test_a_provider_that_does_not_start_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.base.onnx_runtime.installed_providers", lambda: ["cpu", "cuda"])
+    absent, there = look("providers")
+    assert (absent.state, there.state) == ("warn", "ok")
+    assert "providers: cuda does not start on this machine" in absent.found
+    assert "install its driver" in absent.remedy
+    assert "can run nets on cpu; not on cuda, tensorrt" in there.found
+
+
 def test_a_damaged_net_of_the_detector_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(mtcnn.MODELS, tmp_path / "mtcnn")
     with open(tmp_path / "mtcnn" / "rnet.onnx", "ab") as file:

@@ -90,10 +90,18 @@ def test_commands_take_their_defaults_from_it(module: Any) -> None:
     parser = argparse.ArgumentParser()
     module.add_arguments(parser)
     assert set(module.SETTINGS) <= set(SETTINGS) & {action.dest for action in parser._actions}
-    given = {"EXPRESSIONS_MODEL": "my model", "EXPRESSIONS_UNCERTAIN": "0.3", "EXPRESSIONS_EPOCHS": "3"}
+    given = {
+        "EXPRESSIONS_MODEL": "my model",
+        "EXPRESSIONS_UNCERTAIN": "0.3",
+        "EXPRESSIONS_PROVIDERS": "[cuda, cpu]",
+        "EXPRESSIONS_EPOCHS": "3",
+    }
     add_defaults(parser, module.SETTINGS, given)
     arguments = ["photo.png"] if module is predict else []
     args = parser.parse_args(arguments)
-    assert (args.model, args.uncertain) == ("my model", 0.3)
+    assert (args.model, args.uncertain, args.providers) == ("my model", 0.3, ["cuda", "cpu"])
+    assert parser.parse_args([*arguments, "--providers", "coreml"]).providers == ["coreml"]
+    with pytest.raises(SystemExit):
+        parser.parse_args([*arguments, "--providers", "gpu"])
     assert parser.parse_args([*arguments, "--uncertain", "0.4"]).uncertain == 0.4
     assert "EXPRESSIONS_MODEL" in parser.format_help()

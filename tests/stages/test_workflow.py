@@ -45,6 +45,7 @@ PREDICT = {
     "detector_model",
     "min_face",
     "uncertain",
+    "providers",
     "class_prior",
     "no_face",
     "every",
@@ -247,6 +248,7 @@ def test_settings_become_options() -> None:
         "--class-prior",
         "happy=0.2,sad=0.1",
     ]
+    assert command_options({"providers": ["cuda", "cpu"]}, "providers") == ["--providers", "cuda,cpu"]
 
 
 def found(csv: str | None = None, **settings: Any) -> Dataset:

@@ -10,6 +10,7 @@ import onnx
 import onnxruntime
 
 from pipeline.base.errors import InputError
+from pipeline.base.onnx_runtime import open_session
 from pipeline.caffe.database import DatabaseError, DatabaseReader
 
 
@@ -87,9 +88,7 @@ class Comparison:
 
 def session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
     """ONNX Runtime, on the CPU, with a model."""
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return open_session(model.SerializeToString(), "the ONNX form", threads=0)
 
 
 def class_output(model: onnx.ModelProto, name: str) -> str | None:

@@ -7,6 +7,8 @@ import onnx
 import onnxruntime
 from onnx import helper
 
+from pipeline.base.onnx_runtime import open_session
+
 
 def simplified(model: onnx.ModelProto) -> onnx.ModelProto:
     """The same function in fewer nodes, all of them standard ONNX: what BatchNorm and Scale do to a convolution's
@@ -14,13 +16,14 @@ def simplified(model: onnx.ModelProto) -> onnx.ModelProto:
 
     That is to be done in float32, before weights are rounded to anything less.
     """
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    options.log_severity_level = 3
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "simplified.onnx"
-        options.optimized_model_filepath = str(path)
-        onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        open_session(
+            model.SerializeToString(),
+            "the ONNX form",
+            graph_optimization_level=onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC,
+            optimized_model_filepath=str(path),
+        )
         simple = onnx.load(path)
     del simple.opset_import[:]  # ONNX Runtime enters its own sets of operators, of which none is used
     simple.opset_import.extend(model.opset_import)
