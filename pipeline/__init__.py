@@ -12,21 +12,36 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pipeline.base.errors import InputError
+    from pipeline.drawing.overlay import Parts
+    from pipeline.media.pictures import draw
     from pipeline.media.sources import open_sources
     from pipeline.predictor import Predictor, Session
     from pipeline.readings import FaceReading as Face
     from pipeline.readings import Reading, to_dataframe
 
 __version__ = "0.1.0"
-__all__ = ["Face", "InputError", "Predictor", "Reading", "Session", "__version__", "open_sources", "to_dataframe"]
+__all__ = [
+    "Face",
+    "InputError",
+    "Parts",
+    "Predictor",
+    "Reading",
+    "Session",
+    "__version__",
+    "draw",
+    "open_sources",
+    "to_dataframe",
+]
 
 # Where each name comes from: a module is imported when one of its names is first asked for.
 _NAMES = {
     "Face": ("readings", "FaceReading"),
     "InputError": ("base.errors", "InputError"),
+    "Parts": ("drawing.overlay", "Parts"),
     "Predictor": ("predictor", "Predictor"),
     "Reading": ("readings", "Reading"),
     "Session": ("predictor", "Session"),
+    "draw": ("media.pictures", "draw"),
     "open_sources": ("media.sources", "open_sources"),
     "to_dataframe": ("readings", "to_dataframe"),
 }

@@ -61,6 +61,7 @@ class Predictor:
         views: of each face, whose probabilities are averaged: 1, 2 (with its mirror image) or 10 (four corners, the
             centre, and their mirror images).
         explain: whether each face says where its labels' scores come from (FaceReading.explanation).
+        features: whether each face has the net's feature vector (FaceReading.features, Classifier.features).
         rotations: an image without an upright face is turned by one, two and three quarters as well.
         threads: CPU threads that one call uses. With more than one it serves the process that made it: a fork, where
             its threads would not be, raises RuntimeError.
@@ -87,6 +88,7 @@ class Predictor:
         class_prior: ClassPrior | None = None,
         views: int = 1,
         explain: bool = False,
+        features: bool = False,
         rotations: bool = False,
         threads: int = 1,
         providers: str | Sequence[str] = CPU,
@@ -107,10 +109,13 @@ class Predictor:
         self.classifier = Classifier(self.folder, **self._classify)
         if explain:  # what cannot be explained is refused before anything is read
             self.classifier.explain(np.zeros((1, 1, SIZE, SIZE), np.uint8))
+        if features:
+            self.classifier.features(np.zeros((1, 1, SIZE, SIZE), np.uint8))
         self.labels = self.folder.labels
         self.no_face = no_face
         self.uncertain = uncertain
         self.explain = explain
+        self.features = features
         self._rotations = rotations
         self._align = self.folder.preprocessing.faces == "aligned"
         self._options: dict[str, Any] = {**shared, "model": detector_model, "max_faces": max_faces}
@@ -261,6 +266,9 @@ class Predictor:
             places = (face_to_frame(_seen(classifier), *origin) for origin in origins)
             told = (self._explanation(*pair) for pair in zip(classifier.explain(faces_seen), places, strict=True))
             faces = [[replace(face, explanation=next(told)) for face in found] for found in faces]
+        if self.features and faces_seen is not None:
+            vectors = iter(classifier.features(faces_seen).tolist())
+            faces = [[replace(face, features=tuple(next(vectors))) for face in found] for found in faces]
         return [
             Reading(
                 frame.name,

@@ -33,7 +33,7 @@ class FaceReading:
     frame, smoothed over time. status: `found`; `given` for a box of the caller's; `whole` when no face was found and
     the whole image was read as one. track: the face's number across frames, from 1; None in a lone image. uncertain:
     the greatest probability is below the threshold. conditions: of `tiny`, `turned` and `edge`, those that make the
-    reading worth less. explanation: None unless it was asked for.
+    reading worth less. explanation, features (the net's vector of the face): None unless they were asked for.
     """
 
     box: tuple[float, float, float, float]
@@ -45,6 +45,7 @@ class FaceReading:
     uncertain: bool = False
     conditions: tuple[str, ...] = ()
     explanation: Explanation | None = None
+    features: tuple[float, ...] | None = None
 
     def scaled(self, x: float, y: float) -> "FaceReading":
         """The same in a frame that is x times as wide and y times as high; (0, 0) is the centre of a pixel."""

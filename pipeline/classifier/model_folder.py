@@ -20,6 +20,7 @@ from pipeline.caffe.proto.caffe_pb2 import TEST, TransformationParameter
 from pipeline.classifier import class_prior
 from pipeline.classifier.calibration import TEMPERATURES, calibrate
 from pipeline.classifier.class_prior import ClassPrior, ClassPriorError
+from pipeline.classifier.features import find_features, with_output
 from pipeline.classifier.views import COUNTS, ViewsError, check, read_views
 from pipeline.data import manifest
 
@@ -326,6 +327,8 @@ class Classifier:
                 f"{shape}; export the model again"
             )
         self._output = output.name
+        self._providers = providers
+        self._with_features: tuple[str, onnxruntime.InferenceSession] | None = None
         self._net: Net | None = None
         self._lock = Lock()
         if output.shape[1] != len(self.labels):
@@ -354,6 +357,27 @@ class Classifier:
 
     def _run(self, inputs: np.ndarray) -> np.ndarray:
         return np.asarray(self._session.run([self._output], {self._input.name: inputs})[0])
+
+    def features(self, faces: np.ndarray) -> np.ndarray:
+        """What the net's last fully connected layer is given: a vector a face, (N, features) for (N, C, H, W) uint8.
+
+        Faces whose vectors are near one another look alike to the net. Raises ModelError when the net has no such
+        layer, or several, as an ensemble.
+        """
+        with self._lock:
+            if self._with_features is None:
+                model = self._folder.read_onnx()
+                name = find_features(model, self._output)
+                if name is None:
+                    raise ModelError(
+                        f"{self._folder.onnx}: does not end in one fully connected layer, so it has no feature vector; "
+                        "take another model, or a member of the ensemble"
+                    )
+                session = self.session(with_output(model, name), name=str(self._folder.onnx), providers=self._providers)
+                self._with_features = name, session
+            name, session = self._with_features
+        (found,) = session.run([name], {self._input.name: self._transform(faces)})
+        return np.asarray(found).reshape(len(faces), -1)
 
     def explain(self, faces: np.ndarray) -> np.ndarray:
         """How much each place of a face speaks for each label: maps (N, classes, h, w) for faces (N, C, H, W) uint8.

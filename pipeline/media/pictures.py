@@ -12,8 +12,10 @@ from PIL import Image
 
 from pipeline.base.errors import SourceError
 from pipeline.base.image_files import MAX_BYTES, decode_image, read_image, to_rgb
+from pipeline.drawing.overlay import Overlay, Parts
 from pipeline.media.frames import Frame
 from pipeline.media.sources import decode_base64, decode_data_url
+from pipeline.readings import Reading
 
 DOWNLOAD_BYTES, DOWNLOAD_SECONDS = 32 << 20, 20
 ORDERS = {"RGB": 1, "BGR": -1}  # step through an array's colours
@@ -83,6 +85,24 @@ def to_frame(picture: Any, number: int, channels: str) -> Frame:
             "PIL image was expected"
         )
     return Frame(name, _from_array(array, name, channels), number)
+
+
+def draw(picture: Any, reading: Reading, parts: Parts | None = None, *, channels: str = "RGB") -> np.ndarray:
+    """Draw a reading over the picture it was read from.
+
+    Args:
+        picture: any that Predictor takes.
+        reading: what Predictor gave for it.
+        parts: what is drawn; None for all.
+        channels: the order of an array's or tensor's colours, RGB or BGR. The result is RGB in either case.
+
+    Returns:
+        A new image, (H', W', 3) uint8 RGB: the picture with a strip for bars beside it where parts have any.
+
+    Raises:
+        SourceError, FetchError, ValueError: as Predictor.
+    """
+    return Overlay(parts or Parts(), own_size=True).draw(to_frame(picture, 0, channels).image, reading)
 
 
 def _from_text(text: str, number: int) -> Frame:

@@ -11,7 +11,9 @@ import pytest
 from PIL import Image
 
 from pipeline.base.errors import SourceError
-from pipeline.media.pictures import split_pictures, to_frame
+from pipeline.drawing.overlay import Overlay, Parts
+from pipeline.media.pictures import draw, split_pictures, to_frame
+from pipeline.readings import FaceReading, Reading
 
 PIXELS = np.random.RandomState(1).randint(0, 256, (6, 5, 3), np.uint8)
 
@@ -180,3 +182,16 @@ def test_what_is_no_picture_is_named(picture: object, message: str) -> None:
     with pytest.raises((ValueError, SourceError), match=message) as caught:
         to_frame(picture, 2, "RGB")
     assert len(str(caught.value)) < 250
+
+
+def test_a_reading_is_drawn_over_any_kind_of_picture() -> None:
+    pixels = np.full((200, 160, 3), (200, 60, 20), np.uint8)
+    face = FaceReading((40.0, 50.0, 120.0, 150.0), 1.0, {}, {"happy": 0.9, "sad": 0.1}, "found")
+    reading = Reading("it", 160, 200, (face,))
+    drawn = draw(pixels, reading)
+    assert drawn.dtype == np.uint8
+    assert (drawn == Overlay(own_size=True).draw(pixels, reading)).all()
+    assert (drawn == draw(encoded("PNG", pixels), reading)).all()
+    assert (drawn == draw(pixels[:, :, ::-1], reading, channels="BGR")).all()
+    nothing = Parts(boxes=False, landmarks=False, labels=False, bars=False, emoji=False)
+    np.testing.assert_array_equal(draw(pixels, reading, nothing), pixels)
