@@ -5,7 +5,7 @@ _PACKAGES = {
     "engine": ["graphviz", "h5py", "lmdb", "onnx", "torch"],
     "leveldb": ["plyvel"],
     "serve": ["fastapi", "prometheus_client", "starlette", "uvicorn", "websockets"],
-    "train": ["jsonschema", "pandas", "sklearn", "snakemake", "yaml"],
+    "train": ["jsonschema", "pandas", "safetensors", "sklearn", "snakemake", "yaml"],
     "window": ["pygame"],
 }
 

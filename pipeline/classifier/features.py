@@ -1,4 +1,4 @@
-"""A net's feature vector: what its last fully connected layer is given, found in the ONNX file and made an output of it.
+"""A net's feature vector: what its last fully connected layer is given, found in the ONNX file and made an output.
 
 The file is read without onnx, which is a package for those who export: its messages' numbers are those of onnx.proto.
 """

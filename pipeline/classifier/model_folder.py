@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 INDEX = "model.json"  # name, version, origin, figures, and the hash of every other file
 DEPLOY = "deploy.prototxt"  # left out of an ensemble
 WEIGHTS = "weights.caffemodel"  # left out of an ensemble, and where the ONNX file holds int8 weights
+TENSORS = "weights.safetensors"  # the same values, and left out with them
 ONNX = "model.onnx"
 LABELS = "labels.txt"
 MEAN = "mean.binaryproto"
@@ -39,7 +40,7 @@ PREPROCESSING = "preprocessing.json"
 CLASS_MAPS = "class_maps"  # the ONNX file's second output, where the net has one
 CARD = "MODEL_CARD.md"
 NEEDED = (ONNX, LABELS, MEAN, PREPROCESSING, CARD)
-FILES = (INDEX, DEPLOY, WEIGHTS, *NEEDED)
+FILES = (INDEX, DEPLOY, WEIGHTS, TENSORS, *NEEDED)
 
 REMEDY = "fetch or export the model again"
 # What preprocessing.json may say.

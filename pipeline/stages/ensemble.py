@@ -16,6 +16,7 @@ from pipeline.base.text_files import read_json
 from pipeline.caffe.database import DatabaseReader
 from pipeline.caffe.proto.blob_proto import write_mean
 from pipeline.classifier import model_folder
+from pipeline.classifier.hub_card import UNKNOWN
 from pipeline.classifier.model_folder import Classifier, ModelFolder
 from pipeline.classifier.trained import Measurable, read_batches, versions
 from pipeline.classifier.views import COUNTS
@@ -114,9 +115,11 @@ def ensemble(
             made_by=versions("numpy", "onnxruntime", "scikit-learn"),
         )
         told = [read_json(member.path / model_folder.INDEX, model_folder.REMEDY) for member in members]
+        licenses = {str(each.get("license", UNKNOWN)) for each in told}
         index = {
             "name": name,
             "version": version,
+            "license": licenses.pop() if len(licenses) == 1 else "other",
             "precision": " and ".join(sorted({str(each.get("precision")) for each in told})),
             "members": [
                 {"name": member.name, "version": member.version, "onnx_sha256": sha256(member.onnx)}

@@ -16,6 +16,7 @@ from pipeline.base.text_files import read_json
 from pipeline.caffe.database import DatabaseReader
 from pipeline.classifier import metrics as metrics_file
 from pipeline.classifier import model_folder
+from pipeline.classifier.hub_card import UNKNOWN, front_matter
 from pipeline.classifier.model_folder import Preprocessing
 from pipeline.classifier.trained import PARTS, Trained, add_net_arguments, load, predictions, read_batches, versions
 
@@ -45,11 +46,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--precision",
         choices=("float32", "int8"),
         default="float32",
-        help="of ONNX's large weights; int8 leaves the .caffemodel out (default float32)",
+        help="of ONNX's large weights; int8 leaves the .caffemodel and the .safetensors out (default float32)",
     )
     parser.add_argument("--metrics", type=Path, help="metrics.json of evaluate, for model.json and the card")
     parser.add_argument("--run", type=Path, dest="record", help="run.json of train, for model.json")
     parser.add_argument("--name", help="the model's name (default: the net's)")
+    parser.add_argument(
+        "--license", default=UNKNOWN, help=f"the model's licence, as hubs name it: mit, cc-by-4.0 (default {UNKNOWN})"
+    )
     parser.add_argument("--model-version", default="1", help="the model's version (default 1)")
 
 
@@ -66,6 +70,7 @@ def run(args: argparse.Namespace) -> None:
         record=args.record,
         name=args.name,
         version=args.model_version,
+        license_name=args.license,
     )
 
 
@@ -82,6 +87,7 @@ def export(
     record: Path | None = None,
     name: str | None = None,
     version: str = "1",
+    license_name: str = UNKNOWN,
 ) -> dict[str, Any]:
     """Write the model folder `output`, replaced as a whole, and only if nothing but a model's files is in it.
 
@@ -90,6 +96,7 @@ def export(
     holds. Raises ExportError when the two differ by more, InputError when the files do not belong together.
     """
     import onnx
+    from safetensors.numpy import save_file
 
     from pipeline.caffe.onnx import quantise_weights, to_onnx
     from pipeline.caffe.onnx.class_maps import with_class_maps
@@ -105,6 +112,7 @@ def export(
         index: dict[str, Any] = {
             "name": name or trained.net.name or deploy.stem,
             "version": version,
+            "license": license_name,
             "precision": precision,
             "source_weights_sha256": sha256(weights),
             "greatest_difference_from_engine": _compare(trained, model, held_out),
@@ -116,6 +124,7 @@ def export(
             log.info("int8: %.2f MB where float32 has %.2f", *(sizes[name] / 1e6 for name in reversed(sizes)))
         else:
             shutil.copyfile(weights, folder / model_folder.WEIGHTS)
+            save_file(_tensors(trained), folder / model_folder.TENSORS, {"format": "pt"})
         index |= {
             **measured,
             "training": read_json(record, "train again, which resumes, or leave --run out") if record else None,
@@ -131,6 +140,15 @@ def export(
         size = seal(folder, index, write_card(index, trained.labels, preprocessing, net))
     log.info("%s: %s version %s, %s, %.1f MB", output, index["name"], version, precision, size / 1e6)
     return index
+
+
+def _tensors(trained: Trained) -> dict[str, np.ndarray]:
+    """The blobs by the name of their layer and their place in it, as conv1.0: Caffe has no names for them."""
+    return {
+        f"{layer}.{place}": np.ascontiguousarray(blob.detach().cpu().float())
+        for layer, blobs in trained.net.params.items()
+        for place, blob in enumerate(blobs)
+    }
 
 
 def seal(folder: Path, index: dict[str, Any], card: str) -> int:
@@ -212,12 +230,12 @@ def _measure_loss(trained: Trained, model: "onnx.ModelProto", database: Path) ->
 
 
 def write_card(index: dict[str, Any], labels: tuple[str, ...], preprocessing: Preprocessing, net: str) -> str:
-    """MODEL_CARD.md: what the model takes and gives, what it was measured at, where its limits are.
+    """MODEL_CARD.md: what the model takes and gives, what it was measured at, where its limits are; its head for hubs.
 
     net: what it is.
     """
     loss = index.get("int8")
-    return CARD.format(
+    return front_matter(index) + CARD.format(
         **index,
         **asdict(preprocessing),
         kind="grey" if preprocessing.channels == 1 else "BGR",

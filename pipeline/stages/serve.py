@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from pipeline.base.errors import InputError
 from pipeline.base.text_files import read_text
 from pipeline.classifier import model_folder
+from pipeline.classifier.hub_card import without_front_matter
 from pipeline.stages.arguments import PREDICTOR_SETTINGS, add_predictor_arguments, build_predictor, positive
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ def run(args: argparse.Namespace) -> None:
             folder.version,
             model_folder.sha256(folder.onnx),
             folder.labels,
-            read_text(folder.path / model_folder.CARD, model_folder.REMEDY),
+            without_front_matter(read_text(folder.path / model_folder.CARD, model_folder.REMEDY)),
         )
         for folder in (predictor.folder, predictor.moving_folder)
     )

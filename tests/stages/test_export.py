@@ -8,15 +8,17 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import yaml
 from helpers.small_set import noise
 from helpers.trained_net import TrainedNet, make_trained_net, probabilities_by_hand, write_deploy, write_weights
 from onnx import numpy_helper
+from safetensors.numpy import load_file
 
 import pipeline.caffe.onnx
 from pipeline.base.errors import InputError
 from pipeline.base.hashing import sha256
 from pipeline.caffe.database import DatabaseReader, datum_to_array
-from pipeline.caffe.net import Net
+from pipeline.caffe.net import Net, build_net
 from pipeline.caffe.proto.caffe_pb2 import TEST, NetParameter
 from pipeline.caffe.proto.files import parse_text
 from pipeline.classifier import model_folder
@@ -69,6 +71,13 @@ def test_a_float32_model_answers_as_the_net(trained: TrainedNet, tmp_path: Path)
     images = held_out(trained)
     np.testing.assert_allclose(Classifier(folder)(images), probabilities_by_hand(trained, images[:, 0]), atol=1e-4)
     assert (tmp_path / "model/weights.caffemodel").read_bytes() == trained.weights.read_bytes()
+    net = build_net(tmp_path / "model/deploy.prototxt", TEST)
+    net.copy_from(trained.weights)
+    blobs = {f"{name}.{place}": blob for name, several in net.params.items() for place, blob in enumerate(several)}
+    tensors = load_file(tmp_path / "model/weights.safetensors")
+    assert set(tensors) == set(blobs)
+    for name, tensor in tensors.items():
+        np.testing.assert_array_equal(tensor, blobs[name].detach().numpy())
 
 
 def test_serving_prepares_an_image_as_the_data_layer_does(trained: TrainedNet, tmp_path: Path) -> None:
@@ -90,6 +99,7 @@ def test_int8_is_smaller_measured_and_without_caffemodel(trained: TrainedNet, tm
     sizes = [(tmp_path / precision / "model.onnx").stat().st_size for precision in ("float32", "int8")]
     assert sizes[1] < 0.35 * sizes[0]
     assert not (tmp_path / "int8/weights.caffemodel").exists()
+    assert not (tmp_path / "int8/weights.safetensors").exists()
     images = held_out(trained)
     answers = [Classifier(read(tmp_path / precision))(images) for precision in ("float32", "int8")]
     assert index["int8"]["greatest_difference"] == pytest.approx(np.abs(answers[0] - answers[1]).max(), abs=1e-4)
@@ -108,7 +118,9 @@ def test_two_exports_are_the_same_to_the_byte(trained: TrainedNet, tmp_path: Pat
 def test_metrics_and_run_reach_index_and_card(trained: TrainedNet, tmp_path: Path) -> None:
     metrics = trained.evaluate(tmp_path / "run")
     (tmp_path / "run/run.json").write_text('{"seed": 1}')
-    index = trained.export(tmp_path / "model", metrics=tmp_path / "run/metrics.json", record=tmp_path / "run/run.json")
+    given = {"metrics": tmp_path / "run/metrics.json", "record": tmp_path / "run/run.json", "license_name": "mit"}
+    index = trained.export(tmp_path / "model", **given)
+    assert index["license"] == "mit"
     assert index["metrics"]["val"]["accuracy"] == metrics["val"]["accuracy"]
     assert index["training"] == {"seed": 1}
     assert read(tmp_path / "model").temperature == metrics["temperature"] == index["temperature"]
@@ -122,6 +134,11 @@ def test_metrics_and_run_reach_index_and_card(trained: TrainedNet, tmp_path: Pat
     card = (tmp_path / "model/MODEL_CARD.md").read_text()
     assert f"accuracy {metrics['test']['accuracy']:.2%}" in card
     assert "surprise" in card
+    head = yaml.safe_load(card.split("---\n")[1])
+    assert (head["license"], head["pipeline_tag"]) == ("mit", "image-classification")
+    (entry,) = head["model-index"]
+    values = {result["dataset"]["type"]: result["metrics"][0]["value"] for result in entry["results"]}
+    assert values == {part: metrics[part]["accuracy"] for part in ("val", "test")}
 
 
 def test_views_are_calibrated_by_their_own_temperature(trained: TrainedNet, tmp_path: Path) -> None:
