@@ -52,7 +52,7 @@ _MODULES = (
     "pycaffe",
 )
 _ABSENT = {
-    "NCCL": "the engine trains on one GPU or the CPU",
+    "NCCL": "a script trains on one GPU or the CPU, the command train on several",
     "Timer": "use time.perf_counter, or the command time for a net's layers",
 }
 

@@ -9,6 +9,8 @@ from pipeline.base.console import log
 from pipeline.base.errors import InputError
 from pipeline.caffe import glog
 
+_ALONE = "a script trains on one GPU or the CPU, the command train on several"
+
 
 class ModeError(InputError):
     """A device that the machine does not have, or several processes where there is one."""
@@ -21,6 +23,8 @@ class Mode:
     on_gpu: bool = False
     gpu: int = 0
     python_layers: bool = False
+    solver_count: int = 1
+    solver_rank: int = 0
     seeds: torch.Generator | None = None  # None: each net draws its own seed
 
     def device(self) -> str:
@@ -69,35 +73,35 @@ def allow_python_layers(allowed: bool = True) -> None:
 
 
 def solver_count() -> int:
-    """How many solvers train together: always this one."""
-    return 1
+    """How many solvers train together: one, but for those that torchrun starts."""
+    return mode.solver_count
 
 
 def solver_rank() -> int:
-    """Which of the solvers that train together this one is: the first."""
-    return 0
+    """Which of the solvers that train together this one is, from 0."""
+    return mode.solver_rank
 
 
 def set_solver_count(count: int) -> None:
     """Say how many solvers train together. Raises ModeError for more than this one."""
     if count != 1:
-        raise ModeError(f"{count} solvers where a net is trained by one; the engine trains on one GPU or the CPU")
+        raise ModeError(f"{count} solvers where a script's net is trained by one; {_ALONE}")
 
 
 def set_solver_rank(rank: int) -> None:
     """Say which of the solvers that train together this one is. Raises ModeError for any but the first."""
     if rank != 0:
-        raise ModeError(f"solver {rank} where there is but the first, 0; the engine trains on one GPU or the CPU")
+        raise ModeError(f"solver {rank} where there is but the first, 0; {_ALONE}")
 
 
 def set_multiprocess(several: bool) -> None:
     """Say whether several processes train together. Raises ModeError when they are to."""
     if several:
-        raise ModeError("several processes where a net is trained by one; the engine trains on one GPU or the CPU")
+        raise ModeError(f"several processes where a script's net is trained by one; {_ALONE}")
 
 
 def has_nccl() -> bool:
-    """Whether several GPUs can train together: they cannot."""
+    """Whether several GPUs can train a script's net together: they cannot, the command train can."""
     return False
 
 

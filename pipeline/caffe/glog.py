@@ -100,6 +100,8 @@ def log_file(path: Path) -> Iterator[logging.Logger]:
 
 def set_up(args: Namespace, program: str) -> None:
     """Send messages where the flags say. Raises OSError when there can be no log file in -log_dir."""
+    if "WORLD_SIZE" in os.environ and os.environ.get("RANK") != "0":  # of torchrun's processes the first alone logs
+        args.minloglevel, args.log_dir = 3, ""
     # glog knows no DEBUG: there are the lines that Caffe has among INFO and that the pipeline's stages do not show.
     log.setLevel(_LEVELS[min(args.minloglevel, 3)] if args.minloglevel > 0 else logging.DEBUG)
     console = Console()

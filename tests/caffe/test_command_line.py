@@ -276,8 +276,6 @@ def test_a_net_whose_layers_share_a_weight_is_timed(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("gpu", "said"),
     [
-        ("0,1", "a net is trained on one GPU here"),
-        ("all", "a net is trained on one GPU here"),
         ("2", "torch finds only 2, from 0 here"),
         ("first", "a number, several with commas between them, or all was expected"),
     ],
@@ -287,6 +285,16 @@ def test_gpus_that_cannot_be_are_refused(folder: Path, monkeypatch: pytest.Monke
     ran = run_command("train", "-solver", "solver.prototxt", "-gpu", gpu)
     assert ran.status == 1
     assert said in ran.log
+
+
+def test_the_latest_snapshot_is_resumed_if_there_is_any(folder: Path) -> None:
+    Path("line_iter_3.solverstate").unlink()
+    words = ("train", "-solver", "solver.prototxt", "-snapshot", "latest")
+    assert "Resuming" not in run_command(*words).log
+    text = Path("solver.prototxt").read_text()
+    Path("solver.prototxt").write_text(text.replace("max_iter: 3", "max_iter: 11"))
+    assert "Resuming from line_iter_3.solverstate" in run_command(*words).log
+    assert "Resuming from line_iter_11.solverstate" in run_command(*words).log  # 11 is later than 3
 
 
 def test_a_solver_for_a_gpu_is_refused_without_one(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -99,7 +99,7 @@ def test_every_name_is_there_and_what_is_not_says_why() -> None:
     assert all(getattr(P, name) for name in dir(P))
     assert caffe.proto.caffe_pb2.NetParameter
     assert not caffe.has_nccl()
-    with pytest.raises(AttributeError, match="'NCCL', which Caffe has: the engine trains"):
+    with pytest.raises(AttributeError, match="'NCCL', which Caffe has: a script trains"):
         _ = caffe.NCCL
     with pytest.raises(AttributeError, match=r"no attribute 'nix'$"):
         _ = caffe.nix

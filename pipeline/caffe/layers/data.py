@@ -89,9 +89,11 @@ class Data(Layer):
         return self.shapes
 
     def forward(self, bottom: Tensors) -> Tensors:
-        records = self.records.take(self.param.data_param.batch_size)
-        mirrored = self.mirrored(len(records)) if self.alternates else None
+        part = self.part()
+        records = self.records.take(self.param.data_param.batch_size * part.step)
+        mirrored = self.mirrored(len(records))[part] if self.alternates else None
         self.taken += len(records)
+        records = records[part]
         images, labels = self.reader.unpack(records, self.mode)
         if len({image.shape for image in images}) > 1:
             batch = self.transform_one_by_one(records, images, mirrored)
@@ -133,12 +135,14 @@ class Data(Layer):
 
     def state(self) -> dict[str, Any]:
         state = {"position": self.records.position, "transformer": self.transformer.state()}
-        return state | ({"taken": self.taken} if self.alternates else {})
+        return state | ({"taken": self.taken, "mirror_seed": self.mirror_seed} if self.alternates else {})
 
     def restore(self, state: dict[str, Any]) -> None:
         self.records = self.reader.cycle(whole_number(state, "position"))
         if self.alternates:
             self.taken = whole_number(state, "taken")
+            if "mirror_seed" in state:  # older snapshots lack it
+                self.mirror_seed = whole_number(state, "mirror_seed")
         self.transformer.restore(state["transformer"])
 
 

@@ -87,7 +87,8 @@ class HDF5Data(Layer):
 
     def forward(self, bottom: Tensors) -> Tensors:
         parts: list[list[np.ndarray]] = [[] for _ in self.arrays]
-        wanted = self.param.hdf5_data_param.batch_size
+        own = self.part()
+        wanted = self.param.hdf5_data_param.batch_size * own.step
         while wanted:
             rows = self.rows[self.row : self.row + wanted]
             for part, array in zip(parts, self.arrays, strict=True):
@@ -96,7 +97,7 @@ class HDF5Data(Layer):
             self.row += len(rows)
             if self.row == len(self.rows):
                 self._next_file()
-        return [torch.from_numpy(np.concatenate(part)) for part in parts]
+        return [torch.from_numpy(np.ascontiguousarray(np.concatenate(part)[own])) for part in parts]
 
     def _next_file(self) -> None:
         file = (self.file + 1) % len(self.files)

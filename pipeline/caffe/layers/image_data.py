@@ -106,7 +106,8 @@ class ImageData(ListedData):
         return line
 
     def forward(self, bottom: Tensors) -> Tensors:
-        lines = [self.next_line() for _ in range(self.param.image_data_param.batch_size)]
+        part = self.part()
+        lines = [self.next_line() for _ in range(self.param.image_data_param.batch_size * part.step)][part]
         images: list[np.ndarray] = []
         shape = None
         for line, image in zip(lines, map_ahead(self.read, lines), strict=True):

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from pipeline.base.console import log
+from pipeline.caffe.common import solver_count, solver_rank
 from pipeline.caffe.fillers import fill
 from pipeline.caffe.forks import EXTENSIONS
 from pipeline.caffe.memory_budget import MemoryBudget, MemoryBudgetError
@@ -175,6 +176,13 @@ class Layer:
         """A top made from `bottom` without derivative: as in Caffe, it is an error when a loss needs one."""
         ended: torch.Tensor = _EndOfGradient.apply(top.detach(), self, *bottom)
         return ended
+
+    def part(self) -> slice:
+        """Which of the records that all solvers' batches take this one's batch has: every solver_count-th in TRAIN.
+
+        In TEST, where one solver runs, it is all of them (caffe/layers/data_layer.cpp, Skip).
+        """
+        return slice(solver_rank(), None, solver_count()) if self.training else slice(0, None, 1)
 
     def state(self) -> dict[str, Any]:
         """What a resumed run must have back beside the blobs, fit for JSON: a reader's position, a generator."""

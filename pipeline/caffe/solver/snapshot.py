@@ -18,6 +18,7 @@ import torch
 
 from pipeline.base.atomic import atomic_file
 from pipeline.base.console import log
+from pipeline.caffe.common import solver_count, solver_rank
 from pipeline.caffe.hdf5.files import HDF5Reader, Tree, hdf5_bytes, write_hdf5
 from pipeline.caffe.net import WeightsError
 from pipeline.caffe.proto.blob_proto import from_blobproto, set_diff, to_blobproto
@@ -95,6 +96,8 @@ def save(solver: Solver, prefix: str) -> Snapshot:
         "losses": list(solver.losses),
         "nets": [net.state() for net in (solver.net, *solver.test_nets)],
     }
+    if solver.states_of_others:
+        sidecar["train_nets_of_others"] = solver.states_of_others
     if progress := solver.progress.state():
         sidecar["progress"] = progress
     with atomic_file(snapshot.sidecar, "w", encoding="utf-8") as file:
@@ -187,8 +190,12 @@ def restore(solver: Solver, path: Path) -> bool:
         return False
     try:
         solver.losses.extend(map(float, sidecar["losses"]))
-        for net, net_state in zip((solver.net, *solver.test_nets), sidecar["nets"], strict=True):
-            net.restore(net_state)
+        others = sidecar.get("train_nets_of_others", [])
+        if solver_rank() == 0:
+            for net, net_state in zip((solver.net, *solver.test_nets), sidecar["nets"], strict=True):
+                net.restore(net_state)
+        elif len(others) == solver_count() - 1:  # as many as wrote it; else this one draws anew
+            solver.net.restore(others[solver_rank() - 1])
         if solver.progress.state():
             solver.progress.restore(sidecar["progress"])
     except _DAMAGE as error:

@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from pipeline.caffe.solver import Solver
+from pipeline.caffe.common import solver_rank
+from pipeline.caffe.solver import Solver, parallel
 from pipeline.caffe.solver.snapshot import Snapshot, save
 
 
@@ -113,13 +114,14 @@ def solve(solver: Solver, requests: Requests = nothing) -> Generator[Event, None
 
     Tests come before the update of every test_interval-th iteration, snapshots after every snapshot-th, and both once
     more at the end where Caffe has them; there a last batch of the train net runs forward where display divides
-    max_iter, and moves BatchNorm's statistics before the last test. Requests are heard after every update and before
+    max_iter, and moves BatchNorm's statistics before the last test. Of several solvers the first alone tests, writes
+    snapshots and is asked; the others heed it. Requests are heard after every update and before
     every batch of a test. Yields what happened as it happens.
     """
     param = solver.param
     stopped = yield from steps(solver, param.max_iter - solver.iteration, requests)
     if param.snapshot_after_train and not (param.snapshot and solver.iteration % param.snapshot == 0):
-        yield Snapshotted(save(solver, param.snapshot_prefix))
+        yield from _snapshot(solver)
     if not stopped:
         if solver.displays:
             yield Finished(solver.iteration, solver.forward())
@@ -158,16 +160,42 @@ def steps(solver: Solver, count: int, requests: Requests = nothing) -> Generator
             solver.gradient_norm,
             _debug_lines(solver),
         )
-        action = requests()
+        action = _asked(requests)
         if (param.snapshot and solver.iteration % param.snapshot == 0) or action is Action.SNAPSHOT:
-            yield Snapshotted(save(solver, param.snapshot_prefix))
+            yield from _snapshot(solver)
         if action is Action.STOP:
             return True
     return False
 
 
+def _asked(requests: Requests) -> Action:
+    """What is asked of the first solver, in every solver."""
+    actions = list(Action)
+    [number] = parallel.from_first(actions.index(requests()))
+    return actions[int(number)]
+
+
+def _snapshot(solver: Solver) -> Generator[Event, None, None]:
+    """Write a snapshot, if this is the first solver."""
+    solver.states_of_others = parallel.states_of_others(solver.net)
+    if solver_rank() == 0:
+        yield Snapshotted(save(solver, solver.param.snapshot_prefix))
+
+
 def _tests(solver: Solver, requests: Requests) -> Generator[Event, None, bool]:
-    """Run all test nets; return whether a request stopped them.
+    """Run all test nets, in the first solver alone; return whether a request stopped them."""
+    stopped, metric = False, math.nan
+    solver.states_of_others = parallel.states_of_others(solver.net)
+    if solver_rank() == 0:
+        stopped, metric = yield from _tests_of_first(solver, requests)
+    stops, metric = parallel.from_first(stopped, metric)
+    if not stops and solver.iteration > 0 and solver.progress.needs_tests:  # of iteration 0 there is no snapshot
+        solver.progress.tested(metric)
+    return bool(stops)
+
+
+def _tests_of_first(solver: Solver, requests: Requests) -> Generator[Event, None, tuple[bool, float]]:
+    """Run all test nets; return whether a request stopped them, and the test_metric if something goes by it.
 
     Who resumes a snapshot from amidst tests runs them all: in it the test nets stand where they stood before.
     """
@@ -184,7 +212,7 @@ def _tests(solver: Solver, requests: Requests) -> Generator[Event, None, bool]:
                 _restore(solver, before)
                 _debug_lines(solver)
                 yield TestInterrupted(solver.iteration, index)
-                return True
+                return True, metric
             outputs, batch_loss = solver.test_batch(index)
             sums = {name: sums[name] + value if name in sums else value.clone() for name, value in outputs.items()}
             loss += batch_loss
@@ -192,9 +220,7 @@ def _tests(solver: Solver, requests: Requests) -> Generator[Event, None, bool]:
         if index == 0 and solver.progress.needs_tests:
             metric = means[solver.param.test_metric].item()
         yield Tested(solver.iteration, index, means, loss.item() / max(1, batches), _debug_lines(solver))
-    if solver.iteration > 0 and solver.progress.needs_tests:  # there is no snapshot of iteration 0 to go back to
-        solver.progress.tested(metric)
-    return False
+    return False, metric
 
 
 def _save_with(solver: Solver, states: list[dict[str, Any]]) -> Snapshot:

@@ -5,15 +5,17 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from pipeline.base.console import log
+from pipeline.caffe.common import solver_rank
 from pipeline.caffe.net import Net
 from pipeline.caffe.proto.caffe_pb2 import SolverParameter
 from pipeline.caffe.proto.files import to_text
 from pipeline.caffe.proto.prototxt_errors import suggest
-from pipeline.caffe.solver import nets
+from pipeline.caffe.solver import nets, parallel
 from pipeline.caffe.solver.debug_info import DebugInfo
 from pipeline.caffe.solver.errors import SolverError
 from pipeline.caffe.solver.lr_policies import ALL_POLICIES, check_policy, warmed_up
@@ -71,7 +73,7 @@ def get_solver(
     param = upgrade_solver(param)
     check_type(param)
     if param.HasField("layer_wise_reduce"):
-        log.info("layer_wise_reduce says how several GPUs exchange gradients; the engine trains on one and ignores it")
+        log.info("layer_wise_reduce is ignored: several GPUs exchange all gradients at once, which gives the same")
     return SOLVERS[param.type](param, device, precision, net_type)
 
 
@@ -84,7 +86,8 @@ class Solver:
     gradient_norm: what clip_gradients found too long in the last update, else None. updates: what each learnable blob
     lost in the last update; empty before the first and, for all but SGD, unless keeps_updates, which snapshot_diff
     sets. debug_lines: what debug_info logs of the batches since they were last taken away. on_start and
-    on_gradients_ready: called in every iteration before its batches and before its update.
+    on_gradients_ready: called in every iteration before its batches and before its update. states_of_others: of the
+    train nets of the solvers that train with this one, as they stood at its last test or snapshot.
     """
 
     slots = 1  # history blobs a learnable blob
@@ -103,12 +106,13 @@ class Solver:
         self.debug_lines: list[str] = []
         self.on_start: list[Callable[[], None]] = []
         self.on_gradients_ready: list[Callable[[], None]] = []
+        self.states_of_others: list[dict[str, Any]] = []
         self.check()
         log.debug("Initializing solver from parameters: \n%s", "".join(to_text(param)).rstrip())
         options = {
             "device": device,
             "precision": precision,
-            "seed": param.random_seed if param.random_seed >= 0 else None,
+            "seed": param.random_seed + solver_rank() if param.random_seed >= 0 else None,
         }
         test_nets, train_net = nets.test_nets(param), nets.train_net(param)
         built = []
@@ -207,7 +211,7 @@ class Solver:
                 self.net.forward()
                 self.net.backward()
             loss += self.net.loss.item()
-        self.losses.append(loss / self.param.iter_size)
+        self.losses.append(parallel.mean(loss / self.param.iter_size))
         for ready in self.on_gradients_ready:
             ready()
         return self.apply_update()
@@ -221,11 +225,15 @@ class Solver:
         self.iteration += 1
         return rate
 
-    def _prepare_gradients(self) -> None:
+    def gradients(self) -> list[torch.Tensor]:
+        """The gradients of all blobs that learn; of those that the loss does not reach, which decay all the same, 0."""
         for learnable in self.net.learnable:
-            if learnable.lr_mult and learnable.blob.grad is None:  # what the loss does not reach decays all the same
+            if learnable.lr_mult and learnable.blob.grad is None:
                 learnable.blob.grad = torch.zeros_like(learnable.blob)
-        gradients = [learnable.blob.grad for learnable in self.net.learnable if learnable.blob.grad is not None]
+        return [learnable.blob.grad for learnable in self.net.learnable if learnable.blob.grad is not None]
+
+    def _prepare_gradients(self) -> None:
+        gradients = self.gradients()
         clip = self.param.clip_gradients
         self.gradient_norm = None
         if clip >= 0:
@@ -253,7 +261,7 @@ class Solver:
         """Run a batch of the train net forward only, its loss joining the others; return the smoothed loss."""
         with torch.no_grad():
             self.net.forward()
-        self.losses.append(self.net.loss.item())
+        self.losses.append(parallel.mean(self.net.loss.item()))
         return self.smoothed_loss()
 
     def test_batch(self, index: int) -> tuple[dict[str, torch.Tensor], torch.Tensor]:

@@ -8,13 +8,13 @@ from typing import Any, NoReturn
 # Of `caffe` itself, whose four actions all take all of them (caffe/tools/caffe.cpp), and one that Caffe does not need:
 # it runs whatever its nets name.
 CAFFE_FLAGS: dict[str, tuple[str | int | bool, str]] = {
-    "gpu": ("", "the GPU to run on, by its number; without it the CPU"),
+    "gpu": ("", "the GPU to run on, by its number, or of train several: 0,1 or all; without it the CPU"),
     "solver": ("", "the solver's prototxt"),
     "model": ("", "the net's prototxt"),
     "phase": ("", "TRAIN or TEST: the phase that the net is timed in"),
     "level": (0, "the level that the net's rules compare"),
     "stage": ("", "the stages that the net's rules ask for, commas between them"),
-    "snapshot": ("", "the .solverstate to resume from"),
+    "snapshot": ("", "the .solverstate to resume from, or latest: the newest one, if there is any"),
     "weights": ("", "the .caffemodels to start from, commas between them"),
     "iterations": (50, "how many batches to run"),
     "sigint_effect": ("stop", "what SIGINT does: snapshot, stop or none"),
