@@ -55,7 +55,11 @@ def main() -> None:
             shutil.copytree(args.manifest.parent, images)
             rows = manifest.read(args.manifest)
         copies = rows * args.copies
-        manifest.write(images / manifest.NAME, [dataclasses.replace(row, row=n) for n, row in enumerate(copies)])
+        manifest.write(
+            images / manifest.NAME,
+            (dataclasses.replace(row, row=n) for n, row in enumerate(copies)),
+            manifest.EXTRACT_COLUMNS,
+        )
         manifest.write_labels(images / "labels.txt", [f"class {label}" for label in range(7)])
         compare(Path(root), folder, args.repeats)
 

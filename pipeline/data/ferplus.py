@@ -5,14 +5,17 @@ ICMI 2016; the file is fer2013new.csv, row by row the images of fer2013.csv.
 """
 
 import csv
-import io
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
+import numpy as np
+
 from pipeline.base.atomic import atomic_file
 from pipeline.base.errors import SourceError
-from pipeline.base.text_files import read_text
+from pipeline.base.text_files import read_lines
 from pipeline.data.labelled_images import LabelledImage
+from pipeline.data.manifest import USAGES
 from pipeline.data.spreadsheet import delimiter_of, is_utf16
 
 LABELS = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt")
@@ -22,7 +25,7 @@ COLUMNS = ("Usage", "Image name", *CHOICES)
 NO_MAJORITY, TIE = "no majority", "tie"
 SIDECAR = "votes.csv"  # beside a manifest.csv: the votes on each of its images
 SIDECAR_COLUMNS = ("path", *CHOICES)
-MAX_VOTES = 1000  # on one image, where FER+ has ten
+MAX_VOTES = 1000  # on one image, where FER+ has ten; 16 bits hold them
 
 
 def majority(votes: dict[str, int]) -> str:
@@ -72,8 +75,8 @@ class Votes:
     def __init__(self, path: Path, policy: str = "majority") -> None:
         """Read the file. Raises SourceError naming the line that is wrong."""
         self.path = path
-        self._usages: list[str] = []
-        self._votes: list[dict[str, int]] = []
+        self._usages, self._votes = array("b"), array("H")  # places in USAGES, -1 for others; a number for each choice
+        self._policies = POLICIES[policy]
         with open(path, "rb") as binary:
             encoding = "utf-16" if is_utf16(binary.read(2)) else "utf-8-sig"
         with open(path, encoding=encoding, errors="replace", newline="") as file:
@@ -84,24 +87,19 @@ class Votes:
                 raise SourceError(f"{path}:1: columns {','.join(COLUMNS)} were expected; is this fer2013new.csv?")
             reader = csv.DictReader(file, COLUMNS, delimiter=delimiter)
             for line, record in _records(reader, path, 1):
-                self._usages.append(record["Usage"])
-                self._votes.append(_votes(record, f"{path}:{line}"))
-        training, held_out = POLICIES[policy]
-        self._choices = [
-            (training if usage == "Training" else held_out)(votes)
-            for usage, votes in zip(self._usages, self._votes, strict=True)
-        ]
+                self._usages.append(USAGES.index(record["Usage"]) if record["Usage"] in USAGES else -1)
+                self._votes.extend(_votes(record, f"{path}:{line}").values())
 
     def __len__(self) -> int:
-        return len(self._votes)
+        return len(self._usages)
 
     def of(self, row: int) -> dict[str, int]:
         """The number of votes for each of CHOICES that an image has, by its row in the source."""
-        return self._votes[row]
+        return dict(zip(CHOICES, self._votes[row * len(CHOICES) : (row + 1) * len(CHOICES)], strict=True))
 
     def check(self, image: LabelledImage) -> None:
         """Raise SourceError unless an image has votes, and they are of its Usage."""
-        if image.row >= len(self) or self._usages[image.row] != image.usage:
+        if image.row >= len(self) or self._usages[image.row] != USAGES.index(image.usage):
             raise SourceError(
                 f"{self.path}: no votes for row {image.row}, a {image.usage} image; votes and images "
                 "must be of the same rows in the same order"
@@ -113,7 +111,8 @@ class Votes:
         Raises SourceError when the image has no votes.
         """
         self.check(image)
-        choice = self._choices[image.row]
+        training, held_out = self._policies
+        choice = (training if image.usage == "Training" else held_out)(self.of(image.row))
         return LABELS.index(choice) if choice in LABELS else choice
 
 
@@ -139,29 +138,32 @@ def _votes(record: Mapping[str, str | None], where: str) -> dict[str, int]:
     return votes
 
 
-def write_sidecar(path: Path, votes: Iterable[tuple[str, dict[str, int]]]) -> None:
+def write_sidecar(path: Path, votes: Iterable[tuple[str, Iterable[int]]]) -> None:
     """Write SIDECAR: an image's path and the number of votes for each of CHOICES, one image a line."""
     with atomic_file(path, "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(SIDECAR_COLUMNS)
-        writer.writerows((image, *counts.values()) for image, counts in votes)
+        writer.writerows((image, *counts) for image, counts in votes)
 
 
-def read_sidecar(path: Path, images: Iterable[str]) -> dict[str, dict[str, int]] | None:
-    """The votes on each of a manifest's images, by path; None where no SIDECAR stands at `path`.
+def read_sidecar(path: Path, images: Iterable[str]) -> np.ndarray | None:
+    """The votes (N, 10) uint16 on a manifest's images for each of CHOICES; None where no SIDECAR stands at `path`.
 
     Raises SourceError naming the line that is wrong, or when it is not of these images in this order.
     """
     if not path.exists():
         return None
-    votes: dict[str, dict[str, int]] = {}
-    header, _, lines = read_text(path, "make it again with extract", SourceError).partition("\n")
-    if header != ",".join(SIDECAR_COLUMNS):
+    votes = array("H")
+    lines = read_lines(path, "make it again with extract", SourceError)
+    if next(lines, "").removesuffix("\n") != ",".join(SIDECAR_COLUMNS):
         raise SourceError(f"{path}:1: columns {','.join(SIDECAR_COLUMNS)} were expected; make it again with extract")
-    for line, record in _records(csv.DictReader(io.StringIO(lines, newline=""), SIDECAR_COLUMNS), path, 1):
-        votes[record["path"]] = _votes(record, f"{path}:{line}")
-    if list(votes) != list(images):
+    expected = iter(images)
+    alike = True
+    for line, record in _records(csv.DictReader(lines, SIDECAR_COLUMNS), path, 1):
+        votes.extend(_votes(record, f"{path}:{line}").values())
+        alike = alike and record["path"] == next(expected, None)
+    if not alike or next(expected, None) is not None:
         raise SourceError(
             f"{path}: votes on other images than those in manifest.csv beside it; make both again with extract"
         )
-    return votes
+    return np.asarray(votes).reshape(-1, len(CHOICES))

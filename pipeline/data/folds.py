@@ -17,7 +17,6 @@ def read_fold(word: str) -> tuple[int, int]:
     return int(fold), int(folds)
 
 
-def without_fold(rows: list[ManifestRow], word: str) -> list[ManifestRow]:
-    """The rows but for the Training ones of the fold that `word` names."""
-    fold, folds = read_fold(word)
-    return [row for row in rows if row.usage != "Training" or fold_of(row.sha256, folds) != fold - 1]
+def is_left_out(row: ManifestRow, fold: int, folds: int) -> bool:
+    """Whether a row is a Training one of a fold, counted from 1, of so many."""
+    return row.usage == "Training" and fold_of(row.sha256, folds) == fold - 1

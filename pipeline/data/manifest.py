@@ -2,7 +2,8 @@
 
 import csv
 import hashlib
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Iterator, MutableSequence, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -10,9 +11,10 @@ import numpy as np
 
 from pipeline.base.atomic import atomic_file
 from pipeline.base.errors import InputError
-from pipeline.base.text_files import read_text
+from pipeline.base.text_files import read_lines, read_text
 
 NAME = "manifest.csv"
+REMEDY = "make it again with extract or align"
 USAGES = ("Training", "PublicTest", "PrivateTest")
 
 
@@ -58,31 +60,75 @@ COLUMNS = tuple(field.name for field in fields(ManifestRow))
 EXTRACT_COLUMNS = COLUMNS[:5]
 
 
-def write(path: Path, rows: Iterable[ManifestRow]) -> None:
-    """Write a manifest; alignment's columns are left out when no row has them."""
-    rows = list(rows)
-    columns = COLUMNS if any(row.status for row in rows) else EXTRACT_COLUMNS
+def write(path: Path, rows: Iterable[ManifestRow], columns: Sequence[str], *, exact: bool = False) -> int:
+    """Write a manifest row by row.
+
+    Args:
+        columns: COLUMNS, or EXTRACT_COLUMNS where no face was looked for.
+        exact: keeps alignment's numbers as they are; otherwise they are rounded to three digits.
+
+    Returns:
+        The number of rows.
+    """
+    count = 0
+    number = repr if exact else "{:.3f}".format
     with atomic_file(path, "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
-        for row in rows:
+        for count, row in enumerate(rows, 1):  # noqa: B007 - the last one is the number of rows
             values = (getattr(row, column) for column in columns)
-            writer.writerow("" if v is None else f"{v:.3f}" if isinstance(v, float) else v for v in values)
+            writer.writerow("" if v is None else number(v) if isinstance(v, float) else v for v in values)
+    return count
 
 
 def read(path: Path) -> list[ManifestRow]:
-    """Read a manifest. Raises ManifestError naming the line that is wrong, OSError when it cannot be read."""
-    with open(path, encoding="utf-8", newline="") as file:
-        reader = csv.reader(file, strict=True)
-        try:
-            columns = tuple(next(reader, ()))
-            if columns not in (COLUMNS, EXTRACT_COLUMNS):
-                raise ValueError(
-                    f"columns {','.join(columns)} where {','.join(EXTRACT_COLUMNS)} and alignment's were expected"
-                )
-            return [_row(fields, len(columns)) for fields in reader]
-        except (ValueError, csv.Error) as error:
-            raise ManifestError(f"{path}:{reader.line_num}: {error}; make it again with extract or align") from None
+    """All rows of a manifest, as stream() gives them."""
+    return list(stream(path))
+
+
+def stream(path: Path, ends: MutableSequence[int] | None = None) -> Iterator[ManifestRow]:
+    """Read a manifest row by row; memory does not grow with it.
+
+    Args:
+        ends: gets the byte at which the header ends, and then that of each row, for read_at().
+
+    Raises:
+        ManifestError: names the line that is wrong.
+        OSError: the file cannot be read.
+    """
+    place = 0
+
+    def lines() -> Iterator[str]:
+        nonlocal place
+        for line in read_lines(path, REMEDY, ManifestError):
+            place += len(line.encode())
+            yield line
+
+    reader = csv.reader(lines(), strict=True)
+    try:
+        columns = tuple(next(reader, ()))
+        if columns not in (COLUMNS, EXTRACT_COLUMNS):
+            raise ValueError(
+                f"columns {','.join(columns)} where {','.join(EXTRACT_COLUMNS)} and alignment's were expected"
+            )
+        if ends is not None:
+            ends.append(place)
+        for fields in reader:
+            row = _row(fields, len(columns))
+            if ends is not None:
+                ends.append(place)
+            yield row
+    except (ValueError, csv.Error) as error:
+        raise ManifestError(f"{path}:{reader.line_num}: {error}; {REMEDY}") from None
+
+
+def read_at(path: Path, ends: Sequence[int], numbers: Iterable[int]) -> Iterator[ManifestRow]:
+    """The rows of some numbers, from 0, in the order of the numbers. ends: as stream() gave them for this file."""
+    with open(path, "rb", buffering=0) as file:
+        for number in numbers:
+            text = os.pread(file.fileno(), ends[number + 1] - ends[number], ends[number]).decode()
+            (fields,) = csv.reader([text], strict=True)
+            yield _row(fields, len(fields))
 
 
 def _row(fields: list[str], expected: int) -> ManifestRow:

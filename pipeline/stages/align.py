@@ -2,9 +2,11 @@
 
 import argparse
 import json
+from array import array
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -12,7 +14,7 @@ import cv2
 import numpy as np
 
 from pipeline.base.atomic import atomic_file, atomic_folder
-from pipeline.base.console import log, progress_bar
+from pipeline.base.console import log, progress
 from pipeline.base.errors import InputError
 from pipeline.base.image_files import read_image
 from pipeline.base.pictures import encode_png
@@ -27,6 +29,7 @@ from pipeline.readings import LANDMARKS
 
 FOUND, FALLBACK = "found", "fallback"
 MISSING = ("keep", "drop")
+EXACT_ROWS = "exact.csv"  # a manifest of every image, also one that is dropped, whose numbers are not rounded
 SHEET_NAME, SHEET_FACES, SHEET_MISSES = "contact_sheet.png", 36, 12
 
 
@@ -74,14 +77,13 @@ def align(
     if output.resolve() == root.resolve():
         raise InputError(f"{output}: the images to align are there; give another folder")
     labels = manifest.read_labels(root / "labels.txt")
-    rows = manifest.read(manifest_path)
-    _check(rows, labels, manifest_path)
-    votes = ferplus.read_sidecar(root / ferplus.SIDECAR, (row.path for row in rows))
+    folders, count = _check(manifest_path, labels)
+    votes = ferplus.read_sidecar(root / ferplus.SIDECAR, (row.path for row in manifest.stream(manifest_path)))
     # Boxes without landmarks get them, so that any detector's faces are aligned; whole images stay as they are.
     landmarker = None if isinstance(detector, WholeImage) else Landmarker()
     own = (*USAGES, manifest.NAME, "labels.txt", "summary.json", SHEET_NAME, ferplus.SIDECAR)
     with atomic_folder(output, own=own) as folder:
-        for parent in {Path(row.path).parent for row in rows}:
+        for parent in folders:
             (folder / parent).mkdir(parents=True, exist_ok=True)
 
         def align_batch(part: list[ManifestRow]) -> list[ManifestRow]:
@@ -94,33 +96,41 @@ def align(
                 for row, image, faces in zip(part, images, found, strict=True)
             ]
 
-        parts = (rows[start : start + batch] for start in range(0, len(rows), batch))
-        aligned: list[ManifestRow] = []
-        with progress_bar(len(rows), "images", "align") as bar:
-            for done in map_ahead(align_batch, parts, threads):
-                aligned += done
-                bar.update(len(done))
-        kept = [row for row in aligned if missing == "keep" or row.status == FOUND]
-        manifest.write(folder / manifest.NAME, kept)
+        rows = manifest.stream(manifest_path)
+        parts = iter(lambda: list(islice(rows, batch)), [])
+        done = (row for part in map_ahead(align_batch, parts, threads) for row in part)
+        manifest.write(folder / EXACT_ROWS, progress(done, count, "images", "align"), manifest.COLUMNS, exact=True)
+
+        def aligned() -> Iterator[ManifestRow]:
+            return manifest.stream(folder / EXACT_ROWS)
+
+        def is_kept(row: ManifestRow) -> bool:
+            return missing == "keep" or row.status == FOUND
+
+        manifest.write(folder / manifest.NAME, filter(is_kept, aligned()), manifest.COLUMNS)
         manifest.write_labels(folder / "labels.txt", labels)
-        if votes:
-            source_of = {str(_output_path(row.path)): row.path for row in rows}
-            ferplus.write_sidecar(folder / ferplus.SIDECAR, ((row.path, votes[source_of[row.path]]) for row in kept))
-        summary = _summary(aligned, missing)
+        if votes is not None:
+            kept = ((row.path, each.tolist()) for row, each in zip(aligned(), votes, strict=True) if is_kept(row))
+            ferplus.write_sidecar(folder / ferplus.SIDECAR, kept)
+        summary = _summary(aligned(), missing)
         with atomic_file(folder / "summary.json", "w", encoding="utf-8") as file:
             json.dump(summary, file, indent=1)
-        sources = {row.row: row.path for row in rows}
-        draw_sheet(folder / SHEET_NAME, list(_tiles(aligned, root, folder, sources, labels)), _title(summary))
+        draw_sheet(folder / SHEET_NAME, _tiles(manifest_path, aligned, folder, summary, labels), _title(summary))
+        (folder / EXACT_ROWS).unlink()
     log.info("%s", _title(summary))
     for usage, counts in summary["counts"].items():
         log.info("%s: %s", usage, ", ".join(f"{count} {status}" for status, count in counts.items()))
     return summary
 
 
-def _check(rows: list[ManifestRow], labels: tuple[str, ...], manifest_path: Path) -> None:
-    """Raise InputError unless every row has a label that there is and a place of its own inside a folder."""
-    places = set()
-    for row in rows:
+def _check(manifest_path: Path, labels: tuple[str, ...]) -> tuple[set[PurePosixPath], int]:
+    """The folders of the images, relative to the manifest's, and the number of rows.
+
+    Raises InputError unless every row has a label that there is and a place of its own inside a folder.
+    """
+    folders: set[PurePosixPath] = set()
+    hashes = array("q")  # of the places: in 8 bytes a row they tell where two may be the same
+    for row in manifest.stream(manifest_path):
         place = _output_path(row.path)
         if not 0 <= row.label < len(labels):
             raise InputError(
@@ -129,9 +139,17 @@ def _check(rows: list[ManifestRow], labels: tuple[str, ...], manifest_path: Path
             )
         if place.is_absolute() or ".." in place.parts:
             raise InputError(f"{manifest_path}: row {row.row}: path {row.path} leads out of the manifest's folder")
+        folders.add(place.parent)
+        hashes.append(hash(str(place)))
+    values, counts = np.unique(np.asarray(hashes), return_counts=True)
+    suspects, places = set(values[counts > 1].tolist()), set()
+    for row in manifest.stream(manifest_path) if suspects else ():
+        place = _output_path(row.path)
         if place in places:
             raise InputError(f"{manifest_path}: row {row.row}: a second {place} would replace the first; rename it")
-        places.add(place)
+        if hash(str(place)) in suspects:
+            places.add(place)
+    return folders, len(hashes)
 
 
 def _read(row: ManifestRow, path: Path) -> np.ndarray:
@@ -162,14 +180,14 @@ def _write(row: ManifestRow, image: np.ndarray, faces: Detections, folder: Path,
     return row
 
 
-def _summary(rows: list[ManifestRow], missing: str) -> dict[str, Any]:
+def _summary(rows: Iterable[ManifestRow], missing: str) -> dict[str, Any]:
     counted = Counter((row.usage, row.status) for row in rows)
     counts = {usage: {status: counted[usage, status] for status in (FOUND, FALLBACK)} for usage in USAGES}
     found = sum(count[FOUND] for count in counts.values())
     return {
-        "images": len(rows),
+        "images": counted.total(),
         "found": found,
-        "without_a_face": len(rows) - found,
+        "without_a_face": counted.total() - found,
         "missing": missing,
         "counts": counts,
     }
@@ -185,24 +203,37 @@ def _title(summary: dict[str, Any]) -> str:
 
 
 def _tiles(
-    rows: list[ManifestRow], root: Path, folder: Path, sources: dict[int, str], labels: tuple[str, ...]
-) -> Iterator[Tile]:
-    """Faces from all over the set, and images without one."""
-    found = [row for row in rows if row.status == FOUND]
-    missed = [row for row in rows if row.status == FALLBACK]
-    for row in _spread(found, SHEET_FACES) + _spread(missed, SHEET_MISSES):
-        aligned = folder / row.path
-        face = cv2.imread(str(aligned), cv2.IMREAD_GRAYSCALE) if aligned.exists() else None
-        caption = f"{row.usage} {row.row}, {labels[row.label]}: "
-        if row.status == FALLBACK:
-            yield Tile(read_image(root / sources[row.row]), face, None, None, caption + "no face")
-            continue
-        box = np.array([row.left, row.top, row.right, row.bottom])
-        points = [(getattr(row, f"{name}_x"), getattr(row, f"{name}_y")) for name in LANDMARKS]
-        landmarks = None if points[0][0] is None else np.array(points)
-        yield Tile(read_image(root / sources[row.row]), face, box, landmarks, caption + f"{row.score:.3f}")
+    manifest_path: Path,
+    aligned: Callable[[], Iterator[ManifestRow]],
+    folder: Path,
+    summary: dict[str, Any],
+    labels: tuple[str, ...],
+) -> list[Tile]:
+    """Faces from all over the set, and images without one, aligned in `folder`."""
+    places = {
+        FOUND: _spread(summary["found"], SHEET_FACES),
+        FALLBACK: _spread(summary["without_a_face"], SHEET_MISSES),
+    }
+    tiles: dict[str, list[Tile]] = {FOUND: [], FALLBACK: []}
+    seen: Counter[str | None] = Counter()
+    for source, row in zip(manifest.stream(manifest_path), aligned(), strict=True):
+        if row.status is not None and seen[row.status] in places[row.status]:
+            tiles[row.status].append(_tile(row, manifest_path.parent / source.path, folder / row.path, labels))
+        seen[row.status] += 1
+    return tiles[FOUND] + tiles[FALLBACK]
 
 
-def _spread(rows: list[ManifestRow], count: int) -> list[ManifestRow]:
-    """`count` of the rows at even distances, or all when there are no more."""
-    return rows if len(rows) <= count else [rows[int(at)] for at in np.linspace(0, len(rows) - 1, count)]
+def _tile(row: ManifestRow, source: Path, aligned: Path, labels: tuple[str, ...]) -> Tile:
+    face = cv2.imread(str(aligned), cv2.IMREAD_GRAYSCALE) if aligned.exists() else None
+    caption = f"{row.usage} {row.row}, {labels[row.label]}: "
+    if row.status == FALLBACK:
+        return Tile(read_image(source), face, None, None, caption + "no face")
+    box = np.array([row.left, row.top, row.right, row.bottom])
+    points = [(getattr(row, f"{name}_x"), getattr(row, f"{name}_y")) for name in LANDMARKS]
+    landmarks = None if points[0][0] is None else np.array(points)
+    return Tile(read_image(source), face, box, landmarks, caption + f"{row.score:.3f}")
+
+
+def _spread(total: int, count: int) -> Collection[int]:
+    """`count` of so many places at even distances, or all when there are no more."""
+    return range(total) if total <= count else {int(at) for at in np.linspace(0, total - 1, count)}

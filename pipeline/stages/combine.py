@@ -1,13 +1,16 @@
 """combine: put a set's whole images and its aligned faces into one manifest, so that a net learns to read both."""
 
 import argparse
+from collections.abc import Iterator
 from dataclasses import replace
+from itertools import chain, compress
 from pathlib import Path
 
 from pipeline.base.atomic import atomic_folder
 from pipeline.base.console import log
 from pipeline.base.errors import InputError
 from pipeline.data import ferplus, manifest
+from pipeline.data.manifest import ManifestRow
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,27 +37,37 @@ def combine(images: Path, aligned: Path, output: Path) -> None:
             f"{roots[1] / 'labels.txt'}: {', '.join(labels[1])} where {', '.join(labels[0])}, the labels "
             f"of {roots[0]}, were expected; make both again of one source"
         )
-    first, second = manifest.read(images), manifest.read(aligned)
-    sources = {row.row: row.sha256 for row in first}
-    strange = next((row for row in second if sources.get(row.row) != row.sha256), None)
-    if strange is not None:
-        raise InputError(
-            f"{aligned}: row {strange.row} is another image than in {images}; make both again of one source"
-        )
-    found = [row for row in second if row.usage == "Training" and row.status == "found"]
+    # A byte for each aligned row: whether its face was found and trains.
+    chosen = bytearray(row.usage == "Training" and row.status == "found" for row in _of_one_set(images, aligned))
+    columns = manifest.COLUMNS if any(chosen) else manifest.EXTRACT_COLUMNS
     own = (manifest.NAME, "labels.txt", ferplus.SIDECAR)
-    rows = []
     with atomic_folder(output, own=own) as folder:
-        for root, of_root in zip(roots, (first, found), strict=True):
-            prefix = Path("..") / root.name
-            rows += [replace(row, path=f"{prefix.as_posix()}/{row.path}") for row in of_root]
-        manifest.write(folder / manifest.NAME, rows)
+        rows = chain(
+            (replace(row, path=f"../{roots[0].name}/{row.path}") for row in manifest.stream(images)),
+            (replace(row, path=f"../{roots[1].name}/{row.path}") for row in compress(manifest.stream(aligned), chosen)),
+        )
+        count = manifest.write(folder / manifest.NAME, rows, columns)
         manifest.write_labels(folder / "labels.txt", labels[0])
+        paths = [(row.path for row in manifest.stream(path)) for path in (images, aligned)]
         votes = [
-            ferplus.read_sidecar(root / ferplus.SIDECAR, (row.path for row in of_root))
-            for root, of_root in zip(roots, (first, second), strict=True)
+            ferplus.read_sidecar(root / ferplus.SIDECAR, of_root) for root, of_root in zip(roots, paths, strict=True)
         ]
-        if votes[0] and votes[1]:
-            counts = [votes[0][row.path] for row in first] + [votes[1][row.path] for row in found]
-            ferplus.write_sidecar(folder / ferplus.SIDECAR, zip((row.path for row in rows), counts, strict=True))
-    log.info("%d whole images, and %d aligned faces that train as well", len(first), len(found))
+        if votes[0] is not None and votes[1] is not None:
+            names = (row.path for row in manifest.stream(folder / manifest.NAME))
+            counts = chain(votes[0], compress(votes[1], chosen))
+            ferplus.write_sidecar(
+                folder / ferplus.SIDECAR, ((name, each.tolist()) for name, each in zip(names, counts, strict=True))
+            )
+    log.info("%d whole images, and %d aligned faces that train as well", count - sum(chosen), sum(chosen))
+
+
+def _of_one_set(images: Path, aligned: Path) -> Iterator[ManifestRow]:
+    """The rows of `aligned`. Raises InputError unless they are images of `images`, in its order."""
+    sources = manifest.stream(images)
+    for row in manifest.stream(aligned):
+        source = next((each for each in sources if each.row == row.row), None)
+        if source is None or source.sha256 != row.sha256:
+            raise InputError(
+                f"{aligned}: row {row.row} is another image than in {images}; make both again of one source"
+            )
+        yield row

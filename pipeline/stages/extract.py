@@ -4,7 +4,7 @@ import argparse
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from pipeline.base.threads import map_ahead
 from pipeline.data import ferplus, manifest
 from pipeline.data.class_choice import ClassChoice, choose_classes
 from pipeline.data.class_folders import ClassFolders, FolderSource
-from pipeline.data.duplicates import count_duplicates
+from pipeline.data.duplicates import Duplicates
 from pipeline.data.fer2013_csv import CsvSource
 from pipeline.data.labelled_images import Batch, LabelledImage, Source
 from pipeline.data.labels import KNOWN_COUNTS, LABELS
@@ -143,25 +143,23 @@ def extract(
         labelling = _Labelling(choice, ballot, voted=voted)
         own = (*USAGES, manifest.NAME, "labels.txt", "summary.json", ferplus.SIDECAR)
         with atomic_folder(output, own=own) as folder:
-            rows, dropped = _write_images(images, labelling, folder)
-            if ballot and len(rows) + dropped.total() != len(ballot):
+            tally = _Tally(labelling.labels)
+            rows = tally.count(_write_images(images, labelling, folder))
+            manifest.write(folder / manifest.NAME, rows, manifest.EXTRACT_COLUMNS)
+            summary = tally.summary()
+            if ballot and tally.total() != len(ballot):
                 raise InputError(
                     f"{votes}: votes for {len(ballot)} images where {source} has fewer; votes and images "
                     "must be of the same rows in the same order"
                 )
-            counts = _counts(rows, labelling.labels)
-            summary = {
-                "images": len(rows),
-                "counts": counts,
-                "duplicates": count_duplicates(rows),
-                "dropped": dict(dropped),
-            }
             for label in choice.labels if classes else ():
-                if not counts["Training"][label]:
+                if not summary["counts"]["Training"][label]:
                     raise InputError(f"{source}: class {label} has no image to train on; leave it out of classes")
-            manifest.write(folder / manifest.NAME, rows)
             if ballot:
-                ferplus.write_sidecar(folder / ferplus.SIDECAR, ((row.path, ballot.of(row.row)) for row in rows))
+                kept = manifest.stream(folder / manifest.NAME)
+                ferplus.write_sidecar(
+                    folder / ferplus.SIDECAR, ((row.path, ballot.of(row.row).values()) for row in kept)
+                )
             manifest.write_labels(folder / "labels.txt", labelling.labels)
             (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
     except InputError as error:
@@ -190,8 +188,43 @@ class _Labelling:
         return OTHER_CLASS if index is None else index
 
 
-def _write_images(source: Source, labelling: _Labelling, folder: Path) -> tuple[list[ManifestRow], Counter[str]]:
-    """The rows of what was written, and how many images were dropped for what reason."""
+class _Tally:
+    """Counts images by Usage and label, duplicates among them, and what was dropped for what reason."""
+
+    def __init__(self, labels: tuple[str, ...]) -> None:
+        self._labels = labels
+        self._images: Counter[tuple[str, int]] = Counter()
+        self._duplicates = Duplicates()
+        self._dropped: Counter[str] = Counter()
+
+    def count(self, rows: Iterator[ManifestRow | str]) -> Iterator[ManifestRow]:
+        """Pass the rows on, and keep the reasons for which images have none."""
+        for row in rows:
+            if isinstance(row, str):
+                self._dropped[row] += 1
+            else:
+                self._images[row.usage, row.label] += 1
+                self._duplicates.add(row)
+                yield row
+
+    def total(self) -> int:
+        """Of images, those dropped included."""
+        return self._images.total() + self._dropped.total()
+
+    def summary(self) -> dict[str, Any]:
+        return {
+            "images": self._images.total(),
+            "counts": {
+                usage: {label: self._images[usage, index] for index, label in enumerate(self._labels)}
+                for usage in USAGES
+            },
+            "duplicates": self._duplicates.count(),
+            "dropped": dict(self._dropped),
+        }
+
+
+def _write_images(source: Source, labelling: _Labelling, folder: Path) -> Iterator[ManifestRow | str]:
+    """Write the images; of each its row, or why it is dropped."""
     for usage in USAGES:
         for label in labelling.labels:
             (folder / usage / label).mkdir(parents=True)
@@ -203,14 +236,10 @@ def _write_images(source: Source, labelling: _Labelling, folder: Path) -> tuple[
             for image, label in labelled
         ]
 
-    rows: list[ManifestRow] = []
-    dropped: Counter[str] = Counter()
     with progress_bar(None, "images", "extract") as bar:
         for written in map_ahead(write, source.batches()):
-            rows += (row for row in written if isinstance(row, ManifestRow))
-            dropped.update(reason for reason in written if isinstance(reason, str))
+            yield from written
             bar.update(len(written))
-    return rows, dropped
 
 
 def _write_image(image: LabelledImage, label: int, name: str, folder: Path) -> ManifestRow:
@@ -218,12 +247,6 @@ def _write_image(image: LabelledImage, label: int, name: str, folder: Path) -> M
     with open(f"{folder}/{path}", "wb") as file:
         file.write(encode_png(image.pixels))
     return ManifestRow(image.row, image.usage, label, path, hashlib.sha256(image.pixels.tobytes()).hexdigest())
-
-
-def _counts(rows: list[ManifestRow], labels: tuple[str, ...]) -> dict[str, dict[str, int]]:
-    """Images by Usage, then label."""
-    counted = Counter((row.usage, row.label) for row in rows)
-    return {usage: {label: counted[usage, index] for index, label in enumerate(labels)} for usage in USAGES}
 
 
 def _report(summary: dict[str, Any]) -> None:

@@ -1,7 +1,8 @@
 """lmdb: write a manifest's images into train_lmdb, val_lmdb and test_lmdb as Caffe's convert_imageset does."""
 
 import argparse
-from collections.abc import Iterator
+from array import array
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -14,8 +15,8 @@ from pipeline.base.pictures import decode
 from pipeline.base.threads import map_ahead
 from pipeline.caffe.database import DatabaseWriter, datum_from_image, record_key
 from pipeline.data import ferplus, manifest
-from pipeline.data.folds import without_fold
-from pipeline.data.manifest import ManifestRow
+from pipeline.data.folds import is_left_out, read_fold
+from pipeline.data.manifest import USAGES, ManifestRow
 
 # The Usages that stand in each database of a protocol.
 PROTOCOLS: dict[str, dict[str, tuple[str, ...]]] = {
@@ -61,50 +62,75 @@ def lmdb(manifest_path: Path, output: Path, protocol: str, seed: int, fold: str 
     `output` is replaced as a whole, and only if nothing but these and a mean file is in it. Raises InputError when a
     Usage that the protocol needs has no image, or naming an image that is unreadable or of another size than the first.
     """
-    rows = manifest.read(manifest_path)
     labels = manifest.read_labels(manifest_path.with_name("labels.txt"))
-    for row in rows:
-        if not 0 <= row.label < len(labels):
-            raise InputError(
-                f"{manifest_path}: row {row.row} has label {row.label} where 0 to {len(labels) - 1} "
-                "as in labels.txt was expected; make both again with extract"
-            )
+    rows = _Rows(manifest_path, labels, fold)
     for usage in NEEDED_USAGES[protocol]:
-        if all(row.usage != usage for row in rows):
+        if USAGES.index(usage) not in rows.usages:
             raise InputError(
                 f"{manifest_path}: no {usage} images, which protocol {protocol} needs; give the "
                 "whole set, or another protocol"
             )
-    votes = ferplus.read_sidecar(manifest_path.with_name(ferplus.SIDECAR), (row.path for row in rows))
+    sidecar = manifest_path.with_name(ferplus.SIDECAR)
+    votes = ferplus.read_sidecar(sidecar, (row.path for row in manifest.stream(manifest_path)))
     parts = [f"{part}{name}" for part in PROTOCOLS[protocol] for name in ("_lmdb", ".txt", f"_{ferplus.SIDECAR}")]
-    rows = without_fold(rows, fold) if fold else rows
     with atomic_folder(output, own=(*parts, "labels.txt", "mean.binaryproto")) as folder:
         for part, usages in PROTOCOLS[protocol].items():
-            chosen = [row for row in rows if row.usage in usages]
-            chosen = [chosen[index] for index in np.random.RandomState(seed).permutation(len(chosen))]
-            _write_database(manifest_path.parent, chosen, folder, part)
-            if votes:
-                counts = ((row.path, votes[row.path]) for row in chosen)
+            chosen = rows.of(usages)
+            chosen = chosen[np.random.RandomState(seed).permutation(len(chosen))]
+            _write_database(rows, chosen, folder, part)
+            if votes is not None:
+                paths = (row.path for row in rows.read(chosen))
+                counts = ((path, votes[number].tolist()) for path, number in zip(paths, chosen, strict=True))
                 ferplus.write_sidecar(folder / f"{part}_{ferplus.SIDECAR}", counts)
-            if not chosen:
+            if not len(chosen):
                 log.info("%s_lmdb is empty: %s", part, f"no {usages[0]} images" if usages else f"protocol {protocol}")
         manifest.write_labels(folder / "labels.txt", labels)
 
 
-def _write_database(root: Path, rows: list[ManifestRow], folder: Path, part: str) -> None:
+class _Rows:
+    """A manifest's rows by their numbers, in 9 bytes of memory a row.
+
+    usages: of each row, its place in USAGES, those of a fold that is left out included. Raises InputError for a row
+    whose label labels.txt has not, or a fold that is none.
+    """
+
+    def __init__(self, path: Path, labels: Sequence[str], fold: str | None) -> None:
+        self.path, self._ends = path, array("q")
+        usages, left_out = bytearray(), bytearray()
+        without = read_fold(fold) if fold else None
+        for row in manifest.stream(path, self._ends):
+            if not 0 <= row.label < len(labels):
+                raise InputError(
+                    f"{path}: row {row.row} has label {row.label} where 0 to {len(labels) - 1} "
+                    "as in labels.txt was expected; make both again with extract"
+                )
+            usages.append(USAGES.index(row.usage))
+            left_out.append(without is not None and is_left_out(row, *without))
+        self.usages, self._left_out = np.array(usages, np.uint8), np.array(left_out, bool)
+
+    def of(self, usages: Sequence[str]) -> np.ndarray:
+        """Numbers of the rows of some Usages, in the manifest's order, without the fold that is left out."""
+        return np.flatnonzero(np.isin(self.usages, [USAGES.index(usage) for usage in usages]) & ~self._left_out)
+
+    def read(self, numbers: np.ndarray) -> Iterator[ManifestRow]:
+        return manifest.read_at(self.path, self._ends, numbers)
+
+
+def _write_database(rows: _Rows, numbers: np.ndarray, folder: Path, part: str) -> None:
     with DatabaseWriter(folder / f"{part}_lmdb") as database, open(folder / f"{part}.txt", "w") as lines:
-        images = progress(_read_images(root, rows), len(rows), "images", f"{part}_lmdb")
-        for number, (row, image) in enumerate(zip(rows, images, strict=True)):
+        images = progress(_read_images(rows, numbers), len(numbers), "images", f"{part}_lmdb")
+        for number, (row, image) in enumerate(images):
             database.put(record_key(number, row.path), datum_from_image(image, row.label))
             lines.write(f"{row.path} {row.label}\n")
 
 
-def _read_images(root: Path, rows: list[ManifestRow]) -> Iterator[np.ndarray]:
-    batches = (rows[first : first + IMAGES_PER_BATCH] for first in range(0, len(rows), IMAGES_PER_BATCH))
+def _read_images(rows: _Rows, numbers: np.ndarray) -> Iterator[tuple[ManifestRow, np.ndarray]]:
+    batches = (numbers[first : first + IMAGES_PER_BATCH] for first in range(0, len(numbers), IMAGES_PER_BATCH))
+    root = rows.path.parent
     shape = None
 
-    def read(batch: list[ManifestRow]) -> list[tuple[ManifestRow, str, np.ndarray]]:
-        return [(row, path, _read_image(path)) for row in batch for path in [f"{root}/{row.path}"]]
+    def read(batch: np.ndarray) -> list[tuple[ManifestRow, str, np.ndarray]]:
+        return [(row, path, _read_image(path)) for row in rows.read(batch) for path in [f"{root}/{row.path}"]]
 
     # One thread reads while this one writes: two would wait for the interpreter's lock longer than they save.
     for batch in map_ahead(read, batches, threads=1):
@@ -116,7 +142,7 @@ def _read_images(root: Path, rows: list[ManifestRow]) -> Iterator[np.ndarray]:
                     "in the first image were expected; align the images"
                 )
             manifest.check_pixels(row, image, path)
-            yield image
+            yield row, image
 
 
 def _read_image(path: str) -> np.ndarray:

@@ -2,7 +2,9 @@
 
 import argparse
 import csv
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from itertools import islice, tee
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,7 @@ from pipeline.data import ferplus, manifest
 SOURCES = ("labels", "votes", "teacher")
 TRAIN_VOTES = f"train_{ferplus.SIDECAR}"
 ANSWERS = "answers.csv"
+RECORDS_AT_ONCE = 1000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -96,50 +99,57 @@ def targets(
     if shares.get("teacher") and teacher is None:
         raise InputError("soft_targets: a share of teacher, but no teacher is named")
     votes = read_votes(databases) if "votes" in shares or auxiliary else None
-    parts: dict[str, np.ndarray] = {}
-    with DatabaseReader(databases / "train_lmdb") as reader:
-        keys, truth = read_labels_of(reader)
-        if votes is not None and len(votes) != len(keys):
+    with (
+        DatabaseReader(databases / "train_lmdb") as reader,
+        atomic_folder(output, own=(TARGETS, AUXILIARY)) as folder,
+        ExitStack() as stack,
+    ):
+        count = len(reader)
+        if votes is not None and len(votes) != count:
             raise InputError(
                 f"{databases / TRAIN_VOTES}: votes on {len(votes)} images where train_lmdb has "
-                f"{len(keys)}; make both again with lmdb"
+                f"{count}; make both again with lmdb"
             )
-        one_hot = np.eye(len(labels), dtype=np.float32)[truth]
-        parts["labels"] = (1 - smoothing) * one_hot + smoothing / len(labels)
-        if "votes" in shares and votes is not None:
-            parts["votes"] = votes_of_labels(votes, labels, one_hot)
-        if teacher is not None and "teacher" in shares:
-            parts["teacher"] = read_answers(teacher, labels, keys)
-    with atomic_folder(output, own=(TARGETS, AUXILIARY)) as folder:
-        if shares:
-            mixture = sum(share * parts[source] for source, share in shares.items())
-            _write(folder / TARGETS, keys, np.asarray(mixture, np.float32))
-        if auxiliary and votes is not None:
-            _write(folder / AUXILIARY, keys, (votes / votes.sum(axis=1, keepdims=True)).astype(np.float32))
+        mixtures = stack.enter_context(DatabaseWriter(folder / TARGETS)) if shares else None
+        voted = stack.enter_context(DatabaseWriter(folder / AUXILIARY)) if auxiliary else None
+        records, answers = iter(reader), None
+        if teacher and "teacher" in shares:
+            records, same = tee(records)
+            answers = read_answers(teacher, labels, (key for key, _ in same))
+        first = 0
+        while batch := list(islice(records, RECORDS_AT_ONCE)):
+            keys, truth = [key for key, _ in batch], [datum.label for _, datum in batch]
+            counts = None if votes is None else votes[first : first + len(batch)].astype(np.float64)
+            first += len(batch)
+            one_hot = np.eye(len(labels), dtype=np.float32)[truth]
+            parts = {"labels": (1 - smoothing) * one_hot + smoothing / len(labels)}
+            if counts is not None and "votes" in shares:
+                parts["votes"] = votes_of_labels(counts, labels, one_hot)
+            if answers is not None:
+                parts["teacher"] = np.array(list(islice(answers, len(batch))), dtype=np.float32)
+            if mixtures is not None:
+                mixture = sum(share * parts[source] for source, share in shares.items())
+                _put(mixtures, keys, np.asarray(mixture, np.float32))
+            if voted is not None and counts is not None:
+                _put(voted, keys, (counts / counts.sum(axis=1, keepdims=True)).astype(np.float32))
     log.info(
         "targets of %d images: %s%s",
-        len(keys),
+        count,
         ", ".join(f"{share:g} {name}" for name, share in shares.items()) or "none",
         "; a second head learns FER+'s vote shares" if auxiliary else "",
     )
 
 
-def read_labels_of(reader: DatabaseReader) -> tuple[list[bytes], np.ndarray]:
-    """The keys and labels (N,) of all records."""
-    found = [(key, datum.label) for key, datum in reader]
-    return [key for key, _ in found], np.array([label for _, label in found], dtype=np.int64)
-
-
 def read_votes(databases: Path) -> np.ndarray:
     """Votes (N, 10) on the training images for each of ferplus.CHOICES. Raises InputError where there are none."""
     path = databases / TRAIN_VOTES
-    lines = (databases / "train.txt").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
-    counts = ferplus.read_sidecar(path, (line.rsplit(" ", 1)[0] for line in lines))
-    if counts is None:
+    with open(databases / "train.txt", encoding="utf-8", errors="surrogateescape", newline="\n") as lines:
+        votes = ferplus.read_sidecar(path, (line.rsplit(" ", 1)[0] for line in lines))
+    if votes is None:
         raise InputError(
             f"{path}: missing, where FER+'s votes on the training images were expected; set ferplus to fer2013new.csv"
         )
-    return np.array([[votes[choice] for choice in ferplus.CHOICES] for votes in counts.values()], dtype=np.float64)
+    return votes
 
 
 def votes_of_labels(votes: np.ndarray, labels: tuple[str, ...], one_hot: np.ndarray) -> np.ndarray:
@@ -150,8 +160,8 @@ def votes_of_labels(votes: np.ndarray, labels: tuple[str, ...], one_hot: np.ndar
     return np.where(total > 0, counts / np.maximum(total, 1), one_hot)
 
 
-def read_answers(path: Path, labels: tuple[str, ...], keys: Sequence[bytes]) -> np.ndarray:
-    """Probabilities (N, K) that a teacher gave the training images, in the order of their keys.
+def read_answers(path: Path, labels: tuple[str, ...], keys: Iterable[bytes]) -> Iterator[list[float]]:
+    """Probabilities (K) that a teacher gave each training image, in the order of their keys.
 
     Raises InputError naming the line that is wrong, or when the teacher has other labels or saw other images.
     """
@@ -164,35 +174,34 @@ def read_answers(path: Path, labels: tuple[str, ...], keys: Sequence[bytes]) -> 
                     f"{path}:1: a teacher of the labels {', '.join(map(printable, header[1:])) or 'none'} where "
                     f"{', '.join(labels)} were expected; take a teacher that was trained on these labels"
                 )
-            rows = list(_answers(reader, path, keys, len(header)))
+            expected = iter(keys)
+            for count, key in enumerate(expected):
+                line = next(reader, None)
+                if line is None:
+                    total = count + 1 + sum(1 for _ in expected)
+                    raise InputError(
+                        f"{path}: answers on {count} images where train_lmdb has {total}; let the teacher answer again"
+                    )
+                yield _answer(line, f"{path}:{count + 2}", key, len(header))
         except csv.Error as error:
             raise InputError(f"{path}:{reader.line_num}: {error}; let the teacher answer again") from None
-    if len(rows) != len(keys):
+
+
+def _answer(line: list[str], where: str, key: bytes, width: int) -> list[float]:
+    if not line or line[0] != key.decode("utf-8", "surrogateescape"):
         raise InputError(
-            f"{path}: answers on {len(rows)} images where train_lmdb has {len(keys)}; let the teacher answer again"
+            f"{where}: an answer on '{printable(line[0]) if line else ''}' where the record "
+            f"'{key.decode('utf-8', 'replace')}' was expected; let the teacher answer again"
         )
-    return np.array(rows, dtype=np.float32)
+    try:
+        values = [float(value) for value in line[1:]] if len(line) == width else []
+    except ValueError:
+        values = []
+    if not values or not min(values) >= 0 or not abs(sum(values) - 1) <= 1e-3:  # NaN, too
+        raise InputError(f"{where}: probabilities that add up to 1 were expected; let the teacher answer again")
+    return values
 
 
-def _answers(lines: Iterator[list[str]], path: Path, keys: Sequence[bytes], width: int) -> Iterator[list[float]]:
-    for number, (line, key) in enumerate(zip(lines, keys, strict=False), 2):
-        if not line or line[0] != key.decode("utf-8", "surrogateescape"):
-            raise InputError(
-                f"{path}:{number}: an answer on '{printable(line[0]) if line else ''}' where the record "
-                f"'{key.decode('utf-8', 'replace')}' was expected; let the teacher answer again"
-            )
-        try:
-            values = [float(value) for value in line[1:]] if len(line) == width else []
-        except ValueError:
-            values = []
-        if not values or not min(values) >= 0 or not abs(sum(values) - 1) <= 1e-3:  # NaN, too
-            raise InputError(
-                f"{path}:{number}: probabilities that add up to 1 were expected; let the teacher answer again"
-            )
-        yield values
-
-
-def _write(path: Path, keys: Sequence[bytes], values: np.ndarray) -> None:
-    with DatabaseWriter(path) as database:
-        for key, row in zip(keys, values, strict=True):
-            database.put(key, Datum(channels=len(row), height=1, width=1, float_data=row.tolist(), encoded=False))
+def _put(database: DatabaseWriter, keys: Sequence[bytes], values: np.ndarray) -> None:
+    for key, row in zip(keys, values, strict=True):
+        database.put(key, Datum(channels=len(row), height=1, width=1, float_data=row.tolist(), encoded=False))

@@ -49,15 +49,15 @@ FILES: dict[str, tuple[Callable[[Path], object], Callable[[Path], object]]] = {
         lambda path: manifest.write_labels(path, ("angry", "happy", "überrascht")),
         manifest.read_labels,
     ),
-    "manifest.csv": (lambda path: manifest.write(path, rows()), manifest.read),
+    "manifest.csv": (lambda path: manifest.write(path, rows(), manifest.COLUMNS), manifest.read),
     "fer2013new.csv": (write_ferplus, ferplus.Votes),
     "votes.csv": (
-        lambda path: ferplus.write_sidecar(path, ((image, VOTES) for image in IMAGES)),
+        lambda path: ferplus.write_sidecar(path, ((image, VOTES.values()) for image in IMAGES)),
         lambda path: ferplus.read_sidecar(path, IMAGES),
     ),
     "answers.csv": (
         lambda path: path.write_text("key,a,b\n" + "".join(f"{key.decode()},0.25,0.75\n" for key in KEYS)),
-        lambda path: read_answers(path, ("a", "b"), KEYS),
+        lambda path: list(read_answers(path, ("a", "b"), KEYS)),
     ),
     "run.json": (write_record, read_record),
     "metrics.csv": (

@@ -1,0 +1,68 @@
+"""manifest.csv row by row, and by the places of its rows; duplicates among them."""
+
+import hashlib
+from array import array
+from itertools import product
+from pathlib import Path
+
+import pytest
+
+from pipeline.data import manifest
+from pipeline.data.duplicates import Duplicates
+from pipeline.data.manifest import ManifestRow
+
+
+def rows() -> list[ManifestRow]:
+    """Paths that CSV quotes, and one of more bytes than letters."""
+    paths = ("a.png", 'a, "b".png', "two\nlines.png", "größer.png", "last.png")
+    return [ManifestRow(row, "Training", row, path, "0" * 64) for row, path in enumerate(paths)]
+
+
+def test_rows_are_read_by_their_places(tmp_path: Path) -> None:
+    path, ends = tmp_path / "manifest.csv", array("q")
+    assert manifest.write(path, iter(rows()), manifest.EXTRACT_COLUMNS) == 5
+    assert list(manifest.stream(path, ends)) == rows()
+    order = [3, 0, 4, 2, 1, 3]
+    assert list(manifest.read_at(path, ends, order)) == [rows()[number] for number in order]
+
+
+def test_rows_come_before_the_fault_that_follows_them(tmp_path: Path) -> None:
+    path = tmp_path / "manifest.csv"
+    manifest.write(path, rows(), manifest.EXTRACT_COLUMNS)
+    with open(path, "ab") as file:
+        file.write(b"5,Training,1,\xff.png,0\n")
+    stream = manifest.stream(path)
+    assert [next(stream) for _ in range(5)] == rows()
+    with pytest.raises(manifest.ManifestError, match=r"manifest\.csv:8: byte 0xff, which is not UTF-8; make it again"):
+        next(stream)
+
+
+def test_numbers_are_exact_where_they_must_be(tmp_path: Path) -> None:
+    row = ManifestRow(0, "Training", 1, "a.png", "0" * 64, "found", 1 / 3, 0.1 + 0.2, 5.0)
+    for exact in (False, True):
+        manifest.write(tmp_path / "manifest.csv", [row], manifest.COLUMNS, exact=exact)
+        assert (manifest.read(tmp_path / "manifest.csv") == [row]) == exact
+
+
+def test_no_images_have_no_duplicates() -> None:
+    assert set(Duplicates().count()["within"].values()) == {0}
+
+
+def test_duplicates_are_counted_as_by_comparing_all() -> None:
+    table = [(number * number % 23, usage, number % 3) for number, usage in product(range(40), manifest.USAGES[1:])]
+    table += [(number, "Training", 0) for number in range(0, 30, 2)]
+    counter = Duplicates()
+    for image, usage, label in table:
+        counter.add(ManifestRow(0, usage, label, "", hashlib.sha256(bytes([image])).hexdigest()))
+    copies: dict[int, list[tuple[str, int]]] = {}
+    for image, usage, label in table:
+        copies.setdefault(image, []).append((usage, label))
+    usages = {image: [usage for usage, _ in of_image] for image, of_image in copies.items()}
+    mixed = [of_image for of_image in copies.values() if len({label for _, label in of_image}) > 1]
+    count = counter.count()
+    for usage in manifest.USAGES:
+        assert count["within"][usage] == sum(max(each.count(usage) - 1, 0) for each in usages.values())
+    assert count["across"]["PublicTest in Training"] == sum(
+        each.count("PublicTest") for each in usages.values() if "Training" in each
+    )
+    assert (count["disagreeing"], count["disagreeing_copies"]) == (len(mixed), sum(map(len, mixed)))
