@@ -63,6 +63,12 @@ FACES = f"data/{dataset.name}/{config['train_on']}"
 FOLD = fold_mark(config["fold"])
 DATABASES = f"data/{dataset.name}/databases/{config['train_on']}_{config['protocol']}{FOLD}"
 VOTES = ["votes.csv"] if config["ferplus"] else []
+SHARDS = range(1, config["shards"] + 1) if config["shards"] > 1 else []
+ALIGN_SHARDS = [f"{ALIGNED}_shards/{number}_of_{len(SHARDS)}" for number in SHARDS]
+ALIGN_DETECTOR = command_options(
+    {"detector": config["align_detector"], "detector_model": config["align_detector_model"]},
+    *["detector", "detector_model"],
+)
 DATABASE_FILES = [f"{DATABASES}/{part}_lmdb/data.mdb" for part in ("train", "val", "test")]
 NET = f"prototxt/{config['net']}"
 NAME = f"results/{config['run'] or dataset.name}"
@@ -185,6 +191,7 @@ rule align:
         manifest=f"{IMAGES}/manifest.csv",
         labels=f"{IMAGES}/labels.txt",
         votes=[f"{IMAGES}/{name}" for name in VOTES],
+        shards=ALIGN_SHARDS,
     output:
         manifest=f"{ALIGNED}/manifest.csv",
         labels=f"{ALIGNED}/labels.txt",
@@ -205,14 +212,33 @@ rule align:
     threads: config["threads"]
     params:
         aligned=subpath(output.manifest, parent=True),
-        detector=command_options(
-            {"detector": config["align_detector"], "detector_model": config["align_detector_model"]},
-            *["detector", "detector_model"],
-        ),
-        options=command_options(config, "missing"),
+        detector=[] if SHARDS else ALIGN_DETECTOR,
+        options=["--gather", *ALIGN_SHARDS] if SHARDS else command_options(config, "missing"),
     shell:
         "python -m pipeline --log {log} align {input.manifest} {params.aligned} {params.detector:q}"
         " {params.options:q} --threads {threads}"
+
+
+if SHARDS:
+
+    use rule align as align_shard with:
+        input:
+            manifest=f"{IMAGES}/manifest.csv",
+            labels=f"{IMAGES}/labels.txt",
+            votes=[f"{IMAGES}/{name}" for name in VOTES],
+        output:
+            temp(directory(f"{ALIGNED}_shards/{{number}}_of_{len(SHARDS)}")),
+        log:
+            f"{DATA_LOGS}/align_{{number}}_of_{len(SHARDS)}.log",
+        benchmark:
+            f"{DATA_LOGS}/align_{{number}}_of_{len(SHARDS)}.benchmark.tsv"
+        params:
+            aligned=lambda wildcards, output: output[0],
+            detector=ALIGN_DETECTOR,
+            options=lambda wildcards: [
+                *command_options(config, "missing"),
+                *["--shard", f"{wildcards.number}/{len(SHARDS)}"],
+            ],
 
 
 rule combine:

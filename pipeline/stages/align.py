@@ -4,9 +4,9 @@ import argparse
 import json
 from array import array
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import replace
-from itertools import islice
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain, islice, zip_longest
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -21,16 +21,29 @@ from pipeline.base.pictures import encode_png
 from pipeline.base.threads import map_ahead
 from pipeline.data import ferplus, manifest
 from pipeline.data.manifest import USAGES, ManifestRow
+from pipeline.data.shards import SHARD_FILE, Shard, in_order, link_or_copy, read_shard, write_note
 from pipeline.faces.alignment import align_face, whole_image
 from pipeline.faces.contact_sheet import Tile, draw_sheet
 from pipeline.faces.detector import DETECTORS, Detections, Detector, WholeImage, build_detector
 from pipeline.faces.landmarks import Landmarker
 from pipeline.readings import LANDMARKS
 
+STAGE = "align"
 FOUND, FALLBACK = "found", "fallback"
 MISSING = ("keep", "drop")
 EXACT_ROWS = "exact.csv"  # a manifest of every image, also one that is dropped, whose numbers are not rounded
 SHEET_NAME, SHEET_FACES, SHEET_MISSES = "contact_sheet.png", 36, 12
+OWN = (*USAGES, manifest.NAME, "labels.txt", "summary.json", SHEET_NAME, ferplus.SIDECAR)
+
+
+@dataclass(frozen=True, eq=False)
+class Work:
+    """How images are aligned: align()'s arguments."""
+
+    detector: Detector
+    missing: str
+    batch: int
+    threads: int
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,15 +65,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--min-face", type=int, default=20, help="side of the smallest face, in pixels (default: 20)")
     parser.add_argument("--batch", type=int, default=64, help="images that go through the nets at once (default: 64)")
     parser.add_argument("--threads", type=int, default=2, help="processor cores to use (default: 2)")
+    parts = parser.add_mutually_exclusive_group()
+    parts.add_argument("--shard", metavar="I/N", help="align the I-th of N parts of the images, for --gather")
+    parts.add_argument(
+        "--gather",
+        type=Path,
+        nargs="+",
+        metavar="FOLDER",
+        help="put the folders of all shards together: the output is as without shards",
+    )
 
 
 def run(args: argparse.Namespace) -> None:
     for name in ("batch", "threads"):
         if getattr(args, name) < 1:
             raise InputError(f"--{name} {getattr(args, name)} where at least 1 was expected")
+    if args.gather:
+        gather(args.manifest, args.output, args.gather)
+        return
     # Each of align's threads takes a batch of its own: that keeps the cores busier than sharing each product does.
     detector = build_detector(args.detector, model=args.detector_model, min_face=args.min_face, threads=1)
-    align(args.manifest, args.output, detector, missing=args.missing, batch=args.batch, threads=args.threads)
+    work = Work(detector, args.missing, args.batch, args.threads)
+    if args.shard:
+        made_by = {name: str(getattr(args, name)) for name in ("detector", "detector_model", "min_face")}
+        align_shard(args.manifest, args.output, read_shard(args.shard), work, made_by)
+    else:
+        align(args.manifest, args.output, detector, missing=args.missing, batch=args.batch, threads=args.threads)
 
 
 def align(
@@ -73,54 +103,121 @@ def align(
     this stage. Returns the summary: how many faces were found in each Usage. Raises InputError naming an image that
     cannot be read, or is not 8-bit grey or RGB.
     """
-    root = manifest_path.parent
-    if output.resolve() == root.resolve():
-        raise InputError(f"{output}: the images to align are there; give another folder")
-    labels = manifest.read_labels(root / "labels.txt")
-    folders, count = _check(manifest_path, labels)
-    votes = ferplus.read_sidecar(root / ferplus.SIDECAR, (row.path for row in manifest.stream(manifest_path)))
-    # Boxes without landmarks get them, so that any detector's faces are aligned; whole images stay as they are.
-    landmarker = None if isinstance(detector, WholeImage) else Landmarker()
-    own = (*USAGES, manifest.NAME, "labels.txt", "summary.json", SHEET_NAME, ferplus.SIDECAR)
-    with atomic_folder(output, own=own) as folder:
-        for parent in folders:
+    source = _Source(manifest_path, output)
+    with atomic_folder(output, own=OWN) as folder:
+        _align_rows(source, range(source.count), Work(detector, missing, batch, threads), folder)
+        summary = _finish(source, [folder / EXACT_ROWS], folder, missing)
+        (folder / EXACT_ROWS).unlink()
+    _report(summary)
+    return summary
+
+
+def align_shard(manifest_path: Path, output: Path, shard: Shard, work: Work, made_by: Mapping[str, str]) -> None:
+    """Align one shard of a manifest's images: what gather() puts together is what align() writes, byte for byte.
+
+    made_by: what tells the detector from others. Raises InputError as align() does.
+    """
+    source = _Source(manifest_path, output)
+    with atomic_folder(output, own=(*USAGES, EXACT_ROWS, SHARD_FILE)) as folder:
+        _align_rows(source, shard.rows(source.count, work.batch), work, folder)
+        write_note(folder, STAGE, shard, {**made_by, "missing": work.missing, "batch": work.batch})
+        summary = _summary(manifest.stream(folder / EXACT_ROWS), work.missing)
+    log.info("shard %s: %s", shard, _title(summary))
+
+
+def gather(manifest_path: Path, output: Path, shards: Sequence[Path]) -> dict[str, Any]:
+    """Put the folders of all shards together to what align() writes, the images by hard links where there are such.
+
+    Raises InputError where a shard is missing, given twice, made with other settings than another, or of other images.
+    """
+    source = _Source(manifest_path, output)
+    folders, made_by = in_order(STAGE, shards)
+    missing = made_by["missing"]
+    exact = [folder / EXACT_ROWS for folder in folders]
+    for row, found in zip_longest(manifest.stream(manifest_path), chain.from_iterable(map(manifest.stream, exact))):
+        if row is None or found is None or (row.row, row.sha256) != (found.row, found.sha256):
+            where = "the end" if row is None else f"row {row.row}"
+            raise InputError(f"{manifest_path}: {where} where the shards have another image; make all shards again")
+    with atomic_folder(output, own=OWN) as folder:
+        source.make_folders(folder)
+        for shard, path in zip(folders, exact, strict=True):
+            for row in manifest.stream(path):
+                if _is_kept(row, missing):
+                    link_or_copy(shard / row.path, folder / row.path)
+        summary = _finish(source, exact, folder, missing)
+    _report(summary)
+    return summary
+
+
+class _Source:
+    """The images to align: those of a manifest, with labels, votes where there are some, and their number."""
+
+    def __init__(self, path: Path, output: Path) -> None:
+        """Raises InputError where the manifest cannot be used, or `output` is its folder."""
+        if output.resolve() == path.parent.resolve():
+            raise InputError(f"{output}: the images to align are there; give another folder")
+        self.path, self.root = path, path.parent
+        self.labels = manifest.read_labels(self.root / "labels.txt")
+        self._folders, self.count = _check(path, self.labels)
+        paths = (row.path for row in manifest.stream(path))
+        self.votes = ferplus.read_sidecar(self.root / ferplus.SIDECAR, paths)
+
+    def make_folders(self, folder: Path) -> None:
+        """Make those that the aligned images stand in."""
+        for parent in self._folders:
             (folder / parent).mkdir(parents=True, exist_ok=True)
 
-        def align_batch(part: list[ManifestRow]) -> list[ManifestRow]:
-            images = [_read(row, root / row.path) for row in part]
-            found = detector.detect(images)
-            if landmarker:
-                found = landmarker.complete(images, found)
-            return [
-                _write(row, image, faces, folder, missing)
-                for row, image, faces in zip(part, images, found, strict=True)
-            ]
 
-        rows = manifest.stream(manifest_path)
-        parts = iter(lambda: list(islice(rows, batch)), [])
-        done = (row for part in map_ahead(align_batch, parts, threads) for row in part)
-        manifest.write(folder / EXACT_ROWS, progress(done, count, "images", "align"), manifest.COLUMNS, exact=True)
+def _align_rows(source: _Source, numbers: range, work: Work, folder: Path) -> None:
+    """Write the images of some rows, aligned, and EXACT_ROWS."""
+    # Boxes without landmarks get them, so that any detector's faces are aligned; whole images stay as they are.
+    landmarker = None if isinstance(work.detector, WholeImage) else Landmarker()
+    source.make_folders(folder)
 
-        def aligned() -> Iterator[ManifestRow]:
-            return manifest.stream(folder / EXACT_ROWS)
+    def align_batch(part: list[ManifestRow]) -> list[ManifestRow]:
+        images = [_read(row, source.root / row.path) for row in part]
+        found = work.detector.detect(images)
+        if landmarker:
+            found = landmarker.complete(images, found)
+        return [
+            _write(row, image, faces, folder, work.missing)
+            for row, image, faces in zip(part, images, found, strict=True)
+        ]
 
-        def is_kept(row: ManifestRow) -> bool:
-            return missing == "keep" or row.status == FOUND
+    rows = islice(manifest.stream(source.path), numbers.start, numbers.stop)
+    parts = iter(lambda: list(islice(rows, work.batch)), [])
+    done = (row for part in map_ahead(align_batch, parts, work.threads) for row in part)
+    manifest.write(folder / EXACT_ROWS, progress(done, len(numbers), "images", "align"), manifest.COLUMNS, exact=True)
 
-        manifest.write(folder / manifest.NAME, filter(is_kept, aligned()), manifest.COLUMNS)
-        manifest.write_labels(folder / "labels.txt", labels)
-        if votes is not None:
-            kept = ((row.path, each.tolist()) for row, each in zip(aligned(), votes, strict=True) if is_kept(row))
-            ferplus.write_sidecar(folder / ferplus.SIDECAR, kept)
-        summary = _summary(aligned(), missing)
-        with atomic_file(folder / "summary.json", "w", encoding="utf-8") as file:
-            json.dump(summary, file, indent=1)
-        draw_sheet(folder / SHEET_NAME, _tiles(manifest_path, aligned, folder, summary, labels), _title(summary))
-        (folder / EXACT_ROWS).unlink()
+
+def _finish(source: _Source, exact: Sequence[Path], folder: Path, missing: str) -> dict[str, Any]:
+    """Write what stands beside the aligned images of a folder; returns the summary. exact: the EXACT_ROWS of all."""
+
+    def aligned() -> Iterator[ManifestRow]:
+        return chain.from_iterable(map(manifest.stream, exact))
+
+    manifest.write(folder / manifest.NAME, (row for row in aligned() if _is_kept(row, missing)), manifest.COLUMNS)
+    manifest.write_labels(folder / "labels.txt", source.labels)
+    if source.votes is not None:
+        pairs = zip(aligned(), source.votes, strict=True)
+        kept = ((row.path, votes.tolist()) for row, votes in pairs if _is_kept(row, missing))
+        ferplus.write_sidecar(folder / ferplus.SIDECAR, kept)
+    summary = _summary(aligned(), missing)
+    with atomic_file(folder / "summary.json", "w", encoding="utf-8") as file:
+        json.dump(summary, file, indent=1)
+    pairs_of_tiles = zip(manifest.stream(source.path), aligned(), strict=True)
+    draw_sheet(folder / SHEET_NAME, _tiles(source, pairs_of_tiles, folder, summary), _title(summary))
+    return summary
+
+
+def _is_kept(row: ManifestRow, missing: str) -> bool:
+    return missing == "keep" or row.status == FOUND
+
+
+def _report(summary: dict[str, Any]) -> None:
     log.info("%s", _title(summary))
     for usage, counts in summary["counts"].items():
         log.info("%s: %s", usage, ", ".join(f"{count} {status}" for status, count in counts.items()))
-    return summary
 
 
 def _check(manifest_path: Path, labels: tuple[str, ...]) -> tuple[set[PurePosixPath], int]:
@@ -175,7 +272,7 @@ def _write(row: ManifestRow, image: np.ndarray, faces: Detections, folder: Path,
             for name, (x, y) in zip(LANDMARKS, landmarks.tolist(), strict=True):
                 places |= {f"{name}_x": x, f"{name}_y": y}
         row = replace(row, status=FOUND, score=float(faces.scores[largest]), **places)
-    if missing == "keep" or row.status == FOUND:
+    if _is_kept(row, missing):
         (folder / row.path).write_bytes(encode_png(face))
     return row
 
@@ -203,22 +300,18 @@ def _title(summary: dict[str, Any]) -> str:
 
 
 def _tiles(
-    manifest_path: Path,
-    aligned: Callable[[], Iterator[ManifestRow]],
-    folder: Path,
-    summary: dict[str, Any],
-    labels: tuple[str, ...],
+    source: _Source, rows: Iterable[tuple[ManifestRow, ManifestRow]], folder: Path, summary: dict[str, Any]
 ) -> list[Tile]:
-    """Faces from all over the set, and images without one, aligned in `folder`."""
+    """Faces from all over the set, and images without one. rows: each before and after it was aligned in `folder`."""
     places = {
         FOUND: _spread(summary["found"], SHEET_FACES),
         FALLBACK: _spread(summary["without_a_face"], SHEET_MISSES),
     }
     tiles: dict[str, list[Tile]] = {FOUND: [], FALLBACK: []}
     seen: Counter[str | None] = Counter()
-    for source, row in zip(manifest.stream(manifest_path), aligned(), strict=True):
+    for before, row in rows:
         if row.status is not None and seen[row.status] in places[row.status]:
-            tiles[row.status].append(_tile(row, manifest_path.parent / source.path, folder / row.path, labels))
+            tiles[row.status].append(_tile(row, source.root / before.path, folder / row.path, source.labels))
         seen[row.status] += 1
     return tiles[FOUND] + tiles[FALLBACK]
 

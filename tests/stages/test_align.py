@@ -14,11 +14,12 @@ import pytest
 from helpers.small_set import noise, write_csv
 
 from pipeline.base.errors import InputError
-from pipeline.data import manifest
+from pipeline.data import ferplus, manifest
+from pipeline.data.shards import Shard
 from pipeline.faces.alignment import TEMPLATE, similarity
-from pipeline.faces.detector import Detector, build_detector
+from pipeline.faces.detector import Detector, WholeImage, build_detector
 from pipeline.readings import LANDMARKS
-from pipeline.stages.align import add_arguments, align, run
+from pipeline.stages.align import Work, add_arguments, align, align_shard, gather, run
 from pipeline.stages.extract import extract
 
 SHEET = Path(__file__).parents[1] / "recorded" / "mtcnn.png"
@@ -227,3 +228,51 @@ def test_options_that_make_no_sense_are_refused(option: str, value: str, tmp_pat
     add_arguments(parser)
     with pytest.raises(InputError, match=value):
         run(parser.parse_args(["manifest.csv", str(tmp_path), option, value]))
+
+
+@pytest.mark.parametrize("missing", ["keep", "drop"])
+def test_shards_together_are_what_one_run_writes(
+    images: Path, detector: Detector, tmp_path: Path, missing: str
+) -> None:
+    """FER+'s votes, the sheet and the order included."""
+    rows = manifest.read(images)
+    votes = ((row.path, [row.row % 9, *[1] * 9]) for row in rows)
+    ferplus.write_sidecar(images.with_name("votes.csv"), votes)
+    work = Work(detector, missing, batch=8, threads=1)
+    for number in (3, 1, 2):
+        align_shard(images, tmp_path / str(number), Shard(number, 3), work, {"detector": "mtcnn"})
+    gathered = gather(images, tmp_path / "gathered", [tmp_path / number for number in "231"])
+    assert gathered == align(images, tmp_path / "whole", detector, missing=missing, batch=8)
+    images.with_name("votes.csv").unlink()
+    assert tree(tmp_path / "gathered") == tree(tmp_path / "whole")
+    assert "votes.csv" in tree(tmp_path / "gathered")
+
+
+def test_shards_of_other_images_or_too_few_are_refused(small_manifest: Path, tmp_path: Path) -> None:
+    work = Work(WholeImage(), "keep", batch=8, threads=1)
+    shards = [tmp_path / "1", tmp_path / "2"]
+    for number, folder in enumerate(shards, 1):
+        align_shard(small_manifest, folder, Shard(number, 2), work, {})
+    with pytest.raises(InputError, match="shard 2/2 is missing"):
+        gather(small_manifest, tmp_path / "aligned", shards[:1])
+    with pytest.raises(InputError, match="shard 1/2 again, after"):
+        gather(small_manifest, tmp_path / "aligned", [*shards, shards[0]])
+    first, *others = manifest.read(small_manifest)
+    for rows, where in (([*others, first], "row 1"), (others, "row 1"), ([first, *others[:-1]], "the end")):
+        manifest.write(small_manifest, rows, manifest.EXTRACT_COLUMNS)
+        with pytest.raises(InputError, match=rf"manifest\.csv: {where} where the shards have another image"):
+            gather(small_manifest, tmp_path / "aligned", shards)
+    assert not (tmp_path / "aligned").exists()
+
+
+def test_the_command_aligns_shards_and_gathers_them(small_manifest: Path, tmp_path: Path) -> None:
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    for number in "12":
+        words = ("--detector", "none", "--shard", f"{number}/2", "--batch", "16")
+        run(parser.parse_args([str(small_manifest), str(tmp_path / number), *words]))
+    run(
+        parser.parse_args([str(small_manifest), str(tmp_path / "both"), "--gather", *(str(tmp_path / n) for n in "12")])
+    )
+    align(small_manifest, tmp_path / "whole", build_detector("none"), batch=16)
+    assert tree(tmp_path / "both") == tree(tmp_path / "whole")

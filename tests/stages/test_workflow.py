@@ -208,6 +208,18 @@ def test_the_environment_stands_between_the_files_and_the_command_line() -> None
     assert re.search(r"pipeline --log \S+ render .* --epochs 3 .* --seed 6 .*--display 7 ", done.stdout + done.stderr)
 
 
+def test_shards_are_jobs_that_one_puts_together() -> None:
+    done = snakemake("align", "--dry-run", "--forceall", "--printshellcmds", "--config", "csv=sample", "shards=3")
+    assert done.returncode == 0, done.stderr
+    said = done.stdout + done.stderr
+    commands = set(re.findall(r"align data/sample/images/manifest\.csv (\S+) +(.*?) --threads", said))
+    folders = [f"data/sample/aligned_shards/{number}_of_3" for number in (1, 2, 3)]
+    assert commands == {
+        ("data/sample/aligned", f"--gather {' '.join(folders)}"),
+        *((folder, f"--detector mtcnn --missing keep --shard {number}/3") for number, folder in enumerate(folders, 1)),
+    }
+
+
 def test_snakemake_names_a_variable_that_is_wrong() -> None:
     done = snakemake("train", "--dry-run", EXPRESSIONS_EPOCH="3")
     assert done.returncode != 0
@@ -416,7 +428,8 @@ def test_dvc_depends_on_what_is_there() -> None:
             ((path, names),) = file.items()
             assert set(names) <= set(yaml.safe_load((ROOT / path).read_text()))
     told = {name for stage in DVC["stages"].values() for file in stage["params"] for name in next(iter(file.values()))}
-    assert told == set(CONFIG) - {"csv", "run", "export_path", "ensemble"} - PREDICT  # dvc.yaml's commands say these
+    # dvc.yaml's commands say these, and shards change no byte.
+    assert told == set(CONFIG) - {"csv", "run", "export_path", "ensemble", "shards"} - PREDICT
 
 
 def test_conda_gives_the_versions_of_pip() -> None:
