@@ -64,7 +64,13 @@ FOLD = fold_mark(config["fold"])
 DATABASES = f"data/{dataset.name}/databases/{config['train_on']}_{config['protocol']}{FOLD}"
 VOTES = ["votes.csv"] if config["ferplus"] else []
 SHARDS = range(1, config["shards"] + 1) if config["shards"] > 1 else []
-ALIGN_SHARDS = [f"{ALIGNED}_shards/{number}_of_{len(SHARDS)}" for number in SHARDS]
+EXTRACT_SHARDS, ALIGN_SHARDS = (
+    [f"{folder}_shards/{number}_of_{len(SHARDS)}" for number in SHARDS] for folder in (IMAGES, ALIGNED)
+)
+EXTRACT_OPTIONS = command_options(
+    config,
+    *["ferplus", "ferplus_policy", "labels", "class_names", "classes", "held_out", "groups", "seed"],
+)
 ALIGN_DETECTOR = command_options(
     {"detector": config["align_detector"], "detector_model": config["align_detector_model"]},
     *["detector", "detector_model"],
@@ -162,6 +168,7 @@ rule extract:
     input:
         source=ancient(str(dataset.source)) if dataset.source.is_dir() else str(dataset.source),
         ferplus=config["ferplus"] or [],
+        shards=EXTRACT_SHARDS,
     output:
         manifest=f"{IMAGES}/manifest.csv",
         labels=f"{IMAGES}/labels.txt",
@@ -176,13 +183,28 @@ rule extract:
     threads: config["threads"]
     params:
         images=subpath(output.manifest, parent=True),
-        options=command_options(
-            config,
-            *["ferplus", "ferplus_policy", "labels", "class_names", "classes", "held_out", "groups", "seed"],
-        ),
+        options=[*EXTRACT_OPTIONS, *(["--gather", *EXTRACT_SHARDS] if SHARDS else [])],
         fingerprint=dataset.fingerprint(),
     shell:
         "python -m pipeline --log {log} extract {input.source:q} {params.images} {params.options:q}"
+
+
+if SHARDS:
+
+    use rule extract as extract_shard with:
+        input:
+            source=ancient(str(dataset.source)) if dataset.source.is_dir() else str(dataset.source),
+            ferplus=config["ferplus"] or [],
+        output:
+            temp(directory(f"{IMAGES}_shards/{{number}}_of_{len(SHARDS)}")),
+        log:
+            f"{DATA_LOGS}/extract_{{number}}_of_{len(SHARDS)}.log",
+        benchmark:
+            f"{DATA_LOGS}/extract_{{number}}_of_{len(SHARDS)}.benchmark.tsv"
+        params:
+            images=lambda wildcards, output: output[0],
+            options=lambda wildcards: [*EXTRACT_OPTIONS, "--shard", f"{wildcards.number}/{len(SHARDS)}"],
+            fingerprint=dataset.fingerprint(),
 
 
 rule align:

@@ -38,7 +38,7 @@ def atomic_file(path: Path, mode: str = "wb", **options: Any) -> Iterator[IO[Any
     if path.is_dir():  # "" is one, too
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     _make_parent(path)
-    with _naming(path):
+    with naming(path):
         temporary, descriptor = _claim(path, lambda name: os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666))
         try:
             with open(temporary, mode, opener=lambda name, flags: descriptor, **options) as file:
@@ -64,7 +64,7 @@ def atomic_folder(path: Path, own: Collection[str] | None = None) -> Iterator[Pa
     if other:
         raise InputError(f"{path}: holds other files ({other[0]}), which would be lost; give a new folder")
     _make_parent(path)
-    with _naming(path), temporary_folder(path) as temporary:
+    with naming(path), temporary_folder(path) as temporary:
         yield temporary
         # The whole file system at once: to sync 32,000 small files one by one takes minutes, this a second.
         _sync_file_system(temporary)
@@ -217,7 +217,7 @@ def _restore(path: Path) -> None:
 
 
 @contextmanager
-def _naming(path: Path) -> Iterator[None]:
+def naming(path: Path) -> Iterator[None]:
     """Tell the output in an error of writing that says nothing, as of a full disk, or a temporary name."""
     try:
         yield

@@ -13,8 +13,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from pipeline.base.atomic import atomic_file, atomic_folder
-from pipeline.base.console import log, progress
+from pipeline.base.atomic import atomic_file, atomic_folder, naming
+from pipeline.base.console import log, progress_bar
 from pipeline.base.errors import InputError
 from pipeline.base.image_files import read_image
 from pipeline.base.pictures import encode_png
@@ -184,10 +184,15 @@ def _align_rows(source: _Source, numbers: range, work: Work, folder: Path) -> No
             for row, image, faces in zip(part, images, found, strict=True)
         ]
 
-    rows = islice(manifest.stream(source.path), numbers.start, numbers.stop)
-    parts = iter(lambda: list(islice(rows, work.batch)), [])
-    done = (row for part in map_ahead(align_batch, parts, work.threads) for row in part)
-    manifest.write(folder / EXACT_ROWS, progress(done, len(numbers), "images", "align"), manifest.COLUMNS, exact=True)
+    def aligned() -> Iterator[ManifestRow]:
+        rows = islice(manifest.stream(source.path), numbers.start, numbers.stop)
+        parts = iter(lambda: list(islice(rows, work.batch)), [])
+        with naming(folder), progress_bar(len(numbers), "images", "align") as bar:
+            for done in map_ahead(align_batch, parts, work.threads):
+                yield from done
+                bar.update(len(done))
+
+    manifest.write(folder / EXACT_ROWS, aligned(), manifest.COLUMNS, exact=True)
 
 
 def _finish(source: _Source, exact: Sequence[Path], folder: Path, missing: str) -> dict[str, Any]:

@@ -1,28 +1,36 @@
 """extract: turn fer2013.csv, or class folders, into PNGs by Usage and label with a manifest."""
 
 import argparse
+import csv
 import hashlib
+import heapq
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from pipeline.base.atomic import atomic_folder
+from pipeline.base.atomic import atomic_folder, naming
 from pipeline.base.console import log, progress_bar
 from pipeline.base.errors import InputError
 from pipeline.base.pictures import encode_png
 from pipeline.base.threads import map_ahead
 from pipeline.data import ferplus, manifest
-from pipeline.data.class_choice import ClassChoice, choose_classes
+from pipeline.data.class_choice import choose_classes
 from pipeline.data.class_folders import ClassFolders, FolderSource
 from pipeline.data.duplicates import Duplicates
 from pipeline.data.fer2013_csv import CsvSource
 from pipeline.data.labelled_images import Batch, LabelledImage, Source
 from pipeline.data.labels import KNOWN_COUNTS, LABELS
 from pipeline.data.manifest import USAGES, ManifestRow
+from pipeline.data.shards import SHARD_FILE, Shard, in_order, link_or_copy, read_shard, write_note
 from pipeline.data.split import HOLD_OUT, HoldOut
 
+STAGE = "extract"
+DROPPED = "dropped.csv"  # of a shard: row and reason of each image that is dropped
 OTHER_CLASS = "of other classes"  # why an image is dropped that choose_classes() leaves out
 
 
@@ -87,6 +95,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seed", type=int, default=1, help="seed of the split of class folders that come without (default: 1)"
     )
+    parts = parser.add_mutually_exclusive_group()
+    parts.add_argument("--shard", metavar="I/N", help="extract the I-th of N parts of the images, for --gather")
+    parts.add_argument(
+        "--gather",
+        type=Path,
+        nargs="+",
+        default=(),
+        metavar="FOLDER",
+        help="put the folders of all shards together, with the same other options: the output is as without shards",
+    )
 
 
 def _renaming(text: str) -> tuple[str, str]:
@@ -97,16 +115,17 @@ def _renaming(text: str) -> tuple[str, str]:
 
 
 def run(args: argparse.Namespace) -> None:
-    extract(
-        args.source,
-        args.output,
-        args.ferplus,
-        policy=args.ferplus_policy,
-        labels=args.labels,
-        classes=args.classes,
-        class_names=dict(args.class_names or ()),
-        rule=HoldOut(args.seed, args.held_out, args.groups),
-    )
+    options = {
+        "policy": args.ferplus_policy,
+        "labels": args.labels,
+        "classes": args.classes,
+        "class_names": dict(args.class_names or ()),
+        "rule": HoldOut(args.seed, args.held_out, args.groups),
+    }
+    if args.shard:
+        extract_shard(args.source, args.output, read_shard(args.shard), args.ferplus, **options)
+    else:
+        extract(args.source, args.output, args.ferplus, shards=args.gather, **options)
 
 
 def extract(
@@ -119,40 +138,33 @@ def extract(
     classes: Sequence[str] | None = None,
     class_names: Mapping[str, str] | None = None,
     rule: HoldOut = HOLD_OUT,
+    shards: Sequence[Path] = (),
 ) -> dict[str, Any]:
     """Write every image as USAGE/LABEL/ROW.png under `output`, with manifest.csv, labels.txt and summary.json.
 
     `votes`, FER+'s CSV, replaces the labels as `policy` says and drops the images on which it names no expression; with
     labels="fer2013" the source's labels stay. Either way votes.csv holds the votes on every image kept.
     choose_classes() tells what class_names and classes do, FolderSource what `rule` does. `output` is replaced as a
-    whole, and only if this stage made all that is in it. Returns the summary: images per Usage and label, duplicates,
-    images dropped. Raises SourceError naming the file and line, or the class, that is wrong.
+    whole, and only if this stage made all that is in it. shards: folders of all shards that extract_shard() made with
+    the same arguments, whose images are linked or copied. Returns the summary: images per Usage and label, duplicates,
+    images dropped. Raises SourceError naming the file and line, or the class, that is wrong, and InputError where a
+    shard is missing, given twice or made with other arguments.
     """
-    if not 0 < rule.share < 0.5:
-        raise InputError(f"held_out {rule.share}: a share above 0 and below 0.5 was expected; nothing was written")
-    try:
-        ballot = ferplus.Votes(votes, policy) if votes else None
-        found = ClassFolders(source) if source.is_dir() else CsvSource(source)
-        voted = ballot is not None and labels == "ferplus"
-        choice = choose_classes(ferplus.LABELS if voted else found.labels, classes, class_names)
-        if isinstance(found, ClassFolders):
-            used = range(len(found.labels)) if voted else [i for i, to in enumerate(choice.index_of) if to is not None]
-            images: Source = FolderSource(found, used, rule)
-        else:
-            images = found
-        labelling = _Labelling(choice, ballot, voted=voted)
-        own = (*USAGES, manifest.NAME, "labels.txt", "summary.json", ferplus.SIDECAR)
+    own = (*USAGES, manifest.NAME, "labels.txt", "summary.json", ferplus.SIDECAR)
+    with _nothing_written():
+        work = _Work(source, votes, policy=policy, labels=labels, classes=classes, class_names=class_names, rule=rule)
         with atomic_folder(output, own=own) as folder:
-            tally = _Tally(labelling.labels)
-            rows = tally.count(_write_images(images, labelling, folder))
-            manifest.write(folder / manifest.NAME, rows, manifest.EXTRACT_COLUMNS)
+            tally = _Tally(work.labels)
+            found = _gather(shards, work, folder) if shards else _write_images(work.images.batches(), work, folder)
+            manifest.write(folder / manifest.NAME, tally.count(found), manifest.EXTRACT_COLUMNS)
             summary = tally.summary()
+            ballot = work.ballot
             if ballot and tally.total() != len(ballot):
                 raise InputError(
                     f"{votes}: votes for {len(ballot)} images where {source} has fewer; votes and images "
                     "must be of the same rows in the same order"
                 )
-            for label in choice.labels if classes else ():
+            for label in work.labels if classes else ():
                 if not summary["counts"]["Training"][label]:
                     raise InputError(f"{source}: class {label} has no image to train on; leave it out of classes")
             if ballot:
@@ -160,32 +172,101 @@ def extract(
                 ferplus.write_sidecar(
                     folder / ferplus.SIDECAR, ((row.path, ballot.of(row.row).values()) for row in kept)
                 )
-            manifest.write_labels(folder / "labels.txt", labelling.labels)
+            manifest.write_labels(folder / "labels.txt", work.labels)
             (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
-    except InputError as error:
-        raise type(error)(f"{error}; nothing was written") from None
     _report(summary)
     return summary
 
 
-class _Labelling:
-    """Which class an image is of. labels: the classes, in index order."""
+def extract_shard(
+    source: Path,
+    output: Path,
+    shard: Shard,
+    votes: Path | None = None,
+    *,
+    policy: str = "majority",
+    labels: str = "ferplus",
+    classes: Sequence[str] | None = None,
+    class_names: Mapping[str, str] | None = None,
+    rule: HoldOut = HOLD_OUT,
+) -> None:
+    """Write the images of every N-th batch of a source, for extract() to put together. Raises as extract() does."""
+    with _nothing_written():
+        work = _Work(source, votes, policy=policy, labels=labels, classes=classes, class_names=class_names, rule=rule)
+        with atomic_folder(output, own=(*USAGES, manifest.NAME, DROPPED, SHARD_FILE)) as folder:
+            batches = islice(work.images.batches(), shard.number - 1, None, shard.count)
+            with open(folder / DROPPED, "w", encoding="utf-8", newline="") as file:
+                rows = _without_dropped(_write_images(batches, work, folder), csv.writer(file))
+                count = manifest.write(folder / manifest.NAME, rows, manifest.EXTRACT_COLUMNS)
+            write_note(folder, STAGE, shard, work.made_by)
+    log.info("shard %s: %d images", shard, count)
 
-    def __init__(self, choice: ClassChoice, ballot: ferplus.Votes | None, *, voted: bool) -> None:
+
+@contextmanager
+def _nothing_written() -> Iterator[None]:
+    """Say in errors about input that there is no output."""
+    try:
+        yield
+    except InputError as error:
+        raise type(error)(f"{error}; nothing was written") from None
+
+
+class _Work:
+    """What is extracted and how: extract()'s arguments, read. labels: the classes, in index order."""
+
+    def __init__(
+        self,
+        source: Path,
+        votes: Path | None,
+        *,
+        policy: str,
+        labels: str,
+        classes: Sequence[str] | None,
+        class_names: Mapping[str, str] | None,
+        rule: HoldOut,
+    ) -> None:
+        if not 0 < rule.share < 0.5:
+            raise InputError(f"held_out {rule.share}: a share above 0 and below 0.5 was expected")
+        self.made_by = {
+            "source": str(source),
+            "votes": votes and str(votes),
+            "policy": policy,
+            "labels": labels,
+            "classes": classes and list(classes),
+            "class_names": dict(class_names or {}),
+            "rule": asdict(rule),
+        }
+        self.ballot = ferplus.Votes(votes, policy) if votes else None
+        found = ClassFolders(source) if source.is_dir() else CsvSource(source)
+        voted = self.ballot is not None and labels == "ferplus"
+        choice = choose_classes(ferplus.LABELS if voted else found.labels, classes, class_names)
+        if isinstance(found, ClassFolders):
+            used = range(len(found.labels)) if voted else [i for i, to in enumerate(choice.index_of) if to is not None]
+            self.images: Source = FolderSource(found, used, rule)
+        else:
+            self.images = found
         self.labels = choice.labels
-        self._index_of, self._ballot, self._voted = choice.index_of, ballot, voted
+        self._index_of, self._voted = choice.index_of, voted
 
     def label(self, image: LabelledImage) -> int | str:
         """Index into labels, or why an image is dropped. Raises SourceError for one that lacks its votes."""
         label: int | str = image.label
-        if self._ballot and self._voted:
-            label = self._ballot.label(image)
-        elif self._ballot:
-            self._ballot.check(image)
+        if self.ballot and self._voted:
+            label = self.ballot.label(image)
+        elif self.ballot:
+            self.ballot.check(image)
         if isinstance(label, str):
             return label
         index = self._index_of[label]
         return OTHER_CLASS if index is None else index
+
+
+@dataclass(frozen=True, slots=True)
+class _Dropped:
+    """An image that is left out: its row in the source, and why."""
+
+    row: int
+    reason: str
 
 
 class _Tally:
@@ -197,11 +278,11 @@ class _Tally:
         self._duplicates = Duplicates()
         self._dropped: Counter[str] = Counter()
 
-    def count(self, rows: Iterator[ManifestRow | str]) -> Iterator[ManifestRow]:
+    def count(self, rows: Iterable[ManifestRow | _Dropped]) -> Iterator[ManifestRow]:
         """Pass the rows on, and keep the reasons for which images have none."""
         for row in rows:
-            if isinstance(row, str):
-                self._dropped[row] += 1
+            if isinstance(row, _Dropped):
+                self._dropped[row.reason] += 1
             else:
                 self._images[row.usage, row.label] += 1
                 self._duplicates.add(row)
@@ -223,23 +304,62 @@ class _Tally:
         }
 
 
-def _write_images(source: Source, labelling: _Labelling, folder: Path) -> Iterator[ManifestRow | str]:
+def _write_images(batches: Iterable[Batch], work: _Work, folder: Path) -> Iterator[ManifestRow | _Dropped]:
     """Write the images; of each its row, or why it is dropped."""
-    for usage in USAGES:
-        for label in labelling.labels:
-            (folder / usage / label).mkdir(parents=True)
+    _make_folders(work, folder)
 
-    def write(batch: Batch) -> list[ManifestRow | str]:
-        labelled = ((image, labelling.label(image)) for image in batch())
+    def write(batch: Batch) -> list[ManifestRow | _Dropped]:
+        labelled = ((image, work.label(image)) for image in batch())
         return [
-            label if isinstance(label, str) else _write_image(image, label, labelling.labels[label], folder)
+            _Dropped(image.row, label)
+            if isinstance(label, str)
+            else _write_image(image, label, work.labels[label], folder)
             for image, label in labelled
         ]
 
-    with progress_bar(None, "images", "extract") as bar:
-        for written in map_ahead(write, source.batches()):
+    with naming(folder), progress_bar(None, "images", "extract") as bar:
+        for written in map_ahead(write, batches):
             yield from written
             bar.update(len(written))
+
+
+def _gather(shards: Sequence[Path], work: _Work, folder: Path) -> Iterator[ManifestRow | _Dropped]:
+    """The rows of all shards in the order of the source, their images linked or copied."""
+    folders, made_by = in_order(STAGE, shards)
+    if made_by != work.made_by:
+        raise InputError(
+            f"{folders[0]}: made with {json.dumps(made_by)}, where {json.dumps(work.made_by)} was expected; make the "
+            "shards with the same options"
+        )
+    _make_folders(work, folder)
+
+    def kept(shard: Path) -> Iterator[ManifestRow]:
+        for row in manifest.stream(shard / manifest.NAME):
+            link_or_copy(shard / row.path, folder / row.path)
+            yield row
+
+    def dropped(shard: Path) -> Iterator[_Dropped]:
+        with open(shard / DROPPED, encoding="utf-8", newline="") as file:
+            for row, reason in csv.reader(file):
+                yield _Dropped(int(row), reason)
+
+    streams: list[Iterator[ManifestRow | _Dropped]] = [read(shard) for read in (kept, dropped) for shard in folders]
+    yield from heapq.merge(*streams, key=lambda row: row.row)
+
+
+def _make_folders(work: _Work, folder: Path) -> None:
+    for usage in USAGES:
+        for label in work.labels:
+            (folder / usage / label).mkdir(parents=True)
+
+
+def _without_dropped(rows: Iterable[ManifestRow | _Dropped], dropped: Any) -> Iterator[ManifestRow]:
+    """Pass the rows on, and write those that are dropped with a csv.writer."""
+    for row in rows:
+        if isinstance(row, _Dropped):
+            dropped.writerow((row.row, row.reason))
+        else:
+            yield row
 
 
 def _write_image(image: LabelledImage, label: int, name: str, folder: Path) -> ManifestRow:

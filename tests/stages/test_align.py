@@ -3,6 +3,7 @@
 import argparse
 import hashlib
 import json
+import resource
 import subprocess
 import sys
 from dataclasses import replace
@@ -276,3 +277,12 @@ def test_the_command_aligns_shards_and_gathers_them(small_manifest: Path, tmp_pa
     )
     align(small_manifest, tmp_path / "whole", build_detector("none"), batch=16)
     assert tree(tmp_path / "both") == tree(tmp_path / "whole")
+
+
+def test_a_full_disk_is_said_of_the_output(small_manifest: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "pipeline", "align", small_manifest, tmp_path / "aligned", "--detector", "none"]
+    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))  # noqa: E731
+    done = subprocess.run(command, capture_output=True, text=True, check=False, preexec_fn=limit)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == f"error: {tmp_path / 'aligned'}: File too large"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["fer2013.csv", "images"]

@@ -18,9 +18,10 @@ from pipeline.base.errors import InputError
 from pipeline.caffe.database import DatabaseReader
 from pipeline.data import ferplus, manifest
 from pipeline.data.labels import KNOWN_COUNTS, LABELS
+from pipeline.data.shards import Shard
 from pipeline.faces.detector import Detections, WholeImage
 from pipeline.stages.align import align
-from pipeline.stages.extract import extract
+from pipeline.stages.extract import extract, extract_shard
 from pipeline.stages.lmdb import lmdb
 
 
@@ -207,6 +208,35 @@ def test_the_command_tells_counts_and_a_fault_in_one_line(small_csv: Path, tmp_p
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith(f"error: {small_csv}:1: column Usage is missing")
     assert "Traceback" not in done.stderr
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_shards_together_are_what_one_run_writes(tmp_path: Path) -> None:
+    """Rows, votes, and what is dropped in the order in which it first was."""
+    write_csv(tmp_path / "fer2013.csv", noise(150))
+    usages = [row.usage for row in _rows(tmp_path / "fer2013.csv", tmp_path)]
+    votes = tmp_path / "fer2013new.csv"
+    ballots = ("5,5,0,0,0,0,0,0,0,0", "0,10,0,0,0,0,0,0,0,0", "10,0,0,0,0,0,0,0,0,0", "0,0,0,0,0,0,0,0,0,10")
+    lines = [f"{usage},{row}.png,{ballots[(row // 40 + row % 3) % 4]}" for row, usage in enumerate(usages)]
+    votes.write_text("\n".join([",".join(ferplus.COLUMNS), *lines]))
+    source, classes = tmp_path / "fer2013.csv", ["neutral", "happiness"]
+    folders = [tmp_path / "shards" / str(number) for number in (1, 2, 3)]
+    for number, folder in enumerate(folders, 1):
+        extract_shard(source, folder, Shard(number, 3), votes, classes=classes)
+    summary = extract(source, tmp_path / "gathered", votes, classes=classes, shards=folders[::-1])
+    assert summary == extract(source, tmp_path / "whole", votes, classes=classes)
+    assert len(summary["dropped"]) == 2
+    assert tree(tmp_path / "gathered") == tree(tmp_path / "whole")
+    with pytest.raises(InputError, match=r"shard 2/3 is missing .*nothing was written"):
+        extract(source, tmp_path / "again", votes, classes=classes, shards=[folders[0], folders[2]])
+    with pytest.raises(InputError, match="shard 1/3 again, after"):
+        extract(source, tmp_path / "again", votes, classes=classes, shards=[*folders, folders[0]])
+    with pytest.raises(InputError, match="make the shards with the same options"):
+        extract(source, tmp_path / "again", votes, classes=classes[::-1], shards=folders)
+    assert not (tmp_path / "again").exists()
 
 
 def test_a_full_disk_leaves_the_earlier_output(small_csv: Path, tmp_path: Path) -> None:

@@ -212,6 +212,8 @@ def test_shards_are_jobs_that_one_puts_together() -> None:
     done = snakemake("align", "--dry-run", "--forceall", "--printshellcmds", "--config", "csv=sample", "shards=3")
     assert done.returncode == 0, done.stderr
     said = done.stdout + done.stderr
+    assert {f"--shard {number}/3" for number in (1, 2, 3)} == set(re.findall(r"extract \S+ \S+ .*(--shard ./3)", said))
+    assert re.search(r"extract \S+ data/sample/images .*--gather (data/sample/images_shards/[123]_of_3 ?){3}", said)
     commands = set(re.findall(r"align data/sample/images/manifest\.csv (\S+) +(.*?) --threads", said))
     folders = [f"data/sample/aligned_shards/{number}_of_3" for number in (1, 2, 3)]
     assert commands == {
