@@ -34,6 +34,7 @@ ENGINE = [
     ["database", "fillers", "blob", "common", "coord_map", "io", "augmentation", "precision", "data_transformer"],
     ["layers", "need_backward"],
     ["insert_splits", "net_log", "draw"],
+    ["weights"],
     ["net"],
     ["solver", "averaging", "grad_cam", "real_caffe", "onnx", "pycaffe", "classifier", "detector"],
     ["_caffe", "tools", "__main__"],

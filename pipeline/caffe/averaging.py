@@ -8,8 +8,9 @@ import torch
 
 from pipeline.caffe.hdf5.files import HDF5Reader, is_hdf5
 from pipeline.caffe.layers.normalization import BatchNorm
-from pipeline.caffe.net import Net, WeightsError
+from pipeline.caffe.net import Net
 from pipeline.caffe.proto.files import read_weights
+from pipeline.caffe.weights import WeightsError
 
 
 def average_snapshots(net: Net, snapshots: Sequence[Path], batches: int) -> None:

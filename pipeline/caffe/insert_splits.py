@@ -8,6 +8,8 @@ from pipeline.caffe.layers import LAYERS, Layer, LayerError
 from pipeline.caffe.proto.caffe_pb2 import LayerParameter, NetParameter, NetStateRule, Phase
 from pipeline.caffe.proto.prototxt_errors import suggest
 
+AUTOMATIC_TOP = "(automatic)"  # of a loss without a top, as nets of 2013 have it: it counts, but is no output
+
 
 def rule_matches(rule: NetStateRule, phase: Phase, level: int, stages: Collection[str], layer: str) -> bool:
     """Whether every condition of a layer's rule holds (caffe/net.cpp, StateMeetsRule); if not, the log says which."""

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 
 from pipeline.base.console import log
-from pipeline.base.errors import InputError
-from pipeline.caffe.hdf5.files import HDF5Reader, is_hdf5, write_hdf5
-from pipeline.caffe.insert_splits import choose_layers, insert_splits, layer_class, take_layers
+from pipeline.caffe import weights
+from pipeline.caffe.hdf5.files import write_hdf5
+from pipeline.caffe.insert_splits import AUTOMATIC_TOP, choose_layers, insert_splits, layer_class, take_layers
 from pipeline.caffe.layers import Layer, LayerError, Shape
 from pipeline.caffe.layers.data import Input
 from pipeline.caffe.layers.elementwise import Scale
@@ -22,9 +22,8 @@ from pipeline.caffe.layers.normalization import BatchNorm
 from pipeline.caffe.memory_budget import MemoryBudget
 from pipeline.caffe.net_log import NetLog
 from pipeline.caffe.precision import PRECISIONS
-from pipeline.caffe.proto.blob_proto import from_blobproto, to_blobproto
 from pipeline.caffe.proto.caffe_pb2 import LayerParameter, NetParameter, ParamSpec, Phase
-from pipeline.caffe.proto.files import PrototxtError, read_net, read_weights, write_binary
+from pipeline.caffe.proto.files import PrototxtError, read_net, write_binary
 from pipeline.caffe.proto.prototxt_errors import find_layers, find_line
 
 
@@ -32,14 +31,8 @@ class EmptyNetError(PrototxtError):
     """A net without layers: Caffe aborts as it runs it."""
 
 
-class WeightsError(InputError):
-    """Weights that are not this net's."""
-
-
 N = TypeVar("N", bound="Net")
 Watch = Callable[[Layer, list[torch.Tensor], list[torch.Tensor]], None]  # a layer, its bottoms, its tops
-
-AUTOMATIC_TOP = "(automatic)"  # of a loss without a top, as nets of 2013 have it: it counts, but is no output
 
 
 @dataclass
@@ -307,120 +300,20 @@ class Net:
             self._first[name] = top
 
     def copy_from(self, source: NetParameter | Path) -> None:
-        """Take the blobs of the layers that have the same name, as Caffe's CopyTrainedLayersFrom does.
-
-        source: a message, a .caffemodel, or an HDF5 file, which its first bytes tell.
-        Raises WeightsError when a layer's blobs differ in number or shape, or no layer of the net is in the source,
-        BinaryError when the file is damaged.
-        """
-        if isinstance(source, Path) and is_hdf5(source):
-            self._copy_from_hdf5(source)
-            return
-        name = str(source) if isinstance(source, Path) else "the given weights"
-        message = read_weights(source) if isinstance(source, Path) else source
-        params = self.params
-        names = {layer.param.name for layer in self.layers}
-        copied = 0
-        for layer in message.layer:
-            if layer.name not in names:
-                log.debug("Ignoring source layer %s", layer.name)
-            if not layer.blobs or layer.name not in params:
-                continue
-            targets = params[layer.name]
-            if len(layer.blobs) != len(targets):
-                raise WeightsError(
-                    f"{name}: layer '{layer.name}' has {len(layer.blobs)} blobs where the net has "
-                    f"{len(targets)}; are these the weights of another net?"
-                )
-            for index, (blob, target) in enumerate(zip(layer.blobs, targets, strict=True)):
-                array = from_blobproto(blob, f"{name}: layer '{layer.name}' blob {index}")
-                if _without_leading_ones(array.shape) != _without_leading_ones(tuple(target.shape)):
-                    raise WeightsError(
-                        f"{name}: layer '{layer.name}' blob {index} has shape {array.shape} where the "
-                        f"net has {tuple(target.shape)}; are these the weights of another net?"
-                    )
-                with torch.no_grad():
-                    target.copy_(torch.from_numpy(array.reshape(tuple(target.shape))))
-            copied += 1
-        self._check_any_copied(name, copied)
-
-    def _copy_from_hdf5(self, path: Path) -> None:
-        """Stricter than copy_from is with a message, as Caffe is: shapes are equal, and only shared blobs may miss."""
-        layers = {layer.param.name: layer.blobs for layer in self.layers}
-        owned = {(learnable.layer, learnable.index) for learnable in self.learnable}
-        copied = 0
-        with HDF5Reader(path) as file:
-            for name in file.names("data"):
-                if name not in layers:
-                    log.debug("Ignoring source layer %s", name)
-                    continue
-                stored, targets = file.names("data", name), layers[name]
-                missing = [
-                    str(index) for index in range(len(targets)) if (name, index) in owned and str(index) not in stored
-                ]
-                if len(stored) > len(targets) or missing:
-                    raise WeightsError(
-                        f"{path}: layer '{name}' has {len(stored)} blobs where the net has "
-                        f"{len(targets)}{', without number ' * bool(missing)}{', '.join(missing)}; are "
-                        "these the weights of another net?"
-                    )
-                for index, target in enumerate(targets):
-                    if str(index) in stored:
-                        array = file.array("data", name, str(index), shape=tuple(target.shape))
-                        with torch.no_grad():
-                            target.copy_(torch.from_numpy(array))
-                copied += bool(stored)
-        self._check_any_copied(str(path), copied)
-
-    def _check_any_copied(self, source: str, copied: int) -> None:
-        if self.params and not copied:
-            raise WeightsError(
-                f"{source}: none of its layers is one of net '{self.name}' ({', '.join(self.params)}); "
-                "are these the weights of another net?"
-            )
+        """Take the blobs of the layers that have the same name, as weights.copy_weights() says."""
+        weights.copy_weights(self, source)
 
     def to_proto(self) -> NetParameter:
         """The net with its blobs, as a .caffemodel holds it."""
-        message = NetParameter(name=self.name)
-        for layer in self.layers:
-            added = message.layer.add()
-            added.CopyFrom(layer.param)
-            if added.top == [AUTOMATIC_TOP]:
-                del added.top[:]
-            del added.blobs[:]
-            added.blobs.extend(to_blobproto(blob.detach().cpu().numpy()) for blob in layer.blobs)
-        return message
+        return weights.to_proto(self)
+
+    def to_hdf5(self) -> dict[str, dict[str, np.ndarray]]:
+        """The blobs, as /data of a .caffemodel.h5 holds them."""
+        return weights.to_hdf5(self)
 
     def save(self, path: Path) -> None:
         """Write the .caffemodel."""
         write_binary(path, self.to_proto())
-
-    def check_hdf5_names(self) -> None:
-        """Raise LayerError for a layer's name that no group in an HDF5 file can have; Caffe aborts as it saves it."""
-        names: set[str] = set()
-        for layer in self.layers:
-            name = layer.param.name
-            if "/" in name or name in ("", ".") or name in names:
-                raise layer.error(
-                    "HDF5 takes no '/' in a layer's name and every name once; rename the layer, or save as BINARYPROTO"
-                )
-            names.add(name)
-
-    def to_hdf5(self) -> dict[str, dict[str, np.ndarray]]:
-        """What /data of a .caffemodel.h5 holds: each layer's blobs by index, but for those that another layer owns.
-
-        Raises LayerError as check_hdf5_names() does.
-        """
-        self.check_hdf5_names()
-        owned = {(learnable.layer, learnable.index) for learnable in self.learnable}
-        return {
-            layer.param.name: {
-                str(index): blob.detach().cpu().numpy()
-                for index, blob in enumerate(layer.blobs)
-                if (layer.param.name, index) in owned
-            }
-            for layer in self.layers
-        }
 
     def save_hdf5(self, path: Path) -> None:
         """Write the .caffemodel.h5."""
@@ -472,10 +365,3 @@ def channels_last(tensor: torch.Tensor) -> torch.Tensor:
     if tensor.ndim != 4:
         return tensor
     return torch.empty_like(tensor, memory_format=torch.channels_last).copy_(tensor)
-
-
-def _without_leading_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
-    # Nets of before 2014 store every blob with four axes, the real ones last.
-    while shape and shape[0] == 1:
-        shape = shape[1:]
-    return shape

@@ -9,9 +9,10 @@ from helpers.run_tool import run_tool
 
 from pipeline.base.errors import InputError
 from pipeline.caffe.averaging import average_snapshots
-from pipeline.caffe.net import Net, WeightsError
+from pipeline.caffe.net import Net
 from pipeline.caffe.proto.caffe_pb2 import TEST, TRAIN, NetParameter
 from pipeline.caffe.proto.files import parse_text
+from pipeline.caffe.weights import WeightsError
 
 NET = """
 layer { name: "x" type: "DummyData" top: "x" dummy_data_param { shape { dim: 4 dim: 2 dim: 3 dim: 5 }

@@ -15,10 +15,11 @@ import torch
 
 from pipeline.caffe.hdf5.files import HDF5Error, HDF5Reader, is_hdf5, write_hdf5
 from pipeline.caffe.layers import LayerError
-from pipeline.caffe.net import Net, WeightsError, build_net
+from pipeline.caffe.net import Net, build_net
 from pipeline.caffe.proto.caffe_pb2 import TEST, TRAIN, SolverParameter
 from pipeline.caffe.proto.files import BinaryError, PrototxtError, parse_text, read_weights
 from pipeline.caffe.solver import SOLVERS, Solver, get_solver, snapshot
+from pipeline.caffe.weights import WeightsError
 
 NET = """
 layer { name: "x" type: "DummyData" top: "x" top: "y" dummy_data_param { shape { dim: 4 dim: 2 dim: 3 dim: 5 }

@@ -8,9 +8,9 @@ import torch
 
 from pipeline.caffe.fillers import FILLERS, fill
 from pipeline.caffe.insert_splits import filter_layers, insert_splits
-from pipeline.caffe.net import Net, WeightsError, build_net
+from pipeline.caffe.net import Net, build_net
 from pipeline.caffe.proto.caffe_pb2 import TEST, TRAIN, FillerParameter, NetParameter
-from pipeline.caffe.proto.files import PrototxtError, parse_text, write_binary
+from pipeline.caffe.proto.files import PrototxtError, parse_text
 
 INPUT = 'layer { name: "in" type: "Input" top: "in" input_param { shape { dim: 2 dim: 3 } } }\n'
 
@@ -93,40 +93,6 @@ def test_layers_share_a_blob_by_the_name_of_its_param() -> None:
     assert len(built.learnable) == 2
     with pytest.raises(PrototxtError, match=r"layer 'two': param 'w' has shape \(4, 3\) where layer 'one'.*\(3, 3\)"):
         Net(net(INPUT + inner("one", "in", "x", 3, shared) + inner("two", "x", "y", 4, shared)), TRAIN)
-
-
-def test_weights_of_another_net_are_refused_with_both_shapes(tmp_path: Path) -> None:
-    built = Net(net(INPUT + inner("fc", "in", "x", 2)), TEST, seed=1)
-    other = Net(net(INPUT + inner("fc", "in", "x", 5)), TEST)
-    stranger = Net(net(INPUT + inner("unknown", "in", "x", 5)), TEST)
-    other.save(tmp_path / "other.caffemodel")
-    before = built.params["fc"][0].clone()
-    with pytest.raises(WeightsError, match=r"other\.caffemodel: layer 'fc' blob 0 has shape \(5, 3\).*\(2, 3\)"):
-        built.copy_from(tmp_path / "other.caffemodel")
-    with pytest.raises(WeightsError, match="none of its layers"):
-        built.copy_from(stranger.to_proto())
-    assert torch.equal(built.params["fc"][0], before)
-
-
-def test_a_truncated_caffemodel_is_refused(tmp_path: Path) -> None:
-    built = Net(net(INPUT + inner("fc", "in", "x", 2)), TEST)
-    path = tmp_path / "x.caffemodel"
-    built.save(path)
-    path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(Exception, match=r"x\.caffemodel: no whole binary NetParameter"):
-        built.copy_from(path)
-
-
-def test_weights_of_four_axes_fit_a_net_of_today(tmp_path: Path) -> None:
-    built = Net(net(INPUT + inner("fc", "in", "x", 2)), TEST, seed=1)
-    legacy = built.to_proto()
-    for blob, shape in zip(legacy.layer[1].blobs, ((1, 1, 2, 3), (1, 1, 1, 2)), strict=True):
-        blob.ClearField("shape")
-        blob.num, blob.channels, blob.height, blob.width = shape
-    write_binary(tmp_path / "old.caffemodel", legacy)
-    other = Net(net(INPUT + inner("fc", "in", "x", 2)), TEST, seed=2)
-    other.copy_from(tmp_path / "old.caffemodel")
-    assert torch.equal(other.params["fc"][0], built.params["fc"][0])
 
 
 def test_inputs_that_are_missing_or_unknown_are_named() -> None:

@@ -20,12 +20,12 @@ from pipeline.caffe.blob import Blob, BlobError, Memory
 from pipeline.caffe.common import ModeError, mode
 from pipeline.caffe.io import ImageError
 from pipeline.caffe.layers import LayerError
-from pipeline.caffe.net import WeightsError
 from pipeline.caffe.net_spec import NetSpecError
 from pipeline.caffe.proto import caffe_pb2
 from pipeline.caffe.proto.files import BinaryError, PrototxtError
 from pipeline.caffe.pycaffe.net import CallError
 from pipeline.caffe.solver import SolverError
+from pipeline.caffe.weights import WeightsError
 
 NET = """
 name: "small"

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.caffe.net import WeightsError
 from pipeline.caffe.proto.caffe_pb2 import NetParameter, SolverParameter
 from pipeline.caffe.proto.files import BinaryError, parse_text, read_binary
 from pipeline.caffe.solver import SOLVERS, Solver, get_solver, snapshot
+from pipeline.caffe.weights import WeightsError
 
 NET = """
 layer { name: "x" type: "DummyData" top: "x" top: "y" dummy_data_param { shape { dim: 4 dim: 2 dim: 3 dim: 5 }

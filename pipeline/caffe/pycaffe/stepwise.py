@@ -8,10 +8,11 @@ import numpy as np
 import torch
 
 from pipeline.caffe.blob import Blob, Blobs, Memory
+from pipeline.caffe.insert_splits import AUTOMATIC_TOP
 from pipeline.caffe.layers.data import Input
 from pipeline.caffe.layers.layer import Tensors, passes_no_gradient
 from pipeline.caffe.need_backward import find_needs
-from pipeline.caffe.net import AUTOMATIC_TOP, Net, channels_last
+from pipeline.caffe.net import Net, channels_last
 from pipeline.caffe.proto.caffe_pb2 import NetParameter, Phase
 
 LayerCallback = Callable[[int], None]  # is told a layer's number

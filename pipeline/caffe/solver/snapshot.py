@@ -20,12 +20,12 @@ from pipeline.base.atomic import atomic_file
 from pipeline.base.console import log
 from pipeline.caffe.common import solver_count, solver_rank
 from pipeline.caffe.hdf5.files import HDF5Reader, Tree, hdf5_bytes, write_hdf5
-from pipeline.caffe.net import WeightsError
 from pipeline.caffe.proto.blob_proto import from_blobproto, set_diff, to_blobproto
 from pipeline.caffe.proto.caffe_pb2 import NetParameter, SolverParameter, SolverState
 from pipeline.caffe.proto.files import MAX_TEXT_BYTES, BinaryError, binary_bytes, read_binary, write_binary
 from pipeline.caffe.proto.prototxt_errors import shorten
 from pipeline.caffe.solver import Solver
+from pipeline.caffe.weights import WeightsError
 
 SIDECAR_FORM = 3
 EARLIER_FORM = 2  # without the state's sum

@@ -20,6 +20,7 @@ from pipeline.caffe.solver.debug_info import DebugInfo
 from pipeline.caffe.solver.errors import SolverError
 from pipeline.caffe.solver.lr_policies import ALL_POLICIES, check_policy, warmed_up
 from pipeline.caffe.solver.progress import Progress, check_progress
+from pipeline.caffe.weights import check_hdf5_names
 
 SOLVERS: dict[str, type["Solver"]] = {}
 
@@ -132,7 +133,7 @@ class Solver:
             built.append(net)
         self.net, *self.test_nets = built
         if param.snapshot_format == SolverParameter.HDF5:
-            self.net.check_hdf5_names()
+            check_hdf5_names(self.net)
         for test_net in self.test_nets:
             test_net.share_with(self.net)
         if self.progress.needs_tests:
