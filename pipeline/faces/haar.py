@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 
 from pipeline.base.onnx_runtime import CPU
+from pipeline.faces.boxes import clip
 from pipeline.faces.detector import Detections, check_images
 from pipeline.readings import LANDMARKS
 
@@ -75,7 +76,7 @@ class Haar:
         corners = np.stack([left, top, left + wide - 1, top + high - 1], axis=1)
         counts = windows[order].astype(np.float32)
         return Detections(
-            corners.clip(0, [width - 1, height - 1] * 2).astype(np.float32),
+            clip(corners, image.shape).astype(np.float32),
             counts / (counts + HALF),
             np.full((len(boxes), len(LANDMARKS), 2), np.nan, np.float32),
         )

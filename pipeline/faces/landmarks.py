@@ -8,11 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 
 from pipeline.base.onnx_runtime import CPU
+from pipeline.faces.boxes import adjust, clip, square
 from pipeline.faces.detector import Detections, check_images
-from pipeline.faces.mtcnn import MAX_BATCH_CROPS, MODELS, O_SCORE, _adjust, _square, crop, open_net
+from pipeline.faces.mtcnn import MODELS, O_SCORE, open_net, place_landmarks, run_on_crops
 
 
 class Landmarker:
@@ -36,10 +36,9 @@ class Landmarker:
         found = []
         for image, given in zip(images, boxes, strict=True):
             first, first_scores, first_landmarks = self.refine(image, given)
-            second, second_scores, second_landmarks = self._output(image, _square(first))
+            second, second_scores, second_landmarks = self._output(image, square(first))
             surer = second_scores > first_scores
-            height, width = image.shape[:2]
-            box = np.where(surer[:, None], second, first).clip(0, [width - 1, height - 1] * 2)
+            box = clip(np.where(surer[:, None], second, first), image.shape)
             landmarks = np.where(surer[:, None, None], second_landmarks, first_landmarks)
             scores = np.maximum(first_scores, second_scores)
             found.append(Detections(box.astype(np.float32), scores, landmarks.astype(np.float32)))
@@ -61,26 +60,15 @@ class Landmarker:
 
     def refine(self, image: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """One look at boxes (n, 4) of one image: O-Net's boxes, not clipped, scores (n,) and landmarks (n, 5, 2)."""
-        boxes = _square(boxes.astype(np.float64))
-        (offsets,) = self._run(self._r_net, ["box"], image, boxes)
-        return self._output(image, _square(_adjust(boxes, offsets)))
+        boxes = square(boxes.astype(np.float64))
+        (offsets,) = run_on_crops(self._r_net, ["box"], image[None], np.zeros(len(boxes), np.intp), boxes)
+        return self._output(image, square(adjust(boxes, offsets)))
 
     def _output(self, image: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        offsets, probability, points = self._run(self._o_net, ["box", "probability", "landmarks"], image, boxes)
-        size = boxes[:, None, 2:] - boxes[:, None, :2] + 1
-        landmarks = boxes[:, None, :2] + points.reshape(-1, 2, 5).transpose(0, 2, 1) * size - 1
-        boxes = _adjust(boxes, offsets)
+        names = ["box", "probability", "landmarks"]
+        owner = np.zeros(len(boxes), np.intp)
+        offsets, probability, points = run_on_crops(self._o_net, names, image[None], owner, boxes)
+        landmarks = place_landmarks(boxes, points)
+        boxes = adjust(boxes, offsets)
         boxes[:, 2:] = np.maximum(boxes[:, 2:], boxes[:, :2])
         return boxes, probability[:, 1], landmarks
-
-    def _run(
-        self, net: onnxruntime.InferenceSession, outputs: list[str], image: np.ndarray, boxes: np.ndarray
-    ) -> list[np.ndarray]:
-        """The net's outputs, (n, ...) each, for the crops of the boxes, MAX_BATCH_CROPS at a time."""
-        size = net.get_inputs()[0].shape[-1]
-        results = []
-        for start in range(0, max(len(boxes), 1), MAX_BATCH_CROPS):
-            batch = boxes[start : start + MAX_BATCH_CROPS]
-            crops = crop(image[None], np.zeros(len(batch), np.intp), batch, size)
-            results.append(net.run(outputs, {"data": crops}))
-        return [np.concatenate(result) for result in zip(*results, strict=True)]

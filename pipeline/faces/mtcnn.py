@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -19,6 +19,7 @@ import onnxruntime
 from pipeline.base.errors import InputError
 from pipeline.base.onnx_file import read_onnx
 from pipeline.base.onnx_runtime import CPU, open_session
+from pipeline.faces.boxes import adjust, clip, nms, sides, square
 from pipeline.faces.detector import Detections, check_images
 
 MODELS = Path(__file__).resolve().parents[1] / "weights" / "mtcnn"
@@ -31,7 +32,6 @@ MAX_SOURCE_PIXELS = 1 << 20  # of these that exist as float32 at a time: 12 MB
 MAX_BAND_PIXELS = 1 << 19  # of a level of the pyramid that P-Net sees at a time: 6 MB, and some 80 MB within P-Net
 MIN_BAND_ROWS = 8  # of P-Net's output
 MAX_BATCH_CROPS = 16  # what O-Net makes of them stays in a core's cache
-MAX_PAIRS = 1 << 20
 # Of one image, for each face that may be found at most: P-Net's proposals at one scale, and what R-Net and O-Net see.
 # A face gives five proposals at most of its scales; all pairs of these are compared.
 LEVEL_PROPOSALS, R_PROPOSALS, O_PROPOSALS = 20, 20, 10
@@ -90,8 +90,7 @@ class Mtcnn:
         owner, boxes = self._propose(images)
         owner, boxes = self._refine(images, owner, boxes)
         owner, boxes, scores, landmarks = self._output(images, owner, boxes)
-        height, width = images.shape[1:3]
-        boxes = boxes.clip(0, [width - 1, height - 1] * 2).astype(np.float32)
+        boxes = clip(boxes, images.shape[1:3]).astype(np.float32)
         bounds = np.searchsorted(owner, np.arange(len(images) + 1))
         return [
             Detections(boxes[first:last], scores[first:last], landmarks[first:last]).largest(self.max_faces)
@@ -122,12 +121,12 @@ class Mtcnn:
         owner, box, score, level = map(np.concatenate, zip(*found, strict=True))
         kept = self._bounded(level * count + owner, score, LEVEL_PROPOSALS)
         owner, box, score, level = owner[kept], box[kept], score[kept], level[kept]
-        kept = suppress(level * count + owner, box, score, P_SCALE_OVERLAP)
+        kept = nms(level * count + owner, box, score, P_SCALE_OVERLAP)
         owner, box, score = owner[kept], box[kept], score[kept]
-        kept = suppress(owner, box, score, OVERLAP)
+        kept = nms(owner, box, score, OVERLAP)
         owner, box = owner[kept], box[kept]
         kept = self._bounded(owner, _width(box), R_PROPOSALS)
-        return owner[kept], _square(box[kept])
+        return owner[kept], square(box[kept])
 
     def _propose_band(self, images: np.ndarray, band: "Band") -> tuple[np.ndarray, ...]:
         """P-Net over one band. Returns image number (n,), box (n, 4), score (n,) and the band's level (n,)."""
@@ -143,45 +142,54 @@ class Mtcnn:
 
     def _refine(self, images: np.ndarray, owner: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """R-Net over the proposals. Returns the image number (n,) and the square box (n, 4) of those that remain."""
-        offsets, probability = self._run(self.r_net, ["box", "probability"], images, owner, boxes)
-        boxes = _adjust(boxes, offsets)
+        offsets, probability = run_on_crops(self.r_net, ["box", "probability"], images, owner, boxes, each=self._each)
+        boxes = adjust(boxes, offsets)
         sure = probability[:, 1] > R_SCORE
         owner, boxes, scores = owner[sure], boxes[sure], probability[sure, 1]
-        kept = suppress(owner, boxes, scores, OVERLAP)
+        kept = nms(owner, boxes, scores, OVERLAP)
         owner, boxes = owner[kept], boxes[kept]
         kept = self._bounded(owner, _width(boxes), O_PROPOSALS)
-        return owner[kept], _square(boxes[kept])
+        return owner[kept], square(boxes[kept])
 
     def _output(self, images: np.ndarray, owner: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, ...]:
         """O-Net over what R-Net left. Returns image number (n,), box (n, 4), score (n,) and landmarks (n, 5, 2)."""
         names = ["box", "probability", "landmarks"]
-        offsets, probability, points = self._run(self.o_net, names, images, owner, boxes)
-        size = boxes[:, None, 2:] - boxes[:, None, :2] + 1
-        landmarks = boxes[:, None, :2] + points.reshape(-1, 2, 5).transpose(0, 2, 1) * size - 1
-        boxes = _adjust(boxes, offsets)
+        offsets, probability, points = run_on_crops(self.o_net, names, images, owner, boxes, each=self._each)
+        landmarks = place_landmarks(boxes, points)
+        boxes = adjust(boxes, offsets)
         sure = probability[:, 1] > O_SCORE
         owner, boxes, scores, landmarks = owner[sure], boxes[sure], probability[sure, 1], landmarks[sure]
-        kept = suppress(owner, boxes, scores, OVERLAP, of_smaller=True)
+        kept = nms(owner, boxes, scores, OVERLAP, of_smaller=True)
         return owner[kept], boxes[kept], scores[kept], landmarks[kept].astype(np.float32)
 
-    def _run(
-        self,
-        net: onnxruntime.InferenceSession,
-        outputs: list[str],
-        images: np.ndarray,
-        owner: np.ndarray,
-        boxes: np.ndarray,
-    ) -> list[np.ndarray]:
-        """The net's outputs, (n, ...) each, for the crops of the boxes, MAX_BATCH_CROPS at a time."""
-        size = net.get_inputs()[0].shape[-1]
 
-        def run(start: int) -> list[np.ndarray]:
-            batch = slice(start, start + MAX_BATCH_CROPS)
-            return net.run(outputs, {"data": crop(images, owner[batch], boxes[batch], size)})
+def run_on_crops(
+    net: onnxruntime.InferenceSession,
+    outputs: list[str],
+    images: np.ndarray,
+    owner: np.ndarray,
+    boxes: np.ndarray,
+    *,
+    each: Callable[[Callable[[int], Any], Iterable[int]], Iterable[Any]] = map,
+) -> list[np.ndarray]:
+    """R-Net's or O-Net's outputs, (n, ...) each, for the crops of boxes (n, 4), MAX_BATCH_CROPS at a time.
 
-        # Without boxes an empty batch tells the outputs' shapes.
-        results = self._each(run, range(0, max(len(boxes), 1), MAX_BATCH_CROPS))
-        return [np.concatenate(result) for result in zip(*results, strict=True)]
+    owner: (n,), which of the images (N, H, W, 3) each box is in. each: applies a function to items, as map does.
+    """
+    size = net.get_inputs()[0].shape[-1]
+
+    def run(start: int) -> list[np.ndarray]:
+        batch = slice(start, start + MAX_BATCH_CROPS)
+        return net.run(outputs, {"data": crop_boxes(images, owner[batch], boxes[batch], size)})
+
+    # Without boxes an empty batch tells the outputs' shapes.
+    results = each(run, range(0, max(len(boxes), 1), MAX_BATCH_CROPS))
+    return [np.concatenate(result) for result in zip(*results, strict=True)]
+
+
+def place_landmarks(boxes: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """O-Net's five points (n, 10), five x then five y relative to the boxes it saw, as landmarks (n, 5, 2)."""
+    return np.asarray(boxes[:, None, :2] + points.reshape(-1, 2, 5).transpose(0, 2, 1) * sides(boxes)[:, None] - 1)
 
 
 def open_net(path: Path, providers: Sequence[str] = CPU) -> onnxruntime.InferenceSession:
@@ -258,7 +266,7 @@ def scale_rows(images: np.ndarray, width: int, height: int, first: int, last: in
     return scaled
 
 
-def crop(images: np.ndarray, owner: np.ndarray, boxes: np.ndarray, size: int) -> np.ndarray:
+def crop_boxes(images: np.ndarray, owner: np.ndarray, boxes: np.ndarray, size: int) -> np.ndarray:
     """Cut boxes (n, 4) out of the images `owner` (n,) of images (N, H, W, 3) uint8, as the nets take them.
 
     Returns (n, 3, size, size) float32: (value - 127.5) / 128, zero outside the image. Bilinear, the crop's corner
@@ -298,50 +306,5 @@ def _normalise(pixels: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
 
 
-def suppress(
-    group: np.ndarray, boxes: np.ndarray, scores: np.ndarray, overlap: float, *, of_smaller: bool = False
-) -> np.ndarray:
-    """Non-maximum suppression within groups: indices of the boxes kept, by group, the best score first.
-
-    A box goes when one of its group with a better score overlaps it by more than `overlap`, whether that one is kept
-    or not (the usual, greedy form asks only those that are kept). group, scores: (n,); boxes: (n, 4). The overlap is
-    the intersection over the union, or over the smaller box.
-    """
-    order = np.lexsort((-scores, group))
-    group, boxes = group[order], boxes[order]
-    left, top, right, bottom = boxes.T
-    area = (right - left) * (bottom - top)
-    rivals = np.arange(len(group)) - np.searchsorted(group, group)  # of each box: those of its group before it
-    gone = np.zeros(len(group), bool)
-    ends = np.cumsum(rivals)
-    start = 0
-    while start < len(group):
-        # All pairs of a box and a rival at once, as many boxes at a time as make MAX_PAIRS.
-        done = ends[start - 1] if start else 0
-        stop = max(start + 1, int(np.searchsorted(ends, done + MAX_PAIRS, "right")))
-        box = np.repeat(np.arange(start, stop), rivals[start:stop])
-        rival = np.arange(len(box)) - np.repeat(ends[start:stop] - done, rivals[start:stop]) + box
-        width = np.minimum(right[box], right[rival]) - np.maximum(left[box], left[rival])
-        height = np.minimum(bottom[box], bottom[rival]) - np.maximum(top[box], top[rival])
-        shared = width.clip(0) * height.clip(0)
-        whole = np.minimum(area[box], area[rival]) if of_smaller else area[box] + area[rival] - shared
-        gone[box[shared > overlap * whole]] = True
-        start = stop
-    return order[~gone]
-
-
 def _width(boxes: np.ndarray) -> np.ndarray:
     return boxes[:, 2] - boxes[:, 0]
-
-
-def _square(boxes: np.ndarray) -> np.ndarray:
-    """Widen boxes to squares about their centres."""
-    centre = (boxes[:, :2] + boxes[:, 2:]) / 2
-    half = (boxes[:, 2:] - boxes[:, :2]).max(axis=1, keepdims=True) / 2
-    return np.concatenate([centre - half, centre + half], axis=1)
-
-
-def _adjust(boxes: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """Move each side of the boxes by a net's offsets, which are relative to the box's size."""
-    size = boxes[:, 2:] - boxes[:, :2] + 1
-    return boxes + offsets * np.concatenate([size, size], axis=1)

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from pipeline.faces.boxes import sides
 from pipeline.faces.detector import Detections
 
 # Measured on the 3,004 faces of FER2013's PublicTest that MTCNN finds, read by FaceEmotionNet:
@@ -23,7 +24,6 @@ def conditions(detections: Detections, shape: tuple[int, ...]) -> list[tuple[str
     """
     height, width = shape[:2]
     boxes, landmarks = detections.boxes, detections.landmarks
-    sides = boxes[:, 2:] - boxes[:, :2] + 1
     edges = np.concatenate([boxes[:, :2] <= 0, boxes[:, 2:] >= (width - 1, height - 1)], axis=1)
     left_eye, right_eye, nose = landmarks[:, 0], landmarks[:, 1], landmarks[:, 2]
     across = right_eye - left_eye
@@ -32,7 +32,7 @@ def conditions(detections: Detections, shape: tuple[int, ...]) -> list[tuple[str
     offset, distance = np.abs((ahead * across).sum(axis=1)), (across**2).sum(axis=1)
     leaning = np.abs(np.degrees(np.arctan2(across[:, 1], across[:, 0]))) > ROLLED
     holds = {
-        "tiny": sides.max(axis=1, initial=0) < TINY,
+        "tiny": sides(boxes).max(axis=1, initial=0) < TINY,
         "turned": (offset > TURNED * distance) | (distance == 0) | leaning,
         "edge": edges.any(axis=1) & ~edges.all(axis=1),
     }

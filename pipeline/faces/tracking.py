@@ -6,9 +6,9 @@ from dataclasses import dataclass, field, replace
 import cv2
 import numpy as np
 
+from pipeline.faces.boxes import centres, clip, iou, nms, sides
 from pipeline.faces.detector import Detections, Detector, WholeImage, check_images
 from pipeline.faces.landmarks import Landmarker
-from pipeline.faces.mtcnn import suppress
 
 # All times are in seconds, so that a video of one frame a second is followed as one of sixty is.
 EVERY = 0.4  # from one detection to the next: a new face is seen within that time
@@ -76,14 +76,14 @@ class Track:
     def deviation(self, box: np.ndarray, now: float) -> float:
         """How far a box is from the expected one: centre and size, relative to the size."""
         expected = self.expected(now)
-        shift = np.abs(_centre(box) - _centre(expected)).max() / _size(expected)
+        shift = np.abs(centres(box) - centres(expected)).max() / _size(expected)
         return float(shift + abs(np.log(_size(box) / _size(expected))))
 
     def move(self, box: np.ndarray, score: float, landmarks: np.ndarray, frame: int, time: float) -> None:
         """See it again."""
         seconds = time - self.time
         if seconds > 0:  # a detection looks at what was followed already
-            speed = (_centre(box) - _centre(self.box)) / seconds
+            speed = (centres(box) - centres(self.box)) / seconds
             self.speed = self.speed + (speed - self.speed) * (1 - np.exp(-seconds / SPEED_TIME))
             self.pace = self.pace + (speed - self.pace) * (1 - np.exp(-seconds / PACE_TIME))
         self.box, self.score, self.landmarks, self.frame, self.time = box, score, landmarks, frame, time
@@ -172,7 +172,7 @@ class Tracker:
         strays = set()
         taken: list[int] = []
         for index in sorted(np.flatnonzero(seen), key=lambda index: deviations[index]):
-            if taken and overlaps(boxes[index : index + 1], boxes[taken]).max() > ONE_FACE:
+            if taken and iou(boxes[index : index + 1], boxes[taken]).max() > ONE_FACE:
                 strays.add(index)
             else:
                 taken.append(int(index))
@@ -189,7 +189,7 @@ class Tracker:
         # A face that the frame or another face cuts does not look like itself.
         limits = [0, 0, *image.shape[1::-1]]
         inside = (boxes[:, :2] >= limits[:2]).all(axis=1) & (boxes[:, 2:] < limits[2:]).all(axis=1)
-        clear = inside & ((overlaps(boxes, boxes) > 0).sum(axis=1) == 1)
+        clear = inside & ((iou(boxes, boxes) > 0).sum(axis=1) == 1)
         free = set(range(len(boxes)))
         there, gone = list(self._tracks), list(self._gone)
 
@@ -219,7 +219,7 @@ class Tracker:
             self._tracks.append(track)
         for index in sorted(free, key=lambda index: (-scores[index], index)):
             present = [track.box for track in self._tracks]
-            if not present or overlaps(boxes[index : index + 1], np.stack(present)).max() <= ONE_FACE:
+            if not present or iou(boxes[index : index + 1], np.stack(present)).max() <= ONE_FACE:
                 track = Track(0, boxes[index], float(scores[index]), landmarks[index], looks[index], self._frame, now)
                 self._tracks.append(track)
                 if at_once or not doubtful[index]:
@@ -246,7 +246,7 @@ class Tracker:
             boxes = np.where(seen[:, None], closer, boxes)
             scores = np.where(seen, sure, scores)
             landmarks = np.where(seen[:, None, None], points, landmarks)
-        kept = suppress(np.zeros(len(boxes), np.intp), boxes, scores, ONE_FACE)
+        kept = nms(np.zeros(len(boxes), np.intp), boxes, scores, ONE_FACE)
         return boxes[kept], scores[kept], landmarks[kept], doubtful[kept]
 
     def _lose(self, tracks: Iterable[Track]) -> None:
@@ -259,8 +259,7 @@ class Tracker:
         tracks = sorted((track for track in self._tracks if track.id), key=lambda track: track.id)
         if not tracks:
             return Tracked(replace(Detections.none(), more=self._more), np.empty(0, np.int64))
-        height, width = image.shape[:2]
-        boxes = np.stack([track.box for track in tracks]).clip(0, [width - 1, height - 1] * 2)
+        boxes = clip(np.stack([track.box for track in tracks]), image.shape)
         return Tracked(
             Detections(
                 boxes.astype(np.float32),
@@ -289,9 +288,7 @@ def _pairs(tracks: list[Track], boxes: np.ndarray, free: set[int], now: float, l
     candidates = []
     for track in tracks:
         places = np.stack([track.box, track.expected(now)])
-        candidates += [
-            (-float(overlaps(places, boxes[index : index + 1]).max()), track, index) for index in sorted(free)
-        ]
+        candidates += [(-float(iou(places, boxes[index : index + 1]).max()), track, index) for index in sorted(free)]
     return _best([candidate for candidate in candidates if candidate[0] <= -least])
 
 
@@ -303,7 +300,7 @@ def _near(
     for track in tracks:
         reach = min(REACH * (now - track.time), MAX_REACH) * _size(track.box)
         for index in sorted(free):
-            far = float(np.linalg.norm(_centre(boxes[index]) - _centre(track.box)))
+            far = float(np.linalg.norm(centres(boxes[index]) - centres(track.box)))
             alike = float((track.look * looks[index]).mean())
             resized = abs(np.log(_size(boxes[index]) / _size(track.box)))
             if far <= reach and resized <= np.log(RESIZED) and alike >= ALIKE:
@@ -322,31 +319,18 @@ def _best(candidates: list[tuple[float, Track, int]]) -> list[tuple[Track, int]]
 
 def _look(image: np.ndarray, box: np.ndarray) -> np.ndarray:
     """What is in a box, in a few pixels: (LOOK, LOOK, 3), of mean 0 and variance 1."""
-    centre, side = _centre(box), round(_size(box))
+    centre, side = centres(box), round(_size(box))
     patch = cv2.getRectSubPix(image, (side, side), (float(centre[0]), float(centre[1])))
     look = cv2.resize(patch, (LOOK, LOOK), interpolation=cv2.INTER_AREA).astype(np.float64)
     look -= look.mean()
     return np.asarray(look / max(float(look.std()), 1.0))
 
 
-def overlaps(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Intersection over union of every box (n, 4) with every other (m, 4): (n, m)."""
-    low = np.maximum(boxes[:, None, :2], others[None, :, :2])
-    high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
-    shared = (high - low).clip(0).prod(axis=2)
-    area, other = ((array[:, 2:] - array[:, :2]).prod(axis=1) for array in (boxes, others))
-    return np.asarray(shared / np.maximum(area[:, None] + other - shared, np.finfo(np.float64).tiny))
-
-
 def _inside(boxes: np.ndarray, image: np.ndarray) -> np.ndarray:
     """Whether the boxes' centres are in the image."""
-    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
-    return ((centres >= 0) & (centres < [image.shape[1], image.shape[0]])).all(axis=1)
-
-
-def _centre(box: np.ndarray) -> np.ndarray:
-    return (box[:2] + box[2:]) / 2
+    found = centres(boxes)
+    return np.asarray(((found >= 0) & (found < [image.shape[1], image.shape[0]])).all(axis=1))
 
 
 def _size(box: np.ndarray) -> float:
-    return float(max(box[2:] - box[:2])) + 1
+    return float(sides(box).max())

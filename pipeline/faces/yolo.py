@@ -25,6 +25,7 @@ import numpy as np
 from pipeline.base.errors import InputError
 from pipeline.base.onnx_file import read_onnx
 from pipeline.base.onnx_runtime import CPU, open_session
+from pipeline.faces.boxes import sides
 from pipeline.faces.detector import Detections, check_images
 from pipeline.readings import LANDMARKS
 
@@ -257,10 +258,10 @@ class Yolo:
         boxes = np.concatenate([first, np.maximum(corners[:, 1] - 1, first)], axis=1)
         scores = scores[sure].clip(0, 1).astype(np.float32)
         landmarks = (letterbox.back(found.landmarks[sure], image) - 0.5).astype(np.float32)
-        sides = boxes[:, 2:] - boxes[:, :2] + 1
-        rectangles = np.concatenate([boxes[:, :2], sides], axis=1)
+        sizes = sides(boxes)
+        rectangles = np.concatenate([boxes[:, :2], sizes], axis=1)
         kept = np.array(cv2.dnn.NMSBoxes(rectangles.tolist(), scores.tolist(), SCORE, OVERLAP), np.intp).reshape(-1)
-        kept = kept[sides[kept].max(axis=1, initial=0) >= self.min_face]
+        kept = kept[sizes[kept].max(axis=1, initial=0) >= self.min_face]
         return Detections(boxes[kept].astype(np.float32), scores[kept], landmarks[kept])
 
     def _run(self, data: np.ndarray) -> Candidates:

@@ -10,6 +10,7 @@ import numpy as np
 from pipeline.base.errors import InputError
 from pipeline.base.onnx_file import read_onnx
 from pipeline.base.onnx_runtime import CPU
+from pipeline.faces.boxes import clip, sides
 from pipeline.faces.detector import MODEL_SOURCES, Detections, check_images
 
 SCORE = 0.6  # of a face
@@ -75,9 +76,9 @@ class YuNet:
         steps = np.array([width, height]) / size
         corner = faces[:, :2] * steps
         opposite = (faces[:, :2] + faces[:, 2:4]) * steps - 1
-        boxes = np.concatenate([corner, np.maximum(corner, opposite)], axis=1).clip(0, [width - 1, height - 1] * 2)
+        boxes = clip(np.concatenate([corner, np.maximum(corner, opposite)], axis=1), image.shape)
         landmarks = (faces[:, 4:14].reshape(-1, 5, 2) + 0.5) * steps - 0.5
-        large = (boxes[:, 2:] - boxes[:, :2] + 1).max(axis=1) >= self.min_face
+        large = sides(boxes).max(axis=1) >= self.min_face
         return Detections(
             boxes[large].astype(np.float32),
             faces[large, 14].clip(0, 1).astype(np.float32),

@@ -4,6 +4,7 @@ import hashlib
 import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -16,7 +17,17 @@ from pipeline.base.errors import InputError
 from pipeline.caffe.net import build_net
 from pipeline.caffe.proto import caffe_pb2
 from pipeline.faces.detector import Detections
-from pipeline.faces.mtcnn import LEAST_PROPOSALS, MODELS, STRIDE, WINDOW, Mtcnn, crop, pyramid, scale_rows, suppress
+from pipeline.faces.mtcnn import (
+    LEAST_PROPOSALS,
+    MODELS,
+    STRIDE,
+    WINDOW,
+    Mtcnn,
+    crop_boxes,
+    pyramid,
+    run_on_crops,
+    scale_rows,
+)
 
 ROOT = Path(__file__).parents[2]
 RECORDED = ROOT / "tests" / "recorded"
@@ -205,7 +216,7 @@ def test_crops_are_bilinear_and_zero_outside(size: int) -> None:
     y, x = np.mgrid[:height, :width]
     ramp = np.stack([x, y, x + y], axis=-1).astype(np.uint8)[None]
     boxes = np.array([[3.3, 4.4, 33.1, 29.2], [-10, -7.5, 20, 22.5], [40, 20, 75, 55], [0, 0, 60, 40]])
-    crops = crop(ramp, np.zeros(len(boxes), int), boxes, size)
+    crops = crop_boxes(ramp, np.zeros(len(boxes), int), boxes, size)
     assert crops.shape == (4, 3, size, size)
     for box, cut in zip(boxes, crops, strict=True):
         xs = np.linspace(box[0], box[2], size) * (width - 1) / width
@@ -218,48 +229,8 @@ def test_crops_are_bilinear_and_zero_outside(size: int) -> None:
 def test_crops_come_from_their_own_images() -> None:
     images = np.arange(5, dtype=np.uint8)[:, None, None, None] * np.ones((5, 20, 20, 3), np.uint8)
     owner = np.array([4, 0, 2, 2])
-    crops = crop(images, owner, np.tile([2.0, 2.0, 18.0, 18.0], (4, 1)), 24)
+    crops = crop_boxes(images, owner, np.tile([2.0, 2.0, 18.0, 18.0], (4, 1)), 24)
     np.testing.assert_array_equal(crops[:, 0, 10, 10] * 128 + 127.5, owner)
-
-
-coordinates = st.integers(0, 40)
-sizes = st.integers(1, 30)
-candidates = st.lists(
-    st.tuples(st.integers(0, 2), coordinates, coordinates, sizes, sizes, st.integers(0, 10**6)),
-    max_size=40,
-    unique_by=lambda candidate: candidate[-1],
-)
-
-
-@settings(deadline=None)
-@given(candidates, st.sampled_from([0.3, 0.5, 0.7]), st.booleans())
-def test_suppression_asks_every_better_rival(drawn: list[tuple[int, ...]], limit: float, of_smaller: bool) -> None:
-    group, x, y, width, height, score = np.array(drawn, float).reshape(-1, 6).T
-    boxes = np.stack([x, y, x + width, y + height], axis=1)
-
-    def rivals(i: int, j: int) -> bool:
-        shared = np.prod((np.minimum(boxes[i, 2:], boxes[j, 2:]) - np.maximum(boxes[i, :2], boxes[j, :2])).clip(0))
-        areas = width[i] * height[i], width[j] * height[j]
-        whole = min(areas) if of_smaller else sum(areas) - shared
-        return bool(shared / whole > limit)
-
-    kept = [
-        i
-        for i in range(len(group))
-        if not any(group[i] == group[j] and score[j] > score[i] and rivals(i, j) for j in range(len(group)))
-    ]
-    kept.sort(key=lambda i: (group[i], -score[i]))
-    assert suppress(group, boxes, score, limit, of_smaller=of_smaller).tolist() == kept
-
-
-def test_suppression_in_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    random = np.random.default_rng(0)
-    corners = random.uniform(0, 60, (300, 2))
-    boxes = np.concatenate([corners, corners + random.uniform(5, 30, (300, 2))], axis=1)
-    group, scores = random.integers(0, 4, 300), random.random(300)
-    whole = suppress(group, boxes, scores, 0.5)
-    monkeypatch.setattr("pipeline.faces.mtcnn.MAX_PAIRS", 7)
-    assert suppress(group, boxes, scores, 0.5).tolist() == whole.tolist()
 
 
 @pytest.mark.parametrize("name", ["pnet", "rnet", "onet"])
@@ -291,13 +262,12 @@ def test_of_a_crowd_no_more_faces_are_looked_at_than_may_be_found(monkeypatch: p
     image[:156, :132] = cv2.resize(face, (132, 156), interpolation=cv2.INTER_AREA)
     detector = Mtcnn(threads=1, max_faces=3)
     seen: list[int] = []
-    run = detector._run
 
-    def count(net: object, outputs: object, images: object, owner: object, boxes: np.ndarray) -> list[np.ndarray]:
-        seen.append(len(boxes))
-        return run(net, outputs, images, owner, boxes)  # type: ignore[arg-type]
+    def count(*args: Any, **options: Any) -> list[np.ndarray]:
+        seen.append(len(args[-1]))
+        return run_on_crops(*args, **options)
 
-    monkeypatch.setattr(detector, "_run", count)
+    monkeypatch.setattr("pipeline.faces.mtcnn.run_on_crops", count)
     (found,) = detector.detect([image])
     assert len(found) == 3
     assert found.more > 0

@@ -7,9 +7,10 @@ import pytest
 from helpers.films import Walk, crossing, film, leaving, score, staying
 from helpers.portraits import SIZE, background, moved, put
 
+from pipeline.faces.boxes import iou
 from pipeline.faces.detector import Detections, Detector, build_detector
 from pipeline.faces.landmarks import Landmarker
-from pipeline.faces.tracking import Tracked, Tracker, overlaps
+from pipeline.faces.tracking import Tracked, Tracker
 
 EVERY = 0.4
 INTERVAL = 10  # frames, at 25 a second
@@ -82,7 +83,7 @@ def test_a_face_that_goes_about_is_followed_closely(detector: Detector, landmark
     assert detected == [0, 10, 20, 30, 40, 50]
     for number in range(5, 60, 9):
         (known,) = detector.detect([frames[number]])
-        assert overlaps(known.boxes, tracked[number].detections.boxes)[0, 0] > 0.7
+        assert iou(known.boxes, tracked[number].detections.boxes)[0, 0] > 0.7
         eyes = np.linalg.norm(known.landmarks[0, 1] - known.landmarks[0, 0])
         apart = np.linalg.norm(known.landmarks[0] - tracked[number].detections.landmarks[0], axis=1)
         assert apart.mean() < 0.1 * eyes
@@ -192,7 +193,7 @@ def test_boxes_without_landmarks_become_o_nets(landmarker: Landmarker, detector:
     tracked, _ = follow(wider, landmarker, [frame] * 12)
     boxes = np.stack([each.detections.boxes[0] for each in tracked])
     assert np.abs(boxes - boxes[0]).max() < 8  # frames with a detection do not stand out
-    assert (overlaps(boxes, known.boxes) > 0.75).all()
+    assert (iou(boxes, known.boxes) > 0.75).all()
     assert not any(np.isnan(each.detections.landmarks).any() for each in tracked)
 
 
@@ -295,8 +296,3 @@ def test_refuses_what_is_no_frame_and_no_interval(detector: Detector) -> None:
             Tracker(detector, every=every)
     with pytest.raises(ValueError, match="image 0"):
         Tracker(detector).update(np.zeros((40, 40), np.uint8))
-
-
-def test_overlaps() -> None:
-    boxes = np.array([[0, 0, 10, 10], [5, 0, 15, 10], [20, 20, 20, 20]], float)
-    np.testing.assert_allclose(overlaps(boxes, boxes), [[1, 1 / 3, 0], [1 / 3, 1, 0], [0, 0, 0]])
