@@ -27,6 +27,14 @@ ROOMS: dict[str, list[str]] = {
 ROOMS["stages"] = list(ROOMS)
 # What a stage still takes from another, until that has a place in classifier/.
 SHARED = {"ensemble": ["evaluate", "export"]}
+# Names that several modules share on purpose.
+SAME_NAMES = {
+    # what each command has, and what is said with the module's name before it: model_folder.read, console.set_up
+    *("add_arguments", "run", "main", "find", "read", "register", "set_up", "render"),
+    # pycaffe's own names beside the engine's and the pipeline's
+    *("AdaDeltaSolver", "AdaGradSolver", "AdamSolver", "NesterovSolver", "RMSPropSolver", "SGDSolver", "Solver"),
+    *("Classifier", "Detector", "Net", "Tile", "Transformer", "datum_to_array", "get_solver"),
+}
 # The engine's own floors, from the ground up: a module may import what stands in its line or below.
 ENGINE = [
     ["proto", "forks", "glog", "memory_budget", "train_log_parser", "hdf5"],
@@ -106,6 +114,21 @@ def test_no_stage_imports_another(stage: str) -> None:
     found = set(imports(f"pipeline.stages.{stage}", lazy=True))
     allowed = {f"pipeline.stages.{other}" for other in SHARED.get(stage, ())}
     assert not {f"pipeline.stages.{other}" for other in STAGES} & found - allowed
+
+
+def test_one_name_is_one_thing() -> None:
+    """No public class or function of one module has the name of another module's."""
+    homes: dict[str, list[str]] = {}
+    for module, path in modules().items():
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                homes.setdefault(node.name, []).append(module)
+    twice = {
+        name: where
+        for name, where in homes.items()
+        if len(where) > 1 and not name.startswith("_") and name not in SAME_NAMES
+    }
+    assert not twice, f"rename one of each, or let one take the other's place: {twice}"
 
 
 def test_there_is_no_cycle() -> None:

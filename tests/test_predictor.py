@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 
 from pipeline.base.errors import InputError
+from pipeline.base.hashing import sha256
 from pipeline.classifier import model_folder
 from pipeline.classifier.model_folder import Classifier, ModelError
 from pipeline.faces.alignment import align_face
@@ -401,7 +402,7 @@ def test_the_two_models_must_have_the_same_labels(two_models: Path) -> None:
     text = (two_models / "quick/labels.txt").read_text().replace("angry", "cross")
     (two_models / "quick/labels.txt").write_text(text)
     index = json.loads((two_models / "quick/model.json").read_text())
-    index["sha256"]["labels.txt"] = model_folder.sha256(two_models / "quick/labels.txt")
+    index["sha256"]["labels.txt"] = sha256(two_models / "quick/labels.txt")
     (two_models / "quick/model.json").write_text(json.dumps(index))
     with pytest.raises(ModelError, match=r"quick: other labels or faces than .*careful; say which"):
         _ = Predictor().moving_folder

@@ -3,11 +3,10 @@
 import io
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 
@@ -16,6 +15,7 @@ from pipeline.base.errors import SourceError, TooManyPixelsError
 from pipeline.bot.texts import LABELS, label_in, say
 from pipeline.drawing.overlay import Overlay, Parts
 from pipeline.media.frames import Frame
+from pipeline.media.reader import Reader
 from pipeline.readings import FaceReading, Reading
 
 # core.telegram.org/bots/api: what a bot may fetch (getFile), what it may send (sendPhoto, sendVideo).
@@ -35,20 +35,6 @@ VIDEO_RATE = 60  # frames a second, on average
 LINES = 10  # of a video's faces
 
 PARTS = Parts(landmarks=False, bars=False)
-
-
-class Session(Protocol):
-    """Reads one moving picture, frame by frame, and knows its faces again."""
-
-    def read(self, frame: Frame) -> Reading: ...
-
-
-class Reader(Protocol):
-    """Finds and reads faces; several threads may call it at once."""
-
-    def read(self, frames: Sequence[Frame]) -> list[Reading]: ...
-
-    def session(self) -> Session: ...
 
 
 class Refusal(Exception):  # noqa: N818 (no error of anybody's)

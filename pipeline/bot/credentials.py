@@ -19,7 +19,7 @@ MAX_FILE = 4096  # bytes
 HIDDEN = "[hidden]"
 
 
-def read_token(path: Path | None) -> str:
+def read_bot_token(path: Path | None) -> str:
     """The bot's token: from the file `path` or, with None, from the variable TELEGRAM_BOT_TOKEN, which is then unset.
 
     Raises InputError, which does not repeat what was read, where there is none or it does not look like a token.
@@ -40,7 +40,7 @@ def read_token(path: Path | None) -> str:
             log.warning("%s: others may read this token; run chmod 600 on it", path)
     if not TOKEN.fullmatch(text):
         raise InputError(f"{source}: holds no token of the form 123456789:ABC-DEF… that @BotFather hands out")
-    hide(text)
+    hide_token(text)
     return text
 
 
@@ -49,11 +49,11 @@ def webhook_secret() -> str:
     text = os.environ.pop(SECRET_VARIABLE, "").strip() or secrets.token_urlsafe(32)
     if not SECRET.fullmatch(text):
         raise InputError(f"{SECRET_VARIABLE}: holds other characters than A-Z a-z 0-9 _ -, or more than 256 of them")
-    hide(text)
+    hide_token(text)
     return text
 
 
-def hide(secret: str) -> None:
+def hide_token(secret: str) -> None:
     """Blank `secret` out of everything that this process logs from now on, at any level, in any library.
 
     The libraries below the bot log addresses and errors that hold the token.

@@ -22,12 +22,13 @@ from pipeline.base.console import log
 from pipeline.base.errors import InputError
 from pipeline.base.rate_limit import RateLimit
 from pipeline.bot.albums import Albums
-from pipeline.bot.answers import FILE_BYTES, IMAGE_PIXELS, Answer, Reader, Refusal, answer_image, answer_video
+from pipeline.bot.answers import FILE_BYTES, IMAGE_PIXELS, Answer, Refusal, answer_image, answer_video
 from pipeline.bot.attachments import Attachment, download
 from pipeline.bot.connection import Backlog, Persistence, Polls, reach
 from pipeline.bot.replies import reply, send, send_album, sending
 from pipeline.bot.texts import DEFAULT, LANGUAGES, language_of, say
 from pipeline.bot.users import Users
+from pipeline.media.reader import Reader
 
 UNANSWERED = 256  # updates taken from Telegram at once; the others wait there
 VIDEO_COST = 5  # pictures that a video counts as in the rate limit

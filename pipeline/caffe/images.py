@@ -20,7 +20,7 @@ class ImageFileError(InputError):
     """A picture that cannot be read, or a list that names none."""
 
 
-def decode_image(data: bytes, name: str, *, color: bool, height: int = 0, width: int = 0) -> np.ndarray:
+def decode_with_opencv(data: bytes, name: str, *, color: bool, height: int = 0, width: int = 0) -> np.ndarray:
     """Decode a picture: (H, W, 3) blue, green, red with `color`, else (H, W) gray; uint8.
 
     It is resized bilinearly to height and width, unless they are 0. Raises ImageFileError, speaking of it as `name`.

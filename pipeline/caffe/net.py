@@ -305,7 +305,7 @@ class Net:
 
     def to_proto(self) -> NetParameter:
         """The net with its blobs, as a .caffemodel holds it."""
-        return weights.to_proto(self)
+        return weights.to_caffemodel(self)
 
     def to_hdf5(self) -> dict[str, dict[str, np.ndarray]]:
         """The blobs, as /data of a .caffemodel.h5 holds them."""

@@ -29,7 +29,7 @@ class LogError(InputError):
 
 
 @dataclass
-class Row:
+class LogRow:
     """What one display or test said. rate: the last one logged before it; outputs: the net's, by name."""
 
     iteration: int
@@ -65,13 +65,13 @@ class History:
     learning rates that were displayed.
     """
 
-    train: list[Row] = field(default_factory=list)
-    tests: dict[int, list[Row]] = field(default_factory=dict)
+    train: list[LogRow] = field(default_factory=list)
+    tests: dict[int, list[LogRow]] = field(default_factory=dict)
     losses: list[Value] = field(default_factory=list)
     rates: list[Value] = field(default_factory=list)
 
 
-class _Reader:
+class _LogReader:
     """Enters message after message into a History."""
 
     def __init__(self) -> None:
@@ -84,7 +84,7 @@ class _Reader:
         """Begin anew, as where a training was resumed."""
         self.iteration = -1
         self.test_net = 0
-        self.row: Row | None = None
+        self.row: LogRow | None = None
 
     def read(self, seconds: float, message: str) -> None:
         """Enter a message. Raises ValueError for one with a value that is no number."""
@@ -104,7 +104,7 @@ class _Reader:
             self.history.rates.append(Value(self.iteration, seconds, self.rate))
         elif found := OUTPUT.match(message):
             if self.row is None or found[2] == "0":
-                self.row = Row(self.iteration, seconds, self.rate)
+                self.row = LogRow(self.iteration, seconds, self.rate)
                 tests = self.history.tests
                 (self.history.train if found[1] == "Train" else tests.setdefault(self.test_net, [])).append(self.row)
             self.row.add(found[3], float(found[4]))
@@ -115,7 +115,7 @@ def read_history(path: Path) -> History:
 
     Raises LogError when the file is no log of a training, tells of no iteration, or has a value that is no number.
     """
-    reader = _Reader()
+    reader = _LogReader()
     for number, seconds, message in _messages(path):
         try:
             reader.read(seconds, message)

@@ -102,7 +102,7 @@ def _copy_hdf5(net: "Net", path: Path) -> int:
     return copied
 
 
-def to_proto(net: "Net") -> NetParameter:
+def to_caffemodel(net: "Net") -> NetParameter:
     """The net with its blobs, as a .caffemodel holds it."""
     message = NetParameter(name=net.name)
     for layer in net.layers:

@@ -22,7 +22,7 @@ class ClassPriorError(InputError):
     """A class prior that is none, or that does not fit the model's labels."""
 
 
-def parse(text: str) -> ClassPrior:
+def parse_prior(text: str) -> ClassPrior:
     """A class prior as the command line has it: training, uniform, a power, or label=share,label=share.
 
     Raises ClassPriorError.

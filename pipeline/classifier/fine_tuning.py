@@ -12,7 +12,7 @@ from pipeline.caffe.proto.blob_proto import from_blobproto, to_blobproto
 from pipeline.caffe.proto.caffe_pb2 import TEST, NetParameter, ParamSpec
 from pipeline.caffe.proto.files import read_weights
 
-Blobs = Mapping[str, Sequence[np.ndarray]]  # by layer
+LayerBlobs = Mapping[str, Sequence[np.ndarray]]  # by layer
 
 
 def starting_weights(source: Path, deploy: NetParameter, classifier: str) -> NetParameter:
@@ -85,7 +85,7 @@ def freeze(train_val: NetParameter, layers: Sequence[str], weights: NetParameter
                 layer.batch_norm_param.use_global_stats = True
 
 
-def _read(source: Path) -> Blobs:
+def _read(source: Path) -> LayerBlobs:
     if is_hdf5(source):
         with HDF5Reader(source) as file:
             return {

@@ -71,7 +71,7 @@ def _written(param: SolverParameter, end: int | None = None) -> list[int]:
     return sorted({*regular, end}) if param.snapshot_after_train else regular
 
 
-class Metrics:
+class TrainingMetrics:
     """metrics.csv, a row a display or test, and the bar that shows the same; knows which snapshot tested best.
 
     average: how many snapshots are to be averaged at the end. board: shows the same in

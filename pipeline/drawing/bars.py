@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 
-from pipeline.drawing.canvas import MUTED, TRACK, WHITE, Canvas, Rectangle, panel_sprite, shorten
+from pipeline.drawing.canvas import MUTED, TRACK, WHITE, Canvas, Rectangle, fit_text, panel_sprite
 from pipeline.drawing.layout import MAX_ROWS, NAME_WIDTH, PER_CENT_WIDTH, ROW, Face, Layout, overlap, panel_size
 
 BRIEF_ROWS = 3  # in a panel that has little room
@@ -13,7 +13,7 @@ MAX_COVERED = 0.3  # of a face's box may be covered by its own bars, where they 
 
 
 @dataclass(frozen=True)
-class Place:
+class PanelPlace:
     """name: which of a face's places it is. panel: its area. text: size of text. rows: how many."""
 
     name: tuple[int, int]
@@ -30,7 +30,7 @@ def find_place(
     others: Sequence[Rectangle],
     *,
     before: tuple[int, int] | None,
-) -> Place | None:
+) -> PanelPlace | None:
     """Where the bars of a face cover nothing that is taken and touch none of the `others`; None where there is no room.
 
     badge: of the face's emoji. before: name of the place in the frame before, which is kept while it is free.
@@ -48,14 +48,14 @@ def find_place(
     return _inside(layout, face, taken, places[-1])
 
 
-def _places(layout: Layout, face: Face, badge: Rectangle, rows: int, *, alone: bool) -> Iterator[Place]:
+def _places(layout: Layout, face: Face, badge: Rectangle, rows: int, *, alone: bool) -> Iterator[PanelPlace]:
     """Places from the best on: beside the face, under or over it, in less and less room."""
     gap = layout.text // 2
     left, top, right, bottom = face.area
     if layout.side and alone:
         width, height = panel_size(rows, layout.strip_text)
         x = layout.frame[0] + (layout.side - width) // 2
-        yield Place((0, 0), (x, gap, x + width, gap + height), layout.strip_text, rows)
+        yield PanelPlace((0, 0), (x, gap, x + width, gap + height), layout.strip_text, rows)
     fitting = layout.text_between((bottom - top) / (rows * ROW), layout.text)
     for room, text, count in (
         (3, fitting, rows),
@@ -72,10 +72,10 @@ def _places(layout: Layout, face: Face, badge: Rectangle, rows: int, *, alone: b
         if alone:  # or nobody could tell which face a panel by the frame's edge belongs to
             corners += product((layout.width - width - gap, gap), tops)
         for index, (x, y) in enumerate(corners):
-            yield Place((room, index), (x, y, x + width, y + height), text, count)
+            yield PanelPlace((room, index), (x, y, x + width, y + height), text, count)
 
 
-def _inside(layout: Layout, face: Face, taken: Sequence[Rectangle], brief: Place) -> Place | None:
+def _inside(layout: Layout, face: Face, taken: Sequence[Rectangle], brief: PanelPlace) -> PanelPlace | None:
     """A brief panel in a corner of the face's box, if enough of the face is left, eyes, nose and mouth among it."""
     left, top, right, bottom = face.area
     width, height = brief.panel[2] - brief.panel[0], brief.panel[3] - brief.panel[1]
@@ -86,11 +86,11 @@ def _inside(layout: Layout, face: Face, taken: Sequence[Rectangle], brief: Place
     for y, x in corners:
         panel = x, y, x + width, y + height
         if small and layout.holds(panel) and not any(overlap(panel, other) for other in others):
-            return Place((0, 1), panel, brief.text, brief.rows)
+            return PanelPlace((0, 1), panel, brief.text, brief.rows)
     return None
 
 
-def draw_bars(canvas: Canvas, face: Face, place: Place) -> None:
+def draw_bars(canvas: Canvas, face: Face, place: PanelPlace) -> None:
     left, top, right, bottom = place.panel
     pad = place.text // 2
     canvas.paste(panel_sprite(right - left, bottom - top, pad, face.colour, max(1, place.text // 9)), left, top)
@@ -107,7 +107,7 @@ def draw_rows(canvas: Canvas, face: Face, area: Rectangle, text: int, most: int)
         strong = label == face.reading.label
         colour = WHITE if strong else MUTED
         half = round(text * (0.42 if strong else 0.3))
-        name = shorten(face.name(label), text, begin - left - text // 3)
+        name = fit_text(face.name(label), text, begin - left - text // 3)
         length = round(min(max(0.0, probability), 1.0) * (end - begin))
         canvas.text(name, text, colour, left, middle)
         canvas.fill((begin, middle - half, end, middle + half), TRACK)

@@ -10,7 +10,7 @@ CELLS = 8  # across what is hidden, on its longer side: five across the face, to
 MIN_CELL = 4  # pixels; of a face of a few pixels no more than one or two are left
 
 
-def hide(image: np.ndarray, boxes: Sequence[tuple[float, float, float, float]]) -> np.ndarray:
+def hide_faces(image: np.ndarray, boxes: Sequence[tuple[float, float, float, float]]) -> np.ndarray:
     """A copy of a (H, W, 3) image in which coarse squares of the mean colour stand for what the boxes show.
 
     boxes: left, top, right, bottom in pixels.

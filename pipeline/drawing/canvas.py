@@ -164,7 +164,7 @@ def emoji_sprite(name: str, size: int, *, faded: bool) -> Sprite:
 
 
 @lru_cache(maxsize=1024)
-def shorten(text: str, size: int, width: int) -> str:
+def fit_text(text: str, size: int, width: int) -> str:
     """The text, or as much of its beginning as fits into `width` pixels, with an ellipsis."""
     if text_width(text, size) <= width:
         return text

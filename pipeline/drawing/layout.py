@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from pipeline.drawing.canvas import DARK, WHITE, Canvas, Rectangle, shorten, text_width
+from pipeline.drawing.canvas import DARK, WHITE, Canvas, Rectangle, fit_text, text_width
 from pipeline.drawing.emoji import name_of
 from pipeline.drawing.palette import colours, ink
 from pipeline.readings import FaceReading
@@ -176,7 +176,7 @@ class Face:
         track = "" if self.reading.track is None else f"#{self.reading.track} "
         sure = f"{'?' if self.reading.uncertain else ''} {self.reading.probabilities[self.reading.label]:.0%}"
         sure += "".join(f" {condition}" for condition in self.reading.conditions if conditions)
-        return track + shorten(self.name(self.reading.label), size, width - text_width(track + sure, size)) + sure
+        return track + fit_text(self.name(self.reading.label), size, width - text_width(track + sure, size)) + sure
 
     def name(self, label: str) -> str:
         """What a label is called."""

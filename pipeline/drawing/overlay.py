@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from pipeline.drawing.bars import draw_bars, draw_rows, find_place
-from pipeline.drawing.blur import hide
+from pipeline.drawing.blur import hide_faces
 from pipeline.drawing.canvas import DARK, MUTED, WHITE, Canvas, Rectangle, emoji_sprite, plate_sprite
 from pipeline.drawing.heat import draw_heat
 from pipeline.drawing.layout import MAX_ROWS, MIN_TEXT, ROW, Face, Layout, overlap, panel_size
@@ -65,7 +65,7 @@ class Overlay:
         """
         parts = self.parts
         layout = Layout.of(image.shape[1], image.shape[0], side=parts.side, own_size=self.own_size)
-        canvas = layout.canvas(hide(image, [face.box for face in reading.faces]) if parts.blur else image)
+        canvas = layout.canvas(hide_faces(image, [face.box for face in reading.faces]) if parts.blur else image)
         shown = reading.faces if parts.faces == "all" else self._largest(reading)
         faces = [Face.of(face, layout, self.names) for face in shown]
         for face in reversed(faces):

@@ -17,12 +17,13 @@ from pipeline.drawing.emoji import UNKNOWN, name_of
 from pipeline.drawing.overlay import Overlay
 from pipeline.drawing.palette import colours
 from pipeline.media.frames import Frame
+from pipeline.media.reader import Reader
 from pipeline.readings import Reading
 from pipeline.server.assets import Asset, assets
 from pipeline.server.guard import Access, Guard
 from pipeline.server.limits import Limits, asker
+from pipeline.server.model import Model
 from pipeline.server.problems import KINDS, Problem
-from pipeline.server.reader import Model, Reader
 from pipeline.server.schema import BatchAnswer, HealthAnswer, LimitsAnswer, ModelAnswer, OneAnswer, ProblemAnswer
 from pipeline.server.service import Service
 from pipeline.server.sessions import BUSY, TOO_OFTEN, LiveSession

@@ -12,7 +12,7 @@ from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pipeline.base.console import log
-from pipeline.server.metrics import Metrics
+from pipeline.server.metrics import ServerMetrics
 from pipeline.server.problems import Problem
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -77,7 +77,7 @@ def host_name(host: str) -> str:
 class Guard:
     """Wraps the whole application: refuses, adds headers, counts, and turns what is not caught into a problem."""
 
-    def __init__(self, app: ASGIApp, access: Access, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, access: Access, metrics: ServerMetrics) -> None:
         self.app = app
         self.access = access
         self.metrics = metrics

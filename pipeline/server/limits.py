@@ -74,7 +74,7 @@ def asker(connection: HTTPConnection) -> str:
     return client_of(connection.client.host if connection.client else None)
 
 
-class Memory:
+class BodyMemory:
     """Counts the bytes of the bodies that are held at once: all of them, and each client's."""
 
     def __init__(self, limit: int, client_limit: int) -> None:

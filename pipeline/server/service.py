@@ -15,13 +15,14 @@ from pipeline.base.image_files import ImageBounds, ScaledImage, decode_scaled
 from pipeline.base.rate_limit import RateLimit
 from pipeline.media.fetch import FetchError, fetch
 from pipeline.media.frames import Frame
+from pipeline.media.reader import Reader
 from pipeline.readings import Reading
 from pipeline.server.guard import Access
-from pipeline.server.limits import Limits, Memory, Workers, asker
-from pipeline.server.metrics import Metrics
+from pipeline.server.limits import BodyMemory, Limits, Workers, asker
+from pipeline.server.metrics import ServerMetrics
+from pipeline.server.model import Model
 from pipeline.server.problems import Problem
-from pipeline.server.reader import Model, Reader
-from pipeline.server.uploads import Upload, content_type, parse, read_body
+from pipeline.server.uploads import Upload, content_type, parse_upload, read_body
 
 FETCH_SECONDS = 10.0
 MEGAPIXEL = 1_000_000
@@ -48,7 +49,9 @@ class ImageReading:
         return {**self.reading.to_json(), "searched": {"width": width, "height": height}, "more": self.reading.more}
 
 
-def decode(data: bytes, name: str, bounds: ImageBounds, look: Callable[[int, int], None] | None = None) -> ScaledImage:
+def decode_upload(
+    data: bytes, name: str, bounds: ImageBounds, look: Callable[[int, int], None] | None = None
+) -> ScaledImage:
     """An image's pixels within the bounds. look: is told its size before it is unpacked. Raises Problem."""
     try:
         # What a visitor sends says nothing into the log.
@@ -80,12 +83,12 @@ class Service:
         self.urls = urls
         self.workers = Workers(limits.workers, limits.waiting)
         self.fetchers = Workers(FETCHERS, limits.waiting)
-        self.memory = Memory(max(limits.held_bytes, limits.body_bytes), max(limits.client_bytes, limits.body_bytes))
+        self.memory = BodyMemory(max(limits.held_bytes, limits.body_bytes), max(limits.client_bytes, limits.body_bytes))
         self.sessions: Counter[str] = Counter()  # open, by client
         self.image_bounds = ImageBounds(limits.pixels, limits.side, limits.ratio, limits.searched_pixels)
         self.frame_bounds = ImageBounds(limits.frame_pixels, limits.side, limits.ratio)
         self.rate = RateLimit(limits.rate, limits.burst)
-        self.metrics = Metrics(lambda: self.workers.pending)
+        self.metrics = ServerMetrics(lambda: self.workers.pending)
 
     def close(self) -> None:
         self.workers.close()
@@ -114,7 +117,7 @@ class Service:
         client = asker(request)
         with self.memory.body(client) as hold:
             body = await read_body(request, self.limits, hold)
-            found = await self.workers.run(lambda: parse(kind, body, self.limits.images, one=one))
+            found = await self.workers.run(lambda: parse_upload(kind, body, self.limits.images, one=one))
         if len(found) > 1:
             self.charge(client, len(found) - 1)
         return found
@@ -150,7 +153,7 @@ class Service:
                     raise _TooOftenError(problem) from None
                 paid = cost
 
-        image = decode(upload.data, upload.name, self.image_bounds, pay)
+        image = decode_upload(upload.data, upload.name, self.image_bounds, pay)
         frame = Frame(upload.name, image.pixels)
         (reading,) = self.reader.read([frame])
         self.metrics.images.labels("request").inc()

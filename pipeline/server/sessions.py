@@ -11,7 +11,7 @@ from pipeline.base.rate_limit import RateLimit
 from pipeline.media.frames import Frame
 from pipeline.readings import Reading
 from pipeline.server.problems import Problem
-from pipeline.server.service import Service, decode
+from pipeline.server.service import Service, decode_upload
 
 # Close codes: RFC 6455's, and of its private range those that end in HTTP's status.
 NOT_UNDERSTOOD, NO_TOKEN, IDLE, TOO_OFTEN, BUSY = 4400, 4401, 4408, 4429, 4503
@@ -136,7 +136,7 @@ class LiveSession:
 
     def _read(self, number: int, seconds: float, data: bytes) -> Reading:
         """In a worker's thread."""
-        image = decode(data, f"frame {number}", self.service.frame_bounds).pixels
+        image = decode_upload(data, f"frame {number}", self.service.frame_bounds).pixels
         return self.session.read(Frame("live", image, number, seconds))
 
     async def _send(self, message: dict[str, Any]) -> None:

@@ -74,7 +74,7 @@ async def read_body(request: Request, limits: Limits, hold: Callable[[int], None
     return bytes(body)
 
 
-def parse(value: str, body: bytes, images: int, *, one: bool) -> list[Upload]:
+def parse_upload(value: str, body: bytes, images: int, *, one: bool) -> list[Upload]:
     """The images of a body of content type `value`: one, or from one up to `images`."""
     kind = media_type(value)
     if kind == FORM:

@@ -6,7 +6,7 @@ from typing import Any
 
 from pipeline.base.onnx_runtime import CPU, PROVIDERS
 from pipeline.classifier.calibration import UNCERTAIN
-from pipeline.classifier.class_prior import ClassPrior, ClassPriorError, parse
+from pipeline.classifier.class_prior import ClassPrior, ClassPriorError, parse_prior
 from pipeline.classifier.model_folder import DEFAULTS, SHIPPED
 from pipeline.classifier.views import COUNTS
 from pipeline.faces.detector import DETECTORS
@@ -132,6 +132,6 @@ def probability(text: str) -> float:
 def prior(text: str) -> ClassPrior:
     """An argument that is a class prior."""
     try:
-        return parse(text)
+        return parse_prior(text)
     except ClassPriorError as error:
         raise argparse.ArgumentTypeError(str(error)) from None

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from pipeline.base.console import log
 from pipeline.base.errors import InputError
-from pipeline.bot.credentials import SECRET_VARIABLE, TOKEN_VARIABLE, read_token, webhook_secret
+from pipeline.bot.credentials import SECRET_VARIABLE, TOKEN_VARIABLE, read_bot_token, webhook_secret
 from pipeline.stages.arguments import PREDICTOR_SETTINGS, add_predictor_arguments, build_predictor
 
 USERS = Path("data/bot/users.sqlite3")
@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> None:
     ):
         if value < 1:
             raise InputError(f"--{name} {value}: at least 1 was expected")
-    token = read_token(args.token_file)
+    token = read_bot_token(args.token_file)
     webhook = None
     if args.webhook:
         _check_webhook(args)

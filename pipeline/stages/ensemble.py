@@ -22,7 +22,7 @@ from pipeline.classifier.trained import Measurable, read_batches, versions
 from pipeline.classifier.views import COUNTS
 from pipeline.data import manifest
 from pipeline.stages.evaluate import measure
-from pipeline.stages.export import TOLERANCE, held_out_database, read_metrics, seal, write_card
+from pipeline.stages.export import TOLERANCE, held_out_database, read_model_metrics, seal, write_card
 
 if TYPE_CHECKING:
     import onnx
@@ -126,7 +126,7 @@ def ensemble(
                 for member in members
             ],
             "greatest_difference_from_members": difference,
-            **read_metrics(output / "metrics.json", joint.labels),
+            **read_model_metrics(output / "metrics.json", joint.labels),
             "created_by": versions("numpy", "onnx", "onnxruntime"),
         }
         net = f"the mean of {len(members)} nets: {', '.join(member.name for member in members)}"

@@ -104,7 +104,7 @@ def export(
     trained = load(deploy, weights, mean, databases / "labels.txt")
     transform = trained.transformer.param
     preprocessing = Preprocessing(*trained.image_shape, transform.crop_size, transform.scale, faces)
-    measured = read_metrics(metrics, trained.labels) if metrics else dict.fromkeys(METRICS)
+    measured = read_model_metrics(metrics, trained.labels) if metrics else dict.fromkeys(METRICS)
     with atomic_folder(output, own=model_folder.FILES) as folder:
         # Where the net would take images of any size, those that it is served are of one.
         model = with_class_maps(trained.net, to_onnx(trained.net, flexible=False))
@@ -160,7 +160,7 @@ def seal(folder: Path, index: dict[str, Any], card: str) -> int:
     return sum(path.stat().st_size for path in folder.iterdir())
 
 
-def read_metrics(path: Path, labels: tuple[str, ...]) -> dict[str, Any]:
+def read_model_metrics(path: Path, labels: tuple[str, ...]) -> dict[str, Any]:
     """METRICS of metrics.json. Raises ExportError when it tells of other classes, MetricsError when it is damaged."""
     metrics = metrics_file.read_metrics(path)
     parts = {part: found for part in PARTS if (found := metrics.get(part))}

@@ -170,7 +170,7 @@ def render(
         raise InputError(f"steps {list(steps)}: ascending shares of the iterations between 0 and 1 were expected")
 
     test_batch = largest_divisor(test_size, MAX_TEST_BATCH)
-    training, held_out = (_data_layer(train_val, phase, net) for phase in (TRAIN, TEST))
+    training, held_out = (_phase_data_layer(train_val, phase, net) for phase in (TRAIN, TEST))
     for layer, database, batch in ((training, train_database, batch_size), (held_out, test_database, test_batch)):
         layer.data_param.source = database.as_posix()
         layer.data_param.batch_size = batch
@@ -187,7 +187,7 @@ def render(
         for layer in (held_out, training)
     )
 
-    given = _only_input(deploy, net)
+    given = _input_layer(deploy, net)
     given.input_param.shape[0].dim[:] = [1, *input_shape]
     # Caffe's Input ignores it; evaluate and export take it from here.
     given.transform_param.scale = _common_scale(training, held_out, net)
@@ -339,7 +339,7 @@ def _image_shape(database: Path) -> tuple[int, int, int]:
     return channels, height, width
 
 
-def _data_layer(message: NetParameter, phase: "Phase", net: Path) -> LayerParameter:
+def _phase_data_layer(message: NetParameter, phase: "Phase", net: Path) -> LayerParameter:
     found = [
         layer
         for layer in message.layer
@@ -365,7 +365,7 @@ def _common_scale(training: LayerParameter, held_out: LayerParameter, net: Path)
     return scale
 
 
-def _only_input(message: NetParameter, net: Path) -> LayerParameter:
+def _input_layer(message: NetParameter, net: Path) -> LayerParameter:
     found = [layer for layer in message.layer if layer.type == "Input"]
     if len(found) != 1 or len(found[0].input_param.shape) != 1:
         raise PrototxtError(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pipeline.base.console import log, progress
 from pipeline.base.errors import InputError
-from pipeline.data.synthetic.sample import COUNT, draw_faces, draw_sheet, write_csv
+from pipeline.data.synthetic.sample import COUNT, draw_faces, draw_sample_sheet, write_csv
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,5 +32,5 @@ def sample(output: Path, count: int = COUNT, seed: int = 1, sheet: Path | None =
     write_csv(output, faces)
     log.info("%s: %d drawn faces, seed %d: a stand-in for FER2013, to try the pipeline with", output, count, seed)
     if sheet:
-        draw_sheet(sheet, faces)
+        draw_sample_sheet(sheet, faces)
         log.info("%s: the expressions to look at", sheet)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.base.errors import InputError
+from pipeline.base.hashing import sha256
 from pipeline.base.text_files import read_text
 from pipeline.classifier import model_folder
 from pipeline.classifier.hub_card import without_front_matter
@@ -80,13 +81,14 @@ def port_number(text: str) -> int:
 
 def run(args: argparse.Namespace) -> None:
     try:
-        from pipeline.server import app, limits, reader, transport
+        from pipeline.server import app, limits, transport
+        from pipeline.server.model import Model
     except ModuleNotFoundError as error:
         raise InputError(
             f"serve needs the package {error.name}; pip install -c constraints.txt -e '.[serve]'"
         ) from None
     listen = transport.Listen(args.host, args.port, args.tls_cert, args.tls_key, args.proxy)
-    access = choose_access(listen, read_token(args.token_file), args.name)
+    access = choose_access(listen, read_server_token(args.token_file), args.name)
     bounds = limits.Limits(
         body_bytes=args.max_megabytes << 20,
         pixels=args.max_megapixels * 1_000_000,
@@ -98,10 +100,10 @@ def run(args: argparse.Namespace) -> None:
     )
     predictor = build_predictor(args, max_faces=bounds.faces)
     model, moving_model = (
-        reader.Model(
+        Model(
             folder.name,
             folder.version,
-            model_folder.sha256(folder.onnx),
+            sha256(folder.onnx),
             folder.labels,
             without_front_matter(read_text(folder.path / model_folder.CARD, model_folder.REMEDY)),
         )
@@ -111,7 +113,7 @@ def run(args: argparse.Namespace) -> None:
     transport.run(application, listen, bounds)
 
 
-def read_token(file: Path | None) -> str | None:
+def read_server_token(file: Path | None) -> str | None:
     """The token from the file or, without one, the environment. Raises InputError when it is easily guessed."""
     if file is not None:
         token, source = read_text(file, "write the token in plain letters").strip(), str(file)

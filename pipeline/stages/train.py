@@ -43,7 +43,7 @@ from pipeline.caffe.solver.nets import test_nets, train_net, weights
 from pipeline.caffe.solver.solve import Action, Event, solve
 from pipeline.caffe.solver.train_log_writer import TrainingLog, described
 from pipeline.classifier.board import add_picture, open_board
-from pipeline.classifier.training_metrics import Metrics, check_average, plot
+from pipeline.classifier.training_metrics import TrainingMetrics, check_average, plot
 
 ASKED = "precision_asked"  # in run.json beside the precision that ran; decides no run's result
 RECORD_LENGTHS = struct.Struct("<QQ")  # of a key and a value
@@ -137,10 +137,13 @@ def train(
     if start:
         _check_whole(start)
     first = start.iteration if start else 0
-    with _signals(trainer.stop) as received, open_board(folder, first) if tensorboard else nullcontext() as board:
+    with (
+        _collect_signals(trainer.stop) as received,
+        open_board(folder, first) if tensorboard else nullcontext() as board,
+    ):
         if board and (folder / "augmentation.png").exists():
             add_picture(board, "augmentation", folder / "augmentation.png")
-        metrics = Metrics(folder / "metrics.csv", param, first, average, board)
+        metrics = TrainingMetrics(folder / "metrics.csv", param, first, average, board)
         for _ in metrics.follow(trainer.train(start, folder / "train.log")):
             pass
     if received:
@@ -303,13 +306,13 @@ def _earlier_runs(param: SolverParameter, record: Path) -> list[dict[str, Any]]:
     if not snapshot.find_snapshots(param.snapshot_prefix):
         return []
     try:
-        last = read_record(record)
+        last = read_run_record(record)
     except InputError:
         return []
     return [last, *reversed(last.pop("earlier"))]
 
 
-def read_record(path: Path) -> dict[str, Any]:
+def read_run_record(path: Path) -> dict[str, Any]:
     """run.json, with "earlier" even where that is empty. Raises InputError when it is missing or damaged."""
     remedy = "train again, which makes it anew"
     if not path.exists():
@@ -364,7 +367,7 @@ def _resume(param: SolverParameter, record: Path, settings: dict[str, Any]) -> s
     earlier: list[dict[str, Any]] = []
     try:
         if found:
-            before = read_record(record)
+            before = read_run_record(record)
             earlier = before.pop("earlier")
     except InputError as error:
         log.warning("%s. Nothing says which settings made the snapshots under %s: they are taken for made by the "
@@ -399,7 +402,7 @@ def _check_whole(found: snapshot.Snapshot) -> None:
 
 
 @contextmanager
-def _signals(stop: Callable[[], None]) -> Iterator[list[int]]:
+def _collect_signals(stop: Callable[[], None]) -> Iterator[list[int]]:
     """Collect SIGINT, SIGTERM and SIGHUP instead of dying of them, and call `stop` at each."""
     received: list[int] = []
 
@@ -417,7 +420,7 @@ def _signals(stop: Callable[[], None]) -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _keep(folder: Path, param: SolverParameter, metrics: Metrics) -> None:
+def _keep(folder: Path, param: SolverParameter, metrics: TrainingMetrics) -> None:
     final = snapshot.find_snapshots(param.snapshot_prefix)[-1]
     best = metrics.best() or final
     for source, name in ((final, "final.caffemodel"), (best, "best.caffemodel")):
@@ -437,7 +440,7 @@ def _keep(folder: Path, param: SolverParameter, metrics: Metrics) -> None:
     )
 
 
-def _average(folder: Path, param: SolverParameter, metrics: Metrics, options: dict[str, Any]) -> None:
+def _average(folder: Path, param: SolverParameter, metrics: TrainingMetrics, options: dict[str, Any]) -> None:
     """Write averaged.caffemodel, measure it by the test nets, and log both. `options` are Net's."""
     snapshots = metrics.averaged()
     seed = param.random_seed if param.random_seed >= 0 else None

@@ -9,14 +9,14 @@ import pytest
 from helpers.telegram_server import TOKEN
 
 from pipeline.base.errors import InputError
-from pipeline.bot.credentials import HIDDEN, hide, read_token, webhook_secret
+from pipeline.bot.credentials import HIDDEN, hide_token, read_bot_token, webhook_secret
 
 pytestmark = pytest.mark.usefixtures("plain_records")
 
 
 def test_the_token_comes_from_the_environment_and_is_taken_out_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TELEGRAM_BOT_TOKEN", f" {TOKEN}\n")
-    assert read_token(None) == TOKEN
+    assert read_bot_token(None) == TOKEN
     assert "TELEGRAM_BOT_TOKEN" not in os.environ
 
 
@@ -27,7 +27,7 @@ def test_the_token_comes_from_a_file_and_one_that_others_may_read_is_warned_of(
     path = tmp_path / "token"
     path.write_text(f"{TOKEN}\n")
     path.chmod(mode)
-    assert read_token(path) == TOKEN
+    assert read_bot_token(path) == TOKEN
     assert [record.message for record in caplog.records] == (
         [] if mode == 0o600 else [f"{path}: others may read this token; run chmod 600 on it"]
     )
@@ -36,7 +36,7 @@ def test_the_token_comes_from_a_file_and_one_that_others_may_read_is_warned_of(
 def test_no_token_says_where_one_may_stand(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TELEGRAM_BOT_TOKEN", raising=False)
     with pytest.raises(InputError, match=r"^no token: set the variable TELEGRAM_BOT_TOKEN or give --token-file"):
-        read_token(None)
+        read_bot_token(None)
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_what_is_no_token_is_refused_and_not_repeated(tmp_path: Path, text: str)
     path.write_text(text)
     path.chmod(0o600)
     with pytest.raises(InputError, match=r"token: holds no token of the form") as caught:
-        read_token(path)
+        read_bot_token(path)
     assert text not in str(caught.value)
 
 
@@ -66,8 +66,8 @@ def test_the_webhooks_secret_is_made_up_anew_where_none_is_set(monkeypatch: pyte
 
 
 def test_a_secret_is_blanked_out_of_every_record() -> None:
-    hide("s3cret-of-mine")
-    hide("another-one")
+    hide_token("s3cret-of-mine")
+    hide_token("another-one")
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
     logger = logging.Logger("somebody else", logging.DEBUG)

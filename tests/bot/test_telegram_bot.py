@@ -435,9 +435,9 @@ def test_it_waits_for_a_network_that_is_not_there_yet(
 def test_the_token_is_in_no_line_of_any_log(
     server: TelegramServer, run_bot: Run, plain_records: None, tmp_path: Path
 ) -> None:
-    from pipeline.bot.credentials import hide
+    from pipeline.bot.credentials import hide_token
 
-    hide(TOKEN)
+    hide_token(TOKEN)
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
     root = logging.getLogger()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pipeline.classifier.calibration import calibrate
-from pipeline.classifier.class_prior import ClassPrior, ClassPriorError, parse, ratios
+from pipeline.classifier.class_prior import ClassPrior, ClassPriorError, parse_prior, ratios
 from pipeline.stages import arguments
 
 LABELS = ("sad", "happy", "neutral")
@@ -71,12 +71,12 @@ def test_what_is_no_prior_is_refused(prior: ClassPrior, message: str) -> None:
 
 
 def test_the_command_lines_words() -> None:
-    assert parse("training") == "training"
-    assert parse("0.25") == 0.25
-    assert parse("neutral=0.7, happy=0.2") == {"neutral": 0.7, "happy": 0.2}
-    assert parse("a=b=0.5") == {"a=b": 0.5}
+    assert parse_prior("training") == "training"
+    assert parse_prior("0.25") == 0.25
+    assert parse_prior("neutral=0.7, happy=0.2") == {"neutral": 0.7, "happy": 0.2}
+    assert parse_prior("a=b=0.5") == {"a=b": 0.5}
     for text in ("half", "happy=", "happy=much", "happy=0.1,sad", "", "happy=0.1,happy=0.2"):
         with pytest.raises(ClassPriorError, match="class prior"):
-            parse(text)
+            parse_prior(text)
     with pytest.raises(argparse.ArgumentTypeError, match="class prior half"):
         arguments.prior("half")

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.drawing.blur import hide
+from pipeline.drawing.blur import hide_faces
 from pipeline.drawing.canvas import DARK, MUTED, PANEL_OPACITY, WHITE, Canvas, emoji_sprite, text_sprite
 from pipeline.drawing.layout import MIN_SIDE
 from pipeline.drawing.overlay import Overlay, Parts
@@ -457,7 +457,7 @@ def test_detail_is_lost_in_proportion_to_the_face() -> None:
         image = np.repeat(image, 3, axis=2).astype(np.uint8)
         box = (side / 2, side / 2, side * 1.5, side * 1.5)
         inside = slice(side // 2, side * 3 // 2)
-        assert np.ptp(hide(image, [box])[inside, inside]) < 140
+        assert np.ptp(hide_faces(image, [box])[inside, inside]) < 140
         assert np.ptp(image[inside, inside]) == 255
 
 

@@ -18,7 +18,7 @@ from pipeline.classifier.metrics import read_metrics
 from pipeline.classifier.training_metrics import METRICS, read_rows
 from pipeline.data import ferplus, manifest
 from pipeline.stages.targets import read_answers
-from pipeline.stages.train import read_record
+from pipeline.stages.train import read_run_record
 from pipeline.stages.workflow import find_net_settings
 
 KINDS = ("word", "word", "drop", "copy", "insert", "set", "cut", "flip")
@@ -59,7 +59,7 @@ FILES: dict[str, tuple[Callable[[Path], object], Callable[[Path], object]]] = {
         lambda path: path.write_text("key,a,b\n" + "".join(f"{key.decode()},0.25,0.75\n" for key in KEYS)),
         lambda path: list(read_answers(path, ("a", "b"), KEYS)),
     ),
-    "run.json": (write_record, read_record),
+    "run.json": (write_record, read_run_record),
     "metrics.csv": (
         lambda path: path.write_text(",".join(METRICS) + "\n0,0.00,,,1.9,0.2\n5,0.1,0.01,1.8,,\n"),
         read_rows,

@@ -13,11 +13,12 @@ import uvicorn
 from PIL import Image
 
 from pipeline.media.frames import Frame
+from pipeline.media.reader import Reader
 from pipeline.readings import Explanation, FaceReading, Reading
 from pipeline.server.app import build
 from pipeline.server.guard import Access
 from pipeline.server.limits import Limits
-from pipeline.server.reader import Model, Reader
+from pipeline.server.model import Model
 from pipeline.server.transport import Listen, bind, server
 
 LABELS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")

@@ -24,8 +24,8 @@ from pipeline.media.sinks.timeline_plot import (
     RIGHT,
     ROW,
     WIDTH,
+    BinnedTrack,
     Summary,
-    Track,
 )
 from pipeline.readings import FaceReading, Reading
 
@@ -239,7 +239,7 @@ def test_half_an_hour_at_sixty_frames_a_second_takes_no_more_room_than_a_minute(
     assert all(len(person.bins) <= MAX_BINS for person in timeline.people.values())
     assert sum(timeline.frames.values()) == 30 * 60 * 10
     assert [person.readings for person in timeline.people.values()] == [30 * 60 * 10] * 2
-    track = Track.of(timeline, ("a film.mp4", 2))
+    track = BinnedTrack.of(timeline, ("a film.mp4", 2))
     assert track.spans[0, 0] == 0
     assert track.seconds == track.spans[-1, 1] == pytest.approx(1800, abs=2 * timeline.width)
     np.testing.assert_allclose(track.means[:, LABELS.index("sad")], 0.7)
@@ -255,11 +255,11 @@ def test_people_without_end_are_counted_and_those_seen_longest_kept() -> None:
 
 
 def test_a_low_frame_rate_is_no_gap_but_a_stream_that_stopped_is() -> None:
-    slow = Track.of(timeline_of(frames([(face("happy"),)] * 10, fps=1)), ("a film.mp4", 1))
+    slow = BinnedTrack.of(timeline_of(frames([(face("happy"),)] * 10, fps=1)), ("a film.mp4", 1))
     assert list(slow.runs()) == [slice(0, 10)]
     first, second = ([*frames([(face("happy"),)] * 10)] for _ in range(2))
     later = [(Frame(f.name, f.image, f.index, f.time + 60), reading) for f, reading in second if f.time is not None]
-    stopped = Track.of(timeline_of([*first, *later]), ("a film.mp4", 1))
+    stopped = BinnedTrack.of(timeline_of([*first, *later]), ("a film.mp4", 1))
     assert len(list(stopped.runs())) == 2
     assert stopped.seconds < 2 + HOLD + 1
 
@@ -280,7 +280,7 @@ def test_nothing_is_lost_at_any_times(times: list[float], tracks: list[int]) -> 
     assert all(begin < end for begin, end in spans)
     assert all(one[1] <= other[0] for one, other in pairwise(spans))
     for key in timeline.people:
-        track = Track.of(timeline, key)
+        track = BinnedTrack.of(timeline, key)
         assert track.seconds > 0
         np.testing.assert_allclose(track.means.sum(axis=1), 1)
         assert sum(run.stop - run.start for run in track.runs()) == len(track.spans)

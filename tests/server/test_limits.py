@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from pipeline.server.limits import Memory, Workers, client_of
+from pipeline.server.limits import BodyMemory, Workers, client_of
 from pipeline.server.problems import Problem
 
 
@@ -24,7 +24,7 @@ def test_a_client_is_an_address_or_a_household_of_them(address: str | None, clie
 
 
 def test_bodies_are_let_go_of_even_after_an_error() -> None:
-    memory = Memory(100, 90)
+    memory = BodyMemory(100, 90)
     with memory.body("a") as hold:
         hold(60)
         with memory.body("b") as other:
@@ -38,7 +38,7 @@ def test_bodies_are_let_go_of_even_after_an_error() -> None:
 
 
 def test_one_client_cannot_hold_all_the_memory() -> None:
-    memory = Memory(100, 40)
+    memory = BodyMemory(100, 40)
     with memory.body("a") as hold, memory.body("a") as again, memory.body("b") as other:
         hold(30)
         with pytest.raises(Problem, match="Each client may send 40 bytes at once"):

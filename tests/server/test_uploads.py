@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pipeline.server.problems import Problem
-from pipeline.server.uploads import FORM, JSON, Upload, media_type, parse, plain_name
+from pipeline.server.uploads import FORM, JSON, Upload, media_type, parse_upload, plain_name
 
 
 def form(files: list[tuple[str, bytes]], field: str = "image") -> tuple[str, bytes]:
@@ -22,19 +22,19 @@ def form(files: list[tuple[str, bytes]], field: str = "image") -> tuple[str, byt
 
 def refused(kind: str, body: bytes, *, one: bool = True) -> Problem:
     with pytest.raises(Problem) as problem:
-        parse(kind, body, 3, one=one)
+        parse_upload(kind, body, 3, one=one)
     return problem.value
 
 
 @given(st.binary())
 def test_raw_bodies_are_the_image(data: bytes) -> None:
-    assert parse("image/jpeg", data, 3, one=True) == [Upload("image", data)]
+    assert parse_upload("image/jpeg", data, 3, one=True) == [Upload("image", data)]
 
 
 @given(st.lists(st.binary(max_size=300), min_size=1, max_size=3))
 def test_a_forms_files_come_out_as_they_went_in(files: list[bytes]) -> None:
     kind, body = form([(f"{number}.jpg", data) for number, data in enumerate(files)])
-    uploads = parse(kind, body, 3, one=False)
+    uploads = parse_upload(kind, body, 3, one=False)
     assert [(upload.name, upload.data) for upload in uploads] == [
         (f"{number}.jpg", data) for number, data in enumerate(files)
     ]
@@ -49,13 +49,13 @@ def test_base64_and_data_urls_come_out_as_they_went_in(data: bytes, way: str) ->
         "percent": f"data:image/png,{quote(data)}",
         "wrapped": "\r\n".join(text[at : at + 60] for at in range(0, len(text), 60)),
     }[way]
-    assert parse(JSON, json.dumps(image).encode(), 3, one=True)[0].data == data
+    assert parse_upload(JSON, json.dumps(image).encode(), 3, one=True)[0].data == data
     batch = json.dumps({"images": [image, {"image": image, "name": "b"}]}).encode()
-    assert parse(JSON, batch, 3, one=False) == [Upload("image 1", data), Upload("b", data)]
+    assert parse_upload(JSON, batch, 3, one=False) == [Upload("image 1", data), Upload("b", data)]
 
 
 def test_addresses_are_kept_for_whoever_may_fetch_them() -> None:
-    (upload,) = parse(JSON, b'{"url": "https://example.org/a.jpg", "name": "a.jpg"}', 3, one=True)
+    (upload,) = parse_upload(JSON, b'{"url": "https://example.org/a.jpg", "name": "a.jpg"}', 3, one=True)
     assert upload == Upload("a.jpg", b"", "https://example.org/a.jpg")
 
 
@@ -65,7 +65,7 @@ def test_addresses_are_kept_for_whoever_may_fetch_them() -> None:
 @example(b'{"images": [' + b"1" * 5000 + b"]}", JSON, False)
 def test_any_bytes_are_uploads_or_a_problem(body: bytes, kind: str, one: bool) -> None:
     try:
-        good = 1 <= len(parse(kind, body, 3, one=one)) <= 3
+        good = 1 <= len(parse_upload(kind, body, 3, one=one)) <= 3
     except Problem as problem:
         good = problem.kind.status in (400, 422)
     assert good
@@ -125,16 +125,16 @@ def test_json_of_more_values_than_images_have_is_refused_before_it_is_parsed() -
     for body in (b'{"images": [' + b"[]," * 20_000 + b"1]}", b'["' + b"\\\\" * 20_000 + b'"]', b"[" * 20_000):
         assert refused(JSON, body, one=False).detail == "The JSON has more values than images can have."
     names = [{"image": "QUJD", "name": f'"{number}", \\[{{:}}]' * 5} for number in range(3)]
-    assert len(parse(JSON, json.dumps({"images": names}).encode(), 3, one=False)) == 3
+    assert len(parse_upload(JSON, json.dumps({"images": names}).encode(), 3, one=False)) == 3
 
 
 def test_base64_may_have_any_white_space() -> None:
-    (upload,) = parse(JSON, json.dumps({"image": "Q U\nJ\tD"}).encode(), 1, one=True)
+    (upload,) = parse_upload(JSON, json.dumps({"image": "Q U\nJ\tD"}).encode(), 1, one=True)
     assert upload.data == b"ABC"
     assert refused(JSON, json.dumps({"image": "QUJDé"}).encode()).code == "not_understood"
 
 
 def test_a_data_url_without_base64_is_short() -> None:
-    (upload,) = parse(JSON, b'"data:image/png,%41BC"', 1, one=True)
+    (upload,) = parse_upload(JSON, b'"data:image/png,%41BC"', 1, one=True)
     assert upload.data == b"ABC"
     assert "send it in base64" in refused(JSON, b'"data:,' + b"%41" * 30_000 + b'"').detail

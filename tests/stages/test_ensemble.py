@@ -11,8 +11,8 @@ from helpers.small_set import noise
 from helpers.trained_net import TrainedNet, make_trained_net, write_deploy, write_weights
 
 from pipeline.base.errors import InputError
+from pipeline.base.hashing import sha256
 from pipeline.caffe.database import DatabaseReader, datum_to_array
-from pipeline.classifier import model_folder
 from pipeline.classifier.model_folder import Classifier, read
 from pipeline.predictor import Predictor
 from pipeline.stages.ensemble import EnsembleError, ensemble
@@ -90,7 +90,7 @@ def test_what_cannot_be_joined_is_refused(trained: TrainedNet, export: Export, t
     text = (tmp_path / "eight/labels.txt").read_text().replace("angry", "cross")
     (tmp_path / "eight/labels.txt").write_text(text)
     index = json.loads((tmp_path / "eight/model.json").read_text())
-    index["sha256"]["labels.txt"] = model_folder.sha256(tmp_path / "eight/labels.txt")
+    index["sha256"]["labels.txt"] = sha256(tmp_path / "eight/labels.txt")
     (tmp_path / "eight/model.json").write_text(json.dumps(index))
     cases = (
         ([one], "one model alone, where two or more"),

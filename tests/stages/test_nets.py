@@ -11,7 +11,7 @@ from helpers.small_set import noise, write_csv
 from pipeline.caffe.net import build_net
 from pipeline.caffe.proto.caffe_pb2 import TEST, TRAIN
 from pipeline.caffe.proto.files import read_net, read_solver
-from pipeline.caffe.tools.summary import Size, layer_sizes
+from pipeline.caffe.tools.summary import LayerSize, layer_sizes
 from pipeline.stages.extract import extract
 from pipeline.stages.lmdb import lmdb
 from pipeline.stages.mean import mean
@@ -20,7 +20,7 @@ from pipeline.stages.render import render
 PROTOTXT = Path(__file__).parents[2] / "prototxt"
 NETS = sorted(path.parent.name for path in PROTOTXT.glob("*/train_val.prototxt"))
 WITH_PAGE = [name for name in NETS if (PROTOTXT / name / "README.md").exists()]
-SIZES: dict[str, list[Size]] = {}
+SIZES: dict[str, list[LayerSize]] = {}
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def databases(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "databases"
 
 
-def sizes(name: str) -> list[Size]:
+def sizes(name: str) -> list[LayerSize]:
     if name not in SIZES:
         SIZES[name] = layer_sizes(build_net(PROTOTXT / name / "deploy.prototxt", TEST))
     return SIZES[name]

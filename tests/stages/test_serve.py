@@ -22,7 +22,7 @@ from websockets.sync.client import connect
 from pipeline.base.errors import InputError
 from pipeline.server.guard import LOOPBACK
 from pipeline.server.transport import Listen
-from pipeline.stages.serve import TOKEN, add_arguments, choose_access, read_token, run
+from pipeline.stages.serve import TOKEN, add_arguments, choose_access, read_server_token, run
 
 ROOT = Path(__file__).parents[2]
 SECRET = "f1d2c3b4a5968778695a4b3c2d1e0f00"
@@ -166,15 +166,15 @@ def test_tokens_come_from_a_file_or_the_environment_and_are_hard_to_guess(
 ) -> None:
     file = tmp_path / "token"
     monkeypatch.delenv(TOKEN, raising=False)
-    assert read_token(None) is None
+    assert read_server_token(None) is None
     monkeypatch.setenv(TOKEN, f" {SECRET}\n")
-    assert read_token(None) == SECRET
+    assert read_server_token(None) == SECRET
     file.write_text("A" * 16)
-    assert read_token(file) == "A" * 16
+    assert read_server_token(file) == "A" * 16
     for weak in ("", "short", "has a space in it somewhere", "ö" * 20):
         file.write_text(weak)
         with pytest.raises(InputError, match="openssl rand") as error:
-            read_token(file)
+            read_server_token(file)
         assert str(file) in str(error.value)
         assert not weak or weak not in str(error.value)
 

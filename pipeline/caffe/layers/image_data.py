@@ -9,7 +9,7 @@ import torch
 
 from pipeline.base.threads import map_ahead
 from pipeline.caffe.data_transformer import Transformer, TransformError
-from pipeline.caffe.images import ImageFileError, ImageList, decode_image, read_image_file
+from pipeline.caffe.images import ImageFileError, ImageList, decode_with_opencv, read_image_file
 from pipeline.caffe.layers.layer import Layer, Shape, Tensors, register, whole_number
 from pipeline.caffe.proto.blob_proto import MAX_COUNT
 
@@ -87,7 +87,7 @@ class ImageData(ListedData):
         param = self.param.image_data_param
         name = self.list.name(line)
         data = read_image_file(param.root_folder + self.list.paths[line], name)
-        image = decode_image(data, name, color=param.is_color, height=param.new_height, width=param.new_width)
+        image = decode_with_opencv(data, name, color=param.is_color, height=param.new_height, width=param.new_width)
         return np.atleast_3d(image).transpose(2, 0, 1)
 
     def top_shape(self, image: np.ndarray, line: int) -> tuple[int, int, int]:

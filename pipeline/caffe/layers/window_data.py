@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from pipeline.caffe.data_transformer import Transformer, TransformError
-from pipeline.caffe.images import ImageFileError, decode_image, read_image_file
+from pipeline.caffe.images import ImageFileError, decode_with_opencv, read_image_file
 from pipeline.caffe.layers.image_data import ListedData
 from pipeline.caffe.layers.layer import Shape, Tensors, register
 from pipeline.caffe.proto.caffe_pb2 import TransformationParameter
@@ -20,7 +20,7 @@ from pipeline.caffe.proto.caffe_pb2 import TransformationParameter
 MAX_LINE_BYTES = 1 << 16
 CHANNELS = 3  # pictures are read in colour, whatever the file says
 
-Window = tuple[int, int, int, int, int]  # the image's index, then x1, y1, x2, y2, the last pixels counted in
+ImageWindow = tuple[int, int, int, int, int]  # the image's index, then x1, y1, x2, y2, the last pixels counted in
 
 
 class WindowFileError(ImageFileError):
@@ -77,7 +77,7 @@ class WindowFile:
             elif share < bg_threshold:
                 self.background.extend(window)
 
-    def window(self, windows: "array[int]", place: int) -> Window:
+    def window(self, windows: "array[int]", place: int) -> ImageWindow:
         """One of the objects' or the background's windows."""
         index, x1, y1, x2, y2 = windows[5 * place : 5 * place + 5]
         return index, x1, y1, x2, y2
@@ -265,14 +265,14 @@ class WindowData(ListedData):
                 labels[item] = self.file.labels[place]
         return [torch.from_numpy(data), torch.from_numpy(labels)]
 
-    def crop(self, window: Window, mirrored: bool, top: np.ndarray) -> None:
+    def crop(self, window: ImageWindow, mirrored: bool, top: np.ndarray) -> None:
         """Put a window of its picture into `top` (3, size, size), which is 0."""
         import cv2
 
         param = self.param.window_data_param
         index, *corners = window
         name = f"{self.file.path}: {self.file.paths[index]}"
-        image = decode_image(self.file_of(index, name), name, color=True)
+        image = decode_with_opencv(self.file_of(index, name), name, color=True)
         height, width = image.shape[:2]
         square = param.crop_mode == "square"
         if param.context_pad or square:

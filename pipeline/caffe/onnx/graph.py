@@ -24,7 +24,7 @@ OPSET = 17  # of the operators used here; older runtimes read it too
 IR_VERSION = 8  # the file format that came with that opset
 
 
-class Graph:
+class OnnxGraph:
     """An ONNX graph as the layers add to it. Values go by name; `shapes` has those of the net's blobs.
 
     A dimension of -1 is only known when the net runs: the batch, and where the net allows it height and width.
@@ -63,7 +63,7 @@ class Graph:
     def scan(self, states: list[str], sequences: list[str], step: Step) -> list[str]:
         """Add a loop over the sequences' axis 0; return the names of the last states and of the stacked tops."""
         name = f"{self.layer}:Scan{len(self.nodes)}"
-        body = Graph()
+        body = OnnxGraph()
         body.layer, body.constants = name, self.constants  # a body sees the values around it
         before = [f"{name}:state{index}" for index in range(len(states))]
         items = [f"{name}:item{index}" for index in range(len(sequences))]
@@ -114,7 +114,7 @@ def to_onnx(net: Net, *, flexible: bool | None = None) -> onnx.ModelProto:
 
 def _model(net: Net, shapes: dict[str, Shape]) -> onnx.ModelProto:
     """The model whose blobs have `shapes`."""
-    graph = Graph()
+    graph = OnnxGraph()
     values: dict[str, str] = {}  # the value that stands for a blob after the layers so far
     inputs = []
     for layer in net.layers:

@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError, Message
 from pipeline.base.atomic import atomic_file
 from pipeline.base.errors import InputError
 from pipeline.caffe.proto import caffe_pb2
-from pipeline.caffe.proto.prototxt_errors import describe, find_layers, find_line
+from pipeline.caffe.proto.prototxt_errors import describe_parse_error, find_layers, find_line
 from pipeline.caffe.proto.upgrade_proto import UpgradeError, upgrade_net
 
 # In Caffe's package this module is a folder: `import caffe.proto.caffe_pb2`.
@@ -43,10 +43,10 @@ def parse_text(text: str, message_type: type[M], name: str) -> M:
     try:
         return text_format.Parse(text, message_type())
     except text_format.ParseError as error:
-        raise PrototxtError(f"{name}:{describe(text, error, message_type)}") from None
+        raise PrototxtError(f"{name}:{describe_parse_error(text, error, message_type)}") from None
 
 
-def read_text(path: Path, message_type: type[M]) -> M:
+def read_prototxt(path: Path, message_type: type[M]) -> M:
     """Read a prototxt as it stands. Raises PrototxtError naming line and column, OSError when it cannot be read."""
     if path.stat().st_size > MAX_TEXT_BYTES:
         raise PrototxtError(
@@ -68,7 +68,7 @@ def read_net(path: Path) -> caffe_pb2.NetParameter:
     Raises PrototxtError naming line and column, or the line of the layer that cannot be upgraded, OSError when it
     cannot be read.
     """
-    net = read_text(path, caffe_pb2.NetParameter)
+    net = read_prototxt(path, caffe_pb2.NetParameter)
     upgrade_read_net(net, path)
     return net
 
@@ -91,7 +91,7 @@ def read_solver(path: Path) -> caffe_pb2.SolverParameter:
     Snapshots are named after the prototxt where it has no snapshot_prefix, or a folder's, as Caffe names them.
     Nets in it are upgraded where they are in an older form, of which Caffe sees no layers.
     """
-    solver = read_text(path, caffe_pb2.SolverParameter)
+    solver = read_prototxt(path, caffe_pb2.SolverParameter)
     for field in ("net_param", "train_net_param"):
         if solver.HasField(field):
             upgrade_read_net(getattr(solver, field), path)

@@ -10,6 +10,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 from google.protobuf.text_format import ParseError
 
+from pipeline.base.console import printable
 from pipeline.caffe.forks import FOREIGN_FIELDS
 
 MAX_QUOTED = 60  # characters of the text in an error
@@ -113,7 +114,7 @@ def find_line(blocks: list[LayerBlock], name: str, place: int | None = None) -> 
     return next((block.line for block in blocks if block.name == name), None) if name else None
 
 
-def describe(text: str, error: ParseError, message_type: type[Message]) -> str:
+def describe_parse_error(text: str, error: ParseError, message_type: type[Message]) -> str:
     """An error of protobuf's parser as "line:column: what is there, what was expected"."""
     line, column = error.GetLine(), error.GetColumn()
     lines = text.split("\n")
@@ -177,5 +178,4 @@ def suggest(wrong: str, right: Iterable[str]) -> str:
 def shorten(text: str) -> str:
     """A text of at most MAX_QUOTED characters, of one line that can be printed."""
     cut = text[:MAX_QUOTED]
-    shown = "".join(character if character.isprintable() else repr(character)[1:-1] for character in cut)
-    return shown + "…" * (len(text) > len(cut))
+    return printable(cut) + "…" * (len(text) > len(cut))

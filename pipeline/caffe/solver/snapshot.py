@@ -18,6 +18,7 @@ import torch
 
 from pipeline.base.atomic import atomic_file
 from pipeline.base.console import log
+from pipeline.base.hashing import sha256
 from pipeline.caffe.common import solver_count, solver_rank
 from pipeline.caffe.hdf5.files import HDF5Reader, Tree, hdf5_bytes, write_hdf5
 from pipeline.caffe.proto.blob_proto import from_blobproto, set_diff, to_blobproto
@@ -91,7 +92,7 @@ def save(solver: Solver, prefix: str) -> Snapshot:
     state = _state_bytes(solver, snapshot)
     sidecar = {
         "form": SIDECAR_FORM,
-        "weights": _sha256(snapshot.weights),
+        "weights": sha256(snapshot.weights),
         "state": hashlib.sha256(state).hexdigest(),
         "losses": list(solver.losses),
         "nets": [net.state() for net in (solver.net, *solver.test_nets)],
@@ -212,7 +213,7 @@ def _sidecar_of(path: Path, state: Path, weights: Path) -> dict[str, Any] | None
     sums = {file: sidecar.get(name) for name, file in (("weights", weights), ("state", state))}
     if sidecar["form"] == EARLIER_FORM:
         del sums[state]
-    changed = [file for file, recorded in sums.items() if recorded != _sha256(file)]
+    changed = [file for file, recorded in sums.items() if recorded != sha256(file)]
     if not changed:
         return sidecar
     if len(changed) < len(sums):
@@ -264,11 +265,6 @@ def _check_history_length(path: Path, length: int, solver: Solver) -> None:
             f"{path}: {length} history blobs where the solver has {len(solver.history)}; is it the "
             "state of another net or solver?"
         )
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _read_sidecar(path: Path) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from pipeline.base.console import log
 from pipeline.base.errors import InputError
 from pipeline.base.threads import map_ahead
 from pipeline.caffe.database import DatabaseWriter, datum_from_image, record_key
-from pipeline.caffe.images import ImageFileError, ImageList, decode_image, read_image_file
+from pipeline.caffe.images import ImageFileError, ImageList, decode_with_opencv, read_image_file
 from pipeline.caffe.proto.caffe_pb2 import Datum
 from pipeline.caffe.tools.flags import FlagParser
 
@@ -104,7 +104,7 @@ def convert_imageset(
 
     def read(line: int) -> Record | ImageFileError:
         try:
-            return read_record(root + images.paths[line], images.labels[line], form)
+            return make_record(root + images.paths[line], images.labels[line], form)
         except ImageFileError as error:
             return error
 
@@ -136,11 +136,11 @@ def convert_imageset(
     return written
 
 
-def read_record(path: str, label: int, form: Form) -> Record:
+def make_record(path: str, label: int, form: Form) -> Record:
     """Make the record of an image's file. Raises ImageFileError when it cannot be read, InputError as above."""
     name = os.fsencode(path).decode(errors="backslashreplace")
     data = read_image_file(path, name)
-    image = decode_image(data, name, color=not form.gray, height=form.height, width=form.width)
+    image = decode_with_opencv(data, name, color=not form.gray, height=form.height, width=form.width)
     pixels = np.atleast_3d(image).transpose(2, 0, 1)
     if not form.encoded:
         return Record(datum_from_image(pixels, label), pixels.shape)

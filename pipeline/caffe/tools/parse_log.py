@@ -10,7 +10,7 @@ from pipeline.base.atomic import atomic_file
 from pipeline.base.console import log
 from pipeline.base.errors import InputError
 from pipeline.caffe.tools.flags import FlagParser
-from pipeline.caffe.train_log_parser import Row, read_history
+from pipeline.caffe.train_log_parser import LogRow, read_history
 
 
 def add_arguments(parser: FlagParser) -> None:
@@ -40,7 +40,7 @@ def run(args: Namespace) -> None:
             log.info("Wrote %s" if rows else "Not writing %s; no lines to write", path)
 
 
-def write_table(path: Path, rows: Sequence[Row], delimiter: str) -> None:
+def write_table(path: Path, rows: Sequence[LogRow], delimiter: str) -> None:
     """Write rows as Caffe's parse_log.py writes them: columns NumIters, Seconds, LearningRate, and the net's outputs.
 
     A row's LearningRate is the one displayed last before it; the first row, which has none, takes the second's.

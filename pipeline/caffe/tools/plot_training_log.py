@@ -43,7 +43,7 @@ def run(args: Namespace) -> None:
     if args.plot.suffix.lower() not in SUFFIXES:
         raise InputError(f"{args.plot}: a picture that ends with {', '.join(SUFFIXES)} was expected")
     quantity, axis = CHARTS[int(args.chart)]
-    figure = draw(quantity, axis, dict(_curves(quantity, args.logs)))
+    figure = draw_curves(quantity, axis, dict(_curves(quantity, args.logs)))
     with atomic_file(args.plot) as file:
         figure.savefig(file, format=args.plot.suffix.lower().removeprefix("."), dpi=150)
     log.info("Plotted %s vs. %s into %s", quantity, axis, args.plot)
@@ -92,7 +92,7 @@ def _test_curves(history: History, word: str) -> Curves:
     return found
 
 
-def draw(quantity: str, axis: str, curves: Mapping[str, Sequence[Value]]) -> "Figure":
+def draw_curves(quantity: str, axis: str, curves: Mapping[str, Sequence[Value]]) -> "Figure":
     """Draw curves over iterations or seconds; a value that is not finite leaves a gap."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

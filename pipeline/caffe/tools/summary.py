@@ -17,7 +17,7 @@ NUMBERS = ("parameters", "statistics", "multiply_adds")
 
 
 @dataclass(frozen=True)
-class Size:
+class LayerSize:
     """What a layer holds and does.
 
     tops: their shapes. parameters: values that are learned, those of a blob that layers share in the first of them;
@@ -57,7 +57,7 @@ def run(args: Namespace) -> None:
         print("  ".join([*words, *numbers]))
 
 
-def layer_sizes(net: Net) -> list[Size]:
+def layer_sizes(net: Net) -> list[LayerSize]:
     """The sizes of a net's layers in their order, without the splits that the net inserts."""
     sizes = []
     for layer in net.layers:
@@ -67,10 +67,12 @@ def layer_sizes(net: Net) -> list[Size]:
         values = sum(learnable.blob.numel() for learnable in net.learnable if learnable.layer == layer.param.name)
         parameters, statistics = (values, 0) if layer.blobs_are_learned else (0, values)
         sizes.append(
-            Size(layer.param.name, layer.type, tuple(tops), parameters, statistics, layer.multiply_adds(bottoms, tops))
+            LayerSize(
+                layer.param.name, layer.type, tuple(tops), parameters, statistics, layer.multiply_adds(bottoms, tops)
+            )
         )
     return sizes
 
 
-def _numbers(sizes: Sequence[Size]) -> tuple[str, ...]:
+def _numbers(sizes: Sequence[LayerSize]) -> tuple[str, ...]:
     return tuple(f"{sum(getattr(size, name) for size in sizes):,}" for name in NUMBERS)

@@ -75,7 +75,7 @@ def _train(args: Namespace) -> None:
     param = read_solver(Path(args.solver))
     _set_state(param, args.level, args.stage)
     device = _choose_device(args.gpu, param)
-    with _signals(
+    with _signal_requests(
         {
             signal.SIGHUP: _action("sighup_effect", args.sighup_effect),
             signal.SIGINT: _action("sigint_effect", args.sigint_effect),
@@ -153,7 +153,7 @@ def _action(flag: str, effect: str) -> Action:
 
 
 @contextmanager
-def _signals(effects: Mapping[int, Action]) -> Iterator[Requests]:
+def _signal_requests(effects: Mapping[int, Action]) -> Iterator[Requests]:
     """Turn signals into requests: each that has come is heard once, the first of `effects` first."""
     received: set[int] = set()
 

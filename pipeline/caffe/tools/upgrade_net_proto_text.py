@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pipeline.base.console import log
 from pipeline.caffe.proto.caffe_pb2 import NetParameter
-from pipeline.caffe.proto.files import read_text, upgrade_read_net, write_prototxt
+from pipeline.caffe.proto.files import read_prototxt, upgrade_read_net, write_prototxt
 from pipeline.caffe.tools.flags import FlagParser
 
 
@@ -15,7 +15,7 @@ def add_arguments(parser: FlagParser) -> None:
 
 
 def run(args: Namespace) -> None:
-    net = read_text(args.old, NetParameter)
+    net = read_prototxt(args.old, NetParameter)
     if not upgrade_read_net(net, args.old):
         log.warning("File already in latest proto format: %s", args.old)
     write_prototxt(args.new, net)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pipeline.base.console import log
 from pipeline.caffe.proto.caffe_pb2 import SolverParameter
-from pipeline.caffe.proto.files import read_text, write_prototxt
+from pipeline.caffe.proto.files import read_prototxt, write_prototxt
 from pipeline.caffe.solver.solver import SolverError, upgrade_solver
 from pipeline.caffe.tools.flags import FlagParser
 
@@ -16,7 +16,7 @@ def add_arguments(parser: FlagParser) -> None:
 
 
 def run(args: Namespace) -> None:
-    old = read_text(args.old, SolverParameter)
+    old = read_prototxt(args.old, SolverParameter)
     try:
         new = upgrade_solver(old)
     except SolverError as error:

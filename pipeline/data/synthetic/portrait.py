@@ -15,7 +15,7 @@ import numpy as np
 from pipeline.data.labels import IMAGE_SHAPE
 from pipeline.data.synthetic.action_units import Measures, measures
 
-Layer = np.ndarray  # (height, width) float32
+Plane = np.ndarray  # (height, width) float32
 Points = np.ndarray  # (n, 2): u, v
 
 PITCH = 44  # pixels of the relief per half face width: about 2.7 per pixel of the picture
@@ -96,13 +96,13 @@ class Relief:
         points = np.concatenate(lines)
         return self.window(*(points.min(0) - margin), *(points.max(0) + margin))
 
-    def fill(self, outline: Points) -> Layer:
+    def fill(self, outline: Points) -> Plane:
         """Cover 0..1 of an outline's inside."""
         mask = np.zeros(self.albedo.shape, np.uint8)
         cv2.fillPoly(mask, [self._sixteenths(outline)], 255, cv2.LINE_AA, shift=4)
         return mask * np.float32(1 / 255)
 
-    def stroke(self, lines: list[Points], width: float) -> Layer:
+    def stroke(self, lines: list[Points], width: float) -> Plane:
         """Cover 0..1 of lines."""
         mask = np.zeros(self.albedo.shape, np.uint8)
         thickness = max(1, round(width * PITCH))
@@ -113,15 +113,15 @@ class Relief:
         """Pixels, as OpenCV's `shift=4` takes them."""
         return np.round(((points - (self.left, self.top)) * PITCH - 0.5) * 16).astype(np.int32)
 
-    def bump(self, u: float, v: float, across: float, along: float) -> Layer:
+    def bump(self, u: float, v: float, across: float, along: float) -> Plane:
         """A Gaussian of height 1 with these standard deviations."""
         return np.exp(-0.5 * ((self.v - v) / along) ** 2) * np.exp(-0.5 * ((self.u - u) / across) ** 2)
 
-    def paint(self, mask: Layer, tone: float | Layer, opacity: float = 1) -> None:
+    def paint(self, mask: Plane, tone: float | Plane, opacity: float = 1) -> None:
         """Lay `tone` over the albedo where `mask` (0..1) is."""
         self.albedo += (mask * opacity) * (tone - self.albedo)
 
-    def darken(self, mask: Layer, amount: float) -> None:
+    def darken(self, mask: Plane, amount: float) -> None:
         self.albedo *= 1 - amount * mask
 
     def raise_by(self, u: float, v: float, across: float, along: float, amount: float) -> None:
@@ -138,7 +138,7 @@ class Relief:
             part.darken(crease, 0.4 * min(depth, 1.3))
 
 
-def blur(image: Layer, deviation: float) -> Layer:
+def blur(image: Plane, deviation: float) -> Plane:
     """Smooth by a standard deviation in half face widths."""
     return cv2.GaussianBlur(image, (0, 0), deviation * PITCH)
 
@@ -375,7 +375,7 @@ def _draw_mouth(relief: Relief, person: Identity, moved: Measures) -> None:
         relief.fold([mirrored(marionette, side)], -6 * moved.corner_up - 0.1)
 
 
-def _draw_teeth(part: Relief, inside: Layer, edge: Points, depth: float) -> None:
+def _draw_teeth(part: Relief, inside: Plane, edge: Points, depth: float) -> None:
     """A row of teeth along the inner edge of a lip, `depth` of it showing downwards."""
     teeth = part.fill(np.concatenate([edge, np.add(edge[::-1], (0, depth))])) * inside
     part.paint(blur(teeth, 0.008), 0.9 - 0.25 * np.minimum(1, (part.u / edge[-1, 0]) ** 2))
@@ -426,7 +426,7 @@ def _draw_brow(relief: Relief, person: Identity, moved: Measures, side: int) -> 
     part.paint(blur(part.fill(outline), 0.014), min(0.75 * person.hair_tone, 0.6 * person.skin), 0.85)
 
 
-def _noise(relief: Relief, rng: np.random.Generator, across: float, along: float) -> Layer:
+def _noise(relief: Relief, rng: np.random.Generator, across: float, along: float) -> Plane:
     """Noise of deviation 1 in grains of this size."""
     height, width = relief.albedo.shape
     grains = max(2, round(height / PITCH / along)), max(2, round(width / PITCH / across))
@@ -450,7 +450,7 @@ def _draw_beard(relief: Relief, person: Identity, moved: Measures, rng: np.rando
         relief.paint(blur(relief.fill(outline), 0.02), tone, 0.85 * person.moustache)
 
 
-def _strands(relief: Relief, person: Identity, rng: np.random.Generator) -> Layer:
+def _strands(relief: Relief, person: Identity, rng: np.random.Generator) -> Plane:
     """The tone of hair, streaked along its fall or, when curly, grained."""
     grain = _noise(relief, rng, 0.09, 0.09) if person.hair == "curly" else _noise(relief, rng, 0.045, 0.7)
     return np.clip(person.hair_tone + min(0.3 * person.hair_tone, 0.08) * grain + 0.02, 0.01, 1)
@@ -498,7 +498,7 @@ def _draw_hair(relief: Relief, person: Identity, rng: np.random.Generator) -> No
     relief.height += 0.1 * blur(ragged, 0.06)
 
 
-def light_up(relief: Relief, view: View) -> Layer:
+def light_up(relief: Relief, view: View) -> Plane:
     """The lit head from the front, (height, width), about 0..1: Lambert's law with ambient light.
 
     Hollows get less light from around: where the relief lies below its smoothed self it darkens.
@@ -512,7 +512,7 @@ def light_up(relief: Relief, view: View) -> Layer:
     return relief.albedo * (shade + 0.75 * relief.unlit * (1 - shade))
 
 
-def draw_glasses(relief: Relief, lit: Layer, person: Identity, rng: np.random.Generator) -> None:
+def draw_glasses(relief: Relief, lit: Plane, person: Identity, rng: np.random.Generator) -> None:
     """Lay frames over the lit head, with a tinge of reflection in the glass."""
     if person.glasses == "none":
         return
@@ -529,7 +529,7 @@ def draw_glasses(relief: Relief, lit: Layer, person: Identity, rng: np.random.Ge
     lit += frame * (float(rng.uniform(0.02, 0.4)) - lit)
 
 
-def take_picture(relief: Relief, lit: Layer, view: View, rng: np.random.Generator) -> np.ndarray:
+def take_picture(relief: Relief, lit: Plane, view: View, rng: np.random.Generator) -> np.ndarray:
     """Turn the lit head, put it before a background and reduce it to FER2013's (48, 48) uint8.
 
     Orthographic: a point (u, v) of height h is seen at u cos(yaw) + h sin(yaw), and so for v and pitch; the height
@@ -556,13 +556,13 @@ def take_picture(relief: Relief, lit: Layer, view: View, rng: np.random.Generato
     return np.clip(np.round(grey), 0, 255).astype(np.uint8)
 
 
-def _sample(image: Layer, u: Layer, v: Layer) -> Layer:
+def _sample(image: Plane, u: Plane, v: Plane) -> Plane:
     """The values of one of a relief's layers at these points."""
     x, y = (u - LEFT) * PITCH - 0.5, (v - TOP) * PITCH - 0.5
     return cv2.remap(image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
-def _draw_background(rng: np.random.Generator, height: int, width: int) -> Layer:
+def _draw_background(rng: np.random.Generator, height: int, width: int) -> Plane:
     """A plain, graded or cluttered wall, out of focus."""
     clutter = float(rng.choice([0.02, 0.15, 0.3], p=[0.5, 0.3, 0.2]))
     coarse = np.clip(rng.uniform(0.05, 1) + clutter * rng.standard_normal((4, 4)), 0, 1)

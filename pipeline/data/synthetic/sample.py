@@ -111,7 +111,7 @@ def write_csv(path: Path, faces: Sequence[LabelledImage]) -> None:
             file.write(f"{face.label},{' '.join(map(str, face.pixels.ravel()))},{face.usage}\n")
 
 
-def draw_sheet(path: Path, faces: Sequence[LabelledImage], columns: int = 16) -> None:
+def draw_sample_sheet(path: Path, faces: Sequence[LabelledImage], columns: int = 16) -> None:
     """Write a PNG with a row of faces, twice their size, for every expression."""
     rows = []
     for label, name in enumerate(LABELS):

@@ -75,11 +75,11 @@ class Summary(Sink):
         with atomic_file(self.path) as file:
             yield
             timelines = [timeline for timeline in (self.moving, self.still) if timeline.frames]
-            draw(file, self.labels, timelines, self.path.suffix.lower().removeprefix("."))
+            draw_timelines(file, self.labels, timelines, self.path.suffix.lower().removeprefix("."))
 
 
 @dataclass(frozen=True, eq=False)
-class Track:
+class BinnedTrack:
     """One person along the axis of a timeline, bin by bin where they were seen, in n bins.
 
     spans: (n, 2) begin and end. means: (n, labels) probabilities. uncertain: (n,) bool, most readings were.
@@ -95,7 +95,7 @@ class Track:
     seconds: float
 
     @classmethod
-    def of(cls, timeline: Timeline, key: tuple[str, int | None]) -> "Track":
+    def of(cls, timeline: Timeline, key: tuple[str, int | None]) -> "BinnedTrack":
         person = timeline.people[key]
         spans = timeline.spans()
         numbers = sorted(person.bins)
@@ -120,7 +120,7 @@ class Track:
             yield slice(int(begin), int(end))
 
 
-def draw(file: IO[bytes], labels: tuple[str, ...], timelines: Sequence[Timeline], form: str = "png") -> None:
+def draw_timelines(file: IO[bytes], labels: tuple[str, ...], timelines: Sequence[Timeline], form: str = "png") -> None:
     """Draw the timelines, one under the other, as a PNG, PDF or SVG."""
     import warnings
 
@@ -141,7 +141,7 @@ def draw(file: IO[bytes], labels: tuple[str, ...], timelines: Sequence[Timeline]
             )
             _set_up(plot, timeline, last=key == keys[-1])
             if key is not None:
-                track = Track.of(timeline, key)
+                track = BinnedTrack.of(timeline, key)
                 _draw_person(page, top, labels, timeline, track)
                 _draw_bands(plot, labels, timeline, track)
                 _draw_badges(page, top, plot, labels, track)
@@ -226,7 +226,7 @@ def _set_up(plot: "Axes", timeline: Timeline, *, last: bool) -> None:
         plot.set_xticks(numbers + 0.5, names if last else [], parse_math=False)
 
 
-def _draw_person(page: "Axes", top: float, labels: tuple[str, ...], timeline: Timeline, track: Track) -> None:
+def _draw_person(page: "Axes", top: float, labels: tuple[str, ...], timeline: Timeline, track: BinnedTrack) -> None:
     """Who it is, when they were seen and what they showed most."""
     from matplotlib.patches import FancyBboxPatch
 
@@ -269,7 +269,7 @@ def _draw_person(page: "Axes", top: float, labels: tuple[str, ...], timeline: Ti
     page.text(x, middle + 0.25, seen, color=FAINT, fontsize=8, va="center")
 
 
-def _draw_bands(plot: "Axes", labels: tuple[str, ...], timeline: Timeline, track: Track) -> None:
+def _draw_bands(plot: "Axes", labels: tuple[str, ...], timeline: Timeline, track: BinnedTrack) -> None:
     """The probabilities one upon the other; what is uncertain, paler and hatched."""
     from matplotlib.patches import Rectangle
 
@@ -298,7 +298,7 @@ def _draw_bands(plot: "Axes", labels: tuple[str, ...], timeline: Timeline, track
             )
 
 
-def _draw_badges(page: "Axes", top: float, plot: "Axes", labels: tuple[str, ...], track: Track) -> None:
+def _draw_badges(page: "Axes", top: float, plot: "Axes", labels: tuple[str, ...], track: BinnedTrack) -> None:
     """Over the bands, the emoji of the expression that prevails, wherever it does so for long enough to have room."""
     strongest = track.means.argmax(axis=1)
     begin, end = plot.get_xlim()

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pygame.event import Event
 
     from pipeline.drawing.overlay import Parts
-    from pipeline.media.sinks.window_hints import Hints, Row
+    from pipeline.media.sinks.window_hints import HelpRow, Hints
 
 APPLICATION = "Facial expressions"
 DESKTOP_SHARE = 0.85  # of the desktop's width and height, that a new window takes at most
@@ -381,12 +381,12 @@ class Window(Sink):
         """Seconds that were recorded."""
         return int(self.recording.seconds) if self.recording else 0
 
-    def _help(self) -> list[list["Row"]]:
-        from pipeline.media.sinks.window_hints import Row
+    def _help(self) -> list[list["HelpRow"]]:
+        from pipeline.media.sinks.window_hints import HelpRow
 
         parts = self.overlay.parts
-        commands = [Row(tuple(key.capitalize() for key in command.keys), command.text) for command in COMMANDS]
-        switches = [Row((switch.key.upper(),), switch.text, getattr(parts, switch.part)) for switch in SWITCHES]
+        commands = [HelpRow(tuple(key.capitalize() for key in command.keys), command.text) for command in COMMANDS]
+        switches = [HelpRow((switch.key.upper(),), switch.text, getattr(parts, switch.part)) for switch in SWITCHES]
         return [commands, switches]
 
 

@@ -11,9 +11,9 @@ from pipeline.drawing.canvas import (
     TRACK,
     WHITE,
     Canvas,
+    fit_text,
     panel_sprite,
     plate_sprite,
-    shorten,
     text_sprite,
     text_width,
 )
@@ -29,7 +29,7 @@ TEXT_SIZES = (12, 26)  # pixels, at least and at most
 
 
 @dataclass(frozen=True)
-class Row:
+class HelpRow:
     """A line of the help: keys and what they do; on: the state of what they switch."""
 
     keys: tuple[str, ...]
@@ -58,13 +58,13 @@ class Hints:
 
     def message(self, text: str) -> None:
         """A plate in the middle of the lower edge."""
-        text = shorten(text, self.size, self.canvas.width - 4 * self.gap)
+        text = fit_text(text, self.size, self.canvas.width - 4 * self.gap)
         plate = plate_sprite(text, self.size, DARK, WHITE, dashed=False)
         self.canvas.paste(
             plate, (self.canvas.width - plate.width) // 2, self.canvas.height - plate.height - 2 * self.gap
         )
 
-    def help(self, title: str, columns: Sequence[Sequence[Row]]) -> None:
+    def help(self, title: str, columns: Sequence[Sequence[HelpRow]]) -> None:
         """A panel in the middle with the keys, in columns side by side or, in a narrow window, below one another."""
         size = self.size
         keys = [max(sum(self._cap_width(key) for key in row.keys) for row in column) for column in columns]
@@ -90,7 +90,7 @@ class Hints:
             if beside:
                 x, y = x + column_width + between, first
 
-    def _row(self, row: Row, x: int, middle: int, caps: int, width: int) -> None:
+    def _row(self, row: HelpRow, x: int, middle: int, caps: int, width: int) -> None:
         left = x
         for key in row.keys:
             cap = plate_sprite(key, self.size - 1, KEY_CAP, WHITE, dashed=False)
