@@ -9,7 +9,7 @@ from pathlib import Path
 from pipeline import __version__
 from pipeline.base import console
 from pipeline.base.errors import InputError
-from pipeline.base.extras import how_to_install
+from pipeline.base.extras import naming_missing_package
 from pipeline.base.signals import end_cleanly
 from pipeline.stages.environment import add_defaults
 
@@ -36,18 +36,9 @@ STAGES = {
 }
 
 
+@naming_missing_package()
 def main() -> None:
-    """Run the stage that the command line names; a package that it lacks is told in one line."""
-    try:
-        _main()
-    except ModuleNotFoundError as error:
-        remedy = how_to_install(error)
-        if remedy is None:
-            raise
-        raise SystemExit(f"error: {remedy}") from None
-
-
-def _main() -> None:
+    """Run the stage that the command line names."""
     end_cleanly()
     arguments = sys.argv[1:]
     parser = argparse.ArgumentParser(prog="python -m pipeline", description=__doc__)

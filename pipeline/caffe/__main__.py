@@ -5,7 +5,7 @@ import sys
 
 from pipeline import __version__
 from pipeline.base.errors import InputError
-from pipeline.base.extras import how_to_install
+from pipeline.base.extras import naming_missing_package
 from pipeline.base.signals import end_cleanly
 from pipeline.caffe import glog
 from pipeline.caffe.tools.flags import CAFFE_FLAGS, FlagParser
@@ -32,18 +32,9 @@ COMMANDS = {
 }
 
 
+@naming_missing_package()
 def main() -> None:
-    """Run the command that the command line names; a package that it lacks is told in one line."""
-    try:
-        _main()
-    except ModuleNotFoundError as error:
-        remedy = how_to_install(error)
-        if remedy is None:
-            raise
-        raise SystemExit(f"error: {remedy}") from None
-
-
-def _main() -> None:
+    """Run the command that the command line names."""
     end_cleanly()
     arguments = sys.argv[1:]
     name, arguments = _command(arguments)

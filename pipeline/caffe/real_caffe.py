@@ -3,7 +3,6 @@
 All of them see the working folder under its own path, so a prototxt's relative paths mean the same in both engines.
 """
 
-import argparse
 import hashlib
 import os
 import re
@@ -46,22 +45,6 @@ _LAST_LINES = 20  # of what a command said, for an error
 
 class CaffeError(InputError):
     """Real Caffe that is not there, or a command of it that failed."""
-
-
-def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
-    """What says which engine computes, and where real Caffe is."""
-    parser.add_argument(
-        "--engine",
-        choices=ENGINES,
-        default="torch",
-        help="what computes: torch, or caffe, which is real Caffe (default torch)",
-    )
-    parser.add_argument(
-        "--caffe",
-        metavar="WHERE",
-        help="where real Caffe is: docker, podman, conda, or a root that "
-        "docker/caffe-root.sh made (default: the root in CAFFE_ROOT)",
-    )
 
 
 def root_from_environment() -> str:

@@ -1,6 +1,5 @@
 """A trained net as evaluate and export see it: its deploy prototxt, weights and mean, run over databases."""
 
-import argparse
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,14 +24,6 @@ PARTS = ("val", "test")  # what is held out, and may be measured
 
 class MeasureError(InputError):
     """A net, a database and labels that do not belong together."""
-
-
-def add_net_arguments(parser: argparse.ArgumentParser) -> None:
-    """What names a trained net and its data."""
-    parser.add_argument("deploy", type=Path, help="deploy.prototxt, whose input has the scale of pixels")
-    parser.add_argument("weights", type=Path, help=".caffemodel")
-    parser.add_argument("--databases", type=Path, required=True, help="folder that the lmdb stage wrote")
-    parser.add_argument("--mean", type=Path, required=True, help="mean.binaryproto of the training database")
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,10 @@ from pipeline.data.manifest import USAGES, ManifestRow
 from pipeline.data.shards import SHARD_FILE, Shard, in_order, link_or_copy, read_shard, write_note
 from pipeline.faces.alignment import align_face, whole_image
 from pipeline.faces.contact_sheet import Tile, draw_sheet
-from pipeline.faces.detector import DETECTORS, Detections, Detector, WholeImage, build_detector
+from pipeline.faces.detector import Detections, Detector, WholeImage, build_detector
 from pipeline.faces.landmarks import Landmarker
 from pipeline.readings import LANDMARKS
+from pipeline.stages.arguments import add_detector_arguments
 
 STAGE = "align"
 FOUND, FALLBACK = "found", "fallback"
@@ -49,13 +50,7 @@ class Work:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("manifest", type=Path, help="manifest.csv of extract")
     parser.add_argument("output", type=Path, help="folder to write the aligned faces, manifest.csv and the sheet to")
-    parser.add_argument(
-        "--detector",
-        choices=sorted(DETECTORS),
-        default="mtcnn",
-        help="none: the whole image is the face (default: mtcnn)",
-    )
-    parser.add_argument("--detector-model", type=Path, metavar="FILE", help="of a detector without one: yolo, yunet")
+    add_detector_arguments(parser)
     parser.add_argument(
         "--missing",
         choices=MISSING,

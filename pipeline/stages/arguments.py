@@ -1,37 +1,35 @@
-"""What predict, serve and bot alike let a person say on the command line."""
+"""Options that several stages have."""
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.base.onnx_runtime import CPU, PROVIDERS
+from pipeline.caffe.real_caffe import ENGINES
 from pipeline.classifier.calibration import UNCERTAIN
 from pipeline.classifier.class_prior import ClassPrior, ClassPriorError, parse_prior
 from pipeline.classifier.model_folder import DEFAULTS, SHIPPED
 from pipeline.classifier.views import COUNTS
 from pipeline.faces.detector import DETECTORS
-from pipeline.faces.tracking import check_every
-from pipeline.predictor import MIN_FACE, MIN_MOVING_FACE, Predictor
+
+if TYPE_CHECKING:
+    from pipeline.predictor import Predictor
 
 # Of config.yaml, those that mean these.
 PREDICTOR_SETTINGS = ("model", "detector", "detector_model", "min_face", "uncertain", "providers")
 
 
 def add_predictor_arguments(parser: argparse.ArgumentParser) -> None:
-    """What there is to be said of a Predictor."""
+    """The options of a Predictor; build_predictor() takes them."""
+    from pipeline.predictor import MIN_FACE, MIN_MOVING_FACE
+
     parser.add_argument(
         "--model",
         metavar="NAME",
         help=f"a model: {', '.join(SHIPPED)}, the name of a run, or a model folder (default "
         f"{DEFAULTS['images']} for images, {DEFAULTS['moving']} for videos and cameras)",
     )
-    parser.add_argument(
-        "--detector",
-        choices=sorted(DETECTORS),
-        default="mtcnn",
-        help="what finds faces; none takes every image for one (default mtcnn)",
-    )
-    parser.add_argument("--detector-model", type=Path, metavar="FILE", help="of a detector without one: yolo, yunet")
+    add_detector_arguments(parser)
     parser.add_argument(
         "--min-face",
         type=positive,
@@ -44,7 +42,7 @@ def add_predictor_arguments(parser: argparse.ArgumentParser) -> None:
         type=probability,
         default=UNCERTAIN,
         metavar="PROBABILITY",
-        help=f"a face whose greatest one is below is uncertain (default {UNCERTAIN})",
+        help=f"flag a face as uncertain when its top probability is below this (default {UNCERTAIN})",
     )
     parser.add_argument(
         "--class-prior",
@@ -60,14 +58,7 @@ def add_predictor_arguments(parser: argparse.ArgumentParser) -> None:
         default=False,
         help="say where in a face its label comes from: as a heat map where readings are drawn, as numbers in JSON",
     )
-    parser.add_argument(
-        "--views",
-        type=int,
-        choices=COUNTS,
-        default=1,
-        help="of each face, whose probabilities are averaged: 2 adds the mirror image, 10 takes four "
-        "corners, the centre and their mirror images (default 1)",
-    )
+    add_views(parser, "of each face, whose probabilities are averaged: ")
     parser.add_argument(
         "--providers",
         type=provider_names,
@@ -78,8 +69,10 @@ def add_predictor_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def build_predictor(args: argparse.Namespace, **options: Any) -> Predictor:
+def build_predictor(args: argparse.Namespace, **options: Any) -> "Predictor":
     """The Predictor that the arguments ask for, with more options of its own."""
+    from pipeline.predictor import Predictor
+
     return Predictor(
         args.model,
         detector=args.detector,
@@ -103,6 +96,59 @@ def provider_names(text: str) -> list[str]:
     return names
 
 
+def add_detector_arguments(parser: argparse.ArgumentParser) -> None:
+    """What finds faces."""
+    parser.add_argument(
+        "--detector",
+        choices=sorted(DETECTORS),
+        default="mtcnn",
+        help="what finds faces; none takes every image for one (default mtcnn)",
+    )
+    parser.add_argument("--detector-model", type=Path, metavar="FILE", help="of a detector without one: yolo, yunet")
+
+
+def add_views(parser: argparse.ArgumentParser, of: str) -> None:
+    """How many views a net's probabilities are averaged over. of: the beginning of the help."""
+    parser.add_argument(
+        "--views",
+        type=int,
+        choices=COUNTS,
+        default=1,
+        help=f"{of}2 adds the mirror image, 10 takes four corners, the centre and their mirror images (default 1)",
+    )
+
+
+def add_net_arguments(parser: argparse.ArgumentParser) -> None:
+    """What names a trained net and its data."""
+    parser.add_argument("deploy", type=Path, help="deploy.prototxt, whose input has the scale of pixels")
+    parser.add_argument("weights", type=Path, help=".caffemodel")
+    parser.add_argument("--databases", type=Path, required=True, help="folder that the lmdb stage wrote")
+    parser.add_argument("--mean", type=Path, required=True, help="mean.binaryproto of the training database")
+
+
+def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
+    """What says which engine computes, and where real Caffe is."""
+    parser.add_argument(
+        "--engine",
+        choices=ENGINES,
+        default="torch",
+        help="what computes: torch, or caffe, which is real Caffe (default torch)",
+    )
+    parser.add_argument(
+        "--caffe",
+        metavar="WHERE",
+        help="where real Caffe is: docker, podman, conda, or a root that "
+        "docker/caffe-root.sh made (default: the root in CAFFE_ROOT)",
+    )
+
+
+def add_model_name(parser: argparse.ArgumentParser, default: str | None = None) -> None:
+    """The name and version that a model folder's model.json states."""
+    shown = default or "the net's"
+    parser.add_argument("--name", default=default, help=f"the model's name (default: {shown})")
+    parser.add_argument("--model-version", default="1", help="the model's version (default: 1)")
+
+
 def positive(text: str) -> int:
     """An argument that is a whole number of at least 1."""
     value = int(text)
@@ -113,6 +159,8 @@ def positive(text: str) -> int:
 
 def interval(text: str) -> float:
     """An argument that is a time from one search for faces to the next, in seconds."""
+    from pipeline.faces.tracking import check_every
+
     value = float(text)
     try:
         check_every(value)

@@ -19,8 +19,8 @@ from pipeline.classifier import model_folder
 from pipeline.classifier.hub_card import UNKNOWN
 from pipeline.classifier.model_folder import Classifier, ModelFolder
 from pipeline.classifier.trained import Measurable, read_batches, versions
-from pipeline.classifier.views import COUNTS
 from pipeline.data import manifest
+from pipeline.stages.arguments import add_model_name, add_views
 from pipeline.stages.evaluate import measure
 from pipeline.stages.export import TOLERANCE, held_out_database, read_model_metrics, seal, write_card
 
@@ -39,9 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("models", nargs="+", metavar="MODEL", help="two or more: names of runs, or model folders")
     parser.add_argument("--databases", type=Path, required=True, help="folder that the lmdb stage wrote")
     parser.add_argument("--manifest", type=Path, required=True, help="manifest.csv that the databases were made from")
-    parser.add_argument("--views", type=int, choices=COUNTS, default=1, help="as in evaluate (default 1)")
-    parser.add_argument("--name", default="Ensemble", help="the model's name (default Ensemble)")
-    parser.add_argument("--model-version", default="1", help="the model's version (default 1)")
+    add_views(parser, "of each image, whose probabilities are averaged: ")
+    add_model_name(parser, "Ensemble")
 
 
 def run(args: argparse.Namespace) -> None:

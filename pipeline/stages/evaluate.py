@@ -17,7 +17,7 @@ from pipeline.base.hashing import sha256
 from pipeline.caffe.database import DatabaseReader, record_key
 from pipeline.caffe.proto.caffe_pb2 import DataParameter, LayerParameter
 from pipeline.caffe.proto.files import read_net, write_prototxt
-from pipeline.caffe.real_caffe import RealCaffe, add_engine_arguments, refuse_extensions, root_from_environment
+from pipeline.caffe.real_caffe import RealCaffe, refuse_extensions, root_from_environment
 from pipeline.classifier.board import add_picture, open_board
 from pipeline.classifier.calibration import (
     UNCERTAIN,
@@ -31,7 +31,6 @@ from pipeline.classifier.trained import (
     Measurable,
     MeasureError,
     Trained,
-    add_net_arguments,
     load,
     predictions,
     versions,
@@ -39,6 +38,7 @@ from pipeline.classifier.trained import (
 from pipeline.classifier.views import COUNTS, check
 from pipeline.data import manifest
 from pipeline.data.manifest import ManifestRow
+from pipeline.stages.arguments import add_engine_arguments, add_net_arguments, add_views
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -57,14 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_net_arguments(parser)
     parser.add_argument("output", type=Path, help="folder to write metrics.json and confusion.png to")
     parser.add_argument("--manifest", type=Path, required=True, help="manifest.csv that the databases were made from")
-    parser.add_argument(
-        "--views",
-        type=int,
-        choices=COUNTS,
-        default=1,
-        help="of each image, whose probabilities are averaged: 2 adds the mirror image, 10 takes four "
-        "corners, the centre and their mirror images; fewer are measured too (default 1)",
-    )
+    add_views(parser, "of each image, whose probabilities are averaged, and fewer views for comparison: ")
     parser.add_argument(
         "--tensorboard",
         action=argparse.BooleanOptionalAction,

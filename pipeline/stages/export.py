@@ -18,7 +18,8 @@ from pipeline.classifier import metrics as metrics_file
 from pipeline.classifier import model_folder
 from pipeline.classifier.hub_card import UNKNOWN, front_matter
 from pipeline.classifier.model_folder import Preprocessing
-from pipeline.classifier.trained import PARTS, Trained, add_net_arguments, load, predictions, read_batches, versions
+from pipeline.classifier.trained import PARTS, Trained, load, predictions, read_batches, versions
+from pipeline.stages.arguments import add_model_name, add_net_arguments
 
 if TYPE_CHECKING:
     import onnx
@@ -50,11 +51,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--metrics", type=Path, help="metrics.json of evaluate, for model.json and the card")
     parser.add_argument("--run", type=Path, dest="record", help="run.json of train, for model.json")
-    parser.add_argument("--name", help="the model's name (default: the net's)")
+    add_model_name(parser)
     parser.add_argument(
         "--license", default=UNKNOWN, help=f"the model's licence, as hubs name it: mit, cc-by-4.0 (default {UNKNOWN})"
     )
-    parser.add_argument("--model-version", default="1", help="the model's version (default 1)")
 
 
 def run(args: argparse.Namespace) -> None:

@@ -69,7 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="from one search for faces to the next, less than 1; in between they are followed; 0: a "
         f"search in every frame (default {EVERY})",
     )
-    parser.add_argument("--threads", type=positive, default=2, help="of the processor, to be used (default 2)")
+    parser.add_argument("--threads", type=positive, default=2, help="CPU threads to use (default 2)")
     out = parser.add_argument_group("outputs")
     out.add_argument(
         "--window",

@@ -37,13 +37,14 @@ from pipeline.caffe.net import Net
 from pipeline.caffe.precision import AUTO, PRECISIONS, bfloat16_speed, faster_precision, has_bfloat16_units
 from pipeline.caffe.proto.caffe_pb2 import DataParameter, SolverParameter
 from pipeline.caffe.proto.files import read_solver
-from pipeline.caffe.real_caffe import RealCaffe, add_engine_arguments, refuse_extensions, root_from_environment
+from pipeline.caffe.real_caffe import RealCaffe, refuse_extensions, root_from_environment
 from pipeline.caffe.solver import POLICIES, get_solver, naming_solver, snapshot
 from pipeline.caffe.solver.nets import test_nets, train_net, weights
 from pipeline.caffe.solver.solve import Action, Event, solve
 from pipeline.caffe.solver.train_log_writer import TrainingLog, described
 from pipeline.classifier.board import add_picture, open_board
 from pipeline.classifier.training_metrics import TrainingMetrics, check_average, plot
+from pipeline.stages.arguments import add_engine_arguments
 
 ASKED = "precision_asked"  # in run.json beside the precision that ran; decides no run's result
 RECORD_LENGTHS = struct.Struct("<QQ")  # of a key and a value
