@@ -432,7 +432,7 @@ rule render:
 
 
 rule solve:
-    """Train the net with Caffe's solver (the stage `train`); interrupted, it goes on from its last snapshot."""
+    """Train the net with Caffe's solver (the stage `train`); interrupted, it resumes from its last snapshot."""
     input:
         solver=f"{RUN}/solver.prototxt",
         train_val=f"{RUN}/train_val.prototxt",

@@ -100,7 +100,7 @@ def compare(root: Path, folder: Path, repeats: int) -> None:
     for file in (*(f"{part}_lmdb/data.mdb" for part in PARTS), "mean.binaryproto"):
         if (ours / file).read_bytes() != (caffes / file).read_bytes():
             raise SystemExit(f"{file} differs from Caffe's")
-    print("all files equal Caffe's to the byte")
+    print("all files equal Caffe's byte for byte")
     print(f"lmdb alone: {best['convert_imageset'] / best['lmdb']:.2f} times as fast as convert_imageset")
     print(f"mean alone: {best['compute_image_mean'] / best['mean']:.2f} times as fast as compute_image_mean")
     ratio = (best["convert_imageset"] + best["compute_image_mean"]) / (best["lmdb"] + best["mean"])

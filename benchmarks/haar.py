@@ -29,7 +29,7 @@ PACKAGES = (
 )
 WITHOUT_TORCH = ("--no-deps", "fer==25.10.3")  # which it asks for, and needs for another detector only
 MIN_FACE = 50
-SAME = 0.8  # of two cascades that count on other windows
+MIN_OVERLAP = 0.8  # of two cascades that count on other windows
 Read = Callable[[np.ndarray], list[tuple[list[float], dict[str, float]]]]
 
 
@@ -73,7 +73,7 @@ def main() -> None:
         print(f"{side}:", "; ".join(f"{max(p, key=p.get)} at {[round(value) for value in box]}" for box, p in found))
     if [len(found) for found in faces.values()] != [1, 1]:
         raise SystemExit("one face was expected of each")
-    if overlap(faces["ours"][0][0], faces["peer"][0][0]) < SAME:
+    if overlap(faces["ours"][0][0], faces["peer"][0][0]) < MIN_OVERLAP:
         raise SystemExit("the two did not find the same face")
     print(f"ratio {min(seconds['peer']) / min(seconds['ours']):.2f}")
 

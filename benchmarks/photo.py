@@ -18,7 +18,7 @@ from side_by_side import measure, overlap, photo_parser, take_turns
 
 REQUIREMENTS = ("mtcnn==1.0.0", "tensorflow-cpu==2.21.0", "scikit-image==0.26.0")  # the last for its photo
 MIN_FACE = 20
-SAME = 0.95
+MIN_OVERLAP = 0.95
 
 
 def ours() -> Callable[[np.ndarray], list[list[float]]]:
@@ -60,7 +60,7 @@ def main() -> None:
         raise SystemExit(f"{len(boxes['ours'])} faces where the package finds {len(boxes['peer'])}")
     overlaps = [overlap(mine, peers) for mine, peers in zip(boxes["ours"], boxes["peer"], strict=True)]
     print(f"faces: {len(overlaps)}, least overlap with the package's {min(overlaps):.4f}")
-    if min(overlaps) < SAME:
+    if min(overlaps) < MIN_OVERLAP:
         raise SystemExit("the boxes are not the package's")
     print(f"ratio {min(seconds['peer']) / min(seconds['ours']):.2f}")
 

@@ -14,7 +14,7 @@ from pipeline.base.signals import end_cleanly
 from pipeline.stages.environment import add_defaults
 
 STAGES = {
-    "sample": "draw a stand-in data set in FER2013's form",
+    "sample": "draw a sample data set in FER2013's form",
     "extract": "turn fer2013.csv into images and a manifest",
     "align": "find the face in every image and align it",
     "combine": "put whole images and aligned faces into one manifest",

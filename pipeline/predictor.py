@@ -25,7 +25,7 @@ from pipeline.classifier.model_folder import DEFAULTS, SHIPPED, Classifier, Mode
 from pipeline.faces.alignment import SIZE, align_face, face_to_frame, whole_image
 from pipeline.faces.detector import Detections, Detector, build_detector
 from pipeline.faces.landmarks import Landmarker
-from pipeline.faces.quality import conditions
+from pipeline.faces.quality import assess_quality
 from pipeline.faces.rotations import detect_turned
 from pipeline.faces.tracking import EVERY, FRAME_TIME, Tracker
 from pipeline.media.frames import Frame
@@ -243,7 +243,7 @@ class Predictor:
         classifier = self.classifier if tracks is None else self.moving_classifier
         faces: list[list[FaceReading]] = [[] for _ in frames]
         for number, (frame, detections) in enumerate(zip(frames, self._with_landmarks(frames, found), strict=True)):
-            reasons = conditions(detections, frame.image.shape)
+            reasons = assess_quality(detections, frame.image.shape)
             for index in detections.by_size():
                 box, landmarks = detections.boxes[index], detections.landmarks[index]
                 points = landmarks if self._align else NOWHERE

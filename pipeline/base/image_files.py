@@ -110,7 +110,7 @@ def decode_scaled(
 ) -> ScaledImage:
     """Read the bytes of an image file as decode_image does, scaled down to `bounds.scaled` pixels.
 
-    What is larger is never whole in memory as RGB. look: is told the size before the image is unpacked. Raises
+    What is larger is never whole in memory as RGB. look: called with the size before the image is unpacked. Raises
     SourceError, also those of `look`.
     """
     return _decode(io.BytesIO(data), printable(name), bounds, remark, look)

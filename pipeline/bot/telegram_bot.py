@@ -329,7 +329,7 @@ class TelegramBot:
                 tag = None if language == DEFAULT else language
                 await self.application.bot.set_my_commands(commands, language_code=tag)
         except TelegramError as error:
-            log.warning("Telegram did not take the list of commands (%s); the bot goes on without", error)
+            log.warning("Telegram did not take the list of commands (%s); the bot continues without", error)
 
     async def _shut_down(self) -> None:
         application, updater = self.application, self.application.updater

@@ -38,7 +38,7 @@ class Formatter(logging.Formatter):
 
 
 class LogFile(logging.FileHandler):
-    """Appends to a file. Where that fails, as on a full disk, it says so once and writes no more; the work goes on."""
+    """Appends to a file. Where that fails, as on a full disk, it says so once and writes no more; work continues."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, encoding="utf-8", errors="backslashreplace")
@@ -56,7 +56,7 @@ class LogFile(logging.FileHandler):
 
 
 class Console(logging.StreamHandler):
-    """Writes to standard error. Where nobody reads that any more, what is logged is lost, and the work goes on."""
+    """Writes to standard error. Where nobody reads that any more, what is logged is lost, and the work continues."""
 
     def __init__(self) -> None:
         super().__init__(sys.stderr)

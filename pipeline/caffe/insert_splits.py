@@ -146,7 +146,7 @@ def _missing_bottom(net: NetParameter, place: int, bottom: str, made: Collection
         later = makers[bottom], net.layer[makers[bottom]].name
         return LayerError(
             layer.name,
-            f"{reason}; layer '{later[1]}', which comes after it, makes it: layers stand in "
+            f"{reason}; layer '{later[1]}', which comes after it, makes it: layers are listed in "
             "the order in which they are computed",
             place,
             later,

@@ -106,8 +106,8 @@ class Net:
             self.generator.manual_seed(seed)
         self.blobs: dict[str, torch.Tensor] = {}
         self.keep_gradients = False
-        self.watch: Watch | None = None  # is told of every layer that has run forward
-        # A net whose layers run backward one by one tells of every gradient of a layer's blob, summed so far.
+        self.watch: Watch | None = None  # called with every layer that has run forward
+        # A net whose layers run backward one by one calls it with every gradient of a layer's blob, summed so far.
         self.watch_gradient: Callable[[Layer, int, torch.Tensor], None] | None = None
         self.layers: list[Layer] = []
         self.learnable: list[Learnable] = []

@@ -1,4 +1,4 @@
-"""Straightening a face: the similarity transform that lays its five landmarks nearest to the template's."""
+"""Aligning a face: the similarity transform that lays its five landmarks nearest to the template's."""
 
 import cv2
 import numpy as np
@@ -39,7 +39,7 @@ def align_face(image: np.ndarray, box: np.ndarray, landmarks: np.ndarray) -> np.
     """Cut a face out of an image, (H, W, 3) uint8 RGB, as (SIZE, SIZE) uint8 grey.
 
     landmarks: (5, 2), laid on the template; where they are NaN, the detector having none, the box (4,) is cut out and
-    scaled. The image's edge goes on outside of it.
+    scaled. The image's edge is repeated outside of it.
     """
     if np.isnan(landmarks).any():
         left, top = np.floor(box[:2]).astype(int).clip(0)

@@ -195,7 +195,7 @@ def place_landmarks(boxes: np.ndarray, points: np.ndarray) -> np.ndarray:
 def open_net(path: Path, providers: Sequence[str] = CPU) -> onnxruntime.InferenceSession:
     """A net of pipeline/weights/mtcnn on one core. Raises InputError when the file is missing or cannot be read."""
     if not path.exists():
-        raise InputError(f"{path}: no such file; MTCNN's three nets stand in pipeline/weights/mtcnn of the repository")
+        raise InputError(f"{path}: no such file; MTCNN's three nets are in pipeline/weights/mtcnn of the repository")
     # A memory pattern would be a plan for every size of image that was ever seen, and all are kept.
     return open_session(read_onnx(path), str(path), providers=providers, enable_mem_pattern=False)
 

@@ -14,8 +14,8 @@ TURNED = 0.35  # of the distance between the eyes
 ROLLED = 30  # degrees: alignment turns faces upright, but only 1% of those that the net has seen were further over
 
 
-def conditions(detections: Detections, shape: tuple[int, ...]) -> list[tuple[str, ...]]:
-    """Of each face in an image of this shape, (H, W[, C]), those that hold, in this order.
+def assess_quality(detections: Detections, shape: tuple[int, ...]) -> list[tuple[str, ...]]:
+    """What makes the reading of each face in an image of this shape, (H, W[, C]), worth less, in this order.
 
     `tiny`: the box's longer side is under TINY pixels. `turned`: the nose is further than TURNED from the midpoint of
     the eyes, along the line through them and in units of their distance, or that line leans by more than ROLLED

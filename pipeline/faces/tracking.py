@@ -65,7 +65,7 @@ class Track:
     missed: float | None = None
 
     def expected(self, now: float) -> np.ndarray:
-        """Its box at a later time if it goes on as it was.
+        """Its box at a later time if it moves on as it did.
 
         When it has not been seen for long, then by its pace: what passes before a face holds back the part of it that
         is still seen.

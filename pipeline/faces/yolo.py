@@ -202,7 +202,7 @@ class Yolo:
         self._session = open_session(read_onnx(model), str(model), providers=providers, threads=threads)
         self._input, self._side, self._type = self._read_input()
         self._faces = self._read_names()
-        self._detect(np.full((*self._side, 3), GREY, np.uint8))  # what the model cannot do is told now
+        self._detect(np.full((*self._side, 3), GREY, np.uint8))  # reports now what the model cannot do
 
     def _read_input(self) -> tuple[str, tuple[int, int], str]:
         """Name, height and width, and numpy's type of the input."""

@@ -44,7 +44,7 @@ class YuNet:
         self._model = model
         self._data = np.frombuffer(read_onnx(model), np.uint8)
         self._own = threading.local()
-        self.detect([np.zeros((64, 64, 3), np.uint8)])  # what is no model is told now and not at the first image
+        self.detect([np.zeros((64, 64, 3), np.uint8)])  # reports what is no model now and not at the first image
 
     def detect(self, images: Sequence[np.ndarray]) -> list[Detections]:
         """Find the faces in each of the images, (H, W, 3) uint8 RGB, the best score first."""

@@ -34,7 +34,7 @@ KINDS = {
     "wrong_number": Kind(422, "Not the right number of images", "Send one to /v1/read, more to /v1/batch."),
     "not_fetched": Kind(422, "The URL gave no image", "Check that it is public, or send the image itself."),
     "too_often": Kind(429, "Too many requests", "Wait as long as Retry-After says."),
-    "our_fault": Kind(500, "The server failed", "Try again; if it goes on, tell who runs this server."),
+    "our_fault": Kind(500, "The server failed", "Try again; if it happens again, tell who runs this server."),
     "busy": Kind(503, "The server is busy", "Try again after as long as Retry-After says."),
 }
 

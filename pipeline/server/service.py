@@ -30,7 +30,7 @@ FETCHERS = 4  # threads that wait for other servers, apart from those that read 
 
 
 class _TooOftenError(SourceError):
-    """An image that its client may not have read now. problem: what the client is told."""
+    """An image that its client may not have read now. problem: the answer to the client."""
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem.detail)
@@ -52,7 +52,7 @@ class ImageReading:
 def decode_upload(
     data: bytes, name: str, bounds: ImageBounds, look: Callable[[int, int], None] | None = None
 ) -> ScaledImage:
-    """An image's pixels within the bounds. look: is told its size before it is unpacked. Raises Problem."""
+    """An image's pixels within the bounds. look: called with its size before it is unpacked. Raises Problem."""
     try:
         # What a visitor sends says nothing into the log.
         return decode_scaled(data, name, bounds, remark=log.debug, look=look)

@@ -127,7 +127,7 @@ def check_packages(model: str | Path | None) -> Iterator[Finding]:
     if other:
         yield Finding(
             "warn",
-            f"other versions than those the project is tested with, which stand in brackets: {', '.join(other)}",
+            f"other versions than those the project is tested with, which are in brackets: {', '.join(other)}",
             f"where something does not work: {INSTALL} .",
         )
     if there:
@@ -220,7 +220,7 @@ def check_speed(model: str | Path | None) -> Iterator[Finding]:
         )
 
 
-def look_at_precision(model: str | Path | None) -> Iterator[Finding]:
+def check_precision(model: str | Path | None) -> Iterator[Finding]:
     from pipeline.caffe.precision import faster_precision
 
     device = "cpu"
@@ -323,7 +323,7 @@ def check_real_caffe(model: str | Path | None) -> Iterator[Finding]:
         yield Finding("warn", f"{lacking}; only `engine: caffe` needs that", HOW_TO_GET["a root"])
 
 
-def _look_at_extra(extra: str) -> Callable[[str | Path | None], Iterator[Finding]]:
+def _check_extra(extra: str) -> Callable[[str | Path | None], Iterator[Finding]]:
     def look(model: str | Path | None) -> Iterator[Finding]:
         versions = _versions(_project()["optional-dependencies"][extra])
         missing = [name for name, version in versions.items() if version is None]
@@ -344,14 +344,14 @@ CHECKS = (
     Check("providers", check_providers),
     Check("face detector", check_detector),
     Check("speed", check_speed),
-    Check("precision", look_at_precision),
+    Check("precision", check_precision),
     Check("videos", check_videos),
     Check("cameras", check_cameras),
     Check("display", check_display),
     Check("space", check_space),
     Check("real Caffe", check_real_caffe),
-    Check("server", _look_at_extra("serve")),
-    Check("bot", _look_at_extra("bot")),
+    Check("server", _check_extra("serve")),
+    Check("bot", _check_extra("bot")),
 )
 
 

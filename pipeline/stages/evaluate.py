@@ -495,7 +495,7 @@ def _report(part: str, found: dict[str, Any] | None, power: float | None) -> Non
         log.info("  %-*s     %s  %s  %s  %6d", width, row["label"], *shares, row["support"])
     if found["unseen"] and found["seen_in_training"]:
         log.info(
-            "  without the %d images that stand in training to the byte: accuracy %.2f%%, macro-F1 %.4f",
+            "  without the %d images that are also in training byte for byte: accuracy %.2f%%, macro-F1 %.4f",
             found["seen_in_training"],
             100 * found["unseen"]["accuracy"],
             found["unseen"]["macro_f1"],

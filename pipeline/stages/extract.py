@@ -378,8 +378,8 @@ def _report(summary: dict[str, Any]) -> None:
         elif counts.keys() == known.keys():
             log.info("%s: the published FER2013 has %d (%s)", usage, sum(known.values()), _listed(known))
     duplicates = summary["duplicates"]
-    log.info("images equal to an earlier one of their Usage to the byte: %s", _listed(duplicates["within"]))
-    log.info("images that stand in another Usage too: %s", _listed(duplicates["across"]))
+    log.info("images equal byte for byte to an earlier one of their Usage: %s", _listed(duplicates["within"]))
+    log.info("images that are in another Usage too: %s", _listed(duplicates["across"]))
     log.info(
         "images that stand under more than one label: %d (%d copies)",
         duplicates["disagreeing"],

@@ -180,8 +180,8 @@ def predict(
 ) -> None:
     """Read every frame of the sources, one source after the other, and write the readings out in their order.
 
-    Frames and whole videos that cannot be read are told and counted, and the rest go on; InputError at the end then
-    says how many they were. What was read of a camera or stream is kept when it is lost, or interrupted, in mid-run.
+    Frames and whole videos that cannot be read are reported and counted, and the rest are read; InputError at the end
+    then says how many they were. What was read of a camera or stream is kept when it is lost or interrupted.
     """
     live = any(source.live for source in sources)
     _check(outputs, sources)

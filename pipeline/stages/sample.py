@@ -1,4 +1,4 @@
-"""sample: draw a stand-in for FER2013, a CSV of its form, where the real set is not at hand."""
+"""sample: draw a sample of FER2013's form, a CSV of faces, where the real set is not at hand."""
 
 import argparse
 from pathlib import Path
@@ -30,7 +30,7 @@ def sample(output: Path, count: int = COUNT, seed: int = 1, sheet: Path | None =
         raise InputError(f"--seed {seed}: 0 or more was expected; nothing was written")
     faces = list(progress(draw_faces(count, seed), count, "faces", "sample"))
     write_csv(output, faces)
-    log.info("%s: %d drawn faces, seed %d: a stand-in for FER2013, to try the pipeline with", output, count, seed)
+    log.info("%s: %d drawn faces, seed %d: in place of FER2013, to try the pipeline with", output, count, seed)
     if sheet:
         draw_sample_sheet(sheet, faces)
         log.info("%s: the expressions to look at", sheet)

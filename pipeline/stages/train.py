@@ -1,4 +1,4 @@
-"""train: train a rendered net with Caffe's solver; interrupted, the same command goes on from the last snapshot.
+"""train: train a rendered net with Caffe's solver; interrupted, the same command resumes from the last snapshot.
 
 Writes, beside the solver: train.log (glog's form), metrics.csv (as it goes), snapshots/, then final.caffemodel,
 best.caffemodel (best test_metric in the test phase, the earliest on a tie), with --average averaged.caffemodel,
@@ -118,7 +118,7 @@ def train(
     average: of how many snapshots, the last ones, to average the weights; 0: of none. tensorboard: whether to write
     for TensorBoard as well, into tensorboard/.
 
-    A run that was interrupted goes on from its last snapshot, in the other engine as well. SIGINT and SIGTERM finish
+    A run that was interrupted resumes from its last snapshot, in the other engine as well. SIGINT and SIGTERM finish
     the iteration, write a snapshot and end with status 130 or 143. Raises InputError for a solver, net or database that
     is none, and for a loss that is no number.
     """
@@ -149,7 +149,7 @@ def train(
             pass
     if received:
         reached = trainer.stopped_at()
-        log.info("stopped at iteration %d of %d; the same command goes on from there", reached, param.max_iter)
+        log.info("stopped at iteration %d of %d; the same command resumes from there", reached, param.max_iter)
         raise SystemExit(128 + received[0])
     _keep(folder, param, metrics)
     if average:
@@ -358,7 +358,7 @@ def _recorded_precision(settings: dict[str, Any], earlier: list[dict[str, Any]])
 
 
 def _resume(param: SolverParameter, record: Path, settings: dict[str, Any]) -> snapshot.Snapshot | None:
-    """The snapshot to go on from, the newest one, if these settings, or the other engine on the same files, made it.
+    """The snapshot to resume from, the newest one, if these settings, or the other engine on the same files, made it.
 
     Writes the settings; of a run that changes engines, those of the engines before as well. Says so where snapshots of
     other settings have to go.
@@ -399,7 +399,7 @@ def _check_whole(found: snapshot.Snapshot) -> None:
     try:
         found.check()
     except InputError as error:
-        raise InputError(f"{error} Delete {found.state} to go on from the snapshot before it") from None
+        raise InputError(f"{error} Delete {found.state} to resume from the snapshot before it") from None
 
 
 @contextmanager

@@ -56,8 +56,8 @@ NETS = {
     ),
     "a bottom that a later layer makes": (
         layer("ReLU", bottom="late") + layer("ReLU", name="maker", top="late"),
-        f":4: layer 'it': bottom 'late' {NOT_BEFORE}; layer 'maker', which comes after it, makes it: layers stand in "
-        "the order in which they are computed (line 5)",
+        f":4: layer 'it': bottom 'late' {NOT_BEFORE}; layer 'maker', which comes after it, makes it: layers are listed "
+        "in the order in which they are computed (line 5)",
     ),
     "a cycle": (
         layer("ReLU", bottom="c", name="a", top="a")

@@ -1,4 +1,4 @@
-"""Caffe's file tools: what ours write is what real Caffe's write, to the byte."""
+"""Caffe's file tools: what ours write is what real Caffe's write, byte for byte."""
 
 import csv
 import json

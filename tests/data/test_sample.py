@@ -1,4 +1,4 @@
-"""The drawn stand-in for FER2013: its form, its faces, and what the action units do to them."""
+"""The drawn set in FER2013's form: its form, its faces, and what the action units do to them."""
 
 import csv
 import hashlib

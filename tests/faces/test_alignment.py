@@ -1,4 +1,4 @@
-"""Straightening: landmarks go where the template has them."""
+"""Alignment: landmarks go where the template has them."""
 
 import cv2
 import numpy as np

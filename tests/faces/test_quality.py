@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pipeline.faces.detector import Detections, build_detector
-from pipeline.faces.quality import ROLLED, TINY, TURNED, conditions
+from pipeline.faces.quality import ROLLED, TINY, TURNED, assess_quality
 
 SHAPE = (200, 300, 3)
 UPRIGHT = np.array([[-10, 0], [10, 0], [0, 12], [-8, 24], [8, 24]], np.float32)  # about the midpoint of the eyes
@@ -52,16 +52,16 @@ def nose_aside(share: float) -> np.ndarray:
     ],
 )
 def test_each_condition(face: Detections, wanted: tuple[str, ...]) -> None:
-    assert conditions(face, SHAPE) == [wanted]
+    assert assess_quality(face, SHAPE) == [wanted]
 
 
 def test_each_face_has_its_own() -> None:
     boxes = np.array([[100, 50, 150, 110], [0, 50, 12, 60]], np.float32)
     both = Detections(boxes, np.ones(2, np.float32), np.full((2, 5, 2), np.nan, np.float32))
-    assert conditions(both, SHAPE[:2]) == [(), ("tiny", "edge")]
-    assert conditions(Detections.none(), SHAPE) == []
+    assert assess_quality(both, SHAPE[:2]) == [(), ("tiny", "edge")]
+    assert assess_quality(Detections.none(), SHAPE) == []
 
 
 def test_an_image_that_is_taken_for_a_face_has_no_edge() -> None:
     image = np.zeros(SHAPE, np.uint8)
-    assert conditions(build_detector("none").detect([image])[0], image.shape) == [()]
+    assert assess_quality(build_detector("none").detect([image])[0], image.shape) == [()]

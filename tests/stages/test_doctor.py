@@ -1,4 +1,4 @@
-"""doctor: a healthy machine is found so; each fault is told with what to do about it, and none stops the others."""
+"""doctor: a healthy machine is found so; each fault is reported with what to do about it, and none stops the others."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""lmdb, judged by what real Caffe's convert_imageset wrote for the same lists."""
+"""lmdb, compared with what real Caffe's convert_imageset wrote for the same lists."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""mean, judged by what real Caffe's compute_image_mean wrote for the same database."""
+"""mean, compared with what real Caffe's compute_image_mean wrote for the same database."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""predict: faces found and read, in Python and on the command line; what cannot be read is told, the rest goes on."""
+"""predict: faces found and read, in Python and on the command line; what cannot be read is reported, the rest read."""
 
 import csv
 import io

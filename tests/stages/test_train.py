@@ -1,4 +1,4 @@
-"""Training: what it writes, that it goes on where it was stopped, to the bit, and what it refuses."""
+"""Training: what it writes, that it resumes where it was stopped, bit for bit, and what it refuses."""
 
 import csv
 import hashlib

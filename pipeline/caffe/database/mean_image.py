@@ -10,7 +10,7 @@ IMAGES_PER_SUM = 256
 
 
 def mean_image(reader: DatabaseReader, tell: Callable[[int], object]) -> np.ndarray:
-    """Average all images of a database: (C, H, W) float32, in 0..255 for images. `tell` is told of how many more.
+    """Average all images of a database: (C, H, W) float32, in 0..255 for images. `tell` is called with how many more.
 
     The sums of bytes are exact. Caffe's, in float32, are so up to 2^24 / 255 = 65,793 images: until there the mean
     equals Caffe's to the bit, beyond it ours is the true one. Floats are added in float32, one record after another,

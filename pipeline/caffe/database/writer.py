@@ -1,4 +1,4 @@
-"""Writing a database of Datums, to the byte as convert_imageset writes it.
+"""Writing a database of Datums, byte for byte as convert_imageset does.
 
 A key is the record's number in eight digits, "_" and the image's path; a value is a serialised Datum. Records are
 committed by the thousand (caffe/tools/convert_imageset.cpp).

@@ -15,7 +15,7 @@ from pipeline.caffe.need_backward import find_needs
 from pipeline.caffe.net import Net, channels_last
 from pipeline.caffe.proto.caffe_pb2 import NetParameter, Phase
 
-LayerCallback = Callable[[int], None]  # is told a layer's number
+LayerCallback = Callable[[int], None]  # called with a layer's number
 
 
 @dataclass

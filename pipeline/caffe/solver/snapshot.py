@@ -2,7 +2,7 @@
 
 By snapshot_format HDF5 the first two are .caffemodel.h5 and .solverstate.h5.
 
-Caffe keeps neither where the databases stand nor the generators; with the sidecar a resumed run goes on as if it had
+Caffe keeps neither where the databases stand nor the generators; with the sidecar a resumed run continues as if it had
 never stopped. A snapshot of Caffe's own has none: then the databases are read from their beginning, as Caffe does.
 """
 
@@ -162,7 +162,7 @@ def _updates(solver: Solver) -> list[list[np.ndarray]]:
 def restore(solver: Solver, path: Path) -> bool:
     """Put a solver where a .solverstate, ours or Caffe's, left off; return whether its own sidecar was there as well.
 
-    An HDF5 one is told by its suffix .h5, as Caffe tells it. Raises BinaryError or WeightsError when the state or the
+    Its suffix .h5 says that one is HDF5, as in Caffe. Raises BinaryError or WeightsError when the state or the
     weights it names are damaged or another net's, OSError when they cannot be read.
     """
     hdf5 = path.suffix == HDF5_SUFFIX

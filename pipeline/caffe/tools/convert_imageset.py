@@ -84,7 +84,7 @@ def convert_imageset(
 ) -> int:
     """Write a database of a list's images, in an order of its lines; return how many are in it.
 
-    A path goes after `root`. As in Caffe, an image that cannot be read is told in the log and its number left out; the
+    A path goes after `root`. As in Caffe, the log reports an image that cannot be read, and its number is left out; the
     last line counts them. Raises InputError when there is none that can, for one of another shape than the first's if
     all are to be of the `same_size`, and for a type that cannot be encoded; DatabaseError when the folder exists or
     cannot be written. Nothing is left of it then.

@@ -1,4 +1,4 @@
-"""A drawn set in FER2013's form: a stand-in for trying the pipeline where the real set is not at hand."""
+"""A drawn set in FER2013's form: to try the pipeline where the real set is not at hand."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path

@@ -221,7 +221,7 @@ class Window(Sink):
             self.leafed = True
             return
         self.paused = not self.paused
-        self.tell("Space goes on" if self.paused else "Going on")
+        self.tell("Space resumes" if self.paused else "Resumed")
 
     def help(self) -> None:
         self.helping = not self.helping
@@ -299,7 +299,7 @@ class Window(Sink):
         self.tell(f"{what}: {path}")
 
     def _tell_failure(self, what: str, error: Exception) -> None:
-        """The run goes on: all else that is written is worth more than this."""
+        """The run continues: all else that is written is worth more than this."""
         log.error("error: %s", in_words(error))
         self.tell(f"{what}: {in_words(error)}")
 
