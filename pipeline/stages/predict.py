@@ -19,12 +19,13 @@ from pipeline.base.errors import InputError, SourceError
 from pipeline.base.signals import on_ending
 from pipeline.base.threads import map_ahead, poll_while_waiting
 from pipeline.drawing.overlay import Overlay, Parts
+from pipeline.faces.tracking import EVERY
 from pipeline.media.frames import Frame, FrameSource
 from pipeline.media.sinks import AnnotatedImages, AnnotatedVideo, Csv, JsonLines, Sink, Window, display_fault
 from pipeline.media.sinks.timeline_plot import Summary
 from pipeline.media.sinks.video import SUFFIXES as VIDEO_SUFFIXES
 from pipeline.media.sources import ImageFiles, VideoReader, open_sources
-from pipeline.predictor import EVERY, NO_FACE, Predictor
+from pipeline.predictor import NO_FACE, Predictor
 from pipeline.readings import Reading
 from pipeline.stages.arguments import PREDICTOR_SETTINGS, add_predictor_arguments, build_predictor, interval, positive
 

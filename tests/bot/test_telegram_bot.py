@@ -322,6 +322,8 @@ def test_a_video_as_a_document_and_in_an_album(server: TelegramServer, run_bot: 
 
 def test_a_video_that_is_being_read_when_the_bot_stops_is_asked_for_again(server: TelegramServer, run_bot: Run) -> None:
     class SlowReader(BrightnessReader):
+        bot: TelegramBot
+
         def read_frame(self, frame: Frame) -> Reading:
             reading = super().read_frame(frame)
             if len(self.sizes) == 2:

@@ -15,6 +15,7 @@ from helpers.little import BYTES, little
 
 from pipeline.base.errors import InputError
 from pipeline.caffe import memory_budget
+from pipeline.caffe.layers import LayerError
 from pipeline.caffe.net import Net, build_net
 from pipeline.caffe.proto.blob_proto import read_mean, to_blobproto
 from pipeline.caffe.proto.caffe_pb2 import TEST, TRAIN, BlobProto, NetParameter, SolverParameter, SolverState
@@ -312,9 +313,9 @@ layers { layer { name: "old" type: "conv" } }
     assert find_line(blocks, "data", 2) == 5  # the net's `input` is the layer at 0
     assert find_line(blocks, "old") == 10
     assert find_line(blocks, "") is None
-    with pytest.raises(InputError, match="layer '': bottom 'quux }'") as error:
+    with pytest.raises(LayerError, match="layer '': bottom 'quux }'") as fault:
         Net(parse_text(text.partition("layers {")[0], NetParameter, "n"), TEST)
-    assert find_line(blocks, "", error.value.place) == 8
+    assert find_line(blocks, "", fault.value.place) == 8
 
 
 def test_parameters_of_another_type_are_told_and_ignored_as_caffe_does(caplog: pytest.LogCaptureFixture) -> None:

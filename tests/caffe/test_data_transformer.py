@@ -28,7 +28,9 @@ def mean_file(tmp_path_factory: pytest.TempPathFactory) -> str:
     scale=st.sampled_from([1, 0.5]),
     with_mean=st.sampled_from(["file", "value", ""]),
 )
-def test_the_test_phase_cuts_the_centre_and_subtracts_the_mean_there(mean_file, images, crop, scale, with_mean) -> None:
+def test_the_test_phase_cuts_the_centre_and_subtracts_the_mean_there(
+    mean_file: str, images: np.ndarray, crop: int, scale: float, with_mean: str
+) -> None:
     param = TransformationParameter(crop_size=crop, scale=scale)
     mean = np.zeros(SHAPE[1:], np.float32)
     if with_mean == "file":

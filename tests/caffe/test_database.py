@@ -58,7 +58,9 @@ def test_what_a_datum_holds_comes_back(image: np.ndarray, label: int) -> None:
     data=st.binary(max_size=16),
     floats=st.lists(st.floats(width=32), max_size=4),
 )
-def test_a_datum_holds_as_many_values_as_its_shape_or_is_refused(shape, data, floats) -> None:
+def test_a_datum_holds_as_many_values_as_its_shape_or_is_refused(
+    shape: tuple[int, int, int], data: bytes, floats: list[float]
+) -> None:
     datum = Datum(channels=shape[0], height=shape[1], width=shape[2], data=data, float_data=floats)
     values = list(data) or floats
     if min(shape) > 0 and math.prod(shape) == len(values):

@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -137,7 +137,7 @@ def test_an_error_leaves_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("pattern", "made"), [("*.log", write), ("*.ldb", lambda *args: with_a_table(write(*args))), ("MANIFEST-*", write)]
 )
-def test_a_truncated_file(tmp_path: Path, pattern: str, made, kept: float) -> None:
+def test_a_truncated_file(tmp_path: Path, pattern: str, made: Callable[[Path, int], Path], kept: float) -> None:
     (file,) = made(tmp_path / "leveldb", 2500).glob(pattern)
     data = file.read_bytes()
     file.write_bytes(data[: max(int(len(data) * kept), 5)])

@@ -68,8 +68,8 @@ def test_a_run_goes_on_to_the_bit(name: str, tmp_path: Path) -> None:
     assert resumed.smoothed_loss() == whole.smoothed_loss()
     for ours, theirs in zip(resumed.history, whole.history, strict=True):
         assert torch.equal(ours, theirs)
-    for ours, theirs in zip(resumed.net.learnable, whole.net.learnable, strict=True):
-        assert torch.equal(ours.blob, theirs.blob)
+    for mine, other in zip(resumed.net.learnable, whole.net.learnable, strict=True):
+        assert torch.equal(mine.blob, other.blob)
     written.remove()
     assert not list(tmp_path.iterdir())
 

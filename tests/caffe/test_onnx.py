@@ -156,7 +156,7 @@ JOINED = {
 }
 
 # Bottoms by name, each with its shape and, where it holds whole numbers, below what they stay.
-CHOOSING = {
+CHOOSING: dict[str, tuple[dict[str, tuple[tuple[int, ...], int]], str]] = {
     "batch reindex": ({"a": ((4, 3, 5), 0), "b": ((6,), 4)}, 'type: "BatchReindex"'),
     "filter": ({"a": ((4, 3, 5), 0), "b": ((4,), 2)}, 'type: "Filter"'),
     "embed": ({"b": ((4, 3), 7)}, 'type: "Embed" embed_param { num_output: 5 input_dim: 7 }'),

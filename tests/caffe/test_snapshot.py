@@ -48,8 +48,8 @@ def test_a_run_goes_on_to_the_bit(name: str, tmp_path: Path) -> None:
     assert (resumed.iteration, resumed.current_step) == (6, 1)
     for ours, theirs in zip(resumed.history, whole.history, strict=True):
         assert torch.equal(ours, theirs)
-    for ours, theirs in zip(resumed.net.learnable, whole.net.learnable, strict=True):
-        assert torch.equal(ours.blob, theirs.blob)
+    for mine, other in zip(resumed.net.learnable, whole.net.learnable, strict=True):
+        assert torch.equal(mine.blob, other.blob)
 
 
 def test_a_sidecar_beside_a_snapshot_that_caffe_has_written_over_is_left_aside(

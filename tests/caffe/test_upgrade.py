@@ -220,7 +220,7 @@ def v0_nets(draw: st.DrawFn) -> NetParameter:
 @st.composite
 def v1_nets(draw: st.DrawFn) -> NetParameter:
     """A net of any V1 layers, with inputs that have dimensions or not."""
-    made = draw(messages(NetParameter, DRAWN_APART))
+    made: NetParameter = draw(messages(NetParameter, DRAWN_APART))
     made.layers.extend(draw(st.lists(messages(V1LayerParameter, {"layer"}), max_size=4)))
     made.input.extend(draw(st.lists(NAME, max_size=2)))
     made.input_dim.extend([3] * draw(st.sampled_from([0, 4 * len(made.input)])))
@@ -230,7 +230,7 @@ def v1_nets(draw: st.DrawFn) -> NetParameter:
 @st.composite
 def modern_nets(draw: st.DrawFn) -> NetParameter:
     """A net of any layers of today but BatchNorm's, of which some are changed."""
-    made = draw(messages(NetParameter, DRAWN_APART))
+    made: NetParameter = draw(messages(NetParameter, DRAWN_APART))
     made.layer.extend(draw(st.lists(messages(LayerParameter), max_size=4)))
     for layer in made.layer:
         layer.type = draw(st.sampled_from([name for name in LAYERS if name != "BatchNorm"]))

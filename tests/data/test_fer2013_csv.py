@@ -166,7 +166,15 @@ def test_names_the_line_of_a_fault_beyond_the_first_batch(tmp_path: Path) -> Non
     columns=st.permutations(("emotion", "pixels", "Usage")),
     form=st.tuples(st.sampled_from((",", ", ")), st.sampled_from(("\n", "\r\n"))),
 )
-def test_what_is_written_is_read(tmp_path_factory, pixels, label, usage, columns, form) -> None:  # noqa: PLR0917
+def test_what_is_written_is_read(
+    tmp_path_factory: pytest.TempPathFactory,
+    *,
+    pixels: bytes,
+    label: int,
+    usage: str,
+    columns: list[str],
+    form: tuple[str, str],
+) -> None:
     comma, end = form
     image = np.frombuffer(pixels, np.uint8).reshape(48, 48)
     values = {"emotion": str(label), "pixels": pixels_text(image), "Usage": usage}

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from pipeline.base.errors import InputError
 from pipeline.data.fer2013_csv import CsvSource
+from pipeline.data.labelled_images import LabelledImage
 from pipeline.data.labels import LABELS
 from pipeline.data.synthetic.action_units import ACTION_UNITS, PROTOTYPES, draw_units, measures
 from pipeline.data.synthetic.portrait import Identity, View, draw_portrait, draw_relief, shape_mouth
@@ -25,7 +26,7 @@ COUNT = 210
 
 
 @pytest.fixture(scope="module")
-def faces():
+def faces() -> list[LabelledImage]:
     return list(draw_faces(COUNT, seed=5))
 
 
@@ -56,7 +57,7 @@ def draw(person: Identity, view: View, units: dict[int, float]) -> np.ndarray:
     return draw_portrait(person, units, view, np.random.default_rng(0)).astype(float)
 
 
-def test_the_csv_is_read_back_as_it_was_drawn(faces, tmp_path):
+def test_the_csv_is_read_back_as_it_was_drawn(faces: list[LabelledImage], tmp_path: Path) -> None:
     path = tmp_path / "sample.csv"
     write_csv(path, faces)
     with open(path, newline="") as file:
@@ -68,7 +69,7 @@ def test_the_csv_is_read_back_as_it_was_drawn(faces, tmp_path):
     assert all(np.array_equal(image.pixels, face.pixels) for image, face in zip(read, faces, strict=True))
 
 
-def test_a_seed_draws_the_same_bytes_and_another_seed_other_faces(tmp_path):
+def test_a_seed_draws_the_same_bytes_and_another_seed_other_faces(tmp_path: Path) -> None:
     digests = set()
     for name, seed in (("first", 1), ("again", 1), ("other", 2)):
         sample(tmp_path / name, 21, seed)
@@ -77,14 +78,14 @@ def test_a_seed_draws_the_same_bytes_and_another_seed_other_faces(tmp_path):
     assert len(digests) == 2
 
 
-def test_a_row_does_not_depend_on_how_many_are_drawn(faces):
+def test_a_row_does_not_depend_on_how_many_are_drawn(faces: list[LabelledImage]) -> None:
     """Only its Usage does."""
     for longer, shorter in zip(faces, draw_faces(30, seed=5), strict=False):
         assert np.array_equal(longer.pixels, shorter.pixels)
 
 
 @given(count=st.integers(1, 5000))
-def test_usages_stand_in_fer2013s_proportions_and_order(count):
+def test_usages_stand_in_fer2013s_proportions_and_order(count: int) -> None:
     drawn = usages(count)
     assert len(drawn) == count
     assert list(dict.fromkeys(drawn)) == [u for u in ("Training", "PublicTest", "PrivateTest") if u in drawn]
@@ -93,7 +94,7 @@ def test_usages_stand_in_fer2013s_proportions_and_order(count):
         assert abs(shares[usage] - count * known / 35887) <= 1
 
 
-def test_expressions_are_evenly_many(faces):
+def test_expressions_are_evenly_many(faces: list[LabelledImage]) -> None:
     assert set(Counter(face.label for face in faces).values()) == {COUNT // 7}
     assert {face.usage for face in faces if face.label == LABELS.index("disgust")} == {
         "Training",
@@ -102,18 +103,18 @@ def test_expressions_are_evenly_many(faces):
     }
 
 
-def test_every_face_is_a_picture_of_its_own(faces):
+def test_every_face_is_a_picture_of_its_own(faces: list[LabelledImage]) -> None:
     assert all(face.pixels.shape == (48, 48) and face.pixels.dtype == np.uint8 for face in faces)
     assert min(face.pixels.std() for face in faces) > 8
     assert len({face.pixels.tobytes() for face in faces}) == COUNT
 
 
-def test_mtcnn_finds_the_faces(faces):
+def test_mtcnn_finds_the_faces(faces: list[LabelledImage]) -> None:
     found = Mtcnn(threads=1).detect([np.repeat(face.pixels[:, :, None], 3, axis=2) for face in faces[:154]])
     assert np.mean([len(detections) > 0 for detections in found]) >= 0.8
 
 
-def test_the_prototypes_are_made_of_known_units_and_every_unit_of_known_measures():
+def test_the_prototypes_are_made_of_known_units_and_every_unit_of_known_measures() -> None:
     assert tuple(PROTOTYPES) == LABELS
     rest = vars(measures({}))
     for unit, moves in ACTION_UNITS.items():
@@ -131,7 +132,7 @@ def opening(person: Identity, units: dict[int, float]) -> float:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_surprise_opens_the_mouth_and_rest_leaves_it_shut(seed):
+def test_surprise_opens_the_mouth_and_rest_leaves_it_shut(seed: int) -> None:
     rng = np.random.default_rng(seed)
     person = draw_identity(rng)
     assert opening(person, draw_units("neutral", rng)) == 0
@@ -143,7 +144,7 @@ def corner(person: Identity, units: dict[int, float]) -> np.ndarray:
     return shape_mouth(person, measures(units)).upper_inner[-1]
 
 
-def test_units_move_the_mouths_corners_their_way(person):
+def test_units_move_the_mouths_corners_their_way(person: Identity) -> None:
     u, v = corner(person, {})
     assert corner(person, {12: 1.0})[0] > u  # lip corner puller: out and up
     assert corner(person, {12: 1.0})[1] < v
@@ -152,7 +153,7 @@ def test_units_move_the_mouths_corners_their_way(person):
     assert corner(person, {23: 1.0})[0] < u  # lip tightener
 
 
-def test_units_move_what_is_drawn(person, view):
+def test_units_move_what_is_drawn(person: Identity, view: View) -> None:
     """Darkness goes where brows and open mouth go, and white where teeth and eyes show."""
 
     def darkness(units: dict[int, float], rows: slice) -> np.ndarray:
@@ -169,14 +170,14 @@ def test_units_move_what_is_drawn(person, view):
 
 
 @pytest.mark.parametrize(("unit", "wider"), [(5, True), (7, False), (43, False)])
-def test_units_move_the_lids(person, unit, wider):
+def test_units_move_the_lids(person: Identity, unit: int, wider: bool) -> None:
     def white(units: dict[int, float]) -> float:
         return float(draw_relief(person, units, (0, 0), np.random.default_rng(0)).unlit.sum())
 
     assert (white({unit: 0.9}) > white({})) == wider
 
 
-def test_a_turn_of_the_head_moves_the_nose_that_way(person, view):
+def test_a_turn_of_the_head_moves_the_nose_that_way(person: Identity, view: View) -> None:
     def nose(yaw: float) -> float:
         picture = draw(replace(person, moustache=0), replace(view, yaw=yaw, light=(0, -0.8)), {})
         darkest = np.maximum(0, 90 - picture[26:31, 10:38]).sum(axis=0)
@@ -185,7 +186,7 @@ def test_a_turn_of_the_head_moves_the_nose_that_way(person, view):
     assert nose(-0.3) + 1 < nose(0) < nose(0.3) - 1
 
 
-def test_the_sheet_shows_a_row_for_every_expression(tmp_path):
+def test_the_sheet_shows_a_row_for_every_expression(tmp_path: Path) -> None:
     sample(tmp_path / "sample.csv", 35, 1, tmp_path / "sheet.png")
     sheet = cv2.imread(str(tmp_path / "sheet.png"), cv2.IMREAD_GRAYSCALE)
     assert sheet.shape[0] == 7 * 96
@@ -194,7 +195,7 @@ def test_the_sheet_shows_a_row_for_every_expression(tmp_path):
 
 
 @pytest.mark.parametrize(("count", "seed"), [(0, 1), (-3, 1), (5, -1)])
-def test_options_out_of_range_are_errors_and_write_nothing(tmp_path: Path, count: int, seed: int):
+def test_options_out_of_range_are_errors_and_write_nothing(tmp_path: Path, count: int, seed: int) -> None:
     with pytest.raises(InputError, match=r"nothing was written"):
         sample(tmp_path / "sample.csv", count, seed)
     assert not list(tmp_path.iterdir())

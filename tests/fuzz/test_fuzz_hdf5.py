@@ -5,6 +5,7 @@ FUZZ_EXAMPLES=1000 pytest tests/fuzz/test_fuzz_hdf5.py
 
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import h5py
@@ -95,7 +96,9 @@ def read_all(file: HDF5Reader, *place: str) -> int:
 @pytest.mark.parametrize("make", [compressed, newest_format, weights, state])
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(alterations=st.lists(ALTERATIONS, min_size=1, max_size=6))
-def test_an_altered_file_is_read_or_refused(make, alterations, tmp_path: Path) -> None:
+def test_an_altered_file_is_read_or_refused(
+    make: Callable[[Path], object], alterations: list[tuple], tmp_path: Path
+) -> None:
     whole, path = tmp_path / "whole.h5", tmp_path / "altered.h5"
     if not whole.exists():
         make(whole)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import cv2
 import numpy as np
@@ -36,13 +37,16 @@ def leaving(people: int) -> list[Walk]:
         out = np.clip((seconds + 0.1 - abs(t - 2.5 - 3 * n)) / seconds, 0, 1)
         return float(WIDTH * (places[n] + out * (edge - places[n])))
 
-    return [lambda t, n=n: walk(n, t) for n in range(people)]  # type: ignore[misc]
+    return [partial(walk, n) for n in range(people)]
 
 
 def staying(people: int) -> list[Walk]:
     """All stand side by side and nod."""
-    # type: ignore[misc]
-    return [lambda t, n=n: WIDTH * (n + 0.5) / people + 12 * np.sin(3 * t + n) for n in range(people)]
+
+    def nod(n: int, t: float) -> float:
+        return float(WIDTH * (n + 0.5) / people + 12 * np.sin(3 * t + n))
+
+    return [partial(nod, n) for n in range(people)]
 
 
 @dataclass(frozen=True)
@@ -65,13 +69,14 @@ def film(walks: list[Walk], *, seconds: float, rate: float) -> Iterator[Drawn]:
     for number in range(round(seconds * rate)):
         time = number / rate
         image = scene.astype(np.float32)
-        masks, boxes = [], []
+        masks: list[np.ndarray] = []
+        boxes: list[tuple[float, tuple[float, float, float, float]]] = []
         for person, walk in enumerate(walks):
             tall = TALL * (1 + 0.12 * (person - len(walks) / 2) / len(walks))
             scale = tall / face.shape[0]
             x, y = walk(time), HEIGHT / 2 + 18 * np.sin(1.7 * time + 2 * person) + 8 * (person - len(walks) / 2)
             matrix = np.array([[scale, 0, x - face.shape[1] * scale / 2], [0, scale, y - tall / 2]])
-            looks = (face[:, ::-1] if person % 2 else face) * np.float32(TINTS[person % len(TINTS)])
+            looks = (face[:, ::-1] if person % 2 else face) * np.array(TINTS[person % len(TINTS)], np.float32)
             mask = cv2.warpAffine(oval, matrix, (WIDTH, HEIGHT))[:, :, None]
             image += mask * (cv2.warpAffine(looks, matrix, (WIDTH, HEIGHT), flags=cv2.INTER_AREA) - image)
             whole = oval.sum() * scale**2

@@ -1,7 +1,7 @@
 """Nets of a few layers, as text."""
 
 from pipeline.caffe.net import Net
-from pipeline.caffe.proto.caffe_pb2 import TEST, NetParameter
+from pipeline.caffe.proto.caffe_pb2 import TEST, NetParameter, Phase
 from pipeline.caffe.proto.files import parse_text
 
 
@@ -18,5 +18,5 @@ def layer(kind: str, bottoms: str, tops: str, param: str = "") -> str:
     return f'layer {{ name: "it" type: "{kind}" {" ".join(names)} {param} }}\n'
 
 
-def net(text: str, phase: int = TEST) -> Net:
+def net(text: str, phase: Phase = TEST) -> Net:
     return Net(parse_text(text, NetParameter, "net"), phase, seed=1)

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -45,8 +46,8 @@ def write_video(
     """times: seconds of each frame where they are not evenly spaced. sound: a second of silence goes with it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(f"file:{path}", "w", format=container) as file:
-        stream = file.add_stream(codec, rate=rate, options=options or {})
-        audio = file.add_stream("aac" if path.suffix == ".mp4" else "pcm_s16le", rate=48000) if sound else None
+        stream: Any = file.add_stream(codec, rate=rate, options=options or {})
+        audio: Any = file.add_stream("aac" if path.suffix == ".mp4" else "pcm_s16le", rate=48000) if sound else None
         for number, image in enumerate(frames):
             if number == 0:
                 stream.height, stream.width = image.shape[:2]

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from functools import cache
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,7 +16,8 @@ SIZE = (320, 480)  # height and width of scenes
 @cache
 def portrait() -> np.ndarray:
     """A photograph of one face, (600, 512, 3): it comes with matplotlib."""
-    with get_sample_data("grace_hopper.jpg") as file:
+    file: Any = get_sample_data("grace_hopper.jpg")
+    with file:
         return np.asarray(Image.open(file).convert("RGB"))
 
 
@@ -23,7 +25,8 @@ def portrait() -> np.ndarray:
 def background(seed: int = 0) -> np.ndarray:
     """Blurred spots of colour, in which there is no face."""
     noise = np.random.default_rng(seed).uniform(0, 255, (*SIZE, 3)).astype(np.float32)
-    return cv2.normalize(cv2.GaussianBlur(noise, (0, 0), 15), None, 40, 200, cv2.NORM_MINMAX).astype(np.uint8)
+    blurred = cv2.GaussianBlur(noise, (0, 0), 15)
+    return cv2.normalize(blurred, blurred, 40, 200, cv2.NORM_MINMAX).astype(np.uint8)
 
 
 def put(scene: np.ndarray, x: float, y: float, height: float = 150, *, pale: bool = False) -> np.ndarray:

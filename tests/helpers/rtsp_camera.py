@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from fractions import Fraction
 
 import av
 import numpy as np
@@ -23,7 +24,7 @@ def network_units(frames: Sequence[np.ndarray]) -> list[list[bytes]]:
     encoder.height, encoder.width = frames[0].shape[:2]
     encoder.pix_fmt = "yuv420p"
     encoder.options = {"tune": "zerolatency", "x264-params": "keyint=1:repeat-headers=1"}
-    encoder.framerate = 25
+    encoder.framerate = Fraction(25)
     packets = [
         packet for image in frames for packet in encoder.encode(av.VideoFrame.from_ndarray(image, format="rgb24"))
     ]

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import httpx
 import uvicorn
@@ -45,13 +46,13 @@ class Running:
     def connections(self) -> int:
         return len(self.uvicorn.server_state.connections)
 
-    def client(self, **options: object) -> httpx.Client:
+    def client(self, **options: Any) -> httpx.Client:
         return httpx.Client(base_url=self.url, timeout=20, trust_env=False, **options)
 
-    def get(self, path: str, **options: object) -> httpx.Response:
+    def get(self, path: str, **options: Any) -> httpx.Response:
         return httpx.get(f"{self.url}{path}", timeout=20, trust_env=False, **options)
 
-    def post(self, path: str, **options: object) -> httpx.Response:
+    def post(self, path: str, **options: Any) -> httpx.Response:
         return httpx.post(f"{self.url}{path}", timeout=20, trust_env=False, **options)
 
     def figure(self, name: str) -> float:

@@ -136,7 +136,7 @@ class TelegramServer:
 
     def video(self, user: int, data: bytes, duration: int = 2, kind: str = "video", **options: Any) -> int:
         shape = {"length": 240} if kind == "video_note" else {"width": 320, "height": 240}
-        return self.send(user, **{kind: self.file(data, duration=duration, **shape)}, **options)
+        return self.send(user, **(options | {kind: self.file(data, duration=duration, **shape)}))
 
     def file(self, data: bytes, **fields: Any) -> dict[str, Any]:
         """An object such as PhotoSize or Document for a file that the bot may fetch."""
@@ -187,7 +187,7 @@ class TelegramServer:
         if failure and failure.status is None:
             handler.close_connection = True
             handler.connection.shutdown(socket.SHUT_RDWR)
-        elif failure:
+        elif failure and failure.status is not None:
             answer: dict[str, Any] = {"ok": False, "error_code": failure.status, "description": failure.description}
             if failure.retry_after:
                 answer["parameters"] = {"retry_after": failure.retry_after}

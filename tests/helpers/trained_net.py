@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,8 +41,8 @@ class TrainedNet:
     mean: Path
     manifest: Path
 
-    def evaluate(self, output: Path, **changed: object) -> dict:
-        given = {
+    def evaluate(self, output: Path, **changed: Any) -> dict:
+        given: dict[str, Any] = {
             "deploy": self.deploy,
             "weights": self.weights,
             "databases": self.databases,
@@ -50,8 +51,8 @@ class TrainedNet:
         } | changed
         return evaluate(given.pop("deploy"), given.pop("weights"), output, **given)
 
-    def export(self, output: Path, **changed: object) -> dict:
-        given = {
+    def export(self, output: Path, **changed: Any) -> dict:
+        given: dict[str, Any] = {
             "deploy": self.deploy,
             "weights": self.weights,
             "databases": self.databases,

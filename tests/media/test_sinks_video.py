@@ -86,7 +86,7 @@ def spans(path: Path) -> dict[str, tuple[float, float]]:
             container.seek(0)
             decoded = list(container.decode(stream))
             last = decoded[-1]
-            found[stream.type] = (decoded[0].time, last.time + float(last.duration * last.time_base))
+            found[str(stream.type)] = (decoded[0].time, last.time + float(last.duration * last.time_base))
     return found
 
 

@@ -280,7 +280,7 @@ def test_nothing_is_lost_at_any_times(times: list[float], tracks: list[int]) -> 
     assert all(begin < end for begin, end in spans)
     assert all(one[1] <= other[0] for one, other in pairwise(spans))
     for key in timeline.people:
-        track = BinnedTrack.of(timeline, key)
-        assert track.seconds > 0
-        np.testing.assert_allclose(track.means.sum(axis=1), 1)
-        assert sum(run.stop - run.start for run in track.runs()) == len(track.spans)
+        binned = BinnedTrack.of(timeline, key)
+        assert binned.seconds > 0
+        np.testing.assert_allclose(binned.means.sum(axis=1), 1)
+        assert sum(run.stop - run.start for run in binned.runs()) == len(binned.spans)

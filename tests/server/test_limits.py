@@ -71,7 +71,7 @@ def test_calls_beyond_the_queue_are_refused_and_expected_ones_are_not() -> None:
 def test_a_call_that_nobody_awaits_is_not_begun() -> None:
     gate = threading.Event()
     workers = Workers(1, 5)
-    begun = []
+    begun: list[int] = []
 
     async def calls() -> None:
         first = asyncio.create_task(workers.run(gate.wait, 10))

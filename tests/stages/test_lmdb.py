@@ -6,6 +6,7 @@ import os
 import resource
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -112,7 +113,9 @@ def test_the_usages_a_protocol_needs(
         ),
     ],
 )
-def test_names_the_image_that_cannot_be_used(small_manifest, tmp_path, change, error, message) -> None:
+def test_names_the_image_that_cannot_be_used(
+    small_manifest: Path, tmp_path: Path, change: Callable[[Path], object], error: type[Exception], message: str
+) -> None:
     lmdb(small_manifest, tmp_path / "kaggle", "kaggle", seed=1)
     before = (tmp_path / "kaggle/train.txt").read_bytes()
     change(small_manifest.parent / before.splitlines()[20].decode().split(" ")[0])

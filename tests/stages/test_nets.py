@@ -41,7 +41,8 @@ def sizes(name: str) -> list[LayerSize]:
 
 def totals(name: str) -> tuple[str, str]:
     """Parameters and multiply-adds as a page has them."""
-    return tuple(f"{sum(getattr(size, kind) for size in sizes(name)):,}" for kind in ("parameters", "multiply_adds"))
+    parameters = sum(size.parameters for size in sizes(name))
+    return f"{parameters:,}", f"{sum(size.multiply_adds for size in sizes(name)):,}"
 
 
 @pytest.mark.parametrize("name", NETS)
