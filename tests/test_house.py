@@ -33,7 +33,7 @@ SAME_NAMES = {
     *("add_arguments", "run", "main", "find", "read", "register", "set_up", "render"),
     # pycaffe's own names beside the engine's and the pipeline's
     *("AdaDeltaSolver", "AdaGradSolver", "AdamSolver", "NesterovSolver", "RMSPropSolver", "SGDSolver", "Solver"),
-    *("Classifier", "Detector", "Net", "Tile", "Transformer", "datum_to_array", "get_solver"),
+    *("Classifier", "Detector", "ImageData", "Net", "Tile", "Transformer", "datum_to_array", "get_solver"),
 }
 # The engine's own floors, from the ground up: a module may import what stands in its line or below.
 ENGINE = [

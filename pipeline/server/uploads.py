@@ -168,10 +168,10 @@ def _item(value: Any, name: str) -> Upload:
         if len(value["url"]) > MAX_URL:
             raise Problem("not_understood", f"{name}: the address is longer than {MAX_URL} characters.")
         return Upload(name, url=value["url"])
-    return Upload(name, decode_base64(value["image"], name))
+    return Upload(name, decode_base64_body(value["image"], name))
 
 
-def decode_base64(text: str, name: str) -> bytes:
+def decode_base64_body(text: str, name: str) -> bytes:
     """The bytes of a base64 text or of a data URL (RFC 2397)."""
     match = DATA_URL.match(text)
     payload = text[match.end() :] if match else text

@@ -145,7 +145,7 @@ def check_model(model: str | Path | None) -> Iterator[Finding]:
         )
 
 
-def check_providers(model: str | Path | None) -> Iterator[Finding]:
+def check_onnx_providers(model: str | Path | None) -> Iterator[Finding]:
     import onnxruntime
 
     from pipeline.base.onnx_runtime import CPU, PROVIDERS, installed_providers
@@ -341,7 +341,7 @@ CHECKS = (
     Check("Python", check_python),
     Check("packages", check_packages),
     Check("model", check_model),
-    Check("providers", check_providers),
+    Check("providers", check_onnx_providers),
     Check("face detector", check_detector),
     Check("speed", check_speed),
     Check("precision", check_precision),

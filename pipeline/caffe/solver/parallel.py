@@ -121,7 +121,7 @@ def _average(gradients: list[torch.Tensor]) -> None:
     _exchange(gradients, mean)
 
 
-def mean(value: float) -> float:
+def average_ranks(value: float) -> float:
     """The mean of a number over all solvers."""
     if solver_count() == 1:
         return value

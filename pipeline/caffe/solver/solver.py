@@ -212,7 +212,7 @@ class Solver:
                 self.net.forward()
                 self.net.backward()
             loss += self.net.loss.item()
-        self.losses.append(parallel.mean(loss / self.param.iter_size))
+        self.losses.append(parallel.average_ranks(loss / self.param.iter_size))
         for ready in self.on_gradients_ready:
             ready()
         return self.apply_update()
@@ -262,7 +262,7 @@ class Solver:
         """Run a batch of the train net forward only, its loss joining the others; return the smoothed loss."""
         with torch.no_grad():
             self.net.forward()
-        self.losses.append(parallel.mean(self.net.loss.item()))
+        self.losses.append(parallel.average_ranks(self.net.loss.item()))
         return self.smoothed_loss()
 
     def test_batch(self, index: int) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
