@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import torch
@@ -45,20 +46,20 @@ def run_ranks(count: int, *words: str, others: Mapping[int, Rank] | None = None)
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # torchrun keeps it for its ranks too
     said = Path("ranks.log")
     said.write_text("")
-    ranks = []
+    processes = []
     for number in range(count):
         environment = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port), "WORLD_SIZE": str(count)}
         environment |= {"LOCAL_WORLD_SIZE": str(count), "RANK": str(number), "LOCAL_RANK": str(number)}
         environment["TORCHELASTIC_USE_AGENT_STORE"] = "True"
         rank = (others or {}).get(number, Rank(words, {}))
-        ranks.append(context.Process(target=_run, args=(environment, rank, str(said.absolute()))))
-    for rank in ranks:
-        rank.start()
-    for rank in ranks:
-        rank.join(600)
-        rank.kill()
-        rank.join()
-    return Ended([rank.exitcode for rank in ranks], said.read_text())
+        processes.append(context.Process(target=_run, args=(environment, rank, str(said.absolute()))))
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(600)
+        process.kill()
+        process.join()
+    return Ended([process.exitcode for process in processes], said.read_text())
 
 
 def _run(environment: Mapping[str, str], rank: Rank, said: str) -> None:
@@ -91,10 +92,10 @@ class _Signalled:
     iteration: int
     update: Callable[..., float]
 
-    def __get__(self, solver: object, owner: object) -> Callable[[], float]:
+    def __get__(self, solver: Any, owner: object) -> Callable[[], float]:
         return partial(self, solver)
 
-    def __call__(self, solver: object) -> float:
+    def __call__(self, solver: Any) -> float:
         if solver.iteration == self.iteration:
             os.kill(os.getpid(), self.number)
         return self.update(solver)

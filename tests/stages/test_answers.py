@@ -100,7 +100,7 @@ def test_out_of_fold_each_teacher_answers_on_its_own_fold(
 
 def test_a_manifest_of_other_images_is_refused(trained: TrainedNet, runs: list[Path], tmp_path: Path) -> None:
     rows = manifest.read(trained.manifest)
-    manifest.write(tmp_path / "manifest.csv", rows[1:])
+    manifest.write(tmp_path / "manifest.csv", rows[1:], manifest.COLUMNS)
     with pytest.raises(InputError, match="no row of Training/"):
         answers(trained.databases, tmp_path / "answers.csv", runs, manifest_path=tmp_path / "manifest.csv")
     assert not (tmp_path / "answers.csv").exists()

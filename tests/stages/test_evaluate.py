@@ -215,7 +215,7 @@ def test_a_class_without_training_images_is_refused() -> None:
 
 def test_a_manifest_of_other_images_is_refused(trained: TrainedNet, tmp_path: Path) -> None:
     rows = manifest.read(trained.manifest)
-    manifest.write(tmp_path / "part.csv", [row for row in rows if row.usage == "Training"])
+    manifest.write(tmp_path / "part.csv", [row for row in rows if row.usage == "Training"], manifest.COLUMNS)
     with pytest.raises(InputError, match=r"part.csv: no row of PublicTest/"):
         trained.evaluate(tmp_path / "run", manifest_path=tmp_path / "part.csv")
 
@@ -240,7 +240,7 @@ def test_a_list_that_is_not_its_databases_is_refused(part: str, tmp_path: Path) 
 def test_a_manifest_with_other_labels_is_refused(tmp_path: Path) -> None:
     trained = make_trained_net(noise(40), tmp_path)
     rows = manifest.read(trained.manifest)
-    manifest.write(trained.manifest, [replace(row, label=(row.label + 1) % 7) for row in rows])
+    manifest.write(trained.manifest, [replace(row, label=(row.label + 1) % 7) for row in rows], manifest.COLUMNS)
     with pytest.raises(InputError, match=r"manifest.csv: label \d for .*; give the manifest they were made from"):
         trained.evaluate(tmp_path / "run")
 

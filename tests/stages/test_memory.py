@@ -37,8 +37,9 @@ def run_lmdb(folder: Path, count: int) -> Callable[[], object]:
 
 
 def run_combine(folder: Path, count: int) -> Callable[[], object]:
-    paths = [write_manifest(folder / "images", count, None), write_manifest(folder / "aligned", count, "found")]
-    return lambda: combine(*paths, folder / "both")
+    images = write_manifest(folder / "images", count, None)
+    aligned = write_manifest(folder / "aligned", count, "found")
+    return lambda: combine(images, aligned, folder / "both")
 
 
 def run_targets(folder: Path, count: int) -> Callable[[], object]:
