@@ -52,7 +52,7 @@ SCALES = (1e-6, 1e6)
 MODELS = Path(__file__).resolve().parents[1] / "weights"
 RUNS = Path("results")  # a run's model lies in results/RUN/model
 # The models that ship, by the names users call them by; and which of these reads each kind of input by default.
-SHIPPED = {"fast": "fast", "accurate": "fast", "ferplus": "ferplus"}
+SHIPPED = {"fast": "fast", "accurate": "accurate", "ferplus": "ferplus"}
 DEFAULTS = {"images": "accurate", "moving": "fast"}
 
 

@@ -96,7 +96,7 @@ def export(
     holds. Raises ExportError when the two differ by more, InputError when the files do not belong together.
     """
     import onnx
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     from pipeline.caffe.onnx import quantise_weights, to_onnx
     from pipeline.caffe.onnx.class_maps import with_class_maps
@@ -124,7 +124,7 @@ def export(
             log.info("int8: %.2f MB where float32 has %.2f", *(sizes[name] / 1e6 for name in reversed(sizes)))
         else:
             shutil.copyfile(weights, folder / model_folder.WEIGHTS)
-            save_file(_tensors(trained), folder / model_folder.TENSORS, {"format": "pt"})
+            (folder / model_folder.TENSORS).write_bytes(save(_tensors(trained), {"format": "pt"}))
         index |= {
             **measured,
             "training": read_json(record, "train again, which resumes, or leave --run out") if record else None,

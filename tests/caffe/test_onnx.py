@@ -478,6 +478,28 @@ def test_nets_of_this_repository_answer_as_the_engine(deploy: Path) -> None:
     assert_agrees(net, session(to_onnx(net)), **{name: images})
 
 
+def test_int8_weights_of_a_convolution_have_a_scale_for_each_output() -> None:
+    net = net_of(
+        input_layer("x", (1, 96, 6, 6))
+        + """
+        layer { name: "conv" type: "Convolution" bottom: "x" top: "y"
+                convolution_param { num_output: 80 kernel_size: 3 weight_filler { type: "gaussian" std: 1 } } }"""
+    )
+    model = to_onnx(net)
+    small = quantise_weights(model)
+    assert small.ByteSize() < 0.3 * model.ByteSize()
+    constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in small.graph.initializer}
+    (name,) = [name for name in constants if name.endswith(":int8")]
+    weight = net.params["conv"][0].detach().numpy()
+    restored = constants[name] * constants[name.replace(":int8", ":scale")].reshape(-1, 1, 1, 1)
+    assert (np.abs(restored - weight) <= np.abs(weight).max(axis=(1, 2, 3), keepdims=True) / 127 / 2 * 1.001).all()
+    with torch.no_grad():
+        net.params["conv"][0].copy_(torch.from_numpy(restored))
+    x = np.random.default_rng(0).standard_normal((2, 96, 6, 6)).astype("f")
+    got = session(small).run(["y"], {"x": x})[0]
+    np.testing.assert_allclose(got, net.forward(x=x)["y"].detach().numpy(), rtol=1e-4, atol=1e-3)
+
+
 def test_int8_weights_are_a_quarter_of_the_size_and_within_half_a_step() -> None:
     net = net_of(
         input_layer("x", (1, 256))

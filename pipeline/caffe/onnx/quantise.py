@@ -101,7 +101,7 @@ def _quiet_root_logger() -> Iterator[None]:
 
 
 def quantise_weights(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Store the weights of the large matrix products as int8, each output with a scale of its own.
+    """Store the weights of large matrix products and convolutions as int8, each output with a scale of its own.
 
     Symmetric: scale = max |w| / 127 over the output's weights, w = scale * q. Activations and products stay float32, so
     every processor gives the same answer, one image's does not depend on the others in its batch, and no calibration
@@ -110,20 +110,22 @@ def quantise_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     quantised = onnx.ModelProto()
     quantised.CopyFrom(model)
     graph = quantised.graph
-    weights = {node.input[1] for node in graph.node if node.op_type == "MatMul"}
-    for tensor in [tensor for tensor in graph.initializer if tensor.name in weights]:
-        array = numpy_helper.to_array(tensor)  # (inputs, outputs)
+    outputs = {"MatMul": 1, "Conv": 0}  # the axis of a weight that counts the outputs
+    axes = {node.input[1]: outputs[node.op_type] for node in graph.node if node.op_type in outputs}
+    for tensor in [tensor for tensor in graph.initializer if tensor.name in axes]:
+        array = numpy_helper.to_array(tensor)  # (inputs, outputs), or (outputs, inputs, height, width)
         if array.size < MIN_QUANTISED_SIZE:
             continue
-        scale = np.abs(array).max(axis=0) / np.float32(127)
+        name, axis = tensor.name, axes[tensor.name]
+        others = tuple(other for other in range(array.ndim) if other != axis)
+        scale = np.abs(array).max(axis=others, keepdims=True) / np.float32(127)
         scale[scale == 0] = 1
-        name = tensor.name
         tensor.CopyFrom(numpy_helper.from_array(np.rint(array / scale).astype(np.int8), f"{name}:int8"))
-        graph.initializer.append(numpy_helper.from_array(scale, f"{name}:scale"))
+        graph.initializer.append(numpy_helper.from_array(scale.ravel(), f"{name}:scale"))
         graph.node.insert(
             0,
             helper.make_node(
-                "DequantizeLinear", [f"{name}:int8", f"{name}:scale"], [name], f"{name}:dequantise", axis=1
+                "DequantizeLinear", [f"{name}:int8", f"{name}:scale"], [name], f"{name}:dequantise", axis=axis
             ),
         )
     onnx.checker.check_model(quantised, full_check=True)
