@@ -65,7 +65,7 @@ def test_the_loop_tells_each_change_once(
     film = write_video(tmp_path / "film.mp4", [portrait] * 8, rate=10)
     load("webcam").main(str(film))
     told = [line.split(" s  ", 1)[1] for line in capsys.readouterr().out.splitlines()]
-    assert told[-1] == "face 1: neutral"
+    assert told[-1] == "face 1: uncertain"
     assert all(earlier != later for earlier, later in itertools.pairwise(told))
 
 

@@ -61,7 +61,7 @@ def test_an_output_of_any_name_is_added() -> None:
 
 def test_a_model_without_one_is_refused_before_a_face_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.classifier.model_folder.find_features", lambda *_: None)
-    with pytest.raises(ModelError, match=r"fast.model\.onnx: does not end in one fully connected layer"):
+    with pytest.raises(ModelError, match=r"accurate.model\.onnx: does not end in one fully connected layer"):
         Predictor(features=True)
 
 
@@ -70,7 +70,7 @@ def test_each_face_has_its_own_where_they_are_asked_for(portrait: np.ndarray) ->
     faces = Predictor(features=True)(twice).faces
     assert len(faces) == 2
     vectors = [np.array(face.features) for face in faces]
-    assert all(vector.shape == (128,) for vector in vectors)
+    assert all(vector.shape == (256,) for vector in vectors)
     assert not np.allclose(*vectors)
     (face,) = Predictor(features=True)(portrait).faces
     assert np.linalg.norm(vectors[0] - face.features) != np.linalg.norm(vectors[1] - face.features)

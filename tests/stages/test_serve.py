@@ -61,9 +61,9 @@ def test_it_serves_this_machine_and_ends_with_ctrl_c(tmp_path: Path) -> None:
     with serving() as (address, process):
         assert address.startswith("http://127.0.0.1:")
         health = httpx.get(f"{address}/health", trust_env=False).json()
-        index = json.loads((ROOT / "pipeline/weights/fast/model.json").read_text())
+        index = json.loads((ROOT / "pipeline/weights/accurate/model.json").read_text())
         assert health["model"] == {
-            "name": "fast",
+            "name": "accurate",
             "version": index["version"],
             "sha256": index["sha256"]["model.onnx"],
         }

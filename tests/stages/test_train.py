@@ -527,7 +527,7 @@ def test_labels_beyond_num_output_are_named(tmp_path: Path, data: Path) -> None:
 def test_a_damaged_snapshot_is_named(uninterrupted: Path) -> None:
     state = uninterrupted / "snapshots/small_iter_40.solverstate"
     state.write_bytes(state.read_bytes()[:-9])
-    said = r"small_iter_40\.solverstate: no whole binary SolverState.* Delete .*_40\.solverstate to go on"
+    said = r"small_iter_40\.solverstate: no whole binary SolverState.* Delete .*_40\.solverstate to resume"
     with pytest.raises(InputError, match=said):
         train(uninterrupted / "solver.prototxt", "cpu", threads=1)
     state.unlink()
@@ -540,7 +540,7 @@ def test_a_damaged_hdf5_snapshot_is_named(tmp_path: Path, data: Path) -> None:
     train(solver, "cpu", "float32", threads=1)
     weights = solver.parent / "snapshots/small_iter_40.caffemodel.h5"
     weights.write_bytes(weights.read_bytes()[:-9])
-    with pytest.raises(InputError, match=r"small_iter_40\.caffemodel\.h5: .* Delete .*_40\.solverstate\.h5 to go on"):
+    with pytest.raises(InputError, match=r"small_iter_40\.caffemodel\.h5: .* Delete .*_40\.solverstate\.h5 to resume"):
         train(solver, "cpu", "float32", threads=1)
 
 
