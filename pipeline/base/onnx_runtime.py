@@ -1,4 +1,4 @@
-"""ONNX Runtime: what runs the nets. Every session is opened here, so that what holds for all stands in one place."""
+"""ONNX Runtime runs the nets. This module opens every session, so that all sessions have the same settings."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any

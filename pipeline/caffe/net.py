@@ -254,7 +254,7 @@ class Net:
                 scale = self._scales.get(layer.param.name) if self.watch is None and not self.keep_gradients else None
                 if isinstance(layer, BatchNorm) and scale is not None and scale.scales_channels(bottoms):
                     tops = layer.forward_scaled(bottoms, *scale.blobs)
-                    next(layers)  # the Scale layer, whose work is done
+                    next(layers)  # skips the Scale layer, which forward_scaled has applied
                 elif isinstance(layer, Input):
                     tops = [torch.as_tensor(inputs[name], dtype=torch.float32) for name in layer.param.top]
                 else:

@@ -105,3 +105,14 @@ def read_metrics(path: Path) -> dict[str, Any]:
         where = "".join(f"{place}: " for place in error.absolute_path)
         raise MetricsError(f"{path}: {where}{error.message[:200]!r} where evaluate's figures were expected; {REMEDY}")
     return metrics
+
+
+def describe_seeds(joined: dict[str, Any]) -> list[str]:
+    """Of what seeds.json holds, a line for each held-out part: the mean and the spread of accuracy and macro-F1."""
+    return [
+        f"{part} accuracy {found['accuracy']['mean']:.1%} (sd {found['accuracy']['sd']:.1%}), macro-F1 "
+        f"{found['macro_f1']['mean']:.3f} (sd {found['macro_f1']['sd']:.3f}) over {len(joined['runs'])} seeds, on "
+        f"{found['n']:,} images each"
+        for part in ("val", "test")
+        if (found := joined[part])
+    ]

@@ -9,7 +9,7 @@ from typing import Any
 from pipeline.base.atomic import atomic_file
 from pipeline.base.console import log
 from pipeline.base.errors import InputError
-from pipeline.classifier.metrics import read_metrics
+from pipeline.classifier.metrics import describe_seeds, read_metrics
 
 FIGURES = ("accuracy", "macro_f1", "ece")
 
@@ -63,17 +63,6 @@ def seeds(metrics: list[Path], output: Path) -> dict[str, Any]:
             }
     with atomic_file(output) as file:
         file.write((json.dumps(joined, indent=2) + "\n").encode())
-    for line in describe(joined):
+    for line in describe_seeds(joined):
         log.info("%s", line)
     return joined
-
-
-def describe(joined: dict[str, Any]) -> list[str]:
-    """A line for each held-out part: the mean and the spread of accuracy and macro-F1."""
-    return [
-        f"{part} accuracy {found['accuracy']['mean']:.1%} (sd {found['accuracy']['sd']:.1%}), macro-F1 "
-        f"{found['macro_f1']['mean']:.3f} (sd {found['macro_f1']['sd']:.3f}) over {len(joined['runs'])} seeds, on "
-        f"{found['n']:,} images each"
-        for part in ("val", "test")
-        if (found := joined[part])
-    ]

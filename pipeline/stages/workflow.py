@@ -19,10 +19,9 @@ from jsonschema.exceptions import best_match
 from pipeline.base.errors import InputError
 from pipeline.base.text_files import read_text
 from pipeline.caffe.real_caffe import require_caffe, root_from_environment
-from pipeline.classifier.metrics import read_metrics
+from pipeline.classifier.metrics import describe_seeds, read_metrics
 from pipeline.classifier.model_folder import DEFAULTS, INDEX, find
 from pipeline.media.sources import is_live
-from pipeline.stages.seeds import describe
 
 SCHEMA = Path("config/schema.yaml")
 NETS = Path("prototxt")
@@ -299,7 +298,7 @@ def print_closing_words(dataset: Dataset, files: Any, log: str) -> None:
     `seeds`, the file that joins them where there are several, and `model`, a file of each run's exported folder.
     """
     if files.seeds:
-        figures = describe(json.loads(Path(files.seeds).read_text(encoding="utf-8")))
+        figures = describe_seeds(json.loads(Path(files.seeds).read_text(encoding="utf-8")))
     else:
         parts = read_metrics(Path(files.metrics[0]))
         figures = [

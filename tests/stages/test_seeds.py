@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.stages.seeds import SeedsError, describe, seeds
+from pipeline.classifier.metrics import describe_seeds
+from pipeline.stages.seeds import SeedsError, seeds
 
 ROOT = Path(__file__).parents[2]
 
@@ -36,7 +37,7 @@ def test_gives_the_mean_and_the_sample_standard_deviation(tmp_path: Path, measur
     }
     assert joined["val"]["macro_f1"]["sd"] == 0
     assert joined["test"] is None
-    assert describe(joined) == [
+    assert describe_seeds(joined) == [
         "val accuracy 66.0% (sd 2.0%), macro-F1 0.615 (sd 0.000) over 3 seeds, on 3,589 images each"
     ]
 

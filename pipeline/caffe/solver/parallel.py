@@ -38,7 +38,7 @@ _PLACES = ("position", "taken", "mirror_seed", "seed", "turn", "file", "row")
 
 
 class RankError(InputError):
-    """Solvers that cannot train together, or of which one has ended."""
+    """Several solvers cannot train together, or one of them has ended."""
 
 
 @contextmanager
