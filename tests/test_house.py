@@ -1,6 +1,7 @@
 """The rooms of pipeline/: which may import which. docs/architecture.md draws them."""
 
 import ast
+from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -129,6 +130,12 @@ def test_one_name_is_one_thing() -> None:
         if len(where) > 1 and not name.startswith("_") and name not in SAME_NAMES
     }
     assert not twice, f"rename one of each, or let one take the other's place: {twice}"
+
+
+def test_no_two_test_files_have_one_name() -> None:
+    """pytest takes the second for the first: it refuses all the tests, though each folder alone passes."""
+    names = Counter(path.name for path in (ROOT / "tests").rglob("test_*.py"))
+    assert not [name for name, count in names.items() if count > 1]
 
 
 def test_there_is_no_cycle() -> None:
