@@ -219,7 +219,7 @@ def _sidecar_of(path: Path, state: Path, weights: Path) -> dict[str, Any] | None
     if len(changed) < len(sums):
         raise BinaryError(
             f"{changed[0]}: another sum than {path} has of it, though the file beside it is as it was "
-            "written; is it damaged? resume from an earlier snapshot, or delete the .resume.json to "
+            "written; one of the two is damaged: resume from an earlier snapshot, or delete the .resume.json to "
             "resume from the file as it is"
         )
     log.warning("%s is of other weights than %s: going on without it, as from a snapshot of Caffe's own", path, weights)
