@@ -56,7 +56,7 @@ def test_a_folder_becomes_a_table(portrait: np.ndarray, tmp_path: Path, capsys: 
     assert "2 pictures, 1 faces" in capsys.readouterr().out
     with open(tmp_path / "readings.csv", newline="") as file:
         table = [(Path(row["file"]).name, row["status"], row["label"]) for row in csv.DictReader(file)]
-    assert table == [("face.png", "found", "neutral"), ("wall.png", "none", "")]
+    assert table == [("face.png", "found", "sad"), ("wall.png", "none", "")]
 
 
 def test_the_loop_tells_each_change_once(
@@ -65,7 +65,7 @@ def test_the_loop_tells_each_change_once(
     film = write_video(tmp_path / "film.mp4", [portrait] * 8, rate=10)
     load("webcam").main(str(film))
     told = [line.split(" s  ", 1)[1] for line in capsys.readouterr().out.splitlines()]
-    assert told[-1] == "face 1: uncertain"
+    assert told[-1] == "face 1: neutral"
     assert all(earlier != later for earlier, later in itertools.pairwise(told))
 
 

@@ -16,7 +16,7 @@ LayerBlobs = Mapping[str, Sequence[np.ndarray]]  # by layer
 
 
 def starting_weights(source: Path, deploy: NetParameter, classifier: str) -> NetParameter:
-    """Those of a .caffemodel's (or .caffemodel.h5's) weights that a net takes: of the layers of the same names.
+    """Those of a .caffemodel's, .caffemodel.h5's or model.onnx's weights that a net takes: of layers of the same names.
 
     The layer `classifier` is left out, to be made anew, when its shape differs: other classes. Caffe's users give that
     layer another name instead; leaving it out keeps the names, so that a net made in this way is a start for the next.
@@ -86,6 +86,10 @@ def freeze(train_val: NetParameter, layers: Sequence[str], weights: NetParameter
 
 
 def _read(source: Path) -> LayerBlobs:
+    if source.suffix == ".onnx":
+        from pipeline.caffe.onnx.layer_blobs import layer_blobs  # imports onnx, which most runs do without
+
+        return layer_blobs(source)
     if is_hdf5(source):
         with HDF5Reader(source) as file:
             return {
