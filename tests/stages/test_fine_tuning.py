@@ -12,6 +12,7 @@ from pipeline.base.errors import InputError
 from pipeline.caffe.net import build_net
 from pipeline.caffe.proto.caffe_pb2 import TEST
 from pipeline.caffe.proto.files import read_net, read_solver, read_weights
+from pipeline.classifier.fine_tuning import starting_weights
 from pipeline.stages.render import render
 from pipeline.stages.train import train
 
@@ -142,3 +143,10 @@ def test_freezing_without_weights_and_damaged_weights_are_refused(net: Path, wei
     shutil.rmtree(tmp_path / "run", ignore_errors=True)
     with pytest.raises(FileNotFoundError, match=r"none\.caffemodel"):
         render(net, databases, tmp_path / "run", **RECIPE, weights=tmp_path / "none.caffemodel")
+
+
+def test_the_shipped_model_without_a_caffemodel_is_a_start() -> None:
+    model = Path(__file__).parents[2] / "pipeline/weights/accurate"
+    deploy = read_net(model / "deploy.prototxt")
+    taken = {layer.name for layer in starting_weights(model / "model.onnx", deploy, "scores").layer}
+    assert taken == build_net(model / "deploy.prototxt", TEST).params.keys()
