@@ -36,7 +36,7 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 def test_the_setting_knows_the_same_names() -> None:
     schema = yaml.safe_load((ROOT / "config/schema.yaml").read_text())
     assert schema["properties"]["providers"]["items"]["enum"] == list(PROVIDERS)
-    page = (ROOT / "docs/serving.md").read_text()
+    page = (ROOT / "docs/models.md").read_text()
     assert all(f"`{name}`" in page for name in PROVIDERS)
 
 
