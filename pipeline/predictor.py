@@ -52,7 +52,7 @@ class Predictor:
             sessions.
         max_faces: of an image or frame no more are found and read, the largest ones (Reading.more counts the others
             that were seen). None is all. A detector of your own is not held to it.
-        detector_model: the file of a detector that comes without one (yolo, yunet).
+        detector_model: the file of a YOLO model, or of another YuNet than the one that ships.
         no_face: what an image without a face gives: no faces (`none`), or itself as the only one (`whole`).
         uncertain: a face whose greatest probability is below this is marked so.
         class_prior: how common each label is where the faces come from: `training` (as in the model's training),

@@ -75,11 +75,15 @@ DETECTORS = {
     "yolo": "pipeline.faces.yolo:Yolo",
     "yunet": "pipeline.faces.yunet:YuNet",
 }
-# Those that come without a model, and where the user finds one.
+# Those that take the file of a model, and where the user finds one.
 MODEL_SOURCES = {
     "yolo": "a YOLO face model, v5 to v11, exported to ONNX, as deepcam-cn/yolov5-face, derronqi/yolov7-face, "
     "derronqi/yolov8-face and akanametov/yolo-face on GitHub publish them",
     "yunet": "face_detection_yunet_2023mar.onnx, as OpenCV's model zoo on GitHub, opencv/opencv_zoo, publishes it",
+}
+# What is taken where no file is named.
+SHIPPED_MODELS = {
+    "yunet": Path(__file__).resolve().parents[1] / "weights" / "yunet" / "face_detection_yunet_2023mar.onnx",
 }
 
 
@@ -89,12 +93,13 @@ def build_detector(name: str, *, model: Path | None = None, **options: Any) -> D
     max_faces: of an image no more than so many are found, the largest ones; None for all. providers: what runs its nets
     (base.onnx_runtime), where ONNX Runtime does.
 
-    model: the file of a detector that comes without one, which are those in MODEL_SOURCES. Raises InputError when it is
+    model: the file of a detector in MODEL_SOURCES; None for the one in SHIPPED_MODELS. Raises InputError when it is
     missing or not wanted, and when there is no such detector.
     """
     if name not in DETECTORS:
         raise InputError(f"detector {name!r} where one of {', '.join(DETECTORS)} was expected")
     if name in MODEL_SOURCES:
+        model = model or SHIPPED_MODELS.get(name)
         if model is None:
             raise InputError(f"detector {name} needs the file of a model: {MODEL_SOURCES[name]}")
         if not model.is_file():

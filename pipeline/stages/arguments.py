@@ -104,7 +104,9 @@ def add_detector_arguments(parser: argparse.ArgumentParser) -> None:
         default="mtcnn",
         help="what finds faces; none takes every image for one (default mtcnn)",
     )
-    parser.add_argument("--detector-model", type=Path, metavar="FILE", help="of a detector without one: yolo, yunet")
+    parser.add_argument(
+        "--detector-model", type=Path, metavar="FILE", help="of yolo, or of another yunet than the one that ships"
+    )
 
 
 def add_views(parser: argparse.ArgumentParser, of: str) -> None:

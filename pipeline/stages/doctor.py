@@ -169,19 +169,24 @@ def check_onnx_providers(model: str | Path | None) -> Iterator[Finding]:
 
 def check_detector(model: str | Path | None) -> Iterator[Finding]:
     from pipeline.base.hashing import sha256
-    from pipeline.faces.mtcnn import MODELS, Mtcnn
+    from pipeline.faces.detector import SHIPPED_MODELS, build_detector
+    from pipeline.faces.mtcnn import MODELS
 
-    Mtcnn(threads=1)
-    for line in (MODELS / "SHA256SUMS").read_text().splitlines():
-        expected, name = line.split()
-        if name.endswith(".onnx") and sha256(MODELS / name) != expected:
+    for name, folder in {"mtcnn": MODELS, **{name: path.parent for name, path in SHIPPED_MODELS.items()}}.items():
+        build_detector(name)
+        damaged = [
+            file
+            for expected, file in map(str.split, (folder / "SHA256SUMS").read_text().splitlines())
+            if file.endswith(".onnx") and sha256(folder / file) != expected
+        ]
+        if damaged:
             yield Finding(
                 "fail",
-                f"{MODELS / name}: its sha256 is not the one in SHA256SUMS",
+                f"{folder / damaged[0]}: its sha256 is not the one in SHA256SUMS",
                 "fetch the file anew: it is damaged",
             )
-            return
-    yield Finding("ok", f"MTCNN's three nets, in {MODELS}; their files are whole")
+        else:
+            yield Finding("ok", f"{name}, in {folder}: its files are whole")
 
 
 def check_speed(model: str | Path | None) -> Iterator[Finding]:

@@ -9,7 +9,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from pipeline.base.errors import InputError
-from pipeline.faces.detector import Detector, build_detector
+from pipeline.base.hashing import sha256
+from pipeline.faces.boxes import iou
+from pipeline.faces.detector import SHIPPED_MODELS, Detector, build_detector
 
 POINTS = np.array([[2, 3], [6, 3], [4, 4.5], [3, 6], [5, 6]])  # pixels from the cell's corner
 
@@ -94,7 +96,7 @@ def test_boxes_are_clipped(detector: Detector) -> None:
 
 def test_a_larger_least_face_and_a_large_image_make_what_the_net_sees_small(model: Path, detector: Detector) -> None:
     large = image(160, 240, (80, 32), size=16)
-    (found,) = build_detector("yunet", model=model, min_face=20, threads=1).detect([large])
+    (found,) = build_detector("yunet", model=model, min_face=28, threads=1).detect([large])
     np.testing.assert_allclose(found.boxes, [[56, 8, 119, 71]], atol=0.1)
     np.testing.assert_allclose(found.landmarks[0], (POINTS + [40, 16] + 0.5) * 2 - 0.5, atol=0.1)
     (found,) = detector.detect([image(960, 2560, (640, 320), size=32)])  # a quarter of it is seen
@@ -116,9 +118,21 @@ def test_many_threads_at_once_find_the_same(detector: Detector) -> None:
     assert found == wanted
 
 
+def test_the_model_that_ships_finds_a_face_and_its_landmarks_where_mtcnn_does(portrait: np.ndarray) -> None:
+    (known,) = build_detector("mtcnn", min_face=40, threads=1).detect([portrait])
+    (found,) = build_detector("yunet", min_face=40, threads=1).detect([portrait])
+    assert len(found) == len(known) == 1
+    assert iou(found.boxes, known.boxes)[0, 0] > 0.7
+    eyes = np.linalg.norm(known.landmarks[0, 0] - known.landmarks[0, 1])
+    assert np.linalg.norm(found.landmarks[0] - known.landmarks[0], axis=1).max() < 0.15 * eyes
+
+
+def test_the_model_that_ships_is_the_file_that_its_readme_names() -> None:
+    file = SHIPPED_MODELS["yunet"]
+    assert (file.parent / "SHA256SUMS").read_text() == f"{sha256(file)}  {file.name}\n"
+
+
 def test_files_that_are_no_such_model(model: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="yunet needs the file of a model: face_detection_yunet"):
-        build_detector("yunet")
     with pytest.raises(InputError, match=r"none\.onnx: no such file where yunet's model was expected"):
         build_detector("yunet", model=tmp_path / "none.onnx")
     half = tmp_path / "half.onnx"

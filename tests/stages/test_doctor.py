@@ -73,9 +73,10 @@ def test_a_damaged_net_of_the_detector_is_told(tmp_path: Path, monkeypatch: pyte
     with open(tmp_path / "mtcnn" / "rnet.onnx", "ab") as file:
         file.write(b"\0")
     monkeypatch.setattr(mtcnn, "MODELS", tmp_path / "mtcnn")
-    (finding,) = look("face detector")
-    assert finding.state == "fail"
-    assert "rnet.onnx: its sha256" in finding.found
+    damaged, whole = look("face detector")
+    assert (damaged.state, whole.state) == ("fail", "ok")
+    assert "rnet.onnx: its sha256" in damaged.found
+    assert whole.found.startswith("yunet, in ")
 
 
 def test_missing_and_other_packages_are_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
