@@ -22,7 +22,8 @@ ROOMS: dict[str, list[str]] = {
     "drawing": ["base", "readings"],
     "media": ["base", "drawing", "readings"],
     "predictor": ["base", "classifier", "faces", "media", "readings"],
-    "server": ["base", "drawing", "media", "readings"],
+    "page": [],
+    "server": ["base", "drawing", "media", "page", "readings"],
     "bot": ["base", "drawing", "media", "readings"],
 }
 ROOMS["stages"] = list(ROOMS)
