@@ -25,6 +25,7 @@ ROOMS: dict[str, list[str]] = {
     "page": [],
     "server": ["base", "drawing", "media", "page", "readings"],
     "bot": ["base", "drawing", "media", "readings"],
+    "web": ["base", "classifier", "drawing", "faces", "page", "predictor"],
 }
 ROOMS["stages"] = list(ROOMS)
 # What a stage still takes from another, until that has a place in classifier/.
