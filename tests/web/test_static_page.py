@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 expect = pytest.importorskip("playwright.sync_api", reason="playwright is not installed").expect
-FETCHED = (RUNTIME / "node_modules" / PACKAGE).is_dir()
 needs_runtime = pytest.mark.skipif(
-    not FETCHED, reason=f"no ONNX Runtime Web (npm ci --ignore-scripts --prefix {RUNTIME.relative_to(Path.cwd())})"
+    not (RUNTIME / "node_modules" / PACKAGE).is_dir(),
+    reason="no ONNX Runtime Web (npm ci --ignore-scripts --prefix pipeline/web/runtime)",
 )
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason=MISSING)
 PREFIX = "/some/where/"  # the path of the page on its server
