@@ -28,6 +28,7 @@ STAGES = {
     "seeds": "join what the runs of several seeds measured into a mean and a spread",
     "answers": "write what trained nets say of the training images, for a student to learn",
     "export": "put the trained net into a self-contained model folder",
+    "web": "write a static page that reads faces in the visitor's browser with a model folder",
     "ensemble": "join several model folders into one whose probabilities are their mean, and measure it",
     "predict": "read expressions from images with a model folder",
     "doctor": "look whether everything that predict needs is there and works",

@@ -22,8 +22,10 @@ ROOMS: dict[str, list[str]] = {
     "drawing": ["base", "readings"],
     "media": ["base", "drawing", "readings"],
     "predictor": ["base", "classifier", "faces", "media", "readings"],
-    "server": ["base", "drawing", "media", "readings"],
+    "page": [],
+    "server": ["base", "drawing", "media", "page", "readings"],
     "bot": ["base", "drawing", "media", "readings"],
+    "web": ["base", "classifier", "drawing", "faces", "page", "predictor"],
 }
 ROOMS["stages"] = list(ROOMS)
 # What a stage still takes from another, until that has a place in classifier/.

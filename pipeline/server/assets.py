@@ -7,14 +7,16 @@ from pathlib import Path
 from starlette.requests import Request
 from starlette.responses import Response
 
+from pipeline.drawing import emoji
+from pipeline.page import TYPES, page_files
+
 PAGE = Path(__file__).parent / "page"
-EMOJI = Path(__file__).parents[1] / "drawing/emoji"
-TYPES = {
-    ".css": "text/css; charset=utf-8",
-    ".html": "text/html; charset=utf-8",
-    ".js": "text/javascript; charset=utf-8",
-    ".md": "text/markdown; charset=utf-8",
-    ".svg": "image/svg+xml",
+WORDS = {
+    "head": "",
+    "card": "model-card",
+    "links": '<a href="docs">API</a>',
+    "promise": "Nothing is stored: pictures are read in memory and forgotten.",
+    "without_scripts": 'Without it, <a href="openapi.json">the API</a> still answers.',
 }
 
 
@@ -35,10 +37,11 @@ class Asset:
 
 def assets(card: str) -> dict[str, Asset]:
     """By path. card: the model's, in Markdown."""
-    found = {f"/{path.name}": _read(path) for path in sorted(PAGE.iterdir()) if path.suffix in TYPES}
+    found = {f"/{name}": Asset(content, TYPES[Path(name).suffix]) for name, content in page_files(WORDS).items()}
+    found |= {f"/{path.name}": _read(path) for path in sorted(PAGE.iterdir()) if path.suffix in TYPES}
     for name, path in (("index", "/"), ("docs", "/docs"), ("card", "/model-card")):
         found[path] = found.pop(f"/{name}.html")
-    found |= {f"/emoji/{path.name}": _read(path) for path in sorted(EMOJI.glob("*.svg"))}
+    found |= {f"/emoji/{path.name}": _read(path) for path in sorted(emoji.FOLDER.glob("*.svg"))}
     found["/model-card.md"] = Asset(card.encode(), TYPES[".md"])
     return found
 

@@ -1,17 +1,14 @@
 """The page in headless Chromium, with a camera that is a file: what a visitor sees and is told."""
 
-import os
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pytest
+from helpers.chromium import CHROMIUM, MISSING, launch, launch_with_camera, started_playwright, write_films
 from helpers.running_server import MANY, Painted, Running, picture
-from PIL import Image
 
 from pipeline.readings import Explanation
 from pipeline.server.guard import Access
@@ -20,8 +17,7 @@ from pipeline.server.limits import Limits
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page, Playwright
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine (apt-get install chromium)")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason=MISSING)
 expect = pytest.importorskip("playwright.sync_api", reason="playwright is not installed").expect
 
 Start = Callable[..., Running]
@@ -37,47 +33,22 @@ DRAWN = "canvas => canvas.getContext('2d').getImageData(0, 0, canvas.width, canv
 
 @pytest.fixture(scope="module")
 def playwright() -> Iterator["Playwright"]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as started:
+    with started_playwright() as started:
         yield started
-
-
-def launch(playwright: "Playwright", *switches: str) -> "Browser":
-    sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
-    return playwright.chromium.launch(executable_path=CHROMIUM, args=[*sandbox, *switches])
 
 
 @pytest.fixture(scope="module")
 def frames(portrait: bytes, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two seconds of a face that moves about: camera.mjpeg, and clip.webm for those who choose a video."""
-    import io
-
-    import av
-
+    """The folder of write_films()."""
     folder = tmp_path_factory.mktemp("frames")
-    face = Image.open(io.BytesIO(portrait)).convert("RGB").resize((410, 480))
-    pictures = []
-    for number in range(50):
-        pictures.append(Image.new("RGB", (640, 480), (70, 84, 96)))
-        pictures[-1].paste(face, (115 + round(60 * np.sin(number / 25 * np.pi)), 0))
-    fast = {"deadline": "realtime", "cpu-used": "8"}
-    for name, codec, layout in (("camera.mjpeg", "mjpeg", "yuvj420p"), ("clip.webm", "libvpx", "yuv420p")):
-        with av.open(str(folder / name), "w") as file:
-            stream = file.add_stream(codec, rate=25, width=640, height=480, pix_fmt=layout, options=fast)
-            stream.bit_rate = 4_000_000
-            for image in pictures:
-                file.mux(stream.encode(av.VideoFrame.from_image(image)))
-            file.mux(stream.encode())
+    write_films(folder, portrait)
     return folder
 
 
 @pytest.fixture(scope="module")
 def browser(playwright: "Playwright", frames: Path) -> Iterator["Browser"]:
     """With a camera, which pages may use."""
-    camera = frames / "camera.mjpeg"
-    switches = ("--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream")
-    with launch(playwright, *switches, f"--use-file-for-fake-video-capture={camera}") as browser:
+    with launch_with_camera(playwright, frames / "camera.mjpeg") as browser:
         yield browser
 
 

@@ -1,12 +1,9 @@
 // The server as the page sees it: one function for pictures, one class for moving ones.
 
-export class Problem extends Error {
-  constructor({ code, title, detail = "", action = "" }) {
-    super(title);
-    Object.assign(this, { code, title, detail, action });
-  }
-}
+import { Problem } from "./problem.js";
 
+export const STATES = { waiting: "Connecting", ready: "Connected", lost: "Not connected" };
+const QUALITY = 0.82; // of a frame's JPEG
 const UNREACHABLE = {
   code: "unreachable",
   title: "The server cannot be reached",
@@ -83,8 +80,10 @@ export class Live {
 
   get waiting() { return this.sent - this.answered; }
 
-  send(blob) {
-    if (!this.open) return -1;
+  // The number of the frame that a canvas holds, -1 where it could not be sent.
+  async send(canvas) {
+    const blob = await new Promise((resolve) => canvas.toBlob(resolve, "image/jpeg", QUALITY));
+    if (!this.open || this.left || !blob) return -1;
     this.socket.send(blob);
     return this.sent++;
   }

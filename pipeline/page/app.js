@@ -1,14 +1,14 @@
-// The page: a camera, a picture or a video goes to the server, and what it reads is shown.
+// The page: a camera, a picture or a video goes to what reads it, which api.js stands for, and the readings are shown.
 
-import { Live, Problem, describe, hasToken, readPicture, useToken } from "/api.js";
-import { Overlay, TimeLine, clock } from "/drawing.js";
+import { Live, STATES, describe, hasToken, readPicture, useToken } from "./api.js";
+import { Overlay, TimeLine, clock } from "./drawing.js";
+import { Problem } from "./problem.js";
 
 const $ = (id) => document.getElementById(id);
 const [stage, video, picture, overlay] = ["stage", "video", "picture", "overlay"].map($);
 
 const FRAME_WIDTH = 640; // pixels of what is sent: faces in it are read at 48x48
 const IN_FLIGHT = 2; // frames that are on their way at once
-const QUALITY = 0.82; // of a frame's JPEG
 const SHOWN_FACES = 6;
 const NO_FACE_AFTER = 1500; // milliseconds without a face until the page says so
 const SPEAK_EVERY = 5000; // milliseconds at least between two announcements
@@ -38,9 +38,9 @@ const timeLine = new TimeLine($("timeline"), state.model);
 
 // ---- what is said ----------------------------------------------------------------------------------------------
 
-function connection(name, text) {
+function connection(name) {
   $("connection").dataset.state = name;
-  $("connection").querySelector(".text").textContent = text;
+  $("connection").querySelector(".text").textContent = STATES[name];
 }
 
 function trouble(title, text, again = null, label = "Try again") {
@@ -219,13 +219,13 @@ async function openLive(run) {
     return;
   }
   if (run !== state.run) return;
-  connection("waiting", "Connecting");
+  connection("waiting");
   state.lastFace = performance.now();
   state.times.clear();
   state.live = new Live({
     ready() {
       if (run !== state.run) return;
-      connection("ready", "Connected");
+      connection("ready");
       state.retries = 0;
       state.lastFace = performance.now();
       $("line").hidden = false;
@@ -243,7 +243,7 @@ async function lost(problem, run) {
   state.live = null;
   overlay.setAttribute("aria-label", "No reading");
   if (problem.code === "idle" && state.paused) return; // opened again on resuming
-  connection("lost", "Not connected");
+  connection("lost");
   if (problem.code === "no_token") {
     useToken("");
     if (await askToken(true)) openLive(run);
@@ -258,6 +258,7 @@ async function lost(problem, run) {
 }
 
 const grabber = document.createElement("canvas");
+const grabberPen = grabber.getContext("2d", { willReadFrequently: true });
 
 // Sends a frame whenever few enough are on their way, for as long as this connection is the page's.
 function pump(run, live) {
@@ -270,16 +271,16 @@ function pump(run, live) {
   const scale = Math.min(1, FRAME_WIDTH / Math.max(video.videoWidth, video.videoHeight));
   grabber.width = Math.round(video.videoWidth * scale);
   grabber.height = Math.round(video.videoHeight * scale);
-  grabber.getContext("2d").drawImage(video, 0, 0, grabber.width, grabber.height);
-  live.grabbing = true;
+  grabberPen.drawImage(video, 0, 0, grabber.width, grabber.height);
   live.last = video.currentTime;
-  const time = state.mode === "video" ? video.currentTime : (performance.now() - state.started) / 1000;
-  grabber.toBlob((blob) => {
-    live.grabbing = false;
-    if (run !== state.run || !blob) return;
-    const frame = live.send(blob);
-    if (frame >= 0) state.times.set(frame, time);
-  }, "image/jpeg", QUALITY);
+  sendFrame(run, live, state.mode === "video" ? video.currentTime : (performance.now() - state.started) / 1000);
+}
+
+async function sendFrame(run, live, time) {
+  live.grabbing = true;
+  const frame = await live.send(grabber, time);
+  live.grabbing = false;
+  if (run === state.run && frame >= 0) state.times.set(frame, time);
 }
 
 function took(message) {
@@ -334,14 +335,14 @@ async function openPicture(file) {
   try {
     const reading = await readPicture(await small(file), file.name || "picture");
     if (run !== state.run) return;
-    connection("ready", "Connected");
+    connection("ready");
     hint(reading.faces.length ? "" : "No face found in this picture.");
     if (!reading.faces.length) speak("No face found in this picture", true);
     show(reading, true);
   } catch (error) {
     if (run !== state.run || !(error instanceof Problem)) throw error;
     hint("");
-    if (error.code === "unreachable") connection("lost", "Not connected");
+    if (error.code === "unreachable") connection("lost");
     if (error.code === "no_token") {
       if (await askToken(hasToken())) {
         again();
@@ -621,14 +622,15 @@ navigator.mediaDevices?.addEventListener?.("devicechange", () => {
 });
 
 async function meet() {
+  connection("waiting");
   try {
     state.about = await describe();
   } catch (problem) {
-    connection("lost", "Not connected");
-    trouble(problem.title, problem.action, () => location.reload());
+    connection("lost");
+    trouble(problem.title, `${problem.detail} ${problem.action}`.trim(), () => location.reload());
     return;
   }
-  connection("ready", "Connected");
+  connection("ready");
   for (const { label, colour, emoji } of state.about.expressions) state.model.set(label, { colour, emoji });
   state.model.unknown = state.about.unknown;
   for (const path of [...state.about.expressions.map((entry) => entry.emoji), state.about.unknown]) {

@@ -1,6 +1,6 @@
 // The model's card, of the Markdown that cards are written in: headings, lists, tables, paragraphs, bold, code, links.
 
-const text = await (await fetch("/model-card.md")).text();
+const text = await (await fetch("model-card.md")).text();
 const card = document.getElementById("card");
 
 function inline(element, words) {

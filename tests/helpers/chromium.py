@@ -1,0 +1,55 @@
+"""Headless Chromium with a camera that is a file, for tests of pages."""
+
+import io
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import av
+import numpy as np
+from PIL import Image
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Playwright
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+MISSING = "no Chromium on this machine (apt-get install chromium)"
+
+
+@contextmanager
+def started_playwright() -> Iterator["Playwright"]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as started:
+        yield started
+
+
+def launch(playwright: "Playwright", *switches: str) -> "Browser":
+    sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
+    return playwright.chromium.launch(executable_path=CHROMIUM, args=[*sandbox, *switches])
+
+
+def launch_with_camera(playwright: "Playwright", film: Path) -> "Browser":
+    """A browser whose pages may use a camera, which shows a film (.mjpeg)."""
+    switches = ("--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream")
+    return launch(playwright, *switches, f"--use-file-for-fake-video-capture={film}")
+
+
+def write_films(folder: Path, portrait: bytes) -> None:
+    """Two seconds of a face that moves about: camera.mjpeg, and clip.webm for those who choose a video."""
+    face = Image.open(io.BytesIO(portrait)).convert("RGB").resize((410, 480))
+    pictures = []
+    for number in range(50):
+        pictures.append(Image.new("RGB", (640, 480), (70, 84, 96)))
+        pictures[-1].paste(face, (115 + round(60 * np.sin(number / 25 * np.pi)), 0))
+    fast = {"deadline": "realtime", "cpu-used": "8"}
+    for name, codec, layout in (("camera.mjpeg", "mjpeg", "yuvj420p"), ("clip.webm", "libvpx", "yuv420p")):
+        with av.open(str(folder / name), "w") as file:
+            stream = file.add_stream(codec, rate=25, width=640, height=480, pix_fmt=layout, options=fast)
+            stream.bit_rate = 4_000_000
+            for image in pictures:
+                file.mux(stream.encode(av.VideoFrame.from_image(image)))
+            file.mux(stream.encode())
