@@ -217,11 +217,11 @@ def check_speed(model: str | Path | None) -> Iterator[Finding]:
 
 
 def check_precision(model: str | Path | None) -> Iterator[Finding]:
-    from pipeline.caffe.precision import faster_precision
-
     device = "cpu"
     try:
         import torch
+
+        from pipeline.caffe.precision import faster_precision
     except ImportError:
         yield Finding("warn", "torch is not installed; only training needs it", _install("train"))
         return
