@@ -8,8 +8,7 @@
 # addresses of the proxy that does the TLS. More: docs/server.md
 FROM python:3.11-slim AS build
 WORKDIR /source
-COPY pyproject.toml setup.py README.md LICENSE ./
-COPY pipeline pipeline
+COPY . .
 # Compiles pipeline/caffe/proto/caffe.proto as well.
 RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels .
 

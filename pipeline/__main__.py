@@ -14,6 +14,7 @@ from pipeline.base.signals import end_cleanly
 from pipeline.stages.environment import add_defaults
 
 STAGES = {
+    "new": "lay out a working folder, in which Snakemake trains",
     "sample": "draw a sample data set in FER2013's form",
     "extract": "turn fer2013.csv into images and a manifest",
     "align": "find the face in every image and align it",

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 import pipeline
+from pipeline.stages.working_folder import FILES
 
 ROOT = Path(__file__).resolve().parents[1]
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
@@ -71,3 +72,19 @@ def test_a_tag_that_is_not_the_version_is_no_release(tmp_path: Path) -> None:
     assert "placeholder" in check(tag)
     project.write_text('Homepage = "https://host.test/project"\n')
     assert check(tag) == "may be released"
+
+
+def test_uvs_lock_has_the_versions_of_pip_from_public_hosts() -> None:
+    text = (ROOT / "uv.lock").read_text()
+    pinned = dict(re.findall(r"^([\w.-]+)==(\S+)", (ROOT / "constraints.txt").read_text(), re.M))
+    locked = {package["name"]: package.get("version") for package in tomllib.loads(text)["package"]}
+    other = {name: locked.get(name) for name, version in pinned.items() if locked.get(name) != version}
+    assert not other, "run bash .ci/lock"
+    assert set(re.findall(r"https?://[^/\"]*", text)) == {"https://pypi.org", "https://files.pythonhosted.org"}
+
+
+def test_the_source_archive_holds_the_files_of_a_working_folder() -> None:
+    """setup.py puts them into a wheel, which may be built from the archive."""
+    lines = (ROOT / "MANIFEST.in").read_text().splitlines()
+    included = {word for line in lines if not line.startswith("#") for word in line.split()[1:]}
+    assert set(FILES) <= included

@@ -7,8 +7,9 @@ _PACKAGES = {
     "bot": ["telegram"],
     "engine": ["graphviz", "h5py", "lmdb", "onnx", "torch"],
     "leveldb": ["plyvel"],
+    "plots": ["matplotlib"],
     "serve": ["fastapi", "prometheus_client", "starlette", "uvicorn", "websockets"],
-    "train": ["jsonschema", "pandas", "safetensors", "sklearn", "snakemake", "yaml"],
+    "train": ["jsonschema", "pandas", "safetensors", "scipy", "sklearn", "snakemake", "yaml"],
     "window": ["pygame"],
 }
 

@@ -28,7 +28,7 @@ def open_board(run: Path, start: int | None = None) -> Iterator["SummaryWriter"]
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         raise InputError(
-            "tensorboard needs the package of that name: pip install -c constraints.txt -e '.[tensorboard]'"
+            "tensorboard needs the package of that name: pip install 'caffe-expressions[tensorboard]'"
         ) from None
     with SummaryWriter(str(run / FOLDER), purge_step=start) as board:
         yield board

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import cast
 
 import cv2
@@ -16,6 +17,7 @@ PANEL_OPACITY = 0.8
 TRACK = "#43434D"  # of a bar's full length
 WHITE, MUTED = "#FFFFFF", "#D2D2DA"  # ink on panels
 ELLIPSIS = "…"
+DEJAVU = Path(__file__).parent / "fonts" / "DejaVuSans.ttf"
 SMOOTHING = 4  # times finer are shapes drawn than shown
 
 Rectangle = tuple[int, int, int, int]  # left, top, right, bottom; right and bottom lie outside
@@ -191,7 +193,7 @@ def _rounded_mask(width: int, height: int, radius: int) -> np.ndarray:
 
 
 def _font_for(text: str, size: int) -> ImageFont.FreeTypeFont:
-    """Aileron, which Pillow carries; for letters that it lacks the DejaVu Sans of Matplotlib, which has more."""
+    """Aileron, which Pillow carries; for letters that it lacks DejaVu Sans, which has more."""
     return _font("Aileron" if text.replace(ELLIPSIS, "").isascii() else "DejaVu Sans", size)
 
 
@@ -199,6 +201,4 @@ def _font_for(text: str, size: int) -> ImageFont.FreeTypeFont:
 def _font(name: str, size: int) -> ImageFont.FreeTypeFont:
     if name == "Aileron":
         return cast("ImageFont.FreeTypeFont", ImageFont.load_default(size))
-    from matplotlib import get_data_path
-
-    return ImageFont.truetype(f"{get_data_path()}/fonts/ttf/DejaVuSans.ttf", size)
+    return ImageFont.truetype(DEJAVU, size)

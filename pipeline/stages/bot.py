@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> None:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in ("telegram", "tornado", "httpx"):
             raise
-        raise InputError("the bot needs python-telegram-bot: pip install -c constraints.txt -e '.[bot]'") from None
+        raise InputError("the bot needs python-telegram-bot: pip install 'caffe-expressions[bot]'") from None
     from pipeline.bot.users import Users
 
     for name, value in (

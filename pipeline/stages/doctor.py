@@ -25,10 +25,9 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[2]
 PYPROJECT, CONSTRAINTS = ROOT / "pyproject.toml", ROOT / "constraints.txt"
-INSTALL = "pip install -c constraints.txt -e"
 CODECS = ("h264", "hevc", "vp8", "vp9", "av1", "mpeg4", "mjpeg")  # of the videos that people have
 LITTLE_SPACE = 1 << 30  # bytes: a quarter of an hour of annotated video, and more
-SIDE = 512  # pixels of the photograph that the speed is measured on
+SIDE, FACE_SIDE = 512, 320  # pixels of the picture that the speed is measured on, and of the drawn face in it
 SPEED_SECONDS, NET_SECONDS = 2.0, 0.5
 SLOW = 5.0  # photographs a second, below which a live picture is no longer fluent in spite of faces being followed
 COLOURS = {"ok": "32", "warn": "33", "fail": "31"}  # of ISO 6429: green, yellow, red
@@ -85,7 +84,7 @@ def examine(check: Check, model: str | Path | None) -> Iterator[Finding]:
         yield Finding("fail", str(error))
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
-        yield Finding("fail", f"this check broke off ({reason})", f"see the other findings, or {INSTALL} . anew")
+        yield Finding("fail", f"this check broke off ({reason})", f"see the other findings, or {_install()} anew")
 
 
 def print_finding(title: str, finding: Finding) -> None:
@@ -115,7 +114,7 @@ def check_packages(model: str | Path | None) -> Iterator[Finding]:
     versions = _versions(_project()["dependencies"])
     missing = [name for name, version in versions.items() if version is None]
     if missing:
-        yield Finding("fail", f"not installed: {', '.join(missing)}", f"{INSTALL} .")
+        yield Finding("fail", f"not installed: {', '.join(missing)}", _install())
     there = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
     constraints = CONSTRAINTS.read_text() if CONSTRAINTS.exists() else ""
     pinned = dict(re.findall(r"^([\w.-]+)==(\S+)", constraints, re.MULTILINE))
@@ -128,7 +127,7 @@ def check_packages(model: str | Path | None) -> Iterator[Finding]:
         yield Finding(
             "warn",
             f"other versions than those the project is tested with, which are in brackets: {', '.join(other)}",
-            f"where something does not work: {INSTALL} .",
+            f"where something does not work: {_install()}",
         )
     if there:
         yield Finding("ok", there)
@@ -191,22 +190,19 @@ def check_detector(model: str | Path | None) -> Iterator[Finding]:
 
 def check_speed(model: str | Path | None) -> Iterator[Finding]:
     import numpy as np
-    from matplotlib.cbook import get_sample_data
-    from PIL import Image
 
     from pipeline.media.frames import Frame
     from pipeline.predictor import Predictor
 
-    with Image.open(str(get_sample_data("grace_hopper.jpg", asfileobj=False))) as photograph:
-        image = np.asarray(photograph.convert("RGB"))[:SIDE, :SIDE]
+    image = _picture_of_a_face()
     predictor = Predictor(model, threads=2)
     frame = Frame("photograph", image)
     (reading,) = predictor.read([frame])
     if len(reading.faces) != 1:
         yield Finding(
             "fail",
-            f"{len(reading.faces)} faces found in a photograph of one",
-            f"the detector's files or its packages are not what they should be: {INSTALL} .",
+            f"{len(reading.faces)} faces found in a picture of one",
+            f"the detector's files or its packages are not what they should be: {_install()}",
         )
         return
     rate = 1 / _seconds_a_call(lambda: predictor.read([frame]), SPEED_SECONDS)
@@ -226,13 +222,13 @@ def check_speed(model: str | Path | None) -> Iterator[Finding]:
 
 
 def check_precision(model: str | Path | None) -> Iterator[Finding]:
-    from pipeline.caffe.precision import faster_precision
-
     device = "cpu"
     try:
         import torch
+
+        from pipeline.caffe.precision import faster_precision
     except ImportError:
-        yield Finding("warn", "torch is not installed; only training needs it", f"{INSTALL} .")
+        yield Finding("warn", "torch is not installed; only training needs it", _install("train"))
         return
     if torch.cuda.is_available():
         device = "cuda"
@@ -256,13 +252,13 @@ def check_videos(model: str | Path | None) -> Iterator[Finding]:
             means = [frame.image.mean() for frame in source]
     if not np.allclose(means, np.arange(10) * 20, atol=8):
         yield Finding(
-            "fail", "a video comes back other than it was written", f"PyAV is not what it should be: {INSTALL} ."
+            "fail", "a video comes back other than it was written", f"PyAV is not what it should be: {_install()}"
         )
         return
     lacking = [name for name in CODECS if name not in av.codecs_available]
     found = f"PyAV {av.__version__} writes MP4 (H.264, AAC) and reads {', '.join(sorted(set(CODECS) - set(lacking)))}"
     if lacking:
-        yield Finding("warn", f"{found}; it lacks {', '.join(lacking)}", f"take PyAV's own build: {INSTALL} .")
+        yield Finding("warn", f"{found}; it lacks {', '.join(lacking)}", f"take PyAV's own build: {_install()}")
     else:
         yield Finding("ok", found)
 
@@ -333,9 +329,7 @@ def _check_extra(extra: str) -> Callable[[str | Path | None], Iterator[Finding]]
         versions = _versions(_project()["optional-dependencies"][extra])
         missing = [name for name, version in versions.items() if version is None]
         if missing:
-            yield Finding(
-                "warn", f"not installed: {', '.join(missing)}; only `{extra}` needs that", f"{INSTALL} '.[{extra}]'"
-            )
+            yield Finding("warn", f"not installed: {', '.join(missing)}; only `{extra}` needs that", _install(extra))
         else:
             yield Finding("ok", ", ".join(f"{name} {version}" for name, version in versions.items()))
 
@@ -358,6 +352,13 @@ CHECKS = (
     Check("server", _check_extra("serve")),
     Check("bot", _check_extra("bot")),
 )
+
+
+def _install(extra: str = "") -> str:
+    """The command that installs the project, with an extra, as this copy of it was."""
+    if not PYPROJECT.exists():
+        return f"pip install 'caffe-expressions[{extra}]'" if extra else "pip install caffe-expressions"
+    return f"pip install -c constraints.txt -e '.[{extra}]'" if extra else "pip install -c constraints.txt -e ."
 
 
 def _project() -> dict:
@@ -392,6 +393,20 @@ def _versions(requirements: list[str]) -> dict[str, str | None]:
 def _cores() -> int:
     """Of the processor, that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _picture_of_a_face() -> "np.ndarray":
+    """A drawn face in the middle of a grey picture, (SIDE, SIDE, 3) uint8."""
+    import cv2
+    import numpy as np
+
+    from pipeline.data.synthetic.sample import draw_faces
+
+    (face,) = draw_faces(1, seed=0)
+    image = np.full((SIDE, SIDE, 3), 127, np.uint8)
+    inside = slice((SIDE - FACE_SIDE) // 2, (SIDE + FACE_SIDE) // 2)
+    image[inside, inside] = cv2.resize(face.pixels, (FACE_SIDE, FACE_SIDE), interpolation=cv2.INTER_CUBIC)[..., None]
+    return image
 
 
 def _seconds_a_call(act: Callable[[], object], seconds: float) -> float:

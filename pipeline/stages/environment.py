@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.base.errors import InputError
+from pipeline.stages.working_folder import SOURCE
 
-SCHEMA = Path(__file__).parents[2] / "config/schema.yaml"
+SCHEMA = SOURCE / "config/schema.yaml"
 PREFIX = "EXPRESSIONS_"
 ALIASES_VARIABLE = "EXPRESSIONS_ALIASES"
 # Words that scripts for other systems set: the setting each means, and how its value is read. They are common words

@@ -84,9 +84,7 @@ def run(args: argparse.Namespace) -> None:
         from pipeline.server import app, limits, transport
         from pipeline.server.model import Model
     except ModuleNotFoundError as error:
-        raise InputError(
-            f"serve needs the package {error.name}; pip install -c constraints.txt -e '.[serve]'"
-        ) from None
+        raise InputError(f"serve needs the package {error.name}; pip install 'caffe-expressions[serve]'") from None
     listen = transport.Listen(args.host, args.port, args.tls_cert, args.tls_key, args.proxy)
     access = choose_access(listen, read_server_token(args.token_file), args.name)
     bounds = limits.Limits(

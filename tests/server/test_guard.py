@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from starlette.datastructures import Headers
+from starlette.requests import HTTPConnection
 
 from pipeline.server.guard import LOOPBACK, Access, host_name
 from pipeline.server.problems import Problem
@@ -57,6 +58,32 @@ def test_pages_of_other_origins_are_refused(origin: str | None, allowed: bool) -
         with pytest.raises(Problem) as refused:
             Access().check_origin(headers)
         assert refused.value.code == "other_origin"
+
+
+def test_an_origin_is_this_servers_in_any_case() -> None:
+    Access().check_origin(Headers({"host": "Localhost:8000", "origin": "http://LOCALHOST:8000"}))
+
+
+def asking(authorization: str | None) -> HTTPConnection:
+    headers = [] if authorization is None else [(b"authorization", authorization.encode())]
+    return HTTPConnection({"type": "http", "headers": headers})
+
+
+@pytest.mark.parametrize("sent", ["Bearer secret", "bearer secret", "BEARER  secret "])
+def test_a_token_is_taken_with_its_scheme_in_any_case(sent: str) -> None:
+    Access("secret").check_token(asking(sent))
+
+
+@pytest.mark.parametrize("sent", [None, "", "secret", "Basic secret", "Bearer", "Bearer other", "Bearersecret"])
+def test_without_the_token_a_server_that_has_one_refuses(sent: str | None) -> None:
+    with pytest.raises(Problem) as refused:
+        Access("secret").check_token(asking(sent))
+    assert refused.value.code == "no_token"
+    Access().check_token(asking(sent))
+
+
+def test_a_server_without_names_answers_to_any() -> None:
+    Access("secret", None).check_host("evil.example")
 
 
 @given(st.text())

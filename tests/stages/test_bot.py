@@ -241,4 +241,4 @@ def test_a_missing_library_is_one_line_with_the_command_that_brings_it(tmp_path:
     (tmp_path / "telegram").mkdir()
     (tmp_path / "telegram/__init__.py").write_text("raise ModuleNotFoundError(name='telegram')")
     errors = bad_command({"PYTHONPATH": str(tmp_path), "TELEGRAM_BOT_TOKEN": TOKEN})
-    assert errors == "error: the bot needs python-telegram-bot: pip install -c constraints.txt -e '.[bot]'\n"
+    assert errors == "error: the bot needs python-telegram-bot: pip install 'caffe-expressions[bot]'\n"

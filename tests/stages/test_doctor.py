@@ -79,6 +79,13 @@ def test_a_damaged_net_of_the_detector_is_told(tmp_path: Path, monkeypatch: pyte
     assert whole.found.startswith("yunet, in ")
 
 
+def test_without_torch_only_training_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.delitem(sys.modules, "pipeline.caffe.precision", raising=False)
+    (finding,) = look("precision")
+    assert (finding.state, finding.remedy) == ("warn", "pip install -c constraints.txt -e '.[train]'")
+
+
 def test_missing_and_other_packages_are_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     project = {
         "requires-python": ">=99.1",

@@ -206,7 +206,7 @@ def test_a_missing_package_is_named_with_the_way_to_get_it(monkeypatch: pytest.M
     monkeypatch.delattr("pipeline.server.app", raising=False)
     monkeypatch.setitem(sys.modules, "fastapi", None)
     monkeypatch.delitem(sys.modules, "pipeline.server.app")
-    assert refusal() == "serve needs the package fastapi; pip install -c constraints.txt -e '.[serve]'"
+    assert refusal() == "serve needs the package fastapi; pip install 'caffe-expressions[serve]'"
 
 
 def test_the_containers_packages_are_the_projects_own() -> None:

@@ -345,7 +345,7 @@ def test_tensorboard_without_its_package_is_refused(
 ) -> None:
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     solver = write_run(tmp_path / "run", data)
-    with pytest.raises(InputError, match=r"pip install -c constraints\.txt -e '\.\[tensorboard\]'"):
+    with pytest.raises(InputError, match=r"pip install 'caffe-expressions\[tensorboard\]'"):
         train(solver, "cpu", threads=1, tensorboard=True)
     assert not (tmp_path / "run/train.log").exists()
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Self
@@ -41,7 +42,7 @@ PALE, DARK = (1.0, 1.0, 1.0), (0.13, 0.15, 0.17)  # red, green, blue of what lie
 class Summary(Sink):
     """A plot at `path`, drawn when all is read: for each person the probabilities over time, a coloured band a label.
 
-    PNG, PDF or SVG, as the suffix says. Raises InputError for another one.
+    PNG, PDF or SVG, as the suffix says. Raises InputError for another one, and ModuleNotFoundError without Matplotlib.
 
     The MAX_PEOPLE people that were seen longest have a row each, with their face or, where `parts` blur faces, an
     emoji; the others are counted. Images, in which nobody is followed, have one row: the mean of the faces in each.
@@ -50,6 +51,7 @@ class Summary(Sink):
     def __init__(self, path: Path, parts: Parts) -> None:
         if path.suffix.lower() not in SUFFIXES:
             raise InputError(f"{one_line(str(path))}: a plot is written as {', '.join(SUFFIXES)}; give it such a name")
+        import_module("matplotlib")  # so that a missing one is said now, not when all is read
         self.path = path
         self.parts = parts
         self.labels: tuple[str, ...] = ()
