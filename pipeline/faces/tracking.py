@@ -27,8 +27,8 @@ SHADE = 0.3  # by which the logarithm of its colours may differ from what it was
 LOOK = 8  # side of its look, in pixels
 SURE = 0.9  # O-Net's score of a new face that it has a number for at once; one less sure waits for the next detection
 SPEED_TIME, PACE_TIME = 0.06, 0.38  # until a change of speed has shown by 1 - 1/e in a track's speed and pace
-MATCH_IOU = 0.3  # overlap of a face with what it was before
-REAPPEAR_IOU = 0.2  # overlap of a face that comes back with where it was, or would be by now
+MATCH_IOU = 0.3  # overlap of a face that was followed with where it is
+REAPPEAR_IOU = 0.2  # overlap of a face that was not followed with where it was, or would be by now
 ONE_FACE = 0.5  # overlap over which two faces are the same one
 CUT = 0.4  # correlation of two successive frames under which they show different scenes
 THUMBNAIL = 32  # side of what that is told by, in pixels
@@ -219,10 +219,9 @@ class Tracker:
                 track.move(boxes[index], float(scores[index]), landmarks[index], self._frame, now)
                 self._number(track)
 
-        # What was followed to this frame is where a box is; of the others it is asked where they went and how they look.
+        # What was followed to this frame lies where a box does; the others are known by their ways and their looks.
         see(_overlapping([track for track in there if track.frame == self._frame], boxes, free))
-        missing = [track for track in there + gone if track.frame < self._frame]
-        see(_returned(missing, set(map(id, gone)), boxes, looks, free, now))
+        see(_returned([track for track in there + gone if track.frame < self._frame], boxes, looks, free, now))
         for track in there:
             track.missed = now if track.missed is None else track.missed
         self._lose(
@@ -306,7 +305,7 @@ def _overlapping(tracks: list[Track], boxes: np.ndarray, free: set[int]) -> list
 
 
 def _returned(
-    tracks: list[Track], gone: set[int], boxes: np.ndarray, looks: list[Look], free: set[int], now: float
+    tracks: list[Track], boxes: np.ndarray, looks: list[Look], free: set[int], now: float
 ) -> list[tuple[Track, int]]:
     """The same of tracks that were last seen some time ago, by where they would be by now and by their looks."""
     candidates = []
@@ -315,13 +314,12 @@ def _returned(
         places = np.stack([track.box, track.expected(now)])
         overlaps = iou(places, boxes).max(axis=0)
         reach = min(REACH * seconds, MAX_REACH) * size
-        least = REAPPEAR_IOU if id(track) in gone else MATCH_IOU
         for index in sorted(free):
             gaps = np.linalg.norm(centres(boxes[index]) - centres(places), axis=1)
             alike, shift = track.look.alike(looks[index]), track.look.shift(looks[index])
             resized = abs(np.log(_size(boxes[index]) / size))
             walked = gaps[0] <= reach and resized <= np.log(RESIZED) and alike >= ALIKE and shift <= SHADE
-            if walked or overlaps[index] >= least:
+            if walked or overlaps[index] >= REAPPEAR_IOU:
                 candidates.append((1 - alike + shift + float(gaps.min()) / max(reach, size), track, index))
     return _best(candidates)
 
