@@ -483,16 +483,19 @@ def bind(listen: Listen) -> socket.socket:
 
 
 class Server(uvicorn.Server):
-    """Counts the connections whose TLS goes on, too."""
+    """Counts the connections whose TLS goes on, too, and calls started_call once it takes requests."""
 
     def __init__(self, config: uvicorn.Config, clients: Clients) -> None:
         super().__init__(config)
         self.clients = clients
+        self.started_call: Callable[[], None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         if self.config.is_ssl and sockets:
             sockets = [TlsListener.of(each, self.clients) for each in sockets]
         await super().startup(sockets)
+        if self.started and self.started_call:
+            self.started_call()
 
 
 def server(app: ASGIApp, listen: Listen, limits: Limits) -> Server:
@@ -527,14 +530,23 @@ def server(app: ASGIApp, listen: Listen, limits: Limits) -> Server:
     return Server(config, clients)
 
 
-def run(app: ASGIApp, listen: Listen, limits: Limits) -> None:
-    """Serve until SIGINT or SIGTERM; open WebSockets are then closed with code 1012, answers on their way sent."""
-    listener = bind(listen)
+def announce(listener: socket.socket, listen: Listen) -> None:
+    """Say where it serves."""
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
     log.info("serving on %s://%s:%d; stop with Ctrl-C", "https" if listen.certificate else "http", shown, port)
+
+
+def run(
+    app: ASGIApp, listener: socket.socket, listen: Listen, limits: Limits, started: Callable[[], None] | None = None
+) -> None:
+    """Serve until SIGINT or SIGTERM; open WebSockets are then closed with code 1012, answers on their way sent.
+
+    started: is called when requests are taken.
+    """
     try:
-        server(app, listen, limits).run(sockets=[listener])
+        served = server(app, listen, limits)
+        served.started_call = started
+        served.run(sockets=[listener])
     finally:
         listener.close()
-        log.info("stopped")
