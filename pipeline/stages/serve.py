@@ -100,12 +100,12 @@ def run(args: argparse.Namespace) -> None:
     listen = listen_of(args)
     choose_access(listen, read_server_token(args.token_file), args.name)  # what is wrong is said before a model is read
     if args.processes == 1:
-        serve(args, None, None)
+        serve_here(args, None, None)
         return
     listener = transport.bind(listen)
     try:
         processes.supervise(
-            partial(serve, args), listener, args.processes, partial(transport.announce, listener, listen)
+            partial(serve_here, args), listener, args.processes, partial(transport.announce, listener, listen)
         )
     finally:
         listener.close()
@@ -118,7 +118,7 @@ def listen_of(args: argparse.Namespace) -> "Listen":
     return Listen(args.host, args.port, args.tls_cert, args.tls_key, args.proxy)
 
 
-def serve(args: argparse.Namespace, listener: "socket | None", started: Callable[[], None] | None) -> None:
+def serve_here(args: argparse.Namespace, listener: "socket | None", started: Callable[[], None] | None) -> None:
     """Serve in this process until SIGINT or SIGTERM. listener, started: of one of several processes."""
     from pipeline.server import app, limits, transport
     from pipeline.server.model import Model
