@@ -1,6 +1,6 @@
 """Who is who: drawn films of two to six people who stand, cross, or leave and return, followed at several frame rates.
 
-    python benchmarks/tracking.py [--people 2,3,4,5,6] [--rates 25,10,4,1] [--seconds 14]
+    python benchmarks/tracking.py [--people 2,3,4,5,6] [--rates 25,10,6,4,1] [--seconds 14]
 
 A switch is a person whose number is another than it was when she was last seen. A person is there to be seen while less
 than a third of her face is hidden or outside. Every film is drawn from the portrait that comes with matplotlib, tinted,
@@ -18,7 +18,7 @@ from pipeline.faces.detector import build_detector
 from pipeline.faces.landmarks import Landmarker
 from pipeline.faces.tracking import Tracker
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "faces"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 from helpers.films import crossing, film, leaving, score, staying  # the films that the tests draw
 
 
@@ -29,7 +29,7 @@ def numbers(text: str) -> list[float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--people", type=numbers, default=[2, 3, 4, 5, 6])
-    parser.add_argument("--rates", type=numbers, default=[25, 10, 4, 1], help="frames a second")
+    parser.add_argument("--rates", type=numbers, default=[25, 10, 6, 4, 1], help="frames a second")
     parser.add_argument("--seconds", type=float, default=14, help="of each film")
     args = parser.parse_args()
     keep_to_two_cores()

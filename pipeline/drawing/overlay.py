@@ -9,9 +9,10 @@ import numpy as np
 
 from pipeline.drawing.bars import draw_bars, draw_rows, find_place
 from pipeline.drawing.blur import hide_faces
-from pipeline.drawing.canvas import DARK, MUTED, WHITE, Canvas, Rectangle, emoji_sprite, plate_sprite
+from pipeline.drawing.canvas import DARK, MUTED, WHITE, Canvas, Rectangle, Sprite, emoji_sprite, plate_sprite
 from pipeline.drawing.heat import draw_heat
 from pipeline.drawing.layout import MAX_ROWS, MIN_TEXT, ROW, Face, Layout, overlap, panel_size
+from pipeline.drawing.legend import find_legend
 from pipeline.readings import FaceReading, Reading
 
 MIN_EMOJI = 18  # pixels, across
@@ -56,6 +57,7 @@ class Overlay:
         self.names = names
         self._places: dict[int, tuple[int, int]] = {}  # of bars, by the face's track
         self._single: int | None = None  # track
+        self._legend: Rectangle | None = None  # where it was in the frame before
 
     def draw(self, image: np.ndarray, reading: Reading, rate: float | None = None) -> np.ndarray:
         """A new (H', W', 3) uint8 RGB image: a reading over its (H, W, 3) uint8 RGB frame.
@@ -96,7 +98,7 @@ class Overlay:
     def _draw_all(self, canvas: Canvas, layout: Layout, faces: list[Face], taken: list[Rectangle]) -> None:
         """Emoji, labels and bars, so that they cover no other face and not one another.
 
-        Where a label has no room the emoji stands for it, and bars are left out.
+        Where a label has no room the emoji stands for it, which a legend names, and bars are left out.
         """
         boxes = badges = [face.area for face in faces]
         if self.parts.emoji:
@@ -107,9 +109,7 @@ class Overlay:
             ][::-1]
             boxes = boxes + badges
         if self.parts.labels:
-            for face, badge in zip(faces, badges, strict=True):
-                place = _draw_label(canvas, layout, face, badge, [*taken, *boxes], needed=not self.parts.emoji)
-                taken += [place] if place else []
+            taken += self._draw_labels(canvas, layout, faces, badges, [*taken, *boxes])
         places = {}
         if self.parts.bars:
             taken += boxes
@@ -124,6 +124,24 @@ class Overlay:
                     if track is not None:
                         places[track] = found.name
         self._places = places
+
+    def _draw_labels(
+        self, canvas: Canvas, layout: Layout, faces: list[Face], badges: list[Rectangle], taken: list[Rectangle]
+    ) -> list[Rectangle]:
+        """Labels and, where one has no room beside an emoji, the legend. Returns what they cover."""
+        needed = not self.parts.emoji
+        labels = _place_labels(layout, faces, badges, taken, needed=needed)
+        legend = None
+        if any(label is None for label in labels):
+            legend = find_legend(layout, faces, badges, self._legend)
+        self._legend = legend.area if legend else None
+        if legend:
+            labels = _place_labels(layout, faces, badges, [*taken, legend.area], needed=needed)
+            legend.draw(canvas)
+        for label in labels:
+            if label:
+                canvas.paste(label[0], *label[1][:2])
+        return [label[1] for label in labels if label] + ([legend.area] if legend else [])
 
 
 def _area(face: FaceReading) -> float:
@@ -174,9 +192,22 @@ def _paste_emoji(canvas: Canvas, face: Face, size: float, x: float, y: float) ->
     return left, top, left + pixels, top + pixels
 
 
-def _draw_label(
-    canvas: Canvas, layout: Layout, face: Face, badge: Rectangle, taken: list[Rectangle], *, needed: bool
-) -> Rectangle | None:
+def _place_labels(
+    layout: Layout, faces: list[Face], badges: list[Rectangle], taken: list[Rectangle], *, needed: bool
+) -> list[tuple[Sprite, Rectangle] | None]:
+    """The label of each face and its place, where none covers another or what is taken; None where one has no room."""
+    taken = list(taken)
+    labels = []
+    for face, badge in zip(faces, badges, strict=True):
+        label = _place_label(layout, face, badge, taken, needed=needed)
+        labels.append(label)
+        taken += [label[1]] if label else []
+    return labels
+
+
+def _place_label(
+    layout: Layout, face: Face, badge: Rectangle, taken: list[Rectangle], *, needed: bool
+) -> tuple[Sprite, Rectangle] | None:
     """The label on a plate: above the box, under it, under the badge of its emoji or else inside the box.
 
     It is as large as the face allows, or smaller. None where it would cover what is taken or the face's features even
@@ -205,12 +236,8 @@ def _draw_label(
                 and (place[3] <= layout.top + layout.frame[1])
                 and not any(overlap(place, other) for other in covered)
             ):
-                canvas.paste(plate, place[0], place[1])
-                return place
-    if not needed:
-        return None
-    canvas.paste(plate, inside[0], inside[1])
-    return inside
+                return plate, place
+    return (plate, inside) if needed else None
 
 
 def _label_places(layout: Layout, face: Face, badge: Rectangle, width: int, height: int) -> list[Rectangle]:

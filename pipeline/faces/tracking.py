@@ -18,16 +18,17 @@ ROUNDING = 0.002  # of times: Matroska states them in milliseconds
 MIN_SCORE = 0.5  # O-Net's score of a face that is still there; on what is none it mostly gives less than 0.1
 MAX_LOST_FRAMES = 0.1  # for which a face stays at its last place when O-Net does not see it
 MISSED = 0.8  # for which detections do not find a face that O-Net sees, until it is gone
-AWAY = 1.1  # for which a face may be gone, beside the wait for a detection, and still be the same
+AWAY = 2.0  # for which a face may be gone, beside the wait for two frames or a detection, and still be the same
 FOLLOWED = 0.25  # between two frames, over which a face is found by detection, not looked for where it should be
 REACH, MAX_REACH = 5.0, 5.0  # sizes of itself that a face may have gone a second, and in all
 RESIZED = 1.5  # factor by which it may have become larger or smaller then
 ALIKE = 0.7  # correlation of its look with what it was then
-LOOK = 8  # side of that, in pixels
+SHADE = 0.3  # by which the logarithm of its colours may differ from what it was then
+LOOK = 8  # side of its look, in pixels
 SURE = 0.9  # O-Net's score of a new face that it has a number for at once; one less sure waits for the next detection
 SPEED_TIME, PACE_TIME = 0.06, 0.38  # until a change of speed has shown by 1 - 1/e in a track's speed and pace
-MATCH_IOU = 0.3  # overlap of a face with what it was before
-REAPPEAR_IOU = 0.2  # overlap of a face that comes back with where it was, or would be by now
+MATCH_IOU = 0.3  # overlap of a face that was followed with where it is
+REAPPEAR_IOU = 0.2  # overlap of a face that was not followed with where it was, or would be by now
 ONE_FACE = 0.5  # overlap over which two faces are the same one
 CUT = 0.4  # correlation of two successive frames under which they show different scenes
 THUMBNAIL = 32  # side of what that is told by, in pixels
@@ -44,12 +45,28 @@ class Tracked:
     ids: np.ndarray
 
 
+@dataclass(frozen=True, eq=False)
+class Look:
+    """What is in a box. pattern: (LOOK, LOOK, 3), of mean 0 and variance 1; shade: (3,), log of the middle's colour."""
+
+    pattern: np.ndarray
+    shade: np.ndarray
+
+    def alike(self, other: "Look") -> float:
+        """Correlation of the patterns."""
+        return float((self.pattern * other.pattern).mean())
+
+    def shift(self, other: "Look") -> float:
+        """Difference of the shades."""
+        return float(np.abs(self.shade - other.shade).max())
+
+
 @dataclass(eq=False)
 class Track:
     """One face as it was last seen: frame and time, box (4,) that is not clipped, landmarks (5, 2).
 
-    look: (LOOK, LOOK, 3) float64, what the face looked like in the last detection. speed: (2,) pixels a second, of
-    the last frames; pace: of the last second or so. missed: time of the first of the detections in a row that did not
+    look: what the face looked like in the last detection that saw all of it. speed: (2,) pixels a second, of the last
+    frames; pace: of the last second or so. missed: time of the first of the detections in a row that did not
     find it. id: 0 of a new one that nobody is sure of yet.
     """
 
@@ -57,7 +74,7 @@ class Track:
     box: np.ndarray
     score: float
     landmarks: np.ndarray
-    look: np.ndarray
+    look: Look
     frame: int
     time: float
     speed: np.ndarray = field(default_factory=lambda: np.zeros(2))
@@ -132,7 +149,7 @@ class Tracker:
             due = start = True
         else:
             start = step > FOLLOWED  # to wait for the next frame would be to wait for long
-            away = AWAY + max(self._every, step) + ROUNDING
+            away = AWAY + max(self._every, 2 * step) + ROUNDING
             self._gone = [track for track in self._gone if now - track.time <= away]
             due = start or now - self._detected >= self._every - ROUNDING
         if self._landmarker and step <= FOLLOWED:
@@ -202,11 +219,9 @@ class Tracker:
                 track.move(boxes[index], float(scores[index]), landmarks[index], self._frame, now)
                 self._number(track)
 
-        see(_pairs(there, boxes, free, now, MATCH_IOU))
-        see(_pairs(gone, boxes, free, now, REAPPEAR_IOU))
-        # What was seen in this very frame has not gone anywhere.
-        away = [track for track in there + gone if track.frame < self._frame]
-        see(_near(away, boxes, looks, free, now))
+        # What was followed to this frame lies where a box does; the others are known by their ways and their looks.
+        see(_overlapping([track for track in there if track.frame == self._frame], boxes, free))
+        see(_returned([track for track in there + gone if track.frame < self._frame], boxes, looks, free, now))
         for track in there:
             track.missed = now if track.missed is None else track.missed
         self._lose(
@@ -280,31 +295,32 @@ def check_every(every: float) -> None:
         )
 
 
-def _pairs(tracks: list[Track], boxes: np.ndarray, free: set[int], now: float, least: float) -> list[tuple[Track, int]]:
-    """Tracks and the free ones of the boxes (n, 4) that are theirs: those that overlap most first, none by less.
-
-    What a box must overlap is where the track was, or where it should be by now.
-    """
+def _overlapping(tracks: list[Track], boxes: np.ndarray, free: set[int]) -> list[tuple[Track, int]]:
+    """Tracks and the free ones of the boxes (n, 4) that are theirs: those that overlap most first."""
     candidates = []
     for track in tracks:
-        places = np.stack([track.box, track.expected(now)])
-        candidates += [(-float(iou(places, boxes[index : index + 1]).max()), track, index) for index in sorted(free)]
-    return _best([candidate for candidate in candidates if candidate[0] <= -least])
+        overlaps = iou(track.box[None], boxes)[0]
+        candidates += [(-float(overlaps[index]), track, index) for index in free if overlaps[index] >= MATCH_IOU]
+    return _best(candidates)
 
 
-def _near(
-    tracks: list[Track], boxes: np.ndarray, looks: list[np.ndarray], free: set[int], now: float
+def _returned(
+    tracks: list[Track], boxes: np.ndarray, looks: list[Look], free: set[int], now: float
 ) -> list[tuple[Track, int]]:
-    """The same of tracks that overlap nothing any more: what looks like them as far away as they may have gone."""
+    """The same of tracks that were last seen some time ago, by where they would be by now and by their looks."""
     candidates = []
     for track in tracks:
-        reach = min(REACH * (now - track.time), MAX_REACH) * _size(track.box)
+        size, seconds = _size(track.box), now - track.time
+        places = np.stack([track.box, track.expected(now)])
+        overlaps = iou(places, boxes).max(axis=0)
+        reach = min(REACH * seconds, MAX_REACH) * size
         for index in sorted(free):
-            far = float(np.linalg.norm(centres(boxes[index]) - centres(track.box)))
-            alike = float((track.look * looks[index]).mean())
-            resized = abs(np.log(_size(boxes[index]) / _size(track.box)))
-            if far <= reach and resized <= np.log(RESIZED) and alike >= ALIKE:
-                candidates.append((far / reach - 4 * alike, track, index))
+            gaps = np.linalg.norm(centres(boxes[index]) - centres(places), axis=1)
+            alike, shift = track.look.alike(looks[index]), track.look.shift(looks[index])
+            resized = abs(np.log(_size(boxes[index]) / size))
+            walked = gaps[0] <= reach and resized <= np.log(RESIZED) and alike >= ALIKE and shift <= SHADE
+            if walked or overlaps[index] >= REAPPEAR_IOU:
+                candidates.append((1 - alike + shift + float(gaps.min()) / max(reach, size), track, index))
     return _best(candidates)
 
 
@@ -317,13 +333,13 @@ def _best(candidates: list[tuple[float, Track, int]]) -> list[tuple[Track, int]]
     return pairs
 
 
-def _look(image: np.ndarray, box: np.ndarray) -> np.ndarray:
-    """What is in a box, in a few pixels: (LOOK, LOOK, 3), of mean 0 and variance 1."""
+def _look(image: np.ndarray, box: np.ndarray) -> Look:
     centre, side = centres(box), round(_size(box))
     patch = cv2.getRectSubPix(image, (side, side), (float(centre[0]), float(centre[1])))
-    look = cv2.resize(patch, (LOOK, LOOK), interpolation=cv2.INTER_AREA).astype(np.float64)
-    look -= look.mean()
-    return np.asarray(look / max(float(look.std()), 1.0))
+    small = cv2.resize(patch, (LOOK, LOOK), interpolation=cv2.INTER_AREA).astype(np.float64)
+    pattern = small - small.mean()
+    middle = small[LOOK // 4 : -LOOK // 4, LOOK // 4 : -LOOK // 4]  # in which there is no background
+    return Look(pattern / max(float(pattern.std()), 1.0), np.log1p(middle.mean(axis=(0, 1))))
 
 
 def _inside(boxes: np.ndarray, image: np.ndarray) -> np.ndarray:

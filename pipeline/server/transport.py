@@ -4,29 +4,37 @@ import asyncio
 import ipaddress
 import json
 import logging
+import os
 import socket
 import ssl
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import uvicorn
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.frames import Frame
 
 from pipeline.base.console import log
 from pipeline.base.errors import InputError
+from pipeline.base.rate_limit import RateLimit
 from pipeline.server.limits import Limits, client_of
 from pipeline.server.problems import Problem
+from pipeline.server.sessions import TOO_OFTEN
 
 HEAD_BYTES = 16 << 10  # of a request's head
 PIECE_BYTES = 4 << 10  # that are parsed at a time, before others have their turn
 CHUNK_BYTES = 16 << 10  # of a body, beside a 32nd of it, that may go into the framing of its chunks
 LINGER_SECONDS = 5.0  # for a client that sends more after it was refused
 STOP_SECONDS = 5  # for answers that are on their way when the server is stopped
+SMALL_BYTES = 1 << 10  # of a WebSocket's fragment; smaller ones count as messages do
 PING_SECONDS = 20.0  # between pings on a WebSocket, and for each to be answered
 
 
@@ -55,6 +63,30 @@ class Clients:
         self.limits = limits
         self.proxy = ipaddress.ip_network(proxy) if proxy else None
         self.open: Counter[str] = Counter()
+        self._handshakes: dict[Any, tuple[str, asyncio.TimerHandle]] = {}  # of TLS that go on, by address
+
+    def begin_handshake(self, connected: socket.socket, address: Any) -> bool:
+        """Count a connection whose TLS begins, and end it when that takes too long. Returns whether it may be open."""
+        client = client_of(str(address[0]))
+        others = Counter(other for other, _ in self._handshakes.values())
+        if self.open.total() + len(self._handshakes) >= self.limits.connections:
+            return False
+        if self.open[client] + others[client] >= self.limits.client_connections and not self._is_proxy(client):
+            return False
+
+        def end() -> None:
+            self.end_handshake(address)
+            with suppress(OSError):  # the client is gone already
+                connected.shutdown(socket.SHUT_RDWR)  # whoever waits for more sees the end
+
+        timer = asyncio.get_running_loop().call_later(self.limits.head_seconds, end)
+        self._handshakes[address] = (client, timer)
+        return True
+
+    def end_handshake(self, address: Any) -> None:
+        """It is done or its connection is gone; from a connection without TLS this does nothing."""
+        if address in self._handshakes:
+            self._handshakes.pop(address)[1].cancel()
 
     def refusal(self, client: str) -> str | None:
         """Why a connection more is refused, or None."""
@@ -66,6 +98,74 @@ class Clients:
 
     def _is_proxy(self, client: str) -> bool:
         return self.proxy is not None and "/" not in client and ipaddress.ip_address(client) in self.proxy
+
+
+class TlsListener(socket.socket):
+    """A listening socket that counts what it accepts: asyncio tells of a connection only when its handshake is done."""
+
+    clients: Clients
+
+    @classmethod
+    def of(cls, listener: socket.socket, clients: Clients) -> "TlsListener":
+        """Another socket on the same port."""
+        counted = cls(listener.family, listener.type, listener.proto, os.dup(listener.fileno()))
+        counted.clients = clients
+        return counted
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        """As of every socket, but connections beyond the limits are closed: without TLS none can be answered."""
+        while True:
+            accepted, address = super().accept()
+            connected = Accepted(accepted.family, accepted.type, accepted.proto, accepted.detach())
+            if self.clients.begin_handshake(connected, address):
+                connected.gone = partial(self.clients.end_handshake, address)
+                return connected, address
+            connected.close()
+
+
+class Accepted(socket.socket):
+    """A connection. gone: is called when it closes."""
+
+    gone: Callable[[], None] | None = None
+
+    def close(self) -> None:
+        super().close()
+        if self.gone:
+            self.gone()
+
+
+class CountedWebSocket(WebSocketsSansIOProtocol):
+    """A WebSocket whose pings, pongs and small fragments, which the application never sees, have a rate of their own.
+
+    It closes one that sends more of them than it may send messages.
+    """
+
+    def __init__(self, *, limits: Limits, **options: Any) -> None:
+        super().__init__(**options)
+        self._rate = RateLimit(limits.frame_rate, max(1, int(limits.frame_rate)))
+
+    def handle_ping(self) -> None:
+        if self._may_send():
+            super().handle_ping()
+
+    def handle_pong(self, event: Frame) -> None:
+        if self._may_send():
+            super().handle_pong(event)
+
+    def handle_cont(self, event: Frame) -> None:
+        if len(event.data) >= SMALL_BYTES or event.fin or self._may_send():
+            super().handle_cont(event)
+
+    def _may_send(self) -> bool:
+        if self.close_sent or self._rate.take("") == 0:
+            return not self.close_sent
+        self.close_sent = True
+        self.stop_keepalive()
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": TOO_OFTEN})
+        self.conn.send_close(TOO_OFTEN, f"more than {self._rate.rate:g} pings or fragments a second")
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.transport.close()
+        return False
 
 
 class Connection(asyncio.Protocol):
@@ -95,6 +195,7 @@ class Connection(asyncio.Protocol):
         self.transport = cast("asyncio.Transport", transport)
         _end_when_dead(self.transport, self.limits.send_seconds)
         peer = transport.get_extra_info("peername")
+        self.clients.end_handshake(peer)
         self._client = client_of(str(peer[0]) if peer else None)
         self.clients.open[self._client] += 1
         refusal = self.clients.refusal(self._client)
@@ -381,14 +482,30 @@ def bind(listen: Listen) -> socket.socket:
     return listener
 
 
-def server(app: ASGIApp, listen: Listen, limits: Limits) -> uvicorn.Server:
+class Server(uvicorn.Server):
+    """Counts the connections whose TLS goes on, too, and calls started_call once it takes requests."""
+
+    def __init__(self, config: uvicorn.Config, clients: Clients) -> None:
+        super().__init__(config)
+        self.clients = clients
+        self.started_call: Callable[[], None] | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        if self.config.is_ssl and sockets:
+            sockets = [TlsListener.of(each, self.clients) for each in sockets]
+        await super().startup(sockets)
+        if self.started and self.started_call:
+            self.started_call()
+
+
+def server(app: ASGIApp, listen: Listen, limits: Limits) -> Server:
     """A server that is run with `run(sockets=[bind(listen)])`."""
     # What it says are visitors' mistakes, some with a traceback; faults of ours are told by Guard.
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
     config = uvicorn.Config(
         Watched(app),
         http="h11",
-        ws="websockets-sansio",
+        ws=cast("type[asyncio.Protocol]", partial(CountedWebSocket, limits=limits)),
         ws_max_size=limits.frame_bytes,
         ws_per_message_deflate=False,  # JPEGs do not get smaller, and what inflates is an attack
         ws_ping_interval=PING_SECONDS,
@@ -410,17 +527,26 @@ def server(app: ASGIApp, listen: Listen, limits: Limits) -> uvicorn.Server:
         return Connection(speaks(**options), clients)
 
     config.http_protocol_class = cast("type[asyncio.Protocol]", accept)
-    return uvicorn.Server(config)
+    return Server(config, clients)
 
 
-def run(app: ASGIApp, listen: Listen, limits: Limits) -> None:
-    """Serve until SIGINT or SIGTERM; open WebSockets are then closed with code 1012, answers on their way sent."""
-    listener = bind(listen)
+def announce(listener: socket.socket, listen: Listen) -> None:
+    """Say where it serves."""
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
     log.info("serving on %s://%s:%d; stop with Ctrl-C", "https" if listen.certificate else "http", shown, port)
+
+
+def run(
+    app: ASGIApp, listener: socket.socket, listen: Listen, limits: Limits, started: Callable[[], None] | None = None
+) -> None:
+    """Serve until SIGINT or SIGTERM; open WebSockets are then closed with code 1012, answers on their way sent.
+
+    started: is called when requests are taken.
+    """
     try:
-        server(app, listen, limits).run(sockets=[listener])
+        served = server(app, listen, limits)
+        served.started_call = started
+        served.run(sockets=[listener])
     finally:
         listener.close()
-        log.info("stopped")

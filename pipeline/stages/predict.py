@@ -60,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action=argparse.BooleanOptionalAction,
         default=False,
         help="turn an image in which no face is found by one, two and three quarters, and look again; "
-        "faces are found upright, give or take 30 degrees",
+        "faces are found upright, give or take 30 degrees; an image with an upright face is not turned",
     )
     parser.add_argument(
         "--every",

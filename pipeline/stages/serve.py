@@ -4,9 +4,12 @@ import argparse
 import ipaddress
 import os
 import re
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline.base.console import log
 from pipeline.base.errors import InputError
 from pipeline.base.hashing import sha256
 from pipeline.base.text_files import read_text
@@ -15,6 +18,8 @@ from pipeline.classifier.hub_card import without_front_matter
 from pipeline.stages.arguments import PREDICTOR_SETTINGS, add_predictor_arguments, build_predictor, positive
 
 if TYPE_CHECKING:
+    from socket import socket
+
     from pipeline.server.guard import Access
     from pipeline.server.transport import Listen
 
@@ -48,6 +53,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     limits = parser.add_argument_group("limits")
     limits.add_argument("--workers", type=positive, default=2, help="threads that read images (default 2)")
+    limits.add_argument(
+        "--processes",
+        type=positive,
+        default=1,
+        help="processes behind the port, each with the model, --workers threads and limits of its own (default 1)",
+    )
     limits.add_argument("--sessions", type=positive, default=16, help="WebSockets open at once (default 16)")
     limits.add_argument(
         "--rate",
@@ -81,11 +92,36 @@ def port_number(text: str) -> int:
 
 def run(args: argparse.Namespace) -> None:
     try:
-        from pipeline.server import app, limits, transport
-        from pipeline.server.model import Model
+        from pipeline.server import processes, transport
     except ModuleNotFoundError as error:
         raise InputError(f"serve needs the package {error.name}; pip install 'caffe-expressions[serve]'") from None
-    listen = transport.Listen(args.host, args.port, args.tls_cert, args.tls_key, args.proxy)
+    listen = listen_of(args)
+    choose_access(listen, read_server_token(args.token_file), args.name)  # what is wrong is said before a model is read
+    if args.processes == 1:
+        serve_here(args, None, None)
+        return
+    listener = transport.bind(listen)
+    try:
+        processes.supervise(
+            partial(serve_here, args), listener, args.processes, partial(transport.announce, listener, listen)
+        )
+    finally:
+        listener.close()
+        log.info("stopped")
+
+
+def listen_of(args: argparse.Namespace) -> "Listen":
+    from pipeline.server.transport import Listen
+
+    return Listen(args.host, args.port, args.tls_cert, args.tls_key, args.proxy)
+
+
+def serve_here(args: argparse.Namespace, listener: "socket | None", started: Callable[[], None] | None) -> None:
+    """Serve in this process until SIGINT or SIGTERM. listener, started: of one of several processes."""
+    from pipeline.server import app, limits, transport
+    from pipeline.server.model import Model
+
+    listen = listen_of(args)
     access = choose_access(listen, read_server_token(args.token_file), args.name)
     bounds = limits.Limits(
         body_bytes=args.max_megabytes << 20,
@@ -108,7 +144,15 @@ def run(args: argparse.Namespace) -> None:
         for folder in (predictor.folder, predictor.moving_folder)
     )
     application = app.build(predictor, model, access, bounds, urls=args.allow_urls, moving_model=moving_model)
-    transport.run(application, listen, bounds)
+    if listener is not None:
+        transport.run(application, listener, listen, bounds, started)
+        return
+    listener = transport.bind(listen)
+    transport.announce(listener, listen)
+    try:
+        transport.run(application, listener, listen, bounds)
+    finally:
+        log.info("stopped")
 
 
 def read_server_token(file: Path | None) -> str | None:

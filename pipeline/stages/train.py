@@ -379,8 +379,10 @@ def _resume(param: SolverParameter, record: Path, settings: dict[str, Any]) -> s
             earlier.append({"until": found[-1].iteration} | before)
         else:
             log.warning(
-                "the snapshots under %s were made by other settings: starting anew, they will be replaced",
+                "the snapshots under %s were made by other settings: starting anew, they will be replaced; %s says %s",
                 param.snapshot_prefix,
+                record,
+                "; ".join(_differences(_decisive(before), _decisive(settings))),
             )
             for old in found:
                 old.remove()
@@ -392,6 +394,16 @@ def _resume(param: SolverParameter, record: Path, settings: dict[str, Any]) -> s
     if found:
         log.info("going on from %s", found[-1].state)
     return found[-1] if found else None
+
+
+def _differences(before: dict[str, Any], now: dict[str, Any], place: str = "") -> Iterator[str]:
+    """What differs, a line each: "precision: float32, now bfloat16". Of hashes only the file is named."""
+    for name in sorted(before.keys() | now.keys()):
+        old, new = before.get(name, "nothing"), now.get(name, "nothing")
+        if isinstance(old, dict) and isinstance(new, dict):
+            yield from _differences(old, new, f"{place}{name} ")
+        elif old != new:
+            yield f"{place}{name}: another one" if place == "sha256 " else f"{place}{name}: {old}, now {new}"
 
 
 def _check_whole(found: snapshot.Snapshot) -> None:

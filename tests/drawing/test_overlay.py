@@ -489,3 +489,49 @@ def test_labels_are_drawn_under_other_names(parts: Parts) -> None:
     renamed = Overlay(parts, {"happy": "happiness"}).draw(image, reading(image, face(BOX, "happy", ours)))
     assert np.array_equal(renamed, Overlay(parts).draw(image, reading(image, face(BOX, "happiness", theirs))))
     assert not np.array_equal(renamed, Overlay(parts).draw(image, reading(image, face(BOX, "happy", ours))))
+
+
+def crowd(columns: int, rows: int) -> list[FaceReading]:
+    """Faces so close that no label has room beside or inside them, of the first three expressions."""
+    boxes = [(56.0 * x, 66.0 * y, 56.0 * x + 52, 66.0 * y + 62) for y in range(rows) for x in range(columns)]
+    return [face(box, LABELS[index % 3], sure=index % 5 > 0) for index, box in enumerate(boxes)]
+
+
+LABELS_AND_EMOJI = replace(NOTHING, labels=True, emoji=True)
+
+
+def legend(*faces: FaceReading, parts: Parts = LABELS_AND_EMOJI) -> np.ndarray:
+    """What is drawn to the right of a crowd of 14 columns."""
+    return draw(parts, grey(1000, 530), *faces)[:, 810:]
+
+
+def test_in_a_crowd_a_legend_on_free_ground_names_the_emoji() -> None:
+    shown = legend(*crowd(14, 8))
+    assert (shown != 90).any()
+    pixels, known = shown.reshape(-1, 3), colours(LABELS)
+    for label in LABELS:  # of the expressions that are there, and of no others
+        assert ((pixels == rgb(known[label])).all(axis=1).sum() > 40) == (label in LABELS[:3])
+    sure = [replace(each, uncertain=False) for each in crowd(14, 8)]
+    assert (legend(*sure) != shown).any()
+
+
+def test_the_legend_stays_where_it_was_while_faces_move() -> None:
+    overlay, image = Overlay(LABELS_AND_EMOJI), grey(1000, 530)
+    first = overlay.draw(image, reading(image, *crowd(14, 8)))
+    later = overlay.draw(image, reading(image, *crowd(14, 7)))  # the lowest row, beside which it was, is gone
+    np.testing.assert_array_equal(first[:, 810:], later[:, 810:])
+    assert (draw(LABELS_AND_EMOJI, image, *crowd(14, 7))[:, 810:] != first[:, 810:]).any()
+
+
+def test_where_labels_have_room_or_emoji_are_off_there_is_no_legend() -> None:
+    assert (legend(*crowd(1, 1)) == 90).all()
+    assert (legend(*crowd(14, 8), parts=replace(NOTHING, labels=True)) == 90).all()
+
+
+def test_a_legend_covers_no_eyes_nose_or_mouth() -> None:
+    faces, image = crowd(14, 8), grey(780, 524)
+    covered = plates(LABELS_AND_EMOJI, image, *faces)
+    assert covered.any()
+    for each in faces:
+        left, top, right, bottom = map(round, each.box)
+        assert not covered[top + 26 : bottom - 26, left + 8 : right - 8].any()

@@ -137,6 +137,13 @@ def test_a_face_that_is_back_soon_has_its_number(detector: Detector, landmarker:
     assert len(detected) <= 1 + -(-65 // INTERVAL)
 
 
+def test_a_face_that_is_back_after_five_thirds_of_a_second_has_its_number(
+    detector: Detector, landmarker: Landmarker
+) -> None:
+    tracked, _ = follow(detector, landmarker, gone(10, before=6, after=6), rate=6)
+    assert ids(tracked)[-1] == ids(tracked)[5] == [1, 2]
+
+
 def test_a_face_that_is_back_late_has_a_new_number(detector: Detector, landmarker: Landmarker) -> None:
     tracked, _ = follow(detector, landmarker, gone(20), rate=6)
     assert ids(tracked)[14] == [1, 2]
@@ -276,6 +283,8 @@ def test_a_gap_is_counted_in_time(detector: Detector, landmarker: Landmarker) ->
         (staying, 3, 12, 3),
         (leaving, 2, 12, 7),
         (crossing, 2, 12, 8),
+        (crossing, 3, 1, 14),
+        (leaving, 6, 1, 14),
     ],
 )
 def test_people_keep_their_numbers_as_they_cross_leave_and_return(

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -63,9 +64,15 @@ class Running:
 
 @contextmanager
 def running(
-    reader: Reader, limits: Limits = MANY, access: Access | None = None, *, urls: bool = False
+    reader: Reader,
+    limits: Limits = MANY,
+    access: Access | None = None,
+    *,
+    urls: bool = False,
+    tls: tuple[Path, Path] | tuple[None, None] = (None, None),
 ) -> Iterator[Running]:
-    listen = Listen("127.0.0.1", 0)
+    """tls: the PEM files of a certificate and its key."""
+    listen = Listen("127.0.0.1", 0, *tls)
     app = build(reader, Model("TestNet", "7", "0" * 64, LABELS, "# A card\n"), access or Access(), limits, urls=urls)
     listener = bind(listen)
     served = server(app, listen, limits)

@@ -6,12 +6,15 @@ import io
 import json
 import logging
 import socket
+import ssl
 import struct
+import subprocess
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -342,6 +345,38 @@ def test_one_client_cannot_have_all_connections(start: Start, painted: Painted) 
             assert answered(other)[0] == 200
     wait_until(lambda: running.connections == 0)
     goes_on(running)
+
+
+@pytest.fixture
+def tls(tmp_path: Path) -> tuple[Path, Path]:
+    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
+    subprocess.run([*command, *subject, "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    return certificate, key
+
+
+def is_well(running: Running, certificate: Path) -> bool:
+    """Whether a client's TLS is answered."""
+    trust = ssl.create_default_context(cafile=str(certificate))
+    try:
+        return httpx.get(f"https://127.0.0.1:{running.port}/health", verify=trust, trust_env=False).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def test_handshakes_that_do_not_end_count_and_are_ended(start: Start, painted: Painted, tls: tuple[Path, Path]) -> None:
+    running = start(painted, Limits(client_connections=3, head_seconds=1), tls=tls)
+    assert is_well(running, tls[0])
+    with ExitStack() as stack:
+        silent = [stack.enter_context(connect(running)) for _ in range(3)]
+        wait_until(lambda: not is_well(running, tls[0]))  # the three are all that this client may have
+        for connection in silent:
+            assert rest(connection) == b""  # after a second
+        wait_until(lambda: is_well(running, tls[0]))
+    for _ in range(3):  # whoever goes away in the middle does not count
+        connect(running).close()
+    wait_until(lambda: is_well(running, tls[0]))
 
 
 def test_a_proxys_connections_are_those_of_many(painted: Painted) -> None:

@@ -164,6 +164,24 @@ def test_limits_end_a_session_with_their_own_code(start: Start, painted: Painted
         assert receive(live)["type"] == "ready"
 
 
+NO_DATA = b"\x80\0\0\0\0"  # masked, as a client's frames are
+
+
+@pytest.mark.parametrize("first", [b"\x89", b"\x8a", b"\0"], ids=["ping", "pong", "fragment"])
+def test_what_the_application_never_sees_counts_too(start: Start, painted: Painted, first: bytes) -> None:
+    running = start(painted, Limits(frame_rate=5))
+    with join(running) as live:
+        receive(live)
+        if first == b"\0":
+            live.socket.sendall(b"\x02" + NO_DATA)  # of which the fragments go on
+        live.socket.sendall(4 * (first + NO_DATA))
+        time.sleep(0.2)
+        assert running.figure("expressions_sessions") == 1
+        live.socket.sendall(30 * (first + NO_DATA))
+        assert ended(live) == (4429, "more than 5 pings or fragments a second")
+    assert painted.frames == []
+
+
 def test_pages_of_other_origins_and_names_are_refused(
     start: Start, painted: Painted, caplog: pytest.LogCaptureFixture
 ) -> None:

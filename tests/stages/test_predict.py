@@ -233,6 +233,15 @@ def test_a_sideways_image_is_turned_where_that_is_asked_for(portrait: np.ndarray
         assert face.probabilities[upright.label] == pytest.approx(upright.probabilities[upright.label], abs=0.1)
 
 
+def test_a_sideways_face_beside_an_upright_one_is_not_looked_for(portrait: np.ndarray) -> None:
+    height, width = portrait.shape[:2]
+    both = np.zeros((max(height, width), 2 * max(height, width), 3), np.uint8)
+    both[:height, :width] = portrait
+    both[:width, -height:] = np.rot90(portrait)
+    (face,) = Predictor(rotations=True)(both).faces
+    assert face.box[2] < width
+
+
 def test_a_summary_is_of_one_input(model: Path, film: Path, portrait: np.ndarray, tmp_path: Path) -> None:
     Image.fromarray(portrait).save(tmp_path / "a.jpg")
     done = command(film, tmp_path / "a.jpg", "--model", model, "--summary", tmp_path / "plot.png")

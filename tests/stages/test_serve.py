@@ -9,6 +9,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import time
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -219,3 +220,44 @@ def test_the_containers_packages_are_the_projects_own() -> None:
     assert set(project["optional-dependencies"]["serve"]) <= wanted
     pinned = {line.partition("==")[0] for line in (ROOT / "constraints.txt").read_text().splitlines()}
     assert {re.split("[<>]", line)[0] for line in wanted} <= pinned
+
+
+def both(process: "subprocess.Popen[str]") -> list[int]:
+    """The two processes that serve: those that the parent started, but for multiprocessing's own helper."""
+    for _ in range(200):
+        found = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        serving = [int(pid) for pid in found if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        if len(serving) == 2:
+            return serving
+        time.sleep(0.05)
+    raise AssertionError(f"{len(serving)} processes")
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="the processes are found in Linux's /proc")
+def test_a_process_that_dies_is_replaced_and_the_others_answer(tmp_path: Path) -> None:
+    with serving("--processes", "2") as (address, process):
+        first = both(process)
+        os.kill(first[0], signal.SIGKILL)
+        for _ in range(20):  # each on a connection of its own
+            assert httpx.get(f"{address}/health", trust_env=False, timeout=20).status_code == 200
+        assert process.stderr is not None
+        assert process.stderr.readline() == "error: a process ended (-9); another takes its place\n"
+        replaced = both(process)
+        assert first[1] in replaced
+        assert first[0] not in replaced
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 143
+        assert process.stderr.read().splitlines() == ["stopped"]
+    assert not any(Path(f"/proc/{pid}").exists() for pid in replaced)
+
+
+def test_what_keeps_processes_from_serving_is_said_and_ends_all(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline", "serve", "--processes", "2", "--port", "0", "--model", tmp_path / "none"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert [line.partition(" no ")[0] for line in done.stderr.splitlines()] == [f"error: {tmp_path}/none:", "stopped"]

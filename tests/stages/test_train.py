@@ -374,6 +374,7 @@ def test_other_settings_start_anew_and_say_so(
     solver = write_run(uninterrupted, data, base_lr=0.02)
     train(solver, "cpu", "float32", threads=1)
     assert "made by other settings: starting anew" in caplog.text
+    assert f"run.json says sha256 {solver}: another one" in caplog.text
     assert (uninterrupted / "final.caffemodel").read_bytes() != before
     assert rows(uninterrupted)[0]["lr"] == "0.02"
     record = json.loads((uninterrupted / "run.json").read_text())
@@ -383,6 +384,18 @@ def test_other_settings_start_anew_and_say_so(
         f"{data}/val_lmdb/data.mdb",
         f"{data}/mean.binaryproto",
     }
+
+
+def test_an_altered_record_starts_anew_and_names_what_differs(
+    data: Path, uninterrupted: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    solver = uninterrupted / "solver.prototxt"
+    altered = record(solver)
+    altered["versions"]["torch"], altered["threads"] = "1.0", 7
+    (uninterrupted / "run.json").write_text(json.dumps(altered))
+    train(solver, "cpu", "float32", threads=1)
+    assert "threads: 7, now 1; versions torch: 1.0, now " in caplog.text
+    assert "precision" not in caplog.text
 
 
 def record(solver: Path) -> dict[str, Any]:
