@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-
-from tests.helpers.slurm_cluster import missing_programs, slurm_cluster
+from helpers.slurm_cluster import missing_programs, slurm_cluster
 
 ROOT = Path(__file__).parents[2]
 LINKED = ("Snakefile", "config", "environment.yml", "profiles", "prototxt", "report")
