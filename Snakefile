@@ -64,8 +64,9 @@ FOLD = fold_mark(config["fold"])
 DATABASES = f"data/{dataset.name}/databases/{config['train_on']}_{config['protocol']}{FOLD}"
 VOTES = ["votes.csv"] if config["ferplus"] else []
 SHARDS = range(1, config["shards"] + 1) if config["shards"] > 1 else []
-EXTRACT_SHARDS, ALIGN_SHARDS = (
-    [f"{folder}_shards/{number}_of_{len(SHARDS)}" for number in SHARDS] for folder in (IMAGES, ALIGNED)
+EXTRACT_SHARDS, ALIGN_SHARDS, LMDB_SHARDS = (
+    [f"{folder}_shards/{number}_of_{len(SHARDS)}" for number in SHARDS]
+    for folder in (IMAGES, ALIGNED, DATABASES)
 )
 EXTRACT_OPTIONS = command_options(
     config,
@@ -81,6 +82,12 @@ NAME = f"results/{config['run'] or dataset.name}"
 # Each of several seeds has a run of its own, which the wildcard names.
 SEEDS = range(config["seed"], config["seed"] + config["seeds"])
 RUN = f"{NAME}/seed_{{seed}}" if len(SEEDS) > 1 else NAME
+# Real Caffe reads whole databases.
+EVALUATE_SHARDS = (
+    [f"{RUN}/evaluate_shards/{number}_of_{len(SHARDS)}" for number in SHARDS]
+    if config["engine"] == "torch"
+    else []
+)
 AVERAGED = f"{RUN}/averaged.caffemodel" if config["average"] else []
 START = f"{RUN}/start.caffemodel" if config["weights"] else []
 # PublicTest may choose the weights; merged leaves no set that may, so its last ones are measured.
@@ -290,6 +297,7 @@ rule lmdb:
         manifest=f"{FACES}/manifest.csv",
         labels=f"{FACES}/labels.txt",
         votes=[f"{FACES}/{name}" for name in VOTES],
+        shards=LMDB_SHARDS,
     output:
         databases=DATABASE_FILES,
         votes=[f"{DATABASES}/{part}_{name}" for part in ("train", "val", "test") for name in VOTES],
@@ -304,9 +312,32 @@ rule lmdb:
     threads: config["threads"]
     params:
         databases=subpath(output.labels, parent=True),
-        options=command_options(config, "protocol", "seed", "fold"),
+        options=[
+            *command_options(config, "protocol", "seed", "fold"),
+            *(["--gather", *LMDB_SHARDS] if SHARDS else []),
+        ],
     shell:
         "python -m pipeline --log {log} lmdb {input.manifest} {params.databases} {params.options:q}"
+
+
+if SHARDS:
+
+    use rule lmdb as lmdb_shard with:
+        input:
+            manifest=f"{FACES}/manifest.csv",
+            labels=f"{FACES}/labels.txt",
+        output:
+            temp(directory(f"{DATABASES}_shards/{{number}}_of_{len(SHARDS)}")),
+        log:
+            f"{DATA_LOGS}/lmdb_{{number}}_of_{len(SHARDS)}.log",
+        benchmark:
+            f"{DATA_LOGS}/lmdb_{{number}}_of_{len(SHARDS)}.benchmark.tsv"
+        params:
+            databases=lambda wildcards, output: output[0],
+            options=lambda wildcards: [
+                *command_options(config, "protocol", "seed", "fold"),
+                *["--shard", f"{wildcards.number}/{len(SHARDS)}"],
+            ],
 
 
 rule mean:
@@ -506,6 +537,7 @@ rule evaluate:
         mean=MEAN,
         labels=f"{DATABASES}/labels.txt",
         manifest=f"{FACES}/manifest.csv",
+        shards=EVALUATE_SHARDS,
     output:
         metrics=f"{RUN}/metrics.json",
         confusion=report(
@@ -524,11 +556,39 @@ rule evaluate:
     params:
         run=subpath(input.deploy, parent=True),
         databases=subpath(input.labels, parent=True),
-        options=command_options(config, "views", "tensorboard", "engine", "caffe"),
+        options=lambda wildcards, input: [
+            *command_options(config, "views", "tensorboard", "engine", "caffe"),
+            *(["--gather", *input.shards] if EVALUATE_SHARDS else []),
+        ],
     shell:
         "python -m pipeline --log {log} evaluate {input.deploy} {input.weights} {params.run}"
-        " --databases {params.databases} --mean {input.mean} --manifest {input.manifest} {params.options:q}"
-        " --threads {threads}"
+        " --databases {params.databases} --mean {input.mean} --manifest {input.manifest} --threads {threads}"
+        " {params.options:q}"
+
+
+if EVALUATE_SHARDS:
+
+    use rule evaluate as evaluate_shard with:
+        input:
+            deploy=f"{RUN}/deploy.prototxt",
+            weights=CHOSEN,
+            databases=DATABASE_FILES,
+            mean=MEAN,
+            labels=f"{DATABASES}/labels.txt",
+            manifest=f"{FACES}/manifest.csv",
+        output:
+            temp(directory(f"{RUN}/evaluate_shards/{{number}}_of_{len(SHARDS)}")),
+        log:
+            f"{RUN_LOGS}/evaluate_{{number}}_of_{len(SHARDS)}.log",
+        benchmark:
+            f"{RUN_LOGS}/evaluate_{{number}}_of_{len(SHARDS)}.benchmark.tsv"
+        params:
+            run=lambda wildcards, output: output[0],
+            databases=subpath(input.labels, parent=True),
+            options=lambda wildcards: [
+                *command_options(config, "views"),
+                *["--shard", f"{wildcards.number}/{len(SHARDS)}"],
+            ],
 
 
 if len(SEEDS) > 1:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -107,12 +108,19 @@ def _forward(net: "Net", images: np.ndarray) -> np.ndarray:
     return output.numpy()
 
 
-def read_batches(reader: DatabaseReader, classes: int) -> Iterator[tuple[list[bytes], np.ndarray, np.ndarray]]:
-    """Every record once: keys, images (N, C, H, W), labels (N,). Raises MeasureError naming one that is wrong."""
+def read_batches(
+    reader: DatabaseReader, classes: int, rows: range | None = None
+) -> Iterator[tuple[list[bytes], np.ndarray, np.ndarray]]:
+    """Every record once, or those of some rows: keys, images (N, C, H, W), labels (N,).
+
+    Raises MeasureError naming one that is wrong.
+    """
     keys: list[bytes] = []
     images: list[np.ndarray] = []
     labels: list[int] = []
-    for key, datum in reader:
+    rows = range(len(reader)) if rows is None else rows
+    for key, value in islice(reader.records(rows.start), len(rows)):
+        datum = reader.datum(key, value)
         image = datum_to_array(datum, reader.name(key))
         if images and image.shape != images[0].shape:
             raise MeasureError(
@@ -135,18 +143,25 @@ def read_batches(reader: DatabaseReader, classes: int) -> Iterator[tuple[list[by
 
 
 def predictions(
-    trained: Measurable, database: Path, in_caffe: Callable[[Path], np.ndarray] | None = None, views: int = 1
+    trained: Measurable,
+    database: Path,
+    in_caffe: Callable[[Path], np.ndarray] | None = None,
+    views: int = 1,
+    rows: range | None = None,
 ) -> tuple[list[str], np.ndarray, np.ndarray]:
     """Run a database through the net: the images' paths in its list, labels (N,), probabilities (N, classes).
 
     in_caffe: gives a database's probabilities instead of the net as it is here. views: of each image, as views.COUNTS
-    has them; probabilities are their means.
+    has them; probabilities are their means. rows: those to run, in whole batches; None: all.
     """
     paths: list[str] = []
     truth = [np.empty(0, np.int64)]
     scores = [np.empty((0, len(trained.labels)), np.float32)]
-    with DatabaseReader(database) as reader, progress_bar(len(reader), "images", database.name) as bar:
-        for keys, images, labels in read_batches(reader, len(trained.labels)):
+    with (
+        DatabaseReader(database) as reader,
+        progress_bar(len(reader) if rows is None else len(rows), "images", database.name) as bar,
+    ):
+        for keys, images, labels in read_batches(reader, len(trained.labels), rows):
             # A record's key is its number, "_" and its path in the list (Caffe's convert_imageset).
             paths += (key.decode("utf-8", "surrogateescape").split("_", 1)[1] for key in keys)
             truth.append(labels)

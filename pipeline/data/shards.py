@@ -48,10 +48,13 @@ def write_note(folder: Path, stage: str, shard: Shard, made_by: Mapping[str, Any
     (folder / SHARD_FILE).write_text(json.dumps(note, indent=1) + "\n", encoding="utf-8")
 
 
-def in_order(stage: str, folders: Sequence[Path]) -> tuple[list[Path], dict[str, Any]]:
+def in_order(
+    stage: str, folders: Sequence[Path], expected: Mapping[str, Any] | None = None
+) -> tuple[list[Path], dict[str, Any]]:
     """The folders of all shards of a stage, the first shard first, and the settings that made them.
 
-    Raises InputError where a shard is missing, given twice, or was made with other settings than the first one given.
+    expected: those that must have. Raises InputError where a shard is missing, given twice, or was made with other
+    settings than the first one given, or than expected.
     """
     found: dict[int, Path] = {}
     made_by, count = None, 0
@@ -76,6 +79,11 @@ def in_order(stage: str, folders: Sequence[Path]) -> tuple[list[Path], dict[str,
     missing = [f"{number}/{count}" for number in range(1, count + 1) if number not in found]
     if missing or made_by is None:
         raise InputError(f"shard {', '.join(missing)} is missing among those given; make it with --shard, and give all")
+    if expected is not None and made_by != expected:
+        raise InputError(
+            f"{folders[0]}: made with {json.dumps(made_by)}, where {json.dumps(expected)} was expected; make the "
+            "shards with the same options, of the same files"
+        )
     return [found[number] for number in sorted(found)], made_by
 
 

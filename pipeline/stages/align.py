@@ -28,6 +28,7 @@ from pipeline.faces.detector import Detections, Detector, WholeImage, build_dete
 from pipeline.faces.landmarks import Landmarker
 from pipeline.readings import LANDMARKS
 from pipeline.stages.arguments import add_detector_arguments
+from pipeline.stages.shard_arguments import add_shard_arguments
 
 STAGE = "align"
 FOUND, FALLBACK = "found", "fallback"
@@ -60,15 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--min-face", type=int, default=20, help="side of the smallest face, in pixels (default: 20)")
     parser.add_argument("--batch", type=int, default=64, help="images that go through the nets at once (default: 64)")
     parser.add_argument("--threads", type=int, default=2, help="processor cores to use (default: 2)")
-    parts = parser.add_mutually_exclusive_group()
-    parts.add_argument("--shard", metavar="I/N", help="align the I-th of N parts of the images, for --gather")
-    parts.add_argument(
-        "--gather",
-        type=Path,
-        nargs="+",
-        metavar="FOLDER",
-        help="put the folders of all shards together: the output is as without shards",
-    )
+    add_shard_arguments(parser, "align")
 
 
 def run(args: argparse.Namespace) -> None:

@@ -4,14 +4,15 @@ import argparse
 import json
 import math
 import time
-from collections.abc import Callable
+import zipfile
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.base.atomic import atomic_file, temporary_folder
+from pipeline.base.atomic import atomic_file, atomic_folder, temporary_folder
 from pipeline.base.console import log
 from pipeline.base.hashing import sha256
 from pipeline.caffe.database import DatabaseReader, record_key
@@ -27,6 +28,7 @@ from pipeline.classifier.calibration import (
     negative_log_likelihood,
 )
 from pipeline.classifier.trained import (
+    BATCH,
     PARTS,
     Measurable,
     MeasureError,
@@ -38,11 +40,14 @@ from pipeline.classifier.trained import (
 from pipeline.classifier.views import COUNTS, check
 from pipeline.data import manifest
 from pipeline.data.manifest import ManifestRow
+from pipeline.data.shards import SHARD_FILE, Shard, in_order, read_shard, write_note
 from pipeline.stages.arguments import add_engine_arguments, add_net_arguments, add_views
+from pipeline.stages.shard_arguments import add_shard_arguments
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+STAGE = "evaluate"
 BOOTSTRAP_DRAWS = 2000
 TITLE_WIDTH = 4.8  # inches, that the title of a confusion table has room in
 SERVED_ECE = 0.03  # that a model is served with at most, where its class prior can be chosen so
@@ -66,9 +71,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_engine_arguments(parser)
     parser.add_argument("--threads", type=int, default=2, help="CPU threads of real Caffe (default 2)")
+    add_shard_arguments(parser, "run the net on")
 
 
 def run(args: argparse.Namespace) -> None:
+    if args.engine == "caffe" and (args.shard or args.gather):
+        raise MeasureError("shards with engine caffe, which reads whole databases; say engine torch, or no shards")
+    if args.shard:
+        given = {"databases": args.databases, "mean": args.mean, "views": args.views}
+        evaluate_shard(args.deploy, args.weights, args.output, read_shard(args.shard), **given)
+        return
     caffe = RealCaffe(args.caffe or root_from_environment(), args.threads) if args.engine == "caffe" else None
     evaluate(
         args.deploy,
@@ -79,6 +91,7 @@ def run(args: argparse.Namespace) -> None:
         manifest_path=args.manifest,
         views=args.views,
         caffe=caffe,
+        shards=args.gather,
     )
     if args.tensorboard:
         with open_board(args.output) as board:
@@ -95,11 +108,13 @@ def evaluate(
     manifest_path: Path,
     views: int = 1,
     caffe: RealCaffe | None = None,
+    shards: Sequence[Path] = (),
 ) -> dict[str, Any]:
     """Run every image of val_lmdb and test_lmdb through the net; write metrics.json and confusion.png under `output`.
 
     views: of each image (views.COUNTS). All figures are of one view, but those under `views`, a row for each number of
     them up to this one: view_figures(). caffe: real Caffe, to run the images in instead of the project's engine.
+    shards: folders of all shards that evaluate_shard() made with the same arguments, whose answers are measured.
 
     Returns what metrics.json holds: under `val` and `test` figures() of all images, and under `unseen` those of the
     images whose source is not byte-equal to one in training; null where the database is empty. Under
@@ -107,7 +122,8 @@ def evaluate(
     val_lmdb and under `class_prior` the power of the shares that choose_power() finds there; null where val_lmdb is
     empty, for nothing may be chosen on test_lmdb. Under `view_temperatures` the temperature of each larger number of
     views. With a temperature each part has served_figures() under `served` and prior_figures() under `priors`. Raises
-    InputError when both databases are empty, or when net, mean, labels, databases and manifest do not belong together.
+    InputError when both databases are empty, or when net, mean, labels, databases and manifest do not belong together,
+    and where a shard is missing, given twice or made with other arguments.
     """
     trained = load(deploy, weights, mean, databases / "labels.txt")
     if caffe and views > 1:
@@ -126,7 +142,52 @@ def evaluate(
         files=(deploy, weights, mean),
         made_by=[*versions("numpy", "torch", "scikit-learn"), *([caffe.version] if caffe else [])],
         in_caffe=in_caffe,
+        shards=in_order(STAGE, shards, _made_by(deploy, weights, mean, databases, views))[0] if shards else (),
     )
+
+
+def evaluate_shard(
+    deploy: Path, weights: Path, output: Path, shard: Shard, *, databases: Path, mean: Path, views: int = 1
+) -> None:
+    """Run one shard of each held-out database through the net, for evaluate() to measure. Raises as evaluate() does."""
+    trained = load(deploy, weights, mean, databases / "labels.txt")
+    check(views, trained.transformer)
+    own = [_answers(part, count) for part in PARTS for count in COUNTS]
+    with atomic_folder(output, own=(*own, SHARD_FILE)) as folder:
+        for part in PARTS:
+            database = databases / f"{part}_lmdb"
+            with DatabaseReader(database) as reader:
+                rows = shard.rows(len(reader), BATCH)
+            for count in [count for count in COUNTS if count <= views]:
+                start = time.perf_counter()
+                _, truth, probabilities = predictions(trained, database, views=count, rows=rows)
+                seconds = time.perf_counter() - start
+                np.savez(folder / _answers(part, count), truth=truth, probabilities=probabilities, seconds=seconds)
+        write_note(folder, STAGE, shard, _made_by(deploy, weights, mean, databases, views))
+
+
+def _answers(part: str, views: int) -> str:
+    """The file of a shard with what the net says of a part."""
+    return f"{part}_{views}.npz"
+
+
+def _made_by(deploy: Path, weights: Path, mean: Path, databases: Path, views: int) -> dict[str, Any]:
+    """What decides the net's answers."""
+    files = (deploy, weights, mean, *(databases / f"{part}_lmdb" / "data.mdb" for part in PARTS))
+    return {"views": views, "sha256": [sha256(path) for path in files]}
+
+
+def _read_answers(shards: Sequence[Path], part: str, views: int) -> tuple[np.ndarray, np.ndarray, float]:
+    """What the net says of a part: truth (N,), probabilities (N, classes), and the seconds of all shards."""
+    found = []
+    for shard in shards:
+        try:
+            with np.load(shard / _answers(part, views)) as file:
+                found.append((file["truth"], file["probabilities"], float(file["seconds"])))
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            raise MeasureError(f"{shard / _answers(part, views)}: {error}; make the shard again") from None
+    truth, probabilities, seconds = zip(*found, strict=True)
+    return np.concatenate(truth), np.concatenate(probabilities), sum(seconds)
 
 
 def measure(
@@ -139,9 +200,20 @@ def measure(
     files: tuple[Path, ...],
     made_by: list[str],
     in_caffe: Callable[[Path], np.ndarray] | None = None,
+    shards: Sequence[Path] = (),
 ) -> dict[str, Any]:
     """evaluate(), of what gives probabilities. files: its own; made_by: names and versions of what computes them."""
     check(views, trained.transformer)
+
+    def predict(part: str, count: int) -> tuple[np.ndarray, np.ndarray, float]:
+        """Truth, probabilities and the seconds that they took."""
+        if shards:
+            return _read_answers(shards, part, count)
+        start = time.perf_counter()
+        database = databases / f"{part}_lmdb"
+        _, truth, probabilities = predictions(trained, database, in_caffe if count == 1 else None, views=count)
+        return truth, probabilities, time.perf_counter() - start
+
     images = {row.path: row for row in manifest.read(manifest_path)}
     training = _listed(databases, "train", images, manifest_path)
     seen = {row.sha256 for row in training}
@@ -154,10 +226,8 @@ def measure(
         "view_temperatures": {},
     }
     for part in PARTS:  # val first: its temperature is measured on both
-        start = time.perf_counter()
-        paths, truth, probabilities = predictions(trained, databases / f"{part}_lmdb", in_caffe)
-        seconds = time.perf_counter() - start
-        if paths:
+        truth, probabilities, seconds = predict(part, 1)
+        if len(truth):
             unseen = np.array([row.sha256 not in seen for row in _listed(databases, part, images, manifest_path)])
             metrics[part] = figures(truth, probabilities, trained.labels)
             metrics[part]["seen_in_training"] = int((~unseen).sum())
@@ -177,9 +247,7 @@ def measure(
             told = partial(view_figures, metrics=metrics, shares=shares)
             rows = [told(truth, probabilities, views=1, seconds=seconds)]
             for count in [count for count in COUNTS if 1 < count <= views]:
-                start = time.perf_counter()
-                _, _, averaged = predictions(trained, databases / f"{part}_lmdb", views=count)
-                seconds = time.perf_counter() - start
+                _, averaged, seconds = predict(part, count)
                 if part == "val":
                     metrics["view_temperatures"][str(count)] = fit_temperature(truth, averaged)
                 rows.append(told(truth, averaged, views=count, seconds=seconds))

@@ -28,6 +28,7 @@ from pipeline.data.labels import KNOWN_COUNTS, LABELS
 from pipeline.data.manifest import USAGES, ManifestRow
 from pipeline.data.shards import SHARD_FILE, Shard, in_order, link_or_copy, read_shard, write_note
 from pipeline.data.split import HOLD_OUT, HoldOut
+from pipeline.stages.shard_arguments import add_shard_arguments
 
 STAGE = "extract"
 DROPPED = "dropped.csv"  # of a shard: row and reason of each image that is dropped
@@ -95,16 +96,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seed", type=int, default=1, help="seed of the split of class folders that come without (default: 1)"
     )
-    parts = parser.add_mutually_exclusive_group()
-    parts.add_argument("--shard", metavar="I/N", help="extract the I-th of N parts of the images, for --gather")
-    parts.add_argument(
-        "--gather",
-        type=Path,
-        nargs="+",
-        default=(),
-        metavar="FOLDER",
-        help="put the folders of all shards together, with the same other options: the output is as without shards",
-    )
+    add_shard_arguments(parser, "extract")
 
 
 def _renaming(text: str) -> tuple[str, str]:
@@ -123,36 +115,25 @@ def run(args: argparse.Namespace) -> None:
         "rule": HoldOut(args.seed, args.held_out, args.groups),
     }
     if args.shard:
-        extract_shard(args.source, args.output, read_shard(args.shard), args.ferplus, **options)
+        extract_shard(args.source, args.output, args.ferplus, shard=read_shard(args.shard), **options)
     else:
         extract(args.source, args.output, args.ferplus, shards=args.gather, **options)
 
 
 def extract(
-    source: Path,
-    output: Path,
-    votes: Path | None = None,
-    *,
-    policy: str = "majority",
-    labels: str = "ferplus",
-    classes: Sequence[str] | None = None,
-    class_names: Mapping[str, str] | None = None,
-    rule: HoldOut = HOLD_OUT,
-    shards: Sequence[Path] = (),
+    source: Path, output: Path, votes: Path | None = None, *, shards: Sequence[Path] = (), **options: Any
 ) -> dict[str, Any]:
     """Write every image as USAGE/LABEL/ROW.png under `output`, with manifest.csv, labels.txt and summary.json.
 
-    `votes`, FER+'s CSV, replaces the labels as `policy` says and drops the images on which it names no expression; with
-    labels="fer2013" the source's labels stay. Either way votes.csv holds the votes on every image kept.
-    choose_classes() tells what class_names and classes do, FolderSource what `rule` does. `output` is replaced as a
-    whole, and only if this stage made all that is in it. shards: folders of all shards that extract_shard() made with
-    the same arguments, whose images are linked or copied. Returns the summary: images per Usage and label, duplicates,
-    images dropped. Raises SourceError naming the file and line, or the class, that is wrong, and InputError where a
-    shard is missing, given twice or made with other arguments.
+    options: those of Extraction. Where `votes` are given, votes.csv holds the votes on every image kept. shards: the
+    folders of all shards that extract_shard() made with the same arguments, whose images are linked or copied. `output`
+    is replaced as a whole, and only if this stage made all that is in it. Returns the summary: images per Usage and
+    label, duplicates, images dropped. Raises SourceError naming the file and line, or the class, that is wrong, and
+    InputError where a shard is missing, given twice or made with other arguments.
     """
     own = (*USAGES, manifest.NAME, "labels.txt", "summary.json", ferplus.SIDECAR)
     with _nothing_written():
-        work = _Work(source, votes, policy=policy, labels=labels, classes=classes, class_names=class_names, rule=rule)
+        work = Extraction(source, votes, **options)
         with atomic_folder(output, own=own) as folder:
             tally = _Tally(work.labels)
             found = _gather(shards, work, folder) if shards else _write_images(work.images.batches(), work, folder)
@@ -164,7 +145,7 @@ def extract(
                     f"{votes}: votes for {len(ballot)} images where {source} has fewer; votes and images "
                     "must be of the same rows in the same order"
                 )
-            for label in work.labels if classes else ():
+            for label in work.labels if work.made_by["classes"] else ():
                 if not summary["counts"]["Training"][label]:
                     raise InputError(f"{source}: class {label} has no image to train on; leave it out of classes")
             if ballot:
@@ -178,21 +159,10 @@ def extract(
     return summary
 
 
-def extract_shard(
-    source: Path,
-    output: Path,
-    shard: Shard,
-    votes: Path | None = None,
-    *,
-    policy: str = "majority",
-    labels: str = "ferplus",
-    classes: Sequence[str] | None = None,
-    class_names: Mapping[str, str] | None = None,
-    rule: HoldOut = HOLD_OUT,
-) -> None:
+def extract_shard(source: Path, output: Path, votes: Path | None = None, *, shard: Shard, **options: Any) -> None:
     """Write the images of every N-th batch of a source, for extract() to put together. Raises as extract() does."""
     with _nothing_written():
-        work = _Work(source, votes, policy=policy, labels=labels, classes=classes, class_names=class_names, rule=rule)
+        work = Extraction(source, votes, **options)
         with atomic_folder(output, own=(*USAGES, manifest.NAME, DROPPED, SHARD_FILE)) as folder:
             batches = islice(work.images.batches(), shard.number - 1, None, shard.count)
             with open(folder / DROPPED, "w", encoding="utf-8", newline="") as file:
@@ -211,20 +181,26 @@ def _nothing_written() -> Iterator[None]:
         raise type(error)(f"{error}; nothing was written") from None
 
 
-class _Work:
-    """What is extracted and how: extract()'s arguments, read. labels: the classes, in index order."""
+class Extraction:
+    """What is extracted and how. labels: the classes, in index order; made_by: the arguments."""
 
     def __init__(
         self,
         source: Path,
         votes: Path | None,
         *,
-        policy: str,
-        labels: str,
-        classes: Sequence[str] | None,
-        class_names: Mapping[str, str] | None,
-        rule: HoldOut,
+        policy: str = "majority",
+        labels: str = "ferplus",
+        classes: Sequence[str] | None = None,
+        class_names: Mapping[str, str] | None = None,
+        rule: HoldOut = HOLD_OUT,
     ) -> None:
+        """Read the source's names and the votes.
+
+        `votes`, FER+'s CSV, replaces the labels as `policy` says and drops the images on which it names no expression;
+        with labels="fer2013" the source's labels stay. choose_classes() tells what class_names and classes do,
+        FolderSource what `rule` does.
+        """
         if not 0 < rule.share < 0.5:
             raise InputError(f"held_out {rule.share}: a share above 0 and below 0.5 was expected")
         self.made_by = {
@@ -304,7 +280,7 @@ class _Tally:
         }
 
 
-def _write_images(batches: Iterable[Batch], work: _Work, folder: Path) -> Iterator[ManifestRow | _Dropped]:
+def _write_images(batches: Iterable[Batch], work: Extraction, folder: Path) -> Iterator[ManifestRow | _Dropped]:
     """Write the images; of each its row, or why it is dropped."""
     _make_folders(work, folder)
 
@@ -323,14 +299,9 @@ def _write_images(batches: Iterable[Batch], work: _Work, folder: Path) -> Iterat
             bar.update(len(written))
 
 
-def _gather(shards: Sequence[Path], work: _Work, folder: Path) -> Iterator[ManifestRow | _Dropped]:
+def _gather(shards: Sequence[Path], work: Extraction, folder: Path) -> Iterator[ManifestRow | _Dropped]:
     """The rows of all shards in the order of the source, their images linked or copied."""
-    folders, made_by = in_order(STAGE, shards)
-    if made_by != work.made_by:
-        raise InputError(
-            f"{folders[0]}: made with {json.dumps(made_by)}, where {json.dumps(work.made_by)} was expected; make the "
-            "shards with the same options"
-        )
+    folders, _ = in_order(STAGE, shards, work.made_by)
     _make_folders(work, folder)
 
     def kept(shard: Path) -> Iterator[ManifestRow]:
@@ -347,7 +318,7 @@ def _gather(shards: Sequence[Path], work: _Work, folder: Path) -> Iterator[Manif
     yield from heapq.merge(*streams, key=lambda row: row.row)
 
 
-def _make_folders(work: _Work, folder: Path) -> None:
+def _make_folders(work: Extraction, folder: Path) -> None:
     for usage in USAGES:
         for label in work.labels:
             (folder / usage / label).mkdir(parents=True)

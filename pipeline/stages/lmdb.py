@@ -1,6 +1,7 @@
 """lmdb: write a manifest's images into train_lmdb, val_lmdb and test_lmdb as Caffe's convert_imageset does."""
 
 import argparse
+import shutil
 from array import array
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,13 +12,17 @@ import numpy as np
 from pipeline.base.atomic import atomic_folder
 from pipeline.base.console import log, progress
 from pipeline.base.errors import InputError
+from pipeline.base.hashing import sha256
 from pipeline.base.pictures import decode
 from pipeline.base.threads import map_ahead
-from pipeline.caffe.database import DatabaseWriter, datum_from_image, record_key
+from pipeline.caffe.database import DatabaseReader, DatabaseWriter, datum_from_image, record_key
 from pipeline.data import ferplus, manifest
 from pipeline.data.folds import is_left_out, read_fold
 from pipeline.data.manifest import USAGES, ManifestRow
+from pipeline.data.shards import SHARD_FILE, Shard, in_order, read_shard, write_note
+from pipeline.stages.shard_arguments import add_shard_arguments
 
+STAGE = "lmdb"
 # The Usages that stand in each database of a protocol.
 PROTOCOLS: dict[str, dict[str, tuple[str, ...]]] = {
     "kaggle": {"train": ("Training",), "val": ("PublicTest",), "test": ("PrivateTest",)},
@@ -44,58 +49,83 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="train without the I-th of N folds of the Training images, for a "
         "teacher that answers on that fold (default: on all)",
     )
+    add_shard_arguments(parser, "read")
 
 
 def run(args: argparse.Namespace) -> None:
-    lmdb(args.manifest, args.output, args.protocol, args.seed, args.fold)
+    if args.shard:
+        lmdb_shard(args.manifest, args.output, args.protocol, args.seed, args.fold, shard=read_shard(args.shard))
+    else:
+        lmdb(args.manifest, args.output, args.protocol, args.seed, args.fold, shards=args.gather)
 
 
-def lmdb(manifest_path: Path, output: Path, protocol: str, seed: int, fold: str | None = None) -> None:
+def lmdb(
+    manifest_path: Path,
+    output: Path,
+    protocol: str,
+    seed: int,
+    fold: str | None = None,
+    *,
+    shards: Sequence[Path] = (),
+) -> None:
     """Write {train,val,test}_lmdb, {train,val,test}.txt and labels.txt under `output`, grey, one channel.
 
     A list's lines are "path label" in the order of its database, paths relative to the manifest's folder ROOT:
     `convert_imageset --gray ROOT/ train.txt train_lmdb` writes the same database. Each database's images are in
     the order of the manifest permuted by numpy's RandomState(seed), which NEP 19 freezes. Where FER+'s votes.csv stands
     beside the manifest, {train,val,test}_votes.csv hold the votes on each database's images, in its order.
-    fold: "2/5" leaves the second of five folds of the Training images out.
+    fold: "2/5" leaves the second of five folds of the Training images out. shards: folders of all shards that
+    lmdb_shard() made with the same arguments, whose records are written in place of images.
 
     `output` is replaced as a whole, and only if nothing but these and a mean file is in it. Raises InputError when a
-    Usage that the protocol needs has no image, or naming an image that is unreadable or of another size than the first.
+    Usage that the protocol needs has no image, or naming an image that is unreadable or of another size than the first,
+    and where a shard is missing, given twice or made with other arguments.
     """
-    labels = manifest.read_labels(manifest_path.with_name("labels.txt"))
-    rows = _Rows(manifest_path, labels, fold)
-    for usage in NEEDED_USAGES[protocol]:
-        if USAGES.index(usage) not in rows.usages:
-            raise InputError(
-                f"{manifest_path}: no {usage} images, which protocol {protocol} needs; give the "
-                "whole set, or another protocol"
-            )
+    rows = _Rows(manifest_path, protocol, seed, fold)
+    folders, _ = in_order(STAGE, shards, rows.made_by) if shards else ([], {})
     sidecar = manifest_path.with_name(ferplus.SIDECAR)
     votes = ferplus.read_sidecar(sidecar, (row.path for row in manifest.stream(manifest_path)))
     parts = [f"{part}{name}" for part in PROTOCOLS[protocol] for name in ("_lmdb", ".txt", f"_{ferplus.SIDECAR}")]
     with atomic_folder(output, own=(*parts, "labels.txt", "mean.binaryproto")) as folder:
         for part, usages in PROTOCOLS[protocol].items():
             chosen = rows.of(usages)
-            chosen = chosen[np.random.RandomState(seed).permutation(len(chosen))]
-            _write_database(rows, chosen, folder, part)
+            if folders:
+                _join_databases(folders, folder, part)
+            else:
+                _write_database(rows, chosen, range(len(chosen)), folder, part)
             if votes is not None:
                 paths = (row.path for row in rows.read(chosen))
                 counts = ((path, votes[number].tolist()) for path, number in zip(paths, chosen, strict=True))
                 ferplus.write_sidecar(folder / f"{part}_{ferplus.SIDECAR}", counts)
             if not len(chosen):
                 log.info("%s_lmdb is empty: %s", part, f"no {usages[0]} images" if usages else f"protocol {protocol}")
-        manifest.write_labels(folder / "labels.txt", labels)
+        manifest.write_labels(folder / "labels.txt", rows.labels)
+
+
+def lmdb_shard(
+    manifest_path: Path, output: Path, protocol: str, seed: int, fold: str | None = None, *, shard: Shard
+) -> None:
+    """Write one shard of each database and list, for lmdb() to put together. Raises InputError as lmdb() does."""
+    rows = _Rows(manifest_path, protocol, seed, fold)
+    parts = [f"{part}{end}" for part in PROTOCOLS[protocol] for end in ("_lmdb", ".txt")]
+    with atomic_folder(output, own=(*parts, SHARD_FILE)) as folder:
+        for part, usages in PROTOCOLS[protocol].items():
+            chosen = rows.of(usages)
+            _write_database(rows, chosen, shard.rows(len(chosen), IMAGES_PER_BATCH), folder, part)
+        write_note(folder, STAGE, shard, rows.made_by)
 
 
 class _Rows:
-    """A manifest's rows by their numbers, in 9 bytes of memory a row.
+    """A manifest's rows by their numbers, in 9 bytes of memory a row, and what is chosen of them: lmdb()'s arguments.
 
-    usages: of each row, its place in USAGES, those of a fold that is left out included. Raises InputError for a row
-    whose label labels.txt has not, or a fold that is none.
+    labels: those of labels.txt; made_by: what decides the databases. Raises InputError for a row whose label labels.txt
+    has not, a fold that is none, or a protocol whose images are not there.
     """
 
-    def __init__(self, path: Path, labels: Sequence[str], fold: str | None) -> None:
-        self.path, self._ends = path, array("q")
+    def __init__(self, path: Path, protocol: str, seed: int, fold: str | None) -> None:
+        self.path, self._seed, self._ends = path, seed, array("q")
+        self.labels = labels = manifest.read_labels(path.with_name("labels.txt"))
+        self.made_by = {"manifest": sha256(path), "protocol": protocol, "seed": seed, "fold": fold}
         usages, left_out = bytearray(), bytearray()
         without = read_fold(fold) if fold else None
         for row in manifest.stream(path, self._ends):
@@ -106,22 +136,50 @@ class _Rows:
                 )
             usages.append(USAGES.index(row.usage))
             left_out.append(without is not None and is_left_out(row, *without))
-        self.usages, self._left_out = np.array(usages, np.uint8), np.array(left_out, bool)
+        self._usages, self._left_out = np.array(usages, np.uint8), np.array(left_out, bool)
+        for usage in NEEDED_USAGES[protocol]:
+            if USAGES.index(usage) not in self._usages:
+                raise InputError(
+                    f"{path}: no {usage} images, which protocol {protocol} needs; give the "
+                    "whole set, or another protocol"
+                )
 
     def of(self, usages: Sequence[str]) -> np.ndarray:
-        """Numbers of the rows of some Usages, in the manifest's order, without the fold that is left out."""
-        return np.flatnonzero(np.isin(self.usages, [USAGES.index(usage) for usage in usages]) & ~self._left_out)
+        """Numbers of the rows of some Usages, in the seed's order, without the fold that is left out."""
+        found = np.flatnonzero(np.isin(self._usages, [USAGES.index(usage) for usage in usages]) & ~self._left_out)
+        return found[np.random.RandomState(self._seed).permutation(len(found))]
 
     def read(self, numbers: np.ndarray) -> Iterator[ManifestRow]:
         return manifest.read_at(self.path, self._ends, numbers)
 
 
-def _write_database(rows: _Rows, numbers: np.ndarray, folder: Path, part: str) -> None:
+def _write_database(rows: _Rows, numbers: np.ndarray, places: range, folder: Path, part: str) -> None:
+    """Write the records at some places of a database, and their lines of its list."""
     with DatabaseWriter(folder / f"{part}_lmdb") as database, open(folder / f"{part}.txt", "w") as lines:
-        images = progress(_read_images(rows, numbers), len(numbers), "images", f"{part}_lmdb")
-        for number, (row, image) in enumerate(images):
-            database.put(record_key(number, row.path), datum_from_image(image, row.label))
+        found = _read_images(rows, numbers[places.start : places.stop])
+        for place, (row, image) in zip(places, progress(found, len(places), "images", f"{part}_lmdb"), strict=True):
+            database.put(record_key(place, row.path), datum_from_image(image, row.label))
             lines.write(f"{row.path} {row.label}\n")
+
+
+def _join_databases(shards: Sequence[Path], folder: Path, part: str) -> None:
+    """Write a database and its list from the shards of both. Raises InputError where images differ in size."""
+    first = None
+    with DatabaseWriter(folder / f"{part}_lmdb") as database, open(folder / f"{part}.txt", "wb") as lines:
+        for shard in shards:
+            with DatabaseReader(shard / f"{part}_lmdb") as records:
+                for number, (key, value) in enumerate(records.records()):
+                    if number == 0:
+                        datum = records.datum(key, value)
+                        first = first or datum
+                        if (datum.height, datum.width) != (first.height, first.width):
+                            raise InputError(
+                                f"{records.name(key)}: {datum.height}x{datum.width} pixels where {first.height}x"
+                                f"{first.width} as in {shards[0]} were expected; align the images"
+                            )
+                    database.put(key, value)
+            with open(shard / f"{part}.txt", "rb") as more:
+                shutil.copyfileobj(more, lines)
 
 
 def _read_images(rows: _Rows, numbers: np.ndarray) -> Iterator[tuple[ManifestRow, np.ndarray]]:

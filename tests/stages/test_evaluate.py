@@ -24,9 +24,11 @@ from pipeline.caffe.proto.blob_proto import write_mean
 from pipeline.classifier.calibration import UNCERTAIN, calibrate
 from pipeline.data import manifest
 from pipeline.data.labels import LABELS as EXPRESSIONS
+from pipeline.data.shards import Shard
 from pipeline.stages.evaluate import (
     _draw_confusion,
     choose_power,
+    evaluate_shard,
     figures,
     macro_f1,
     macro_f1_interval,
@@ -261,3 +263,31 @@ def test_a_confusion_table_is_whole_for_any_number_of_classes(classes: int, tmp_
         pixels = np.asarray(image.convert("L"))
     for edge in (pixels[:4], pixels[-4:], pixels[:, :4], pixels[:, -4:]):
         assert (edge == 255).all()
+
+
+def test_shards_together_measure_what_one_run_does(
+    trained: TrainedNet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All but the time, for each number of views; the second shard of three has no image of the eight."""
+    for module in ("classifier.trained", "stages.evaluate"):
+        monkeypatch.setattr(f"pipeline.{module}.BATCH", 4)
+    shards = [tmp_path / "shards" / number for number in "123"]
+    given = {"databases": trained.databases, "mean": trained.mean}
+    for number, folder in enumerate(shards, 1):
+        evaluate_shard(trained.deploy, trained.weights, folder, Shard(number, 3), **given, views=10)
+    found = trained.evaluate(tmp_path / "gathered", views=10, shards=shards[::-1])
+    whole = trained.evaluate(tmp_path / "whole", views=10)
+    assert (tmp_path / "gathered/confusion.png").read_bytes() == (tmp_path / "whole/confusion.png").read_bytes()
+    for metrics in (found, whole):
+        for part in ("val", "test"):
+            assert len(metrics[part]["views"]) == 3
+            assert all(row.pop("ms_per_image") > 0 for row in metrics[part]["views"])
+    assert found == whole
+    with pytest.raises(InputError, match="shard 1/3 is missing"):
+        trained.evaluate(tmp_path / "again", views=10, shards=shards[1:])
+    with pytest.raises(InputError, match="make the shards with the same options, of the same files"):
+        trained.evaluate(tmp_path / "again", views=2, shards=shards)
+    (shards[1] / "test_2.npz").write_bytes(b"PK")
+    with pytest.raises(InputError, match=r"test_2\.npz: .*; make the shard again"):
+        trained.evaluate(tmp_path / "again", views=10, shards=shards)
+    assert not (tmp_path / "again").exists()

@@ -225,7 +225,7 @@ def test_shards_together_are_what_one_run_writes(tmp_path: Path) -> None:
     source, classes = tmp_path / "fer2013.csv", ["neutral", "happiness"]
     folders = [tmp_path / "shards" / str(number) for number in (1, 2, 3)]
     for number, folder in enumerate(folders, 1):
-        extract_shard(source, folder, Shard(number, 3), votes, classes=classes)
+        extract_shard(source, folder, votes, shard=Shard(number, 3), classes=classes)
     summary = extract(source, tmp_path / "gathered", votes, classes=classes, shards=folders[::-1])
     assert summary == extract(source, tmp_path / "whole", votes, classes=classes)
     assert len(summary["dropped"]) == 2

@@ -7,6 +7,7 @@ import resource
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -17,11 +18,12 @@ from helpers.small_set import noise, read_only, write_csv
 
 from pipeline.base.errors import InputError
 from pipeline.caffe.database import DatabaseReader, datum_to_array
-from pipeline.data import manifest
+from pipeline.data import ferplus, manifest
+from pipeline.data.shards import Shard
 from pipeline.faces.detector import build_detector
 from pipeline.stages.align import align
 from pipeline.stages.extract import extract
-from pipeline.stages.lmdb import lmdb
+from pipeline.stages.lmdb import lmdb, lmdb_shard
 
 
 @pytest.mark.skipif(os.sysconf("SC_PAGE_SIZE") != 4096, reason="Caffe's answer was recorded with pages of 4096 bytes")
@@ -158,3 +160,41 @@ def test_a_read_only_output_is_named(open_folder: Path) -> None:
     with read_only(open_folder), pytest.raises(PermissionError, match=str(open_folder)):
         lmdb(open_folder / "images/manifest.csv", open_folder / "kaggle", "kaggle", seed=1)
     assert not (open_folder / "kaggle").exists()
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_shards_together_are_what_one_run_writes(tmp_path: Path) -> None:
+    """Over two commits, whose places decide how LMDB lays out its pages; of val and test the first shard is empty."""
+    write_csv(tmp_path / "fer2013.csv", noise(2100))
+    extract(tmp_path / "fer2013.csv", tmp_path / "images")
+    images = tmp_path / "images/manifest.csv"
+    rows = manifest.read(images)
+    ferplus.write_sidecar(images.with_name("votes.csv"), ((row.path, [row.row % 9, *[1] * 9]) for row in rows))
+    shards = [tmp_path / "shards" / number for number in "123"]
+    for number, folder in enumerate(shards, 1):
+        lmdb_shard(images, folder, "kaggle", 3, shard=Shard(number, 3))
+    lmdb(images, tmp_path / "gathered", "kaggle", 3, shards=shards[::-1])
+    lmdb(images, tmp_path / "whole", "kaggle", 3)
+    assert tree(tmp_path / "gathered") == tree(tmp_path / "whole")
+    with pytest.raises(InputError, match="shard 2/3 is missing"):
+        lmdb(images, tmp_path / "again", "kaggle", 3, shards=[shards[0], shards[2]])
+    with pytest.raises(InputError, match="make the shards with the same options, of the same files"):
+        lmdb(images, tmp_path / "again", "kaggle", 4, shards=shards)
+    assert not (tmp_path / "again").exists()
+
+
+def test_shards_of_images_that_differ_in_size_are_refused(small_manifest: Path, tmp_path: Path) -> None:
+    rows = manifest.read(small_manifest)
+    manifest.write(small_manifest, (replace(row, status="found") for row in rows), manifest.COLUMNS)
+    shards = [tmp_path / number for number in "12"]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("pipeline.stages.lmdb.IMAGES_PER_BATCH", 1)
+        lmdb_shard(small_manifest, shards[0], "kaggle", 1, shard=Shard(1, 2))
+        for row in rows:
+            cv2.imwrite(str(small_manifest.parent / row.path), np.zeros((48, 40), np.uint8))
+        lmdb_shard(small_manifest, shards[1], "kaggle", 1, shard=Shard(2, 2))
+    with pytest.raises(InputError, match=r"48x40 pixels where 48x48 as in .* were expected; align the images"):
+        lmdb(small_manifest, tmp_path / "kaggle", "kaggle", 1, shards=shards)

@@ -222,6 +222,29 @@ def test_shards_are_jobs_that_one_puts_together() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("stage", "folder"),
+    [("lmdb", "data/sample/databases/aligned_kaggle_shards"), ("evaluate", "results/sample/evaluate_shards")],
+)
+def test_databases_and_measuring_are_shared_by_jobs_as_well(stage: str, folder: str) -> None:
+    words = ("--dry-run", "--forceall", "--printshellcmds", "--config", "csv=sample", "shards=3")
+    done = snakemake(stage, *words)
+    assert done.returncode == 0, done.stderr
+    commands = re.findall(rf"^Shell command: python -m pipeline .* {stage} (.*)$", done.stdout + done.stderr, re.M)
+    folders = [f"{folder}/{number}_of_3" for number in (1, 2, 3)]
+    (gathers,) = (command for command in commands if f"--gather {' '.join(folders)}" in command)
+    shards = [command for command in commands if command != gathers]
+    assert sorted(re.findall(r"--shard \S+", " ".join(shards))) == [f"--shard {number}/3" for number in (1, 2, 3)]
+    assert all(place in " ".join(shards) for place in folders)
+
+
+def test_real_caffe_measures_whole_databases(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    words = ("--dry-run", "--forceall", "--config", "csv=sample", "shards=3", "engine=caffe", f"caffe={root}")
+    assert "evaluate_shard" not in snakemake("evaluate", *words).stdout
+
+
 def test_snakemake_names_a_variable_that_is_wrong() -> None:
     done = snakemake("train", "--dry-run", EXPRESSIONS_EPOCH="3")
     assert done.returncode != 0

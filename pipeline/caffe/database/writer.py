@@ -39,15 +39,18 @@ class DatabaseWriter:
         self._pending: list[tuple[bytes, bytes]] = []
         self._last_key = b""
 
-    def put(self, key: bytes, datum: Datum) -> None:
-        """Add a record. Raises DatabaseError when its key is not above the last one, or the disk is full."""
+    def put(self, key: bytes, datum: Datum | bytes) -> None:
+        """Add a record. datum: serialised already, as DatabaseReader.records() gives it, or not.
+
+        Raises DatabaseError when its key is not above the last one, or the disk is full.
+        """
         if key <= self._last_key:
             raise DatabaseError(
                 f"{self.path}: key {key!r} after {self._last_key!r}, where ascending keys were "
                 "expected; number the records in order"
             )
         self._last_key = key
-        self._pending.append((key, datum.SerializeToString()))
+        self._pending.append((key, datum if isinstance(datum, bytes) else datum.SerializeToString()))
         if len(self._pending) == RECORDS_PER_COMMIT:
             self._commit()
 
