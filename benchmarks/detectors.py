@@ -6,7 +6,7 @@ Each face is one of FER2013's PublicTest, taken in a seeded order. It is laid on
 is scikit-learn's china.jpg or flower.jpg, 640x427, and its edges fade into it. Its side is 24 to 400 pixels, and as
 likely in one octave as in another. A face is found when a box overlaps its square by 40% or more (intersection over
 union). Every other box is a false one. The detectors look for faces from 20 pixels, as predict does in images, and from
-40, as it does where faces are followed, with one thread. The last column is the median time of an image.
+40, as it does where faces are followed, with one thread. The last column is the median processor time of an image.
 """
 
 import argparse
@@ -70,12 +70,12 @@ def scenes(path: Path, count: int, seed: int) -> Iterator[Scene]:
 
 
 def measure(detector: Detector, images: list[Scene]) -> tuple[np.ndarray, int, float]:
-    """Which faces were found (N,), the false boxes, and the median milliseconds of an image."""
+    """Which faces were found (N,), the false boxes, and the median processor milliseconds of an image."""
     found, false, times = [], 0, []
     for scene in images:
-        start = time.perf_counter()
+        start = time.process_time()
         boxes = detector.detect([scene.image])[0].boxes
-        times.append(1000 * (time.perf_counter() - start))
+        times.append(1000 * (time.process_time() - start))
         hits = iou(boxes, scene.box[np.newaxis])[:, 0] >= MIN_OVERLAP
         found.append(hits.any())
         false += int((~hits).sum())
