@@ -56,7 +56,7 @@ def test_a_folder_becomes_a_table(portrait: np.ndarray, tmp_path: Path, capsys: 
     assert "2 pictures, 1 faces" in capsys.readouterr().out
     with open(tmp_path / "readings.csv", newline="") as file:
         table = [(Path(row["file"]).name, row["status"], row["label"]) for row in csv.DictReader(file)]
-    assert table == [("face.png", "found", "sad"), ("wall.png", "none", "")]
+    assert table == [("face.png", "found", "neutral"), ("wall.png", "none", "")]
 
 
 def test_the_loop_tells_each_change_once(

@@ -1,6 +1,7 @@
 """serve: read expressions for others, over HTTP and WebSockets, and on a page to try it on."""
 
 import argparse
+import importlib
 import ipaddress
 import os
 import re
@@ -93,6 +94,8 @@ def port_number(text: str) -> int:
 def run(args: argparse.Namespace) -> None:
     try:
         from pipeline.server import processes, transport
+
+        importlib.import_module("pipeline.server.app")  # which each process needs
     except ModuleNotFoundError as error:
         raise InputError(f"serve needs the package {error.name}; pip install 'caffe-expressions[serve]'") from None
     listen = listen_of(args)

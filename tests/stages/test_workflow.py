@@ -35,7 +35,8 @@ SCHEMA: dict[str, Any] = yaml.safe_load((ROOT / "config/schema.yaml").read_text(
 DVC: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())
 RULES = {match[1]: match[2] for match in re.finditer(r"^rule (\w+):\n(.*?)(?=^rule |\Z)", SNAKEFILE, re.M | re.S)}
 
-NO_RULES = {"new", "doctor", "serve", "bot"}  # new makes the Snakefile itself, the others make nothing
+# new makes the Snakefile itself, web is made of any model folder, and the others make nothing.
+NO_RULES = {"new", "web", "doctor", "serve", "bot"}
 # What the rule predict is told: its readings are no part of the way that DVC keeps.
 PREDICT = {
     "model",
