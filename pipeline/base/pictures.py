@@ -6,16 +6,21 @@ import struct
 import numpy as np
 
 PNG_HEAD = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"  # before its width and height
+# A byte of deflate gives at most 1032 (zlib's technical details), and a byte holds at most 8 pixels.
+PNG_PIXELS_A_BYTE = 8 * 1032
 MAX_PIXELS = 1 << 26  # of a picture that is_huge lets through: 200 MB as colour
 
 
 def decode(data: bytes, mode: int) -> np.ndarray | None:
     """Decode a PNG, JPEG or other picture: (H, W[, C]) in OpenCV's channel order, as `mode`, a cv2.IMREAD_ flag, says.
 
-    None where `data` is empty, no picture that OpenCV reads, or one of more than its limit of 2^30 pixels.
+    None where `data` is empty, no picture that OpenCV reads, one of more than its limit of 2^30 pixels, or a PNG that
+    declares more pixels than its bytes can hold.
     """
     import cv2  # slow to import, and most readers of databases decode nothing
 
+    if (_png_pixels(data) or 0) > PNG_PIXELS_A_BYTE * len(data):
+        return None  # OpenCV would take the memory and the time for all of them
     try:
         return cv2.imdecode(np.frombuffer(data, np.uint8), mode) if data else None
     except cv2.error:
@@ -24,9 +29,9 @@ def decode(data: bytes, mode: int) -> np.ndarray | None:
 
 def is_huge(data: bytes) -> bool:
     """Whether the head of a PNG, JPEG or other picture declares more than MAX_PIXELS; it is not decoded for that."""
-    if data.startswith(PNG_HEAD) and len(data) >= len(PNG_HEAD) + 8:  # PIL takes longer than decoding a small one
-        width, height = struct.unpack_from(">II", data, len(PNG_HEAD))
-        return width * height > MAX_PIXELS
+    pixels = _png_pixels(data)
+    if pixels is not None:  # PIL takes longer than decoding a small one
+        return pixels > MAX_PIXELS
     from PIL import Image, UnidentifiedImageError
 
     try:
@@ -37,6 +42,14 @@ def is_huge(data: bytes) -> bool:
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError):
         return False  # OpenCV may know better, and has a limit of its own
     return width * height > MAX_PIXELS
+
+
+def _png_pixels(data: bytes) -> int | None:
+    """How many pixels the head of a PNG declares; None where `data` does not begin with one."""
+    if not data.startswith(PNG_HEAD) or len(data) < len(PNG_HEAD) + 8:
+        return None
+    width, height = struct.unpack_from(">II", data, len(PNG_HEAD))
+    return int(width * height)
 
 
 def encode_png(image: np.ndarray) -> bytes:

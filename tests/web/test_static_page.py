@@ -187,9 +187,10 @@ def test_the_camera_is_read_in_the_browser(static: Path, visit: Callable[..., "P
     page = visit(static)
     expect(page.locator("#connection")).to_have_text("Ready")
     page.get_by_role("button", name="Start the camera").click()
-    expect(page.locator(".who .name")).to_have_text("Person 1", timeout=PATIENCE)
+    # A slow machine loses the face between two frames, and gives it another number.
+    expect(page.locator(".who .name")).to_have_text(re.compile(r"Person \d+"), timeout=PATIENCE)
     expect(page.locator("#rate")).to_have_text(re.compile(r"[1-9]\d* readings/s, \d+ ms"), timeout=PATIENCE)
-    expect(page.locator("#overlay")).to_have_attribute("aria-label", re.compile(r"Person 1: .*\d%"))
+    expect(page.locator("#overlay")).to_have_attribute("aria-label", re.compile(r"Person \d+: .*\d%"))
     page.get_by_role("button", name="Stop").click()
     assert page.evaluate("document.querySelector('video').srcObject") is None, "the camera is let go of"
     page.get_by_role("link", name="Model card").click()
