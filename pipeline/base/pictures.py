@@ -6,8 +6,8 @@ import struct
 import numpy as np
 
 PNG_HEAD = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"  # before its width and height
-# A byte of deflate gives at most 1032 (zlib's technical details), and a byte holds at most 8 pixels.
-PNG_PIXELS_A_BYTE = 8 * 1032
+PNG_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of a pixel, by the head's colour type
+DEFLATE = 1032  # bytes that a byte of deflate gives at most (zlib's technical details)
 MAX_PIXELS = 1 << 26  # of a picture that is_huge lets through: 200 MB as colour
 
 
@@ -19,7 +19,7 @@ def decode(data: bytes, mode: int) -> np.ndarray | None:
     """
     import cv2  # slow to import, and most readers of databases decode nothing
 
-    if (_png_pixels(data) or 0) > PNG_PIXELS_A_BYTE * len(data):
+    if _png_bits(data) > 8 * DEFLATE * len(data):
         return None  # OpenCV would take the memory and the time for all of them
     try:
         return cv2.imdecode(np.frombuffer(data, np.uint8), mode) if data else None
@@ -50,6 +50,14 @@ def _png_pixels(data: bytes) -> int | None:
         return None
     width, height = struct.unpack_from(">II", data, len(PNG_HEAD))
     return int(width * height)
+
+
+def _png_bits(data: bytes) -> int:
+    """How many bits the pixels have that the head of a PNG declares; 0 where `data` does not begin with one."""
+    pixels, after = _png_pixels(data), len(PNG_HEAD) + 8
+    if pixels is None or len(data) < after + 2:
+        return 0
+    return pixels * data[after] * PNG_SAMPLES.get(data[after + 1], 1)
 
 
 def encode_png(image: np.ndarray) -> bytes:

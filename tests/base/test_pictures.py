@@ -6,7 +6,7 @@ import struct
 import pytest
 from PIL import Image
 
-from pipeline.base.pictures import MAX_PIXELS, PNG_HEAD, PNG_PIXELS_A_BYTE, decode, is_huge
+from pipeline.base.pictures import DEFLATE, MAX_PIXELS, PNG_HEAD, decode, is_huge
 
 
 @pytest.mark.parametrize("form", ["png", "bmp", "jpeg"])
@@ -30,6 +30,6 @@ def test_a_png_that_declares_more_than_its_bytes_can_hold_is_no_picture() -> Non
     image = decode(black, -1)
     assert image is not None
     assert image.shape[:2] == (4000, 4000)
-    side = int((PNG_PIXELS_A_BYTE * len(black)) ** 0.5) + 1
+    side = int((8 * DEFLATE * len(black)) ** 0.5) + 1
     head = len(PNG_HEAD)
     assert decode(black[:head] + struct.pack(">II", side, side) + black[head + 8 :], -1) is None
