@@ -15,11 +15,11 @@ def decode(data: bytes, mode: int) -> np.ndarray | None:
     """Decode a PNG, JPEG or other picture: (H, W[, C]) in OpenCV's channel order, as `mode`, a cv2.IMREAD_ flag, says.
 
     None where `data` is empty, no picture that OpenCV reads, one of more than its limit of 2^30 pixels, or a PNG that
-    declares more pixels than its bytes can hold.
+    declares more pixels than its bytes can hold, or a chunk longer than itself.
     """
     import cv2  # slow to import, and most readers of databases decode nothing
 
-    if _png_bits(data) > 8 * DEFLATE * len(data):
+    if _png_bits(data) > 8 * DEFLATE * len(data) or _longest_chunk(data) > len(data):
         return None  # OpenCV would take the memory and the time for all of them
     try:
         return cv2.imdecode(np.frombuffer(data, np.uint8), mode) if data else None
@@ -58,6 +58,16 @@ def _png_bits(data: bytes) -> int:
     if pixels is None or len(data) < after + 2:
         return 0
     return pixels * data[after] * PNG_SAMPLES.get(data[after + 1], 1)
+
+
+def _longest_chunk(data: bytes) -> int:
+    """The bytes of the longest chunk that a PNG declares; 0 where `data` does not begin with one."""
+    longest, place = 0, 8  # behind the signature
+    while data.startswith(PNG_HEAD) and place + 8 <= len(data):
+        (length,) = struct.unpack_from(">I", data, place)
+        longest = max(longest, length)
+        place += length + 12  # with its own length, its name and its sum
+    return longest
 
 
 def encode_png(image: np.ndarray) -> bytes:

@@ -33,3 +33,13 @@ def test_a_png_that_declares_more_than_its_bytes_can_hold_is_no_picture() -> Non
     side = int((8 * DEFLATE * len(black)) ** 0.5) + 1
     head = len(PNG_HEAD)
     assert decode(black[:head] + struct.pack(">II", side, side) + black[head + 8 :], -1) is None
+
+
+def test_a_png_of_a_chunk_longer_than_itself_is_no_picture() -> None:
+    """OpenCV would take the memory that the chunk declares."""
+    file = io.BytesIO()
+    Image.new("RGB", (30, 20)).save(file, "PNG")
+    data = file.getvalue()
+    at = data.index(b"IDAT") - 4
+    assert decode(data, -1) is not None
+    assert decode(data[:at] + struct.pack(">I", 0x7FFFFFFF) + data[at + 4 :], -1) is None
