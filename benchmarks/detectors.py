@@ -27,7 +27,7 @@ from pipeline.faces.detector import Detector, build_detector
 DETECTORS = ("mtcnn", "yunet")
 MIN_FACES = (20, 40)
 SIDES = (24, 400)  # pixels
-BINS = (24, 40, 80, 160, 401)  # sides at which a column begins, and the end
+BINS = (24, 40, 80, 160, 401)  # pixels: each column of the table holds the sides from one number to the next
 MIN_OVERLAP = 0.4
 PHOTOS = ("china.jpg", "flower.jpg")
 

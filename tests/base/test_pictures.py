@@ -36,7 +36,7 @@ def test_a_png_that_declares_more_than_its_bytes_can_hold_is_no_picture() -> Non
 
 
 def test_a_png_of_a_chunk_longer_than_itself_is_no_picture() -> None:
-    """OpenCV would take the memory that the chunk declares."""
+    """OpenCV would take the memory that the chunk declares, and a second to fill it."""
     file = io.BytesIO()
     Image.new("RGB", (30, 20)).save(file, "PNG")
     data = file.getvalue()

@@ -19,7 +19,7 @@ export class Tracker {
     const { every, away, followed, max_lost: maxLost } = this.settings;
     const step = time - this.now;
     this.now = time;
-    const wasThere = (track) => time - track.time <= away + Math.max(every, step);
+    const wasThere = (track) => time - track.time <= away + Math.max(every, 2 * step);
     this.gone = this.gone.filter(wasThere);
     const lost = step <= followed && (await this.#follow(image));
     const since = time - this.detected;
