@@ -6,7 +6,11 @@ snakemake predict --config input=X         read expressions: X is cam, an image,
 
 import os
 
+from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
+
+if os.path.exists("pipeline.py"):  # Python looks here first
+    raise WorkflowError("pipeline.py in this folder would run in place of the package pipeline; rename it")
 
 from pipeline.stages.environment import read_environment
 from pipeline.stages.workflow import (

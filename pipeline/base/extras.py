@@ -9,7 +9,7 @@ _PACKAGES = {
     "leveldb": ["plyvel"],
     "plots": ["matplotlib"],
     "serve": ["fastapi", "prometheus_client", "starlette", "uvicorn", "websockets"],
-    "train": ["jsonschema", "pandas", "safetensors", "scipy", "sklearn", "snakemake", "yaml"],
+    "train": ["pandas", "safetensors", "scipy", "sklearn", "snakemake"],
     "window": ["pygame"],
 }
 

@@ -14,6 +14,17 @@ from pipeline.stages.working_folder import FILES
 ROOT = Path(__file__).parents[2]
 
 
+def plan(folder: Path) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "snakemake", "train", "--dry-run", "--config", "csv=sample", "net=small"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+
+
 def test_the_snakefile_of_a_new_folder_plans_the_whole_way(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     names = new(tmp_path)
@@ -21,16 +32,19 @@ def test_the_snakefile_of_a_new_folder_plans_the_whole_way(tmp_path: Path) -> No
     for name in names:
         assert (tmp_path / name).read_bytes() == (ROOT / name).read_bytes()
     assert (tmp_path / "notes.txt").read_text() == "mine"
-    done = subprocess.run(
-        [sys.executable, "-m", "snakemake", "train", "--dry-run", "--config", "csv=sample", "net=small"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-    )
+    done = plan(tmp_path)
     assert done.returncode == 0, done.stderr
     assert "rule export:" in done.stdout + done.stderr
+
+
+def test_a_pipeline_py_of_the_folder_is_not_run_in_place_of_the_package(tmp_path: Path) -> None:
+    new(tmp_path)
+    (tmp_path / "pipeline.py").write_text("raise SystemExit('the wrong pipeline')")
+    done = plan(tmp_path)
+    assert done.returncode == 1
+    said = done.stdout + done.stderr
+    assert "pipeline.py in this folder would run in place of the package pipeline; rename it" in said
+    assert "the wrong pipeline" not in said
 
 
 def test_a_file_that_is_there_is_kept_and_nothing_is_written(tmp_path: Path) -> None:
