@@ -8,7 +8,6 @@ made first; --copies lists every image N times. The last line is Caffe's time fo
 """
 
 import argparse
-import dataclasses
 import os
 import shutil
 import sys
@@ -57,7 +56,7 @@ def main() -> None:
         copies = rows * args.copies
         manifest.write(
             images / manifest.NAME,
-            (dataclasses.replace(row, row=n) for n, row in enumerate(copies)),
+            (row._replace(row=n) for n, row in enumerate(copies)),
             manifest.EXTRACT_COLUMNS,
         )
         manifest.write_labels(images / "labels.txt", [f"class {label}" for label in range(7)])

@@ -4,8 +4,8 @@ import csv
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, MutableSequence, Sequence
-from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -22,8 +22,7 @@ class ManifestError(InputError):
     """A manifest that cannot be used."""
 
 
-@dataclass(frozen=True, slots=True)
-class ManifestRow:
+class ManifestRow(NamedTuple):
     """One image.
 
     row: 0-based data row of the source. usage: Training, PublicTest or PrivateTest. label: index into
@@ -56,7 +55,7 @@ class ManifestRow:
     mouth_right_y: float | None = None
 
 
-COLUMNS = tuple(field.name for field in fields(ManifestRow))
+COLUMNS = ManifestRow._fields
 EXTRACT_COLUMNS = COLUMNS[:5]
 
 
@@ -76,7 +75,7 @@ def write(path: Path, rows: Iterable[ManifestRow], columns: Sequence[str], *, ex
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
         for count, row in enumerate(rows, 1):  # noqa: B007 - the last one is the number of rows
-            values = (getattr(row, column) for column in columns)
+            values = row[: len(columns)]
             writer.writerow("" if v is None else number(v) if isinstance(v, float) else v for v in values)
     return count
 

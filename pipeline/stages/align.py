@@ -5,7 +5,7 @@ import json
 from array import array
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain, islice, zip_longest
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -254,7 +254,7 @@ def _output_path(path: str) -> PurePosixPath:
 
 
 def _write(row: ManifestRow, image: np.ndarray, faces: Detections, folder: Path, missing: str) -> ManifestRow:
-    row = replace(row, path=str(_output_path(row.path)), status=FALLBACK)
+    row = row._replace(path=str(_output_path(row.path)), status=FALLBACK)
     face = whole_image(image)
     if len(faces):
         largest = faces.by_size()[0]
@@ -264,7 +264,7 @@ def _write(row: ManifestRow, image: np.ndarray, faces: Detections, folder: Path,
         if not np.isnan(landmarks).any():
             for name, (x, y) in zip(LANDMARKS, landmarks.tolist(), strict=True):
                 places |= {f"{name}_x": x, f"{name}_y": y}
-        row = replace(row, status=FOUND, score=float(faces.scores[largest]), **places)
+        row = row._replace(status=FOUND, score=float(faces.scores[largest]), **places)
     if _is_kept(row, missing):
         (folder / row.path).write_bytes(encode_png(face))
     return row

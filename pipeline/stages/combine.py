@@ -2,7 +2,6 @@
 
 import argparse
 from collections.abc import Iterator
-from dataclasses import replace
 from itertools import chain, compress
 from pathlib import Path
 
@@ -43,8 +42,8 @@ def combine(images: Path, aligned: Path, output: Path) -> None:
     own = (manifest.NAME, "labels.txt", ferplus.SIDECAR)
     with atomic_folder(output, own=own) as folder:
         rows = chain(
-            (replace(row, path=f"../{roots[0].name}/{row.path}") for row in manifest.stream(images)),
-            (replace(row, path=f"../{roots[1].name}/{row.path}") for row in compress(manifest.stream(aligned), chosen)),
+            (row._replace(path=f"../{roots[0].name}/{row.path}") for row in manifest.stream(images)),
+            (row._replace(path=f"../{roots[1].name}/{row.path}") for row in compress(manifest.stream(aligned), chosen)),
         )
         count = manifest.write(folder / manifest.NAME, rows, columns)
         manifest.write_labels(folder / "labels.txt", labels[0])

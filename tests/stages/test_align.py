@@ -6,7 +6,6 @@ import json
 import resource
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -141,7 +140,7 @@ def test_the_largest_face_is_the_face(detector: Detector, tmp_path: Path) -> Non
     extract(tmp_path / "fer2013.csv", tmp_path / "images")
     row, *others = manifest.read(tmp_path / "images" / "manifest.csv")
     cv2.imwrite(str(tmp_path / "images" / row.path), image)
-    row = replace(row, sha256=hashlib.sha256(image.tobytes()).hexdigest())
+    row = row._replace(sha256=hashlib.sha256(image.tobytes()).hexdigest())
     manifest.write(tmp_path / "images" / "manifest.csv", [row, *others], manifest.EXTRACT_COLUMNS)
     align(tmp_path / "images" / "manifest.csv", tmp_path / "aligned", detector)
     found = manifest.read(tmp_path / "aligned" / "manifest.csv")[0]

@@ -1,6 +1,5 @@
 """combine: one manifest of whole images and aligned faces."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,7 +19,7 @@ def folders(tmp_path: Path) -> Path:
     for name in ("images", "aligned"):
         extract(tmp_path / "fer2013.csv", tmp_path / name)
     path = tmp_path / "aligned/manifest.csv"
-    rows = [replace(row, status="found" if row.row % 2 else "fallback") for row in manifest.read(path)]
+    rows = [row._replace(status="found" if row.row % 2 else "fallback") for row in manifest.read(path)]
     manifest.write(path, rows, manifest.COLUMNS)
     return tmp_path
 
@@ -40,7 +39,7 @@ def test_found_training_faces_join_the_whole_images(folders: Path) -> None:
 def test_two_sets_are_refused(folders: Path) -> None:
     path = folders / "aligned/manifest.csv"
     rows = manifest.read(path)
-    manifest.write(path, [replace(rows[0], sha256="0" * 64), *rows[1:]], manifest.COLUMNS)
+    manifest.write(path, [rows[0]._replace(sha256="0" * 64), *rows[1:]], manifest.COLUMNS)
     with pytest.raises(InputError, match="row 0 is another image than in"):
         combine(folders / "images/manifest.csv", path, folders / "both")
     manifest.write_labels(folders / "aligned/labels.txt", ("a", "b"))

@@ -1,7 +1,6 @@
 """evaluate: the right figures, of every held-out image once, or a clear error and no file."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -242,7 +241,7 @@ def test_a_list_that_is_not_its_databases_is_refused(part: str, tmp_path: Path) 
 def test_a_manifest_with_other_labels_is_refused(tmp_path: Path) -> None:
     trained = make_trained_net(noise(40), tmp_path)
     rows = manifest.read(trained.manifest)
-    manifest.write(trained.manifest, [replace(row, label=(row.label + 1) % 7) for row in rows], manifest.COLUMNS)
+    manifest.write(trained.manifest, [row._replace(label=(row.label + 1) % 7) for row in rows], manifest.COLUMNS)
     with pytest.raises(InputError, match=r"manifest.csv: label \d for .*; give the manifest they were made from"):
         trained.evaluate(tmp_path / "run")
 

@@ -7,7 +7,6 @@ import resource
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -188,7 +187,7 @@ def test_shards_together_are_what_one_run_writes(tmp_path: Path) -> None:
 
 def test_shards_of_images_that_differ_in_size_are_refused(small_manifest: Path, tmp_path: Path) -> None:
     rows = manifest.read(small_manifest)
-    manifest.write(small_manifest, (replace(row, status="found") for row in rows), manifest.COLUMNS)
+    manifest.write(small_manifest, (row._replace(status="found") for row in rows), manifest.COLUMNS)
     shards = [tmp_path / number for number in "12"]
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("pipeline.stages.lmdb.IMAGES_PER_BATCH", 1)
