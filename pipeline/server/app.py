@@ -242,7 +242,8 @@ def _add_state(app: FastAPI, service: Service) -> None:
     @app.get("/health", summary="Whether the server lives and takes images", responses={200: {"model": HealthAnswer}})
     async def health() -> Response:
         told = {**model.to_json(), "sha256": model.sha256}
-        return JSONResponse({"live": True, "ready": not service.workers.full, "model": told})
+        processes = service.metrics.processes()
+        return JSONResponse({"live": True, "ready": not service.workers.full, "processes": processes, "model": told})
 
     @app.get("/v1/model", summary="The model, its expressions, the limits", responses={200: {"model": ModelAnswer}})
     async def about() -> Response:

@@ -5,7 +5,7 @@ import ipaddress
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -105,12 +105,13 @@ class BodyMemory:
 
 
 class Workers:
-    """A fixed number of threads, and so many calls that wait for one."""
+    """A fixed number of threads, and so many calls that wait for one. tell: is told of each change of `pending`."""
 
-    def __init__(self, threads: int, waiting: int) -> None:
+    def __init__(self, threads: int, waiting: int, tell: Callable[[int], object] = lambda _: None) -> None:
         self.limit = threads + waiting
         self.pool = ThreadPoolExecutor(threads, thread_name_prefix="read")
         self.pending = 0  # calls that run or wait
+        self._tell = tell
         self._lock = threading.Lock()
 
     @property
@@ -124,15 +125,15 @@ class Workers:
         """
         if self.full and not expected:
             raise Problem("busy", "Too many images wait to be read.", {"Retry-After": "2"})
-        with self._lock:
-            self.pending += 1
+        self._count(1)
         future = self.pool.submit(function, *arguments)
-        future.add_done_callback(self._done)
+        future.add_done_callback(lambda _: self._count(-1))
         return await asyncio.wrap_future(future)
 
-    def _done(self, _: "Future[Any]") -> None:
+    def _count(self, change: int) -> None:
         with self._lock:
-            self.pending -= 1
+            self.pending += change
+            self._tell(self.pending)
 
     def close(self) -> None:
         self.pool.shutdown(wait=False, cancel_futures=True)

@@ -79,7 +79,8 @@ class HealthModel(ModelName):
 
 class HealthAnswer(BaseModel):
     live: bool
-    ready: bool = Field(description="Whether an image would be read now, not refused as one too many")
+    ready: bool = Field(description="Whether the process that answers would read an image now, not refuse it")
+    processes: int = Field(description="How many processes serve")
     model: HealthModel
 
 

@@ -81,14 +81,14 @@ class Service:
         self.access = access
         self.limits = limits
         self.urls = urls
-        self.workers = Workers(limits.workers, limits.waiting)
+        self.metrics = ServerMetrics()
+        self.workers = Workers(limits.workers, limits.waiting, self.metrics.queue.set)
         self.fetchers = Workers(FETCHERS, limits.waiting)
         self.memory = BodyMemory(max(limits.held_bytes, limits.body_bytes), max(limits.client_bytes, limits.body_bytes))
         self.sessions: Counter[str] = Counter()  # open, by client
         self.image_bounds = ImageBounds(limits.pixels, limits.side, limits.ratio, limits.searched_pixels)
         self.frame_bounds = ImageBounds(limits.frame_pixels, limits.side, limits.ratio)
         self.rate = RateLimit(limits.rate, limits.burst)
-        self.metrics = ServerMetrics(lambda: self.workers.pending)
 
     def close(self) -> None:
         self.workers.close()

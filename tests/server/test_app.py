@@ -110,6 +110,7 @@ def test_health_and_model_tell_what_is_served(real: Running) -> None:
     assert real.get("/health").json() == {
         "live": True,
         "ready": True,
+        "processes": 1,
         "model": {"name": "TestNet", "version": "7", "sha256": "0" * 64},
     }
     told = real.get("/v1/model").json()

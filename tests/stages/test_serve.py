@@ -11,17 +11,18 @@ import subprocess
 import sys
 import time
 import tomllib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
 from websockets.exceptions import ConnectionClosed
-from websockets.sync.client import connect
+from websockets.sync.client import ClientConnection, connect
 
 from pipeline.base.errors import InputError
 from pipeline.server.guard import LOOPBACK
+from pipeline.server.metrics import FOLDER
 from pipeline.server.transport import Listen
 from pipeline.stages.serve import TOKEN, add_arguments, choose_access, read_server_token, run
 
@@ -233,22 +234,89 @@ def both(process: "subprocess.Popen[str]") -> list[int]:
     raise AssertionError(f"{len(serving)} processes")
 
 
+def wait_until(happened: Callable[[], bool]) -> None:
+    end = time.monotonic() + 20
+    while not happened():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def is_open(live: ClientConnection) -> bool:
+    try:
+        live.recv(timeout=0.1)
+    except TimeoutError:
+        return True
+    except ConnectionClosed:
+        return False
+    raise AssertionError("a message that nobody asked for")
+
+
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="the processes are found in Linux's /proc")
-def test_a_process_that_dies_is_replaced_and_the_others_answer(tmp_path: Path) -> None:
-    with serving("--processes", "2") as (address, process):
+def test_a_process_that_dies_is_replaced_and_the_others_answer() -> None:
+    with serving("--processes", "2", "--rate", "1000") as (address, process), ExitStack() as stack:
+
+        def get(path: str) -> httpx.Response:
+            answer = httpx.get(f"{address}{path}", trust_env=False, timeout=20)  # each on a connection of its own
+            assert answer.status_code == 200
+            return answer
+
+        def figures(name: str) -> set[float]:
+            """What several answers tell, whichever process they come from."""
+            lines = [line for _ in range(10) for line in get("/metrics").text.splitlines()]
+            return {float(line.split()[1]) for line in lines if line.startswith(f"{name} ")}
+
         first = both(process)
+        page = 'expressions_requests_total{method="GET",route="page",status="200"}'
+        for _ in range(10):
+            get("/style.css")
+        lives = [stack.enter_context(connect(f"{address.replace('http', 'ws')}/v1/live", proxy=None)) for _ in "1234"]
+        assert {json.loads(live.recv(timeout=20))["type"] for live in lives} == {"ready"}
+        assert get("/health").json()["processes"] == 2
+        assert (figures(page), figures("expressions_sessions")) == ({10.0}, {4.0})
+
         os.kill(first[0], signal.SIGKILL)
-        for _ in range(20):  # each on a connection of its own
-            assert httpx.get(f"{address}/health", trust_env=False, timeout=20).status_code == 200
+        for _ in range(20):
+            get("/health")
         assert process.stderr is not None
         assert process.stderr.readline() == "error: a process ended (-9); another takes its place\n"
         replaced = both(process)
         assert first[1] in replaced
         assert first[0] not in replaced
+        wait_until(lambda: get("/health").json()["processes"] == 2)
+        assert (figures(page), figures("expressions_sessions")) == ({10.0}, {float(sum(map(is_open, lives)))})
+
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 143
         assert process.stderr.read().splitlines() == ["stopped"]
     assert not any(Path(f"/proc/{pid}").exists() for pid in replaced)
+
+
+def figures_folder(pid: int) -> Path:
+    """Where the process keeps its figures, which is in no answer."""
+    variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    (found,) = (value for value in variables if value.startswith(FOLDER.encode()))
+    return Path(os.fsdecode(found.partition(b"=")[2]))
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="the processes are found in Linux's /proc")
+def test_processes_end_when_their_parent_is_killed() -> None:
+    with serving("--processes", "2") as (address, process):
+        serve = both(process)
+        (folder,) = {figures_folder(pid) for pid in serve}
+        assert list(folder.iterdir())
+        process.kill()
+        process.wait(10)
+
+        def gone(pid: int) -> bool:
+            try:
+                return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"  # ended, not reaped
+            except FileNotFoundError:
+                return True
+
+        wait_until(lambda: all(map(gone, serve)))
+        assert not folder.exists()
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(f"{address}/health", trust_env=False)
 
 
 def test_what_keeps_processes_from_serving_is_said_and_ends_all(tmp_path: Path) -> None:
