@@ -9,6 +9,7 @@ print([(face.label, face.probabilities) for face in reading.faces])
 
 import os
 from collections.abc import Generator, Sequence
+from copy import copy
 from dataclasses import replace
 from functools import cached_property
 from itertools import islice
@@ -152,6 +153,17 @@ class Predictor:
     @cached_property
     def landmarker(self) -> Landmarker:
         return Landmarker(providers=self._providers)
+
+    def explaining(self) -> "Predictor":
+        """The same nets, not loaded again, in a Predictor that explains.
+
+        Raises:
+            ModelError: the net cannot be explained.
+        """
+        self.classifier.explain(np.zeros((1, 1, SIZE, SIZE), np.uint8))
+        other = copy(self)
+        other.explain = True
+        return other
 
     @overload
     def __call__(self, pictures: Picture, *, boxes: np.ndarray | None = None, channels: str = "RGB") -> Reading: ...

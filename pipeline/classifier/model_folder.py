@@ -359,6 +359,11 @@ class Classifier:
     def _run(self, inputs: np.ndarray) -> np.ndarray:
         return np.asarray(self._session.run([self._output], {self._input.name: inputs})[0])
 
+    @property
+    def has_class_maps(self) -> bool:
+        """Whether `explain` only runs the net once more, and not the engine."""
+        return bool(self._maps)
+
     def features(self, faces: np.ndarray) -> np.ndarray:
         """What the net's last fully connected layer is given: a vector a face, (N, features) for (N, C, H, W) uint8.
 

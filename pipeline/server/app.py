@@ -4,9 +4,10 @@ import io
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import Depends, FastAPI, WebSocket
+from fastapi import Depends, FastAPI, Query, WebSocket
+from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
@@ -47,6 +48,10 @@ IMAGE_ITEM = {"type": "object", "required": ["image"], "properties": {"image": B
 URL_ITEM = {"type": "object", "required": ["url"], "properties": {"url": {"type": "string"}, "name": NAME}}
 ITEM = {"oneOf": [BASE64, IMAGE_ITEM, URL_ITEM]}
 FILE = {"type": "string", "format": "binary"}
+EXPLANATION = (
+    "Answer with a heat map of what spoke for each face's label; each image then counts twice in the rate limit"
+)
+Explain = Annotated[bool, Query(description=EXPLANATION)]
 
 
 def build(
@@ -57,12 +62,15 @@ def build(
     *,
     urls: bool = False,
     moving_model: Model | None = None,
+    explaining: Reader | None = None,
 ) -> ASGIApp:
     """The whole application. urls: whether addresses of images are fetched, from public servers only.
 
     model: what reads images; moving_model: what reads a WebSocket's frames, of the same labels, None for `model` too.
+    explaining: reads the images whose heat maps are asked for, None where none may be.
     """
-    service = Service(reader, model, access, limits, urls=urls, moving_model=moving_model or model)
+    moving_model = moving_model or model
+    service = Service(reader, model, access, limits, urls=urls, moving_model=moving_model, explaining=explaining)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -97,6 +105,9 @@ def _tell_problems(app: FastAPI, service: Service) -> None:
         service.metrics.problems.labels(error.code).inc()
         return error.response()
 
+    async def parameter(request: Request, _: Exception) -> Response:
+        return await problem(request, Problem("not_understood", "The parameter explain is neither true nor false."))
+
     async def http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         code = "wrong_method" if error.status_code == 405 else "not_found"
@@ -109,6 +120,7 @@ def _tell_problems(app: FastAPI, service: Service) -> None:
         return Response(status_code=499)  # for the count of requests; nobody is there to receive it
 
     app.add_exception_handler(Problem, problem)
+    app.add_exception_handler(RequestValidationError, parameter)
     app.add_exception_handler(HTTPException, http)
     app.add_exception_handler(Exception, fault)
     app.add_exception_handler(ClientDisconnect, gone)
@@ -142,6 +154,7 @@ def _add_reading(app: FastAPI, service: Service) -> None:
         "no_token",
         "other_origin",
         "urls_off",
+        "explain_off",
         "small_chunks",
         "too_slow",
         "too_large",
@@ -164,9 +177,10 @@ def _add_reading(app: FastAPI, service: Service) -> None:
         openapi_extra=_body(ITEM, {"image": FILE}, raw=True),
         dependencies=[Depends(admit)],
     )
-    async def read(request: Request) -> Response:
-        (upload,) = await service.uploads(request, one=True)
-        done = await service.read(upload, asker(request))
+    async def read(request: Request, explain: Explain = False) -> Response:
+        reader = service.reader_of(explain)
+        (upload,) = await service.uploads(request, one=True, explain=explain)
+        done = await service.read(upload, asker(request), reader)
         if request.headers.get("accept", "").strip().lower() == PNG:
             return Response(await service.workers.run(_drawn, done.frame, done.reading, expected=True), media_type=PNG)
         return JSONResponse({**done.to_json(), "model": service.model.to_json()})
@@ -183,15 +197,16 @@ def _add_reading(app: FastAPI, service: Service) -> None:
         ),
         dependencies=[Depends(admit)],
     )
-    async def batch(request: Request) -> Response:
+    async def batch(request: Request, explain: Explain = False) -> Response:
+        reader = service.reader_of(explain)
         readings: list[dict[str, Any]] = []
         failed = 0
         client = asker(request)
-        for upload in await service.uploads(request, one=False):
+        for upload in await service.uploads(request, one=False, explain=explain):
             if await request.is_disconnected():
                 raise ClientDisconnect
             try:
-                done = await service.read(upload, client, expected=True)
+                done = await service.read(upload, client, reader, expected=True)
                 readings.append(done.to_json())
             except Problem as problem:
                 service.metrics.problems.labels(problem.code).inc()
@@ -259,6 +274,7 @@ def _add_state(app: FastAPI, service: Service) -> None:
                 "limits": {name: getattr(limits, name) for name in LimitsAnswer.model_fields},
                 "token": service.access.token is not None,
                 "urls": service.urls,
+                "explain": service.explaining is not None,
             }
         )
 

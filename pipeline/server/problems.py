@@ -22,6 +22,7 @@ KINDS = {
     "no_token": Kind(401, "A token is needed", "Send the server's token as 'Authorization: Bearer TOKEN'."),
     "other_origin": Kind(403, "Pages of other origins may not ask", "Ask from its own page, or without one."),
     "urls_off": Kind(403, "No URLs are fetched here", "Send the image itself, or start the server with --allow-urls."),
+    "explain_off": Kind(403, "No heat maps here", "Ask without explain, or start the server with --explain."),
     "not_found": Kind(404, "There is nothing here", "See /docs for what there is."),
     "wrong_method": Kind(405, "Not by this method", "See the Allow header and /docs."),
     "too_slow": Kind(408, "The request took too long to arrive", "Send it again over a faster connection, or smaller."),

@@ -20,7 +20,9 @@ class FaceAnswer(BaseModel):
     uncertain: bool = Field(description="Whether even the most probable one is not probable enough to go by")
     status: Literal["found", "given", "whole"] = Field(description="whole: no face found, the image was read as one")
     conditions: list[str] = Field(description="Of tiny, turned and edge, those that make the reading worth less")
-    explanation: ExplanationAnswer | None = Field(default=None, description="Where the server runs with --explain")
+    explanation: ExplanationAnswer | None = Field(
+        default=None, description="Where it was asked for, or the server runs with --explain"
+    )
 
 
 class ReadingAnswer(BaseModel):
@@ -108,3 +110,4 @@ class ModelAnswer(ModelName):
     limits: LimitsAnswer
     token: bool = Field(description="Whether a token is needed")
     urls: bool = Field(description="Whether addresses of images are fetched")
+    explain: bool = Field(description="Whether heat maps may be asked for")

@@ -69,13 +69,23 @@ def decode_upload(
 class Service:
     """reader: reads the images; access: who may ask; urls: whether addresses of images are fetched.
 
-    model: what the reader reads images with; moving_model: what its sessions read with.
+    model: what the reader reads images with; moving_model: what its sessions read with. explaining: reads images where
+    heat maps are asked for, None where they may not be.
     """
 
     def __init__(
-        self, reader: Reader, model: Model, access: Access, limits: Limits, *, urls: bool, moving_model: Model
+        self,
+        reader: Reader,
+        model: Model,
+        access: Access,
+        limits: Limits,
+        *,
+        urls: bool,
+        moving_model: Model,
+        explaining: Reader | None,
     ) -> None:
         self.reader = reader
+        self.explaining = explaining
         self.model = model
         self.moving_model = moving_model
         self.access = access
@@ -109,8 +119,15 @@ class Service:
         self.charge(asker(request))
         self.access.check_token(request)
 
-    async def uploads(self, request: Request, *, one: bool) -> list[Upload]:
-        """The images in the request. Raises Problem."""
+    def reader_of(self, explain: bool) -> Reader:
+        """Who reads images, with heat maps or without. Raises Problem."""
+        reader = self.explaining if explain else self.reader
+        if reader is None:
+            raise Problem("explain_off", "A heat map was asked for.")
+        return reader
+
+    async def uploads(self, request: Request, *, one: bool, explain: bool) -> list[Upload]:
+        """The images in the request. explain: its client pays for a heat map of each, too. Raises Problem."""
         kind = content_type(request)
         if self.workers.full:  # before the body is taken
             raise Problem("busy", "Too many images wait to be read.", {"Retry-After": "2"})
@@ -118,15 +135,16 @@ class Service:
         with self.memory.body(client) as hold:
             body = await read_body(request, self.limits, hold)
             found = await self.workers.run(lambda: parse_upload(kind, body, self.limits.images, one=one))
-        if len(found) > 1:
-            self.charge(client, len(found) - 1)
+        cost = 2 * len(found) if explain else len(found)  # the net runs once more for a heat map
+        if cost > 1:
+            self.charge(client, cost - 1)
         return found
 
-    async def read(self, upload: Upload, client: str, *, expected: bool = False) -> ImageReading:
+    async def read(self, upload: Upload, client: str, reader: Reader, *, expected: bool = False) -> ImageReading:
         """Raises Problem. client: who pays for its pixels. expected: of a batch that was let in already."""
         if upload.url is not None:
             upload = Upload(upload.name, await self.fetchers.run(self._fetch, upload.url))
-        return await self.workers.run(self._read, upload, client, expected=expected)
+        return await self.workers.run(self._read, upload, client, reader, expected=expected)
 
     def _fetch(self, url: str) -> bytes:
         """In a fetcher's thread."""
@@ -137,7 +155,7 @@ class Service:
         except FetchError as error:
             raise Problem("not_fetched", str(error)) from None
 
-    def _read(self, upload: Upload, client: str) -> ImageReading:
+    def _read(self, upload: Upload, client: str, reader: Reader) -> ImageReading:
         """In a worker's thread."""
         start = time.perf_counter()
         paid = 1  # when the request, or its batch, was let in
@@ -155,7 +173,7 @@ class Service:
 
         image = decode_upload(upload.data, upload.name, self.image_bounds, pay)
         frame = Frame(upload.name, image.pixels)
-        (reading,) = self.reader.read([frame])
+        (reading,) = reader.read([frame])
         self.metrics.images.labels("request").inc()
         self.metrics.faces.labels("request").inc(len(reading.faces))
         self.metrics.read_seconds.labels("request").observe(time.perf_counter() - start)

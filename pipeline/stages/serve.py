@@ -146,7 +146,16 @@ def serve_here(args: argparse.Namespace, listener: "socket | None", started: Cal
         )
         for folder in (predictor.folder, predictor.moving_folder)
     )
-    application = app.build(predictor, model, access, bounds, urls=args.allow_urls, moving_model=moving_model)
+    application = app.build(
+        predictor,
+        model,
+        access,
+        bounds,
+        urls=args.allow_urls,
+        moving_model=moving_model,
+        # Not of a net without class maps unless the server's owner says so: Grad-CAM takes much longer, and torch.
+        explaining=predictor.explaining() if args.explain or predictor.classifier.has_class_maps else None,
+    )
     if listener is not None:
         transport.run(application, listener, listen, bounds, started)
         return

@@ -110,10 +110,14 @@ def test_a_classifier_explains_by_maps_or_by_the_engine(trained: TrainedNet, map
     write_net(tmp_path, "pool: MAX kernel_size: 3 stride: 2")
     given = {"deploy": tmp_path / "deploy.prototxt", "weights": tmp_path / "weights.caffemodel"}
     trained.export(tmp_path / "other", **given)
-    assert Classifier(read(tmp_path / "other")).explain(faces).shape == (2, 7, 7, 7)
+    other = Classifier(read(tmp_path / "other"))
+    assert other.explain(faces).shape == (2, 7, 7, 7)
+    assert (Classifier(read(mapped)).has_class_maps, other.has_class_maps) == (True, False)
     trained.export(tmp_path / "small", precision="int8")
     with pytest.raises(ModelError, match=r"small: its net has no class maps, and without weights\.caffemodel"):
         Predictor(tmp_path / "small", explain=True)
+    with pytest.raises(ModelError, match="its net has no class maps"):
+        Predictor(tmp_path / "small").explaining()
 
 
 def test_a_place_of_an_aligned_face_is_found_in_the_frame() -> None:
@@ -135,6 +139,7 @@ def test_a_place_of_an_aligned_face_is_found_in_the_frame() -> None:
 def test_a_reading_tells_where_its_label_comes_from(mapped: Path, portrait: np.ndarray) -> None:
     plain, explaining = Predictor(mapped), Predictor(mapped, explain=True)
     (face,) = explaining(portrait).faces
+    assert plain.explaining()(portrait).faces == (face,)
     assert plain(portrait).faces[0].explanation is None
     assert "explanation" not in plain(portrait).to_json()["faces"][0]
     assert face.explanation is not None

@@ -69,11 +69,13 @@ def running(
     access: Access | None = None,
     *,
     urls: bool = False,
+    explaining: Reader | None = None,
     tls: tuple[Path, Path] | tuple[None, None] = (None, None),
 ) -> Iterator[Running]:
     """tls: the PEM files of a certificate and its key."""
     listen = Listen("127.0.0.1", 0, *tls)
-    app = build(reader, Model("TestNet", "7", "0" * 64, LABELS, "# A card\n"), access or Access(), limits, urls=urls)
+    model = Model("TestNet", "7", "0" * 64, LABELS, "# A card\n")
+    app = build(reader, model, access or Access(), limits, urls=urls, explaining=explaining)
     listener = bind(listen)
     served = server(app, listen, limits)
     thread = threading.Thread(target=served.run, kwargs={"sockets": [listener]}, daemon=True)

@@ -31,7 +31,8 @@ def start() -> Iterator[Callable[..., Running]]:
 @pytest.fixture(scope="session")
 def real(servers: None) -> Iterator[Running]:
     """A server with the model that ships."""
-    with running(Predictor()) as server:
+    predictor = Predictor()
+    with running(predictor, explaining=predictor.explaining()) as server:
         yield server
 
 

@@ -170,6 +170,33 @@ def test_a_path_in_a_file_name_leads_nowhere(start: Start, painted: Painted) -> 
         assert running.post("/v1/read", files={"image": (name, picture())}).json()["file"] == "passwd"
 
 
+def test_a_heat_map_is_given_to_those_who_ask(real: Running, portrait: bytes) -> None:
+    def faces(path: str) -> list[dict[str, Any]]:
+        answer = real.post(path, files={"image": portrait}).json()
+        return list((answer["readings"][0] if "readings" in answer else answer)["faces"])
+
+    (plain,) = faces("/v1/read")
+    assert "explanation" not in plain
+    assert faces("/v1/read?explain=false") == [plain]
+    for path in ("/v1/read", "/v1/batch"):
+        (face,) = faces(f"{path}?explain=true")
+        told = face.pop("explanation")
+        assert face == plain
+        assert max(max(row) for row in told["heat"]) == 1
+        assert len(told["corners"]) == 4
+    assert real.get("/v1/model").json()["explain"] is True
+    problem(real.post("/v1/read?explain=perhaps", files={"image": portrait}), 400, "not_understood")
+
+
+def test_heat_maps_count_as_images_and_are_refused_where_they_are_off(start: Start, painted: Painted) -> None:
+    running = start(painted, Limits(rate=0.01, burst=5), explaining=painted)
+    assert running.post("/v1/batch?explain=true", files=[("images", picture())] * 2).status_code == 200
+    problem(running.post("/v1/read?explain=true", files={"image": picture()}), 429, "too_often")
+    without = start(painted)
+    problem(without.post("/v1/read?explain=true", files={"image": picture()}), 403, "explain_off")
+    assert without.get("/v1/model").json()["explain"] is False
+
+
 def test_no_address_is_fetched_unless_the_server_was_told_to(start: Start, painted: Painted) -> None:
     running = start(painted)
     told = problem(running.post("/v1/read", json={"url": "http://example.org/a.jpg"}), 403, "urls_off")

@@ -69,6 +69,7 @@ def test_it_serves_this_machine_and_ends_with_ctrl_c(tmp_path: Path) -> None:
             "version": index["version"],
             "sha256": index["sha256"]["model.onnx"],
         }
+        assert httpx.get(f"{address}/v1/model", trust_env=False).json()["explain"] is True
         with connect(f"{address.replace('http', 'ws')}/v1/live", proxy=None) as open_socket:
             open_socket.recv(timeout=10)
             process.send_signal(signal.SIGINT)
