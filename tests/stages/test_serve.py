@@ -255,9 +255,13 @@ def is_open(live: ClientConnection) -> bool:
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="the processes are found in Linux's /proc")
 def test_a_process_that_dies_is_replaced_and_the_others_answer() -> None:
     with serving("--processes", "2", "--rate", "1000") as (address, process), ExitStack() as stack:
+        own_connections = httpx.Limits(max_keepalive_connections=0)
+        client = stack.enter_context(
+            httpx.Client(base_url=address, limits=own_connections, trust_env=False, timeout=20)
+        )
 
         def get(path: str) -> httpx.Response:
-            answer = httpx.get(f"{address}{path}", trust_env=False, timeout=20)  # each on a connection of its own
+            answer = client.get(path)
             assert answer.status_code == 200
             return answer
 
