@@ -56,6 +56,15 @@ def set_device(gpu: int) -> None:
     mode.gpu = gpu
 
 
+def check_device(device: torch.device | str) -> None:
+    """Raise ModeError for a GPU that the machine does not have."""
+    asked = torch.device(device)
+    count = torch.cuda.device_count()
+    if asked.type == "cuda" and (asked.index or 0) >= count:
+        there = f"only {count} GPUs, from 0," if count else "no GPU"
+        raise ModeError(f"device {device}: torch {torch.__version__} finds {there} here; choose cpu")
+
+
 def _check_gpu(gpu: int) -> None:
     count = torch.cuda.device_count()
     if not 0 <= gpu < count:

@@ -13,6 +13,7 @@ import torch
 
 from pipeline.base.console import log
 from pipeline.caffe import weights
+from pipeline.caffe.common import check_device
 from pipeline.caffe.hdf5.files import write_hdf5
 from pipeline.caffe.insert_splits import AUTOMATIC_TOP, choose_layers, insert_splits, layer_class, take_layers
 from pipeline.caffe.layers import Layer, LayerError, Shape
@@ -79,9 +80,9 @@ class Net:
     inputs, outputs: names of the blobs that Input layers make, and of those that no layer takes (alphabetically).
     shapes: by name, the blobs' shapes when the net was built; a forward may be given another batch size.
 
-    device: a torch device. precision: float32, or bfloat16 for products and convolutions while blobs of the solver
-    stay float32. seed: of fillers, dropout, mirror and crop; None draws one.
-    Raises LayerError naming the first layer that cannot be built.
+    device: a torch device, as "cpu" or "cuda:1". precision: float32, or bfloat16 for products and convolutions while
+    blobs of the solver stay float32. seed: of fillers, dropout, mirror and crop; None draws one.
+    Raises ModeError for a GPU that is not there, and LayerError naming the first layer that cannot be built.
     """
 
     def __init__(
@@ -97,6 +98,7 @@ class Net:
     ) -> None:
         self.name = param.name
         self.phase = phase
+        check_device(device)
         self.device = torch.device(device)
         self.precision = PRECISIONS[precision]
         self.generator = torch.Generator()
@@ -128,6 +130,7 @@ class Net:
             raise
         self.inputs = tuple(top for layer in self.layers if isinstance(layer, Input) for top in layer.param.top)
         if self.device.type != "cpu":
+            torch.backends.cudnn.allow_tf32 = False  # by default float32 convolutions keep ten bits of a product
             # Fillers draw on the CPU, so that a seed means the same weights everywhere; dropout draws where it runs.
             on_device = torch.Generator(self.device).manual_seed(self.generator.initial_seed())
             for layer in self.layers:
@@ -331,14 +334,16 @@ class Net:
     def state(self) -> dict[str, Any]:
         """What a resumed run must have back beside the blobs, fit for JSON: generator and data layers."""
         return {
+            "device": self.generator.device.type,
             "generator": base64.b64encode(self.generator.get_state().numpy().tobytes()).decode(),
             "layers": {layer.param.name: state for layer in self.layers if (state := layer.state())},
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Take back what state() gave."""
-        generator_state = np.frombuffer(base64.b64decode(state["generator"]), dtype=np.uint8)
-        self.generator.set_state(torch.from_numpy(generator_state.copy()))
+        """Take back what state() gave. A generator of another kind of device draws from its seed on."""
+        if state.get("device", "cpu") == self.generator.device.type:  # earlier snapshots do not name it
+            generator_state = np.frombuffer(base64.b64decode(state["generator"]), dtype=np.uint8)
+            self.generator.set_state(torch.from_numpy(generator_state.copy()))
         for layer in self.layers:
             if layer.param.name in state["layers"]:
                 layer.restore(state["layers"][layer.param.name])

@@ -30,6 +30,7 @@ from pipeline.base.signals import ENDING, on_ending
 from pipeline.base.text_files import read_json
 from pipeline.caffe import glog
 from pipeline.caffe.averaging import average_snapshots
+from pipeline.caffe.common import check_device
 from pipeline.caffe.database import DatabaseReader
 from pipeline.caffe.layers.hdf5 import listed_files
 from pipeline.caffe.memory_budget import keep_freed_memory
@@ -166,6 +167,7 @@ class _Torch:
     def __init__(
         self, param: SolverParameter, device: str, precision: str, threads: int, earlier: list[dict[str, Any]]
     ) -> None:
+        check_device(device)
         keep_freed_memory()
         self.action = Action.NONE
         self.settings: dict[str, Any] = {

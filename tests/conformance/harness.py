@@ -31,17 +31,17 @@ TURNED = b"\xff\xe1\x00\x22Exif\0\0MM\0\x2a\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\
 Arrays = Mapping[str, np.ndarray]
 
 
-def run_case(case: str) -> dict[str, np.ndarray]:
+def run_case(case: str, device: str = "cpu") -> dict[str, np.ndarray]:
     """Run cases/LayerType/case.prototxt; its answer has the keys that record.py's has."""
-    return run_net(CASES / f"{case}.prototxt", case)
+    return run_net(CASES / f"{case}.prototxt", case, device)
 
 
-def run_net(path: Path, case: str) -> dict[str, np.ndarray]:
+def run_net(path: Path, case: str, device: str = "cpu") -> dict[str, np.ndarray]:
     """Run a net forward and backward with the numbers that its case draws, as record.py does in real Caffe."""
     text = path.read_text()
     values = Values(case, text)
     param: NetParameter = read_net(path)
-    net = Net(param, param.state.phase)
+    net = Net(param, param.state.phase, device=device)
     draw_parameters(net, values)
     before = {
         (layer, index): blob.detach().clone() for layer, blobs in net.params.items() for index, blob in enumerate(blobs)
@@ -50,7 +50,7 @@ def run_net(path: Path, case: str) -> dict[str, np.ndarray]:
         if isinstance(layer, MemoryData):
             layer.set_arrays(*values.memory(layer.shape))
     inputs = {
-        name: torch.from_numpy(values.input(name, net.shapes[name])).requires_grad_(param.force_backward)
+        name: torch.from_numpy(values.input(name, net.shapes[name])).to(device).requires_grad_(param.force_backward)
         for name in net.inputs
     }
     for _ in range(forwards(text)):
@@ -65,16 +65,17 @@ def run_net(path: Path, case: str) -> dict[str, np.ndarray]:
     for name in net.outputs:
         blob = net.blobs[name]
         if name not in losses and blob.requires_grad:
-            total = total + (blob * torch.from_numpy(values.output_gradient(name, tuple(blob.shape)))).sum()
+            gradient = torch.from_numpy(values.output_gradient(name, tuple(blob.shape)))
+            total = total + (blob * gradient.to(device)).sum()
     if total.requires_grad:
         total.backward()
-    answer = {f"top/{name}": blob.detach().numpy() for name, blob in net.blobs.items()}
+    answer = {f"top/{name}": blob.detach().cpu().numpy() for name, blob in net.blobs.items()}
     answer |= {f"gradient/{name}": gradient_of(value) for name, value in inputs.items()}
     for layer, blobs in net.params.items():
         for index, blob in enumerate(blobs):
             answer[f"parameter gradient/{layer}/{index}"] = gradient_of(blob)
             if not torch.equal(before[layer, index], blob):
-                answer[f"parameter/{layer}/{index}"] = blob.detach().numpy()
+                answer[f"parameter/{layer}/{index}"] = blob.detach().cpu().numpy()
     for layer in net.layers:
         if isinstance(layer, HDF5Output):
             with HDF5Reader(layer.path) as file:
@@ -93,7 +94,7 @@ def draw_parameters(net: Net, values: Values) -> None:
 def gradient_of(blob: torch.Tensor) -> np.ndarray:
     """A blob's gradient; zeros where none came back, as Caffe has it."""
     leaf = blob if blob.is_leaf else blob._base  # a PERMISSIVE sharer sees its owner's blob in another shape
-    return np.zeros(tuple(blob.shape), np.float32) if leaf.grad is None else leaf.grad.numpy().reshape(blob.shape)
+    return np.zeros(tuple(blob.shape), np.float32) if leaf.grad is None else leaf.grad.cpu().numpy().reshape(blob.shape)
 
 
 def recorded(case: str) -> dict[str, np.ndarray]:
@@ -283,7 +284,7 @@ def run_gradients(path: Path, case: str) -> dict[str, np.ndarray]:
     net = Net(read_net(path), TRAIN)
     draw_parameters(net, values)
     gradients = net.gradients(**{name: values.input(name, net.shapes[name]) for name in net.inputs})
-    answer = {f"top/{name}": blob.detach().numpy() for name, blob in net.blobs.items()}
+    answer = {f"top/{name}": blob.detach().cpu().numpy() for name, blob in net.blobs.items()}
     answer |= {f"gradient/{name}": gradient.numpy() for name, gradient in gradients.items()}
     for layer in net.layers:
         for index, blob in enumerate(layer.blobs):

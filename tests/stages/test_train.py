@@ -11,11 +11,14 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from helpers.pretended_gpu import pretended_gpus
+from helpers.ranks import signalled
 
 import pipeline.stages.train
 from pipeline.base.errors import InputError
@@ -135,6 +138,29 @@ def test_files_of_rows_that_decide_a_run_are_recorded(tmp_path: Path) -> None:
     recorded = json.loads((tmp_path / "run.json").read_text())["sha256"]
     assert recorded[str(rows)] == hashlib.sha256(rows.read_bytes()).hexdigest()
     assert str(listed) in recorded
+
+
+def test_a_run_on_a_gpu_resumes_to_the_bit_and_is_averaged_there(data: Path, tmp_path: Path) -> None:
+    whole, solver = (write_run(tmp_path / name, data, max_iter=20) for name in ("whole", "stopped"))
+    [(place, stopping)] = signalled(signal.SIGINT, 7).items()
+    with pretended_gpus(1):
+        train(whole, "cuda", "float32", threads=1, average=2)
+        with pytest.raises(SystemExit), patch(place, stopping):
+            train(solver, "cuda", "float32", threads=1, average=2)
+        train(solver, "auto", "float32", threads=1, average=2)
+    assert json.loads((solver.parent / "run.json").read_text())["device"] == "Pretended GPU"
+    assert "Resuming at iteration 8" in (solver.parent / "train.log").read_text()
+    for name in ("best", "final", "averaged"):
+        weights = [path.parent / f"{name}.caffemodel" for path in (whole, solver)]
+        assert weights[0].read_bytes() == weights[1].read_bytes()
+
+
+def test_a_gpu_that_is_absent_is_refused(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    solver = write_run(tmp_path / "run", data)
+    with pytest.raises(InputError, match=r"^device cuda: torch .* finds no GPU here; choose cpu$"):
+        train(solver, "cuda", threads=1)
+    assert sorted(path.name for path in solver.parent.iterdir()) == ["net.prototxt", "solver.prototxt"]
 
 
 def test_a_run_on_listed_pictures_records_the_list_and_counts_iterations(tmp_path: Path) -> None:
