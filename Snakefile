@@ -499,7 +499,9 @@ rule solve:
         "environment.yml"
     threads: config["threads"]
     params:
-        options=command_options(config, "device", "precision", "average", "tensorboard", "engine", "caffe"),
+        options=command_options(
+            config, "device", "precision", "processes", "average", "tensorboard", "engine", "caffe"
+        ),
     shell:
         "python -m pipeline --log {log} train {input.solver} {params.options:q} --threads {threads}"
 

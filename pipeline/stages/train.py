@@ -8,10 +8,12 @@ run.json and, last of all, loss.png and accuracy.png.
 import argparse
 import hashlib
 import json
+import os
 import platform
 import shutil
 import signal
 import struct
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from importlib.metadata import version
@@ -30,16 +32,17 @@ from pipeline.base.signals import ENDING, on_ending
 from pipeline.base.text_files import read_json
 from pipeline.caffe import glog
 from pipeline.caffe.averaging import average_snapshots
-from pipeline.caffe.common import check_device
+from pipeline.caffe.common import check_device, solver_count, solver_rank
 from pipeline.caffe.database import DatabaseReader
+from pipeline.caffe.layers import LayerError
 from pipeline.caffe.layers.hdf5 import listed_files
 from pipeline.caffe.memory_budget import keep_freed_memory
 from pipeline.caffe.net import Net
 from pipeline.caffe.precision import AUTO, PRECISIONS, bfloat16_speed, faster_precision, has_bfloat16_units
-from pipeline.caffe.proto.caffe_pb2 import DataParameter, SolverParameter
+from pipeline.caffe.proto.caffe_pb2 import TEST, TRAIN, DataParameter, NetParameter, Phase, SolverParameter
 from pipeline.caffe.proto.files import read_solver
 from pipeline.caffe.real_caffe import RealCaffe, refuse_extensions, root_from_environment
-from pipeline.caffe.solver import POLICIES, get_solver, naming_solver, snapshot
+from pipeline.caffe.solver import POLICIES, get_solver, naming_solver, parallel, snapshot
 from pipeline.caffe.solver.nets import test_nets, train_net, weights
 from pipeline.caffe.solver.solve import Action, Event, solve
 from pipeline.caffe.solver.train_log_writer import TrainingLog, described
@@ -48,6 +51,7 @@ from pipeline.classifier.training_metrics import TrainingMetrics, check_average,
 from pipeline.stages.arguments import add_engine_arguments
 
 ASKED = "precision_asked"  # in run.json beside the precision that ran; decides no run's result
+PROCESSES = "processes"  # in run.json; a run may resume in another number of them
 RECORD_LENGTHS = struct.Struct("<QQ")  # of a key and a value
 
 
@@ -74,6 +78,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="CPU threads; results are the same to the bit for the same number (default 2)",
     )
     parser.add_argument(
+        "--processes",
+        type=int,
+        default=1,
+        metavar="N",
+        help="train in N processes, which share each batch and the threads, with CUDA one for each GPU (default 1)",
+    )
+    parser.add_argument(
         "--average",
         type=int,
         default=0,
@@ -90,6 +101,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    if args.processes < 1 or (args.processes > 1 and args.engine == "caffe"):
+        raise InputError(f"processes {args.processes} where at least 1, and with the engine caffe 1, was expected")
+    if args.processes > 1 and "WORLD_SIZE" not in os.environ:
+        launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={args.processes}"]
+        # Behind "--", for otherwise the launcher takes --log for one of its own options.
+        os.execv(sys.executable, [sys.executable, *launcher, "-m", "--", "pipeline", *sys.argv[1:]])
     train(
         args.solver,
         args.device,
@@ -125,33 +142,45 @@ def train(
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() and engine == "torch" else "cpu"
-    torch.set_num_threads(threads)
     param = read_solver(solver_path)
     folder = solver_path.parent
-    with naming_solver(solver_path):
-        trainer = (
-            _Torch(param, device, precision, threads, _earlier_runs(param, folder / "run.json"))
-            if engine == "torch"
-            else _Caffe(param, solver_path, device, precision, threads=threads, where=caffe)
-        )
-    check_average(param, average)
-    start = _resume(param, folder / "run.json", trainer.settings | _hashes(solver_path, param))
-    if start:
-        _check_whole(start)
-    first = start.iteration if start else 0
-    with (
-        _collect_signals(trainer.stop) as received,
-        open_board(folder, first) if tensorboard else nullcontext() as board,
-    ):
-        if board and (folder / "augmentation.png").exists():
-            add_picture(board, "augmentation", folder / "augmentation.png")
-        metrics = TrainingMetrics(folder / "metrics.csv", param, first, average, board)
-        for _ in metrics.follow(trainer.train(start, folder / "train.log")):
-            pass
+    with parallel.together():
+        rank = solver_rank()
+        torch.set_num_threads(max(1, threads // solver_count()))
+        with naming_solver(solver_path):
+            trainer = (
+                _Torch(param, device, precision, threads, _earlier_runs(param, folder / "run.json"))
+                if engine == "torch"
+                else _Caffe(param, solver_path, device, precision, threads=threads, where=caffe)
+            )
+        check_average(param, average)
+        start = None
+        if rank == 0:
+            start = _resume(param, folder / "run.json", trainer.settings | _hashes(solver_path, param))
+        start = _start_of_first(param, start)
+        if start:
+            _check_whole(start)
+        parallel.check_alike(param, [start.state] if start else [*weights(param)])
+        first = start.iteration if start else 0
+        with (
+            _collect_signals(trainer.stop) as received,
+            open_board(folder, first) if tensorboard and rank == 0 else nullcontext() as board,
+        ):
+            if board and (folder / "augmentation.png").exists():
+                add_picture(board, "augmentation", folder / "augmentation.png")
+            events = trainer.train(start, folder / "train.log")
+            if rank == 0:
+                metrics = TrainingMetrics(folder / "metrics.csv", param, first, average, board)
+                events = metrics.follow(events)
+            for _ in events:
+                pass
     if received:
-        reached = trainer.stopped_at()
-        log.info("stopped at iteration %d of %d; the same command resumes from there", reached, param.max_iter)
+        if rank == 0:
+            reached = trainer.stopped_at()
+            log.info("stopped at iteration %d of %d; the same command resumes from there", reached, param.max_iter)
         raise SystemExit(128 + received[0])
+    if rank > 0:
+        return
     _keep(folder, param, metrics)
     if average:
         _average(folder, param, metrics, {"device": device, "precision": trainer.settings["precision"]})
@@ -161,30 +190,65 @@ def train(
     plot(folder / "metrics.csv", folder / "loss.png", folder / "accuracy.png", marks)
 
 
+def _start_of_first(param: SolverParameter, start: snapshot.Snapshot | None) -> snapshot.Snapshot | None:
+    """The snapshot that the first rank resumes from, in every rank."""
+    iteration, hdf5 = parallel.from_first(start.iteration if start else -1, start.hdf5 if start else 0)
+    return snapshot.Snapshot(param.snapshot_prefix, int(iteration), bool(hdf5)) if iteration >= 0 else None
+
+
+class _NetOfRank(Net):
+    """A net that is given this rank's share of each training batch."""
+
+    def __init__(self, param: NetParameter, phase: Phase, **options: Any) -> None:
+        for layer in param.layer if phase == TRAIN else ():
+            for field in ("data_param", "image_data_param", "hdf5_data_param"):
+                if layer.HasField(field):
+                    data = getattr(layer, field)
+                    if data.batch_size % solver_count() and not any(rule.phase == TEST for rule in layer.include):
+                        raise LayerError(
+                            layer.name, f"batch_size {data.batch_size} does not divide among {solver_count()} processes"
+                        )
+                    data.batch_size //= solver_count()
+        super().__init__(param, phase, **options)
+
+
 class _Torch:
     """Trains in the project's own engine. settings: what of a run's result it decides."""
 
     def __init__(
         self, param: SolverParameter, device: str, precision: str, threads: int, earlier: list[dict[str, Any]]
     ) -> None:
+        if device == "cuda" and solver_count() > 1:
+            device = f"cuda:{os.environ['LOCAL_RANK']}"
         check_device(device)
+        if torch.device(device).type == "cuda":
+            torch.cuda.set_device(device)
         keep_freed_memory()
         self.action = Action.NONE
         self.settings: dict[str, Any] = {
             "engine": "torch",
-            "device": torch.cuda.get_device_name() if device == "cuda" else device,
+            "device": torch.cuda.get_device_name() if device.startswith("cuda") else device,
             ASKED: precision,
+            PROCESSES: solver_count(),
             "threads": threads,
             "versions": {"pipeline": __version__, "python": platform.python_version()}
             | {name: version(name) for name in ("torch", "numpy", "protobuf", "lmdb")},
             "machine": platform.machine(),
             "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         }
-        self.settings["precision"] = _precision(precision, device, self.settings, earlier)
-        self.solver = get_solver(param, device, self.settings["precision"])
+        own = _precision(precision, device, self.settings, earlier)
+        [number] = parallel.from_first([*PRECISIONS].index(own))
+        self.settings["precision"] = [*PRECISIONS][int(number)]
+        self.solver = get_solver(param, device, self.settings["precision"], _NetOfRank)
 
     def train(self, start: snapshot.Snapshot | None, log_path: Path) -> Iterator[Event]:
-        """Train from a snapshot or the beginning, logging to a file; yield what happens."""
+        """Train from a snapshot or the beginning, logging to a file if this is the first rank; yield what happens."""
+        if solver_rank() > 0:
+            if start:
+                snapshot.restore(self.solver, start.state)
+            parallel.start(self.solver)
+            yield from solve(self.solver)
+            return
         with glog.log_file(log_path) as logger:
             training_log = TrainingLog(self.solver, logger)
             if start:
@@ -195,6 +259,7 @@ class _Torch:
                         start.state,
                     )
                 logger.info("Resuming at iteration %d", self.solver.iteration)
+            parallel.start(self.solver)
             for event in solve(self.solver, lambda: self.action):
                 training_log.record(event)
                 yield event
@@ -329,7 +394,7 @@ def read_run_record(path: Path) -> dict[str, Any]:
 
 def _decisive(run: dict[str, Any]) -> dict[str, Any]:
     """Of what run.json holds, what decides the run's result."""
-    return {name: value for name, value in run.items() if name != ASKED}
+    return {name: value for name, value in run.items() if name not in (ASKED, PROCESSES)}
 
 
 def _precision(asked: str, device: str, settings: dict[str, Any], earlier: list[dict[str, Any]]) -> str:

@@ -1,5 +1,6 @@
-"""Runs the command train in several processes that train together, as torchrun does, but from one import of torch."""
+"""Runs a command train in several processes that train together, as torchrun does, but from one import of torch."""
 
+import importlib
 import multiprocessing
 import os
 import signal
@@ -39,8 +40,10 @@ class Ended:
         return [line.split("] ", 1)[1] for line in self.log.splitlines() if line.startswith("F")]
 
 
-def run_ranks(count: int, *words: str, others: Mapping[int, Rank] | None = None) -> Ended:
-    """Run `python -m pipeline.caffe WORDS` in `count` ranks in the working folder; `others` are started otherwise."""
+def run_ranks(
+    count: int, *words: str, others: Mapping[int, Rank] | None = None, module: str = "pipeline.caffe"
+) -> Ended:
+    """Run `python -m MODULE WORDS` in `count` ranks in the working folder; `others` are started otherwise."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["pipeline.caffe.tools.train"])
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # torchrun keeps it for its ranks too
@@ -52,7 +55,7 @@ def run_ranks(count: int, *words: str, others: Mapping[int, Rank] | None = None)
         environment |= {"LOCAL_WORLD_SIZE": str(count), "RANK": str(number), "LOCAL_RANK": str(number)}
         environment["TORCHELASTIC_USE_AGENT_STORE"] = "True"
         rank = (others or {}).get(number, Rank(words, {}))
-        processes.append(context.Process(target=_run, args=(environment, rank, str(said.absolute()))))
+        processes.append(context.Process(target=_run, args=(environment, rank, str(said.absolute()), module)))
     for process in processes:
         process.start()
     for process in processes:
@@ -62,9 +65,8 @@ def run_ranks(count: int, *words: str, others: Mapping[int, Rank] | None = None)
     return Ended([process.exitcode for process in processes], said.read_text())
 
 
-def _run(environment: Mapping[str, str], rank: Rank, said: str) -> None:
-    from pipeline.caffe.__main__ import main
-
+def _run(environment: Mapping[str, str], rank: Rank, said: str, module: str) -> None:
+    main = importlib.import_module(f"{module}.__main__").main
     os.environ.update(environment)
     sys.argv = ["caffe", *rank.words]
     os.chdir(Path(said).parent)

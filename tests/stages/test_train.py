@@ -18,17 +18,19 @@ import numpy as np
 import pytest
 import torch
 from helpers.pretended_gpu import pretended_gpus
-from helpers.ranks import signalled
+from helpers.ranks import Rank, run_ranks, signalled
 
 import pipeline.stages.train
+from pipeline.__main__ import main
 from pipeline.base.errors import InputError
 from pipeline.caffe import precision
+from pipeline.caffe.common import mode
 from pipeline.caffe.database import DatabaseReader, DatabaseWriter
 from pipeline.caffe.hdf5.files import write_hdf5
 from pipeline.caffe.net import build_net
 from pipeline.caffe.proto.blob_proto import write_mean
 from pipeline.caffe.proto.caffe_pb2 import TEST, TRAIN, SolverParameter
-from pipeline.caffe.proto.files import parse_text, write_prototxt
+from pipeline.caffe.proto.files import parse_text, read_solver, write_prototxt
 from pipeline.caffe.solver import POLICIES, SolverError, get_solver
 from pipeline.caffe.solver.snapshot import find_snapshots
 from pipeline.classifier.training_metrics import METRICS, plot
@@ -153,6 +155,55 @@ def test_a_run_on_a_gpu_resumes_to_the_bit_and_is_averaged_there(data: Path, tmp
     for name in ("best", "final", "averaged"):
         weights = [path.parent / f"{name}.caffemodel" for path in (whole, solver)]
         assert weights[0].read_bytes() == weights[1].read_bytes()
+
+
+def write_shared_run(folder: Path, data: Path) -> Path:
+    """A run that draws nothing at random, so that processes train it as one does."""
+    solver = write_run(folder, data, max_iter=20, display=1)
+    kept = (line for line in NET.format(data=data, classes=7).splitlines() if '"bn"' not in line and "Drop" not in line)
+    net = "\n".join(kept).replace("crop_size: 42 ", "").replace("mirror: true ", "")
+    (folder / "net.prototxt").write_text(net.replace("batch_size: 7", "batch_size: 6"))
+    return solver
+
+
+def test_processes_train_as_one_and_another_number_of_them_resumes(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    whole, solver = (write_shared_run(tmp_path / name, data) for name in ("whole", "shared"))
+    train(whole, "cpu", "float32", threads=1)
+    words = ("train", str(solver), "--device", "cpu", "--precision", "float32", "--threads", "1", "--processes")
+    stopping = Rank((*words, "2"), signalled(signal.SIGINT, 7))
+    ran = run_ranks(2, *words, "2", others={0: stopping}, module="pipeline")
+    assert ran.statuses == [130, 0], ran.log
+    assert "stopped at iteration 8 of 20; the same command resumes from there" in ran.log
+    ran = run_ranks(3, *words, "3", module="pipeline")
+    assert ran.statuses == [0, 0, 0], ran.log
+    assert "starting anew" not in ran.log
+    assert json.loads((solver.parent / "run.json").read_text())["processes"] == 3
+    ours, wanted = ([float(row["train_loss"]) for row in rows(path.parent)] for path in (solver, whole))
+    np.testing.assert_allclose(ours, wanted, rtol=0, atol=1e-5)
+    assert [row["epoch"] for row in rows(solver.parent)] == [row["epoch"] for row in rows(whole.parent)]
+
+
+def test_a_batch_that_does_not_divide_among_processes_is_refused(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mode, "solver_count", 2)
+    said = r"net.prototxt:2: layer 'data': batch_size 7 does not divide among 2 processes$"
+    with pytest.raises(InputError, match=said):
+        get_solver(read_solver(write_run(tmp_path / "run", data)), net_type=pipeline.stages.train._NetOfRank)
+
+
+def test_processes_are_started_by_torchs_launcher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[list[str]] = []
+    words = ["train", "solver.prototxt", "--processes", "2"]
+    monkeypatch.setattr("sys.argv", ["expressions", *words])
+    monkeypatch.setattr("os.execv", lambda program, words: started.append(words) or sys.exit(0))
+    with pytest.raises(SystemExit):
+        main()
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "--", "pipeline"]
+    assert started == [[sys.executable, *launcher, *words]]
 
 
 def test_a_gpu_that_is_absent_is_refused(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
