@@ -19,7 +19,9 @@ from pipeline.stages.workflow import (
     find_dataset,
     fold_mark,
     find_net_settings,
+    is_address,
     members,
+    exported_files,
     model_files,
     print_closing_words,
     print_errors_last,
@@ -61,6 +63,20 @@ if dataset.is_sample:
 
 check_settings(config)
 
+
+def given(path):
+    """A file that is there before the run: in object storage by its address, else on this machine."""
+    return storage(path) if is_address(path) else local(path)
+
+
+def source():
+    """The data set; a folder's times say nothing of the files in it."""
+    path = str(dataset.source)
+    if dataset.is_sample:
+        return path
+    return ancient(given(path)) if dataset.is_folder else given(path)
+
+
 IMAGES = f"data/{dataset.name}/images"
 ALIGNED = f"data/{dataset.name}/aligned"
 FACES = f"data/{dataset.name}/{config['train_on']}"
@@ -74,13 +90,15 @@ EXTRACT_SHARDS, ALIGN_SHARDS, LMDB_SHARDS = (
 )
 EXTRACT_OPTIONS = command_options(
     config,
-    *["ferplus", "ferplus_policy", "labels", "class_names", "classes", "held_out", "groups", "seed"],
+    *["ferplus_policy", "labels", "class_names", "classes", "held_out", "groups", "seed"],
 )
 ALIGN_DETECTOR = command_options(
     {"detector": config["align_detector"], "detector_model": config["align_detector_model"]},
     *["detector", "detector_model"],
 )
 DATABASE_FILES = [f"{DATABASES}/{part}_lmdb/data.mdb" for part in ("train", "val", "test")]
+# Which image each record of a database is.
+LISTS = [f"{DATABASES}/{part}.txt" for part in ("train", "val", "test")]
 NET = f"prototxt/{config['net']}"
 NAME = f"results/{config['run'] or dataset.name}"
 # Each of several seeds has a run of its own, which the wildcard names.
@@ -177,8 +195,8 @@ rule sample:
 rule extract:
     """Turn the CSV into images and count them."""
     input:
-        source=ancient(str(dataset.source)) if dataset.source.is_dir() else str(dataset.source),
-        ferplus=config["ferplus"] or [],
+        source=source(),
+        ferplus=given(config["ferplus"]) if config["ferplus"] else [],
         shards=EXTRACT_SHARDS,
     output:
         manifest=f"{IMAGES}/manifest.csv",
@@ -194,18 +212,23 @@ rule extract:
     threads: config["threads"]
     params:
         images=subpath(output.manifest, parent=True),
-        options=[*EXTRACT_OPTIONS, *(["--gather", *EXTRACT_SHARDS] if SHARDS else [])],
+        votes=lambda wildcards, input: ["--ferplus", input.ferplus] if config["ferplus"] else [],
+        options=lambda wildcards, input: [
+            *EXTRACT_OPTIONS,
+            *(["--gather", *input.shards] if SHARDS else []),
+        ],
         fingerprint=dataset.fingerprint(),
     shell:
-        "python -m pipeline --log {log} extract {input.source:q} {params.images} {params.options:q}"
+        "python -m pipeline --log {log} extract {input.source:q} {params.images} {params.votes:q}"
+        " {params.options:q}"
 
 
 if SHARDS:
 
     use rule extract as extract_shard with:
         input:
-            source=ancient(str(dataset.source)) if dataset.source.is_dir() else str(dataset.source),
-            ferplus=config["ferplus"] or [],
+            source=source(),
+            ferplus=given(config["ferplus"]) if config["ferplus"] else [],
         output:
             temp(directory(f"{IMAGES}_shards/{{number}}_of_{len(SHARDS)}")),
         log:
@@ -214,6 +237,7 @@ if SHARDS:
             f"{DATA_LOGS}/extract_{{number}}_of_{len(SHARDS)}.benchmark.tsv"
         params:
             images=lambda wildcards, output: output[0],
+            votes=lambda wildcards, input: ["--ferplus", input.ferplus] if config["ferplus"] else [],
             options=lambda wildcards: [*EXTRACT_OPTIONS, "--shard", f"{wildcards.number}/{len(SHARDS)}"],
             fingerprint=dataset.fingerprint(),
 
@@ -246,7 +270,9 @@ rule align:
     params:
         aligned=subpath(output.manifest, parent=True),
         detector=[] if SHARDS else ALIGN_DETECTOR,
-        options=["--gather", *ALIGN_SHARDS] if SHARDS else command_options(config, "missing"),
+        options=lambda wildcards, input: (
+            ["--gather", *input.shards] if SHARDS else command_options(config, "missing")
+        ),
     shell:
         "python -m pipeline --log {log} align {input.manifest} {params.aligned} {params.detector:q}"
         " {params.options:q} --threads {threads}"
@@ -305,7 +331,7 @@ rule lmdb:
     output:
         databases=DATABASE_FILES,
         votes=[f"{DATABASES}/{part}_{name}" for part in ("train", "val", "test") for name in VOTES],
-        lists=expand("{databases}/{part}.txt", databases=DATABASES, part=["train", "val", "test"]),
+        lists=LISTS,
         labels=f"{DATABASES}/labels.txt",
     log:
         f"{DATA_LOGS}/lmdb.log",
@@ -316,9 +342,9 @@ rule lmdb:
     threads: config["threads"]
     params:
         databases=subpath(output.labels, parent=True),
-        options=[
+        options=lambda wildcards, input: [
             *command_options(config, "protocol", "seed", "fold"),
-            *(["--gather", *LMDB_SHARDS] if SHARDS else []),
+            *(["--gather", *input.shards] if SHARDS else []),
         ],
     shell:
         "python -m pipeline --log {log} lmdb {input.manifest} {params.databases} {params.options:q}"
@@ -398,6 +424,7 @@ if TARGETS:
         """Write soft targets for the training images."""
         input:
             databases=DATABASE_FILES,
+            lists=LISTS,
             labels=f"{DATABASES}/labels.txt",
             votes=[f"{DATABASES}/train_{name}" for name in VOTES],
             answers=f"{RUN}/answers.csv" if config["teacher"] else [],
@@ -411,7 +438,7 @@ if TARGETS:
             "environment.yml"
         params:
             databases=subpath(input.labels, parent=True),
-            targets=f"{RUN}/targets",
+            targets=subpath(output[0], ancestor=2),
             options=lambda wildcards, input: [
                 *command_options(config, "soft_targets", "label_smoothing", "auxiliary"),
                 *(["--teacher", input.answers] if config["teacher"] else []),
@@ -423,14 +450,14 @@ if TARGETS:
 rule render:
     """Fill the net's prototxts in for this run."""
     input:
-        train_val=f"{NET}/train_val.prototxt",
-        deploy=f"{NET}/deploy.prototxt",
-        solver=f"{NET}/solver.prototxt",
+        train_val=local(f"{NET}/train_val.prototxt"),
+        deploy=local(f"{NET}/deploy.prototxt"),
+        solver=local(f"{NET}/solver.prototxt"),
         labels=f"{DATABASES}/labels.txt",
         mean=f"{DATABASES}/mean.binaryproto",
         databases=DATABASE_FILES,
         targets=TARGETS,
-        weights=config["weights"] or [],
+        weights=local(config["weights"]) if config["weights"] else [],
     output:
         train_val=f"{RUN}/train_val.prototxt",
         deploy=f"{RUN}/deploy.prototxt",
@@ -460,7 +487,7 @@ rule render:
             *["augmentation", "label_smoothing", "class_weights", "auxiliary_weight"],
             *["weights", "freeze"],
         ),
-        targets=["--targets", f"{RUN}/targets"] if TARGETS else [],
+        targets=lambda wildcards, input: (["--targets", Path(input.targets[0]).parents[1]] if TARGETS else []),
     shell:
         "python -m pipeline --log {log} render {params.net} {params.databases} {params.run} {params.options:q}"
         " {params.targets:q}"
@@ -528,8 +555,8 @@ if HEAD_OF:
         conda:
             "environment.yml"
         params:
-            head_of=HEAD_OF,
-            run=RUN,
+            head_of=subpath(input.deploy, parent=True),
+            run=subpath(output.deploy, parent=True),
         shell:
             "python -m pipeline --log {log} second_head {params.head_of} {input.weights} {input.labels} {params.run}"
 
@@ -540,6 +567,7 @@ rule evaluate:
         deploy=f"{RUN}/deploy.prototxt",
         weights=CHOSEN,
         databases=DATABASE_FILES,
+        lists=LISTS,
         mean=MEAN,
         labels=f"{DATABASES}/labels.txt",
         manifest=f"{FACES}/manifest.csv",
@@ -579,6 +607,7 @@ if EVALUATE_SHARDS:
             deploy=f"{RUN}/deploy.prototxt",
             weights=CHOSEN,
             databases=DATABASE_FILES,
+            lists=LISTS,
             mean=MEAN,
             labels=f"{DATABASES}/labels.txt",
             manifest=f"{FACES}/manifest.csv",
@@ -623,9 +652,9 @@ rule export:
         mean=MEAN,
         labels=f"{DATABASES}/labels.txt",
         metrics=f"{RUN}/metrics.json",
+        databases=DATABASE_FILES,
     output:
-        f"{EXPORTED}/MODEL_CARD.md",
-        f"{EXPORTED}/model.onnx",
+        [f"{EXPORTED}/{name}" for name in exported_files(config["export_precision"])],
     log:
         f"{RUN_LOGS}/export.log",
     benchmark:
@@ -649,6 +678,7 @@ rule ensemble:
     input:
         models=lambda wildcards: members(config["ensemble"]),
         databases=DATABASE_FILES,
+        lists=LISTS,
         labels=f"{DATABASES}/labels.txt",
         manifest=f"{FACES}/manifest.csv",
     output:
@@ -679,8 +709,8 @@ rule ensemble:
 rule predict:
     """Read the expressions in images, a video, a camera or a stream with a model folder."""
     input:
-        models=model_files(config["model"]),
-        files=lambda wildcards: parse_input(config["input"]).files,
+        models=local(model_files(config["model"])),
+        files=lambda wildcards: [local(file) for file in parse_input(config["input"]).files],
     output:
         lines=f"{READINGS}/predictions.jsonl",
         table=f"{READINGS}/predictions.csv",

@@ -20,7 +20,7 @@ from pipeline.base.errors import InputError
 from pipeline.base.text_files import read_text
 from pipeline.caffe.real_caffe import require_caffe, root_from_environment
 from pipeline.classifier.metrics import describe_seeds, read_metrics
-from pipeline.classifier.model_folder import DEFAULTS, INDEX, find
+from pipeline.classifier.model_folder import CARD, DEFAULTS, FILES, INDEX, TENSORS, WEIGHTS, find
 from pipeline.media.sources import is_live
 
 SCHEMA = Path("config/schema.yaml")
@@ -52,7 +52,10 @@ PLAIN_DATA = {
 }
 SAMPLE = "sample"
 SAMPLE_CSV = Path("data/sample/sample.csv")
-FAILED_LOG = re.compile(r"^    log: (\S+) \(check log", re.MULTILINE)  # in Snakemake's log, of a job that failed
+ADDRESS = re.compile(r"^(\w+)://")
+FAILED_LOG = re.compile(
+    r"^    log: (\S+)(?: \(send to storage\))? \(check log", re.MULTILINE
+)  # in Snakemake's log, of a job that failed
 SAID_ERROR = re.compile(r"^\S+ \S+ ERROR (error: .*)$", re.MULTILINE)  # in a stage's
 SAMPLE_REMARK = """\
 This was the drawn SAMPLE: its figures say nothing about real faces. To train on FER2013 put fer2013.csv (or .xz, .gz,
@@ -64,7 +67,11 @@ class Dataset:
     """A source of labelled faces and the name its folders under data/ go by."""
 
     name: str
-    source: Path
+    source: Path | str  # text where it is an address in object storage
+
+    @property
+    def is_folder(self) -> bool:
+        return isinstance(self.source, Path) and self.source.is_dir()
 
     @property
     def is_sample(self) -> bool:
@@ -77,7 +84,7 @@ class Dataset:
 
     def fingerprint(self) -> str | None:
         """Of a folder, what changes with its files: their names, sizes and times. Snakemake compares files itself."""
-        if not self.source.is_dir():
+        if not isinstance(self.source, Path) or not self.source.is_dir():
             return None
         digest = hashlib.sha256()
         for folder, folders, files in os.walk(self.source):
@@ -90,28 +97,38 @@ class Dataset:
         return digest.hexdigest()
 
 
+def is_address(text: str) -> bool:
+    """Whether this names a file in object storage, such as s3://faces/fer2013.csv."""
+    return "://" in text
+
+
 def find_dataset(config: Mapping[str, Any]) -> Dataset:
-    """The data set that the setting `csv` asks for: a path, "sample", or None for what is in data/raw, else the sample.
+    """The data set that the setting `csv` asks for: a path, an address, "sample", or None for what is in data/raw.
+
+    Where that is empty it is the sample.
 
     Its name is the file's or folder's, and a mark of the settings that make other data of it, and of its folder where
     that is not data/raw. Raises InputError when there is nothing at the path, or nothing known in a data/raw that is
     not empty.
     """
     csv = config["csv"]
+    address = csv if csv is not None and is_address(str(csv)) else None
     path = Path(str(csv)).expanduser() if csv is not None else _in_raw(RAW) or SAMPLE_CSV
     made = {name: config[name] for name, plain in PLAIN_DATA.items() if config[name] != plain}
     if config["ferplus"]:
         made |= {name: config[name] for name in ("ferplus_policy", "labels")}
     if csv == SAMPLE or path == SAMPLE_CSV:
         return Dataset(_marked(SAMPLE, made), SAMPLE_CSV)
-    if not path.exists():
+    if not address and not path.exists():
         raise InputError(f"csv: {path}: no such file or folder; give fer2013.csv, a folder of class folders or sample")
     name = "folders" if path == RAW else re.sub(r"[^\w-]+", "_", path.resolve().name.split(".")[0]) or "folders"
-    if path.resolve().parent != RAW.resolve() and path != RAW:
+    if address:
+        made["csv"] = address
+    elif path.resolve().parent != RAW.resolve() and path != RAW:
         made["csv"] = str(path.resolve())
     elif path != RAW and path.is_file() and path.name.lower() not in RAW_NAMES:
         made["csv"] = path.name
-    return Dataset(_marked(name, made), path)
+    return Dataset(_marked(name, made), address or path)
 
 
 def _marked(name: str, made: dict[str, Any]) -> str:
@@ -243,6 +260,12 @@ def model_files(model: str | None) -> list[str]:
     return sorted({str(find(name) / INDEX) for name in names})
 
 
+def exported_files(precision: str) -> list[str]:
+    """The files of the model folder that export writes, its card first."""
+    left_out = (WEIGHTS, TENSORS) if precision == "int8" else ()
+    return [CARD, *(name for name in FILES if name not in (CARD, *left_out))]
+
+
 def members(models: list[str] | None) -> list[str]:
     """The files of the setting `ensemble`. Raises InputError when it is not set or names a model that there is not."""
     if not models:
@@ -284,7 +307,8 @@ def print_errors_last(snakemake_logs: Iterable[str]) -> None:
     """Tell a person, below all of Snakemake's own words, what the stages that failed said was wrong."""
     text = "\n".join(Path(path).read_text(encoding="utf-8", errors="replace") for path in snakemake_logs)
     lines = []
-    for path in dict.fromkeys(FAILED_LOG.findall(text)):
+    for name in dict.fromkeys(FAILED_LOG.findall(text)):
+        path = ADDRESS.sub(r".snakemake/storage/\1/", name)  # where Snakemake has its copy
         said = Path(path).read_text(encoding="utf-8", errors="replace") if Path(path).is_file() else ""
         lines += [f"{line} ({path})" for line in SAID_ERROR.findall(said)[-1:]]
     if lines:  # when the process ends: Snakemake has more to say after onerror

@@ -1,0 +1,122 @@
+"""The workflow's data in object storage, on a server that speaks S3 on this machine."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers.small_set import noise, write_csv
+
+from pipeline.stages.extract import extract
+from pipeline.stages.lmdb import lmdb
+from pipeline.stages.mean import mean
+
+ROOT = Path(__file__).parents[2]
+LINKED = ("Snakefile", "config", "environment.yml", "profiles", "prototxt", "report")
+SETTINGS = ("--config", "csv=s3://faces/small.csv", "train_on=images", "threads=1", "seed=1")
+STORAGE = ("--default-storage-provider", "s3", "--default-storage-prefix", "s3://faces/run")
+
+for package in ("moto", "snakemake_storage_plugin_s3"):
+    if importlib.util.find_spec(package) is None:
+        pytest.skip("pip install -c constraints.txt -e '.[kubernetes,test]'", allow_module_level=True)
+
+
+@pytest.fixture(scope="module")
+def store() -> Iterator[Any]:
+    """A client of the server, whose bucket `faces` has small.csv, and at `url` the server's address."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    client = boto3.client(
+        "s3",
+        endpoint_url=f"http://{host}:{port}",
+        region_name="us-east-1",
+        aws_access_key_id="test",
+        aws_secret_access_key="test",
+    )
+    client.create_bucket(Bucket="faces")
+    yield client
+    server.stop()
+
+
+@contextmanager
+def refusing_store() -> Iterator[str]:
+    """The address of a server that forbids everything."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self.send_error(403)
+
+        do_GET = do_PUT = do_HEAD  # noqa: N815
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def snakemake(folder: Path, url: str, *words: str) -> subprocess.CompletedProcess[str]:
+    for name in LINKED:
+        if not (folder / name).exists():
+            (folder / name).symlink_to(ROOT / name)
+    variables = {
+        "PYTHONPATH": str(ROOT),
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "SNAKEMAKE_STORAGE_S3_ENDPOINT_URL": url,
+    }
+    return subprocess.run(
+        [sys.executable, "-m", "snakemake", "-j1", *STORAGE, *words, *SETTINGS],
+        cwd=folder,
+        env=os.environ | variables,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def test_data_come_from_and_go_to_the_store_and_are_those_of_a_local_run(store: Any, tmp_path: Path) -> None:
+    csv = tmp_path / "small.csv"
+    write_csv(csv, noise(20))
+    store.upload_file(str(csv), "faces", "small.csv")
+    remote = tmp_path / "remote"
+    remote.mkdir()
+
+    url = store.meta.endpoint_url
+    done = snakemake(remote, url, "extract")
+    assert done.returncode == 0, done.stderr
+    # A store that refuses is one error. What is done stays, and the same command goes on with a store that answers.
+    with refusing_store() as refusing:
+        refused = snakemake(remote, refusing, "mean")
+    assert refused.returncode == 1
+    assert "Traceback" not in refused.stderr
+    assert "(403)" in refused.stderr.rstrip().splitlines()[-1]
+    done = snakemake(remote, url, "mean")
+    assert done.returncode == 0, done.stderr
+    assert "rule extract:" not in done.stdout + done.stderr
+
+    extract(csv, tmp_path / "images")
+    lmdb(tmp_path / "images/manifest.csv", tmp_path / "databases", "kaggle", 1)
+    mean(tmp_path / "databases/train_lmdb", tmp_path / "databases/mean.binaryproto")
+    keys = [item["Key"] for item in store.list_objects_v2(Bucket="faces", Prefix="run/data")["Contents"]]
+    stored = {
+        key.split("/databases/images_kaggle/")[1]: store.get_object(Bucket="faces", Key=key)["Body"].read()
+        for key in keys
+        if "/databases/" in key
+    }
+    assert {"train_lmdb/data.mdb", "val.txt", "labels.txt", "mean.binaryproto"} <= set(stored)
+    assert stored == {name: (tmp_path / "databases" / name).read_bytes() for name in stored}
