@@ -89,7 +89,7 @@ NETS = {
     ),
     "four_layer_cnn": Classic(labelled(4, 1, 48, 48), images(2, 1, 48, 48), 2_345_607, 8, rules=FACES),
     "gudi": Classic(labelled(4, 1, 48, 48), images(2, 1, 48, 48), 56_883_015, 8, rules=FACES),
-    "small": Classic(labelled(4, 1, 46, 46), images(2, 1, 46, 46), 312_183, 8, rules=FACES, tolerance=1e-4),
+    "small": Classic(labelled(4, 1, 46, 46), images(2, 1, 46, 46), 323_215, 8, rules=FACES, tolerance=1e-4),
     "three_expressions": Classic(
         labelled(4, 1, 48, 48), images(2, 1, 48, 48), 2_393_027, 8, rules="# label: choice 0 1 2", tolerance=1e-4
     ),

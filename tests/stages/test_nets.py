@@ -50,8 +50,13 @@ def test_renders_and_learns_from_a_batch(name: str, databases: Path, tmp_path: P
     render(PROTOTXT / name, databases, tmp_path, epochs=1, batch_size=3, steps=(0.5,), snapshot=1, seed=1)
     train, test = (build_net(tmp_path / "train_val.prototxt", phase, seed=1) for phase in (TRAIN, TEST))
     deploy = build_net(tmp_path / "deploy.prototxt", TEST)
-    train.forward()
-    train.backward()
+    for _ in range(2):  # layers that start at 0, as gates do, pass a gradient on after the first step
+        train.forward()
+        train.backward()
+        with torch.no_grad():
+            for learnable in train.learnable:
+                if learnable.lr_mult:
+                    learnable.blob -= 0.001 * learnable.blob.grad
     assert torch.isfinite(train.loss)
     assert all(learnable.blob.grad.abs().max() > 0 for learnable in train.learnable if learnable.lr_mult)
     for layer, blobs in deploy.params.items():
@@ -99,7 +104,7 @@ def test_the_page_has_every_layer_and_its_size(name: str) -> None:
     assert "| **all** | | **{}** | **{}** |".format(*totals(name)) in page
     assert f"snakemake train --config net={name} " in page
     assert "(net.svg)" in page
-    assert (PROTOTXT / name / "net.svg").stat().st_size < 60_000
+    assert (PROTOTXT / name / "net.svg").stat().st_size < 70_000
 
 
 @pytest.mark.parametrize(
