@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from pipeline.base.onnx_runtime import CPU, check_providers
 from pipeline.classifier import model_folder
@@ -166,14 +167,14 @@ class Predictor:
         return other
 
     @overload
-    def __call__(self, pictures: Picture, *, boxes: np.ndarray | None = None, channels: str = "RGB") -> Reading: ...
+    def __call__(self, pictures: Picture, *, boxes: ArrayLike | None = None, channels: str = "RGB") -> Reading: ...
 
     @overload
     def __call__(
         self,
         pictures: list[Any] | tuple[Any, ...] | Generator[Any, Any, Any],
         *,
-        boxes: Sequence[np.ndarray] | None = None,
+        boxes: Sequence[ArrayLike] | None = None,
         channels: str = "RGB",
     ) -> list[Reading]: ...
 

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import portraits
 from helpers.record_databases import make_databases
 from helpers.small_set import noise, write_csv
-from matplotlib.cbook import get_sample_data
-from PIL import Image
 
 from pipeline.stages.extract import extract
 
@@ -95,5 +94,4 @@ def pems(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 @pytest.fixture(scope="session")
 def portrait() -> np.ndarray:
     """A photograph of one face, (600, 512, 3): it comes with matplotlib."""
-    with get_sample_data("grace_hopper.jpg") as file:
-        return np.asarray(Image.open(file).convert("RGB"))
+    return portraits.portrait()

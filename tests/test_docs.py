@@ -6,7 +6,7 @@ import json
 import re
 import shlex
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -59,7 +59,7 @@ def test_every_relative_link_leads_somewhere(document: Path) -> None:
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_code_in_documents_can_be_parsed(document: Path) -> None:
-    parse = {"python": ast.parse, "json": json.loads, "yaml": yaml.safe_load}
+    parse: dict[str, Callable[[str], object]] = {"python": ast.parse, "json": json.loads, "yaml": yaml.safe_load}
     for language, text in blocks(document):
         if language in parse:
             parse[language](text)

@@ -8,10 +8,11 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -103,7 +104,7 @@ def test_every_kind_of_picture_is_read_alike(
     path = tmp_path / "a face.png"
     path.write_bytes(png)
     expected = values(predictor(portrait))
-    pictures = {
+    pictures: dict[str, Any] = {
         "path": path,
         "name": str(path),
         "data URL": "data:image/png;base64," + base64.b64encode(png).decode(),
@@ -139,14 +140,19 @@ def test_several_pictures_come_as_a_tuple_a_generator_or_a_batch(
     expected = [values(reading) for reading in one_by_one]
     taken = []
 
-    def pictures() -> Iterator[np.ndarray]:
+    def pictures() -> Generator[np.ndarray, None, None]:
         for number, picture in enumerate((portrait, mirrored, portrait)):
             taken.append(number)
             yield picture
 
     read = predictor.read
     seen = []
-    monkeypatch.setattr(predictor, "read", lambda frames: seen.append(len(taken)) or read(frames))
+
+    def watched(frames: Sequence[Frame]) -> list[Reading]:
+        seen.append(len(taken))
+        return read(frames)
+
+    monkeypatch.setattr(predictor, "read", watched)
     for several in ((portrait, mirrored, portrait), pictures(), np.stack([portrait, mirrored, portrait])):
         readings = predictor(several)
         assert [reading.file for reading in readings] == ["picture 0", "picture 1", "picture 2"]
@@ -168,9 +174,9 @@ def test_several_pictures_come_as_a_tuple_a_generator_or_a_batch(
         ("data:image/png;base64,?", "data URL 0"),
     ],
 )
-def test_what_is_no_picture_is_named(predictor: Predictor, picture: object, message: str) -> None:
+def test_what_is_no_picture_is_named(predictor: Predictor, picture: Any, message: str) -> None:
     with pytest.raises((ValueError, InputError, OSError), match=message):
-        predictor(picture)  # type: ignore[arg-type]
+        predictor(picture)
 
 
 def test_a_wrong_order_of_channels_is_refused(predictor: Predictor, portrait: np.ndarray) -> None:
@@ -208,7 +214,8 @@ def test_an_image_without_a_face_has_none_or_is_read_whole(predictor: Predictor,
     (face,) = Predictor(model, no_face="whole").read([plain])[0].faces
     assert (face.status, face.score, face.box, face.landmarks) == ("whole", None, (0, 0, 69, 89), {})
     assert Predictor(model, no_face="whole")(plain.image, boxes=np.empty((0, 4))).faces == ()
-    for option, value in (("no_face", "all"), ("uncertain", 2), ("min_face", 0), ("threads", 0)):
+    refused: dict[str, Any] = {"no_face": "all", "uncertain": 2, "min_face": 0, "threads": 0}
+    for option, value in refused.items():
         with pytest.raises(ValueError, match=f"{option} .* where"):
             Predictor(model, **{option: value})
     with pytest.raises(ValueError, match="uncertain 50 where 0 to 1 was expected"):

@@ -146,7 +146,7 @@ WRITE = """if True:
 
 
 def start_writing(make: Make, output: Path) -> subprocess.Popen[bytes]:
-    name = make.__name__  # type: ignore[attr-defined]
+    name = make.__name__
     process = subprocess.Popen([sys.executable, "-c", WRITE, name, output], stdout=subprocess.PIPE)
     assert process.stdout is not None
     assert process.stdout.readline() == b"writing\n"

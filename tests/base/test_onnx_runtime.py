@@ -1,5 +1,6 @@
 """What runs the nets: the providers that are named, none unsaid."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -106,7 +107,12 @@ def test_every_net_of_a_predictor_runs_on_them(monkeypatch: pytest.MonkeyPatch) 
     """The default is a tuple, so a list is what this Predictor was given."""
     asked: list[Any] = []
     monkeypatch.setattr("pipeline.predictor.check_providers", lambda _: ["cpu"])
-    monkeypatch.setattr("pipeline.base.onnx_runtime.check_providers", lambda names: asked.append(names) or tuple(names))
+
+    def check(names: Sequence[str]) -> Sequence[str]:
+        asked.append(names)
+        return tuple(names)
+
+    monkeypatch.setattr("pipeline.base.onnx_runtime.check_providers", check)
     predictor = Predictor()
     predictor.session()
     assert asked == [["cpu"]] * 9  # the classifier, MTCNN twice, for images and for sessions, and its last two nets

@@ -7,19 +7,19 @@ from pathlib import Path
 
 import pytest
 from helpers.bot_stand_ins import BrightnessReader
+from helpers.portraits import portrait_file
 from helpers.telegram_server import TOKEN, TelegramServer
-from matplotlib.cbook import get_sample_data
 
 from pipeline.bot import connection
 from pipeline.bot.telegram_bot import Settings, TelegramBot, Webhook
 from pipeline.bot.users import Users
+from pipeline.media.reader import Reader
 
 
 @pytest.fixture(scope="session")
 def portrait() -> bytes:
     """A JPEG of one face, 512x600: it comes with matplotlib."""
-    with get_sample_data("grace_hopper.jpg") as file:
-        return file.read()
+    return portrait_file()
 
 
 @pytest.fixture
@@ -50,12 +50,12 @@ def run_bot(server: TelegramServer, users: Users, monkeypatch: pytest.MonkeyPatc
 
     def run(
         scenario: Callable[[TelegramBot], None],
-        reader: object | None = None,
+        reader: Reader | None = None,
         webhook: Webhook | None = None,
         **settings: int,
     ) -> None:
         async def both() -> None:
-            chosen = Settings(**{"per_minute": 1000, "api_url": server.url, **settings})
+            chosen = Settings(api_url=server.url, **{"per_minute": 1000, **settings})
             bot = TelegramBot(TOKEN, reader or BrightnessReader(), users, chosen)
             bot.albums.quiet = 0.1
             serving = asyncio.create_task(bot.serve(webhook))

@@ -114,7 +114,7 @@ def test_a_video_comes_back_drawn_with_a_line_for_each_face() -> None:
     answer = answer_video(BrightnessReader(), video(20), "en", 60, threading.Event())
     assert answer.text == "1. mostly happy (100% of the time)\n2. mostly uncertain (100% of the time)"
     assert (answer.kind, answer.duration) == ("video", 1)
-    with av.open(io.BytesIO(answer.file)) as container:
+    with av.open(io.BytesIO(answer.file), "r") as container:
         frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
     assert len(frames) == 20
     assert frames[0].shape[:2] == (answer.height, answer.width)
@@ -126,7 +126,7 @@ def test_a_gif_comes_back_as_a_video() -> None:
     pictures = [Image.fromarray(GREY + np.uint8(number)) for number in range(3)]
     pictures[0].save(file, "GIF", save_all=True, append_images=pictures[1:], duration=100)
     answer = answer_video(BrightnessReader(), file.getvalue(), "en", 60, threading.Event())
-    with av.open(io.BytesIO(answer.file)) as container:
+    with av.open(io.BytesIO(answer.file), "r") as container:
         assert len(list(container.decode(video=0))) == 3
 
 

@@ -48,7 +48,9 @@ def test_start_stores_the_user_once_and_commands_are_told(server: TelegramServer
             assert server.answer(server.text(7, "/start")).text == say("en", "start", name="Ann")
         server.answer(server.text(8, "/start", language="de-AT"))
         assert users.count() == 2
-        assert (users.find(7).messages, users.find(7).language) == (2, "en")
+        user = users.find(7)
+        assert user is not None
+        assert (user.messages, user.language) == (2, "en")
         told = server.wait(lambda: [c for c in server.calls if c.method == "setMyCommands"][1:], "tell its commands")
         assert told[0].parameters["language_code"] == "de"
         assert [each["command"] for each in told[0].parameters["commands"]] == [
@@ -200,7 +202,7 @@ def test_a_fault_of_the_bots_own_has_a_number_that_is_in_the_log(
         texts = [server.answer(server.photo(7, PHOTO, language=language)).text for language in ("en", "de")]
         assert "my fault" in texts[0]
         assert "mein Fehler" in texts[1]
-        numbers = [re.search(r"[0-9a-f]{8}", text)[0] for text in texts]
+        numbers = [re.findall(r"[0-9a-f]{8}", text)[0] for text in texts]
         assert numbers[0] != numbers[1]
         for number in numbers:
             (record,) = [record for record in caplog.records if number in record.getMessage()]

@@ -1,5 +1,7 @@
 """Augmentation: what each change does to images, and what is refused."""
 
+from typing import Any
+
 import cv2
 import numpy as np
 import pytest
@@ -18,7 +20,7 @@ def disc(x: float = 24, y: float = 24, side: int = 49) -> np.ndarray:
     return image[None, None]
 
 
-def changed(images: np.ndarray, count: int = 200, seed: int = 1, **fields: float) -> np.ndarray:
+def changed(images: np.ndarray, count: int = 200, seed: int = 1, **fields: Any) -> np.ndarray:
     return augment(images.repeat(count, 0), AugmentationParameter(**fields), np.random.Generator(np.random.PCG64(seed)))
 
 
@@ -98,7 +100,8 @@ def test_erasing_covers_up_to_its_share_with_one_grey() -> None:
 @pytest.mark.parametrize("name", LIMITS)
 def test_each_change_comes_with_its_probability(name: str) -> None:
     largest = {"rotation": 20, "shear": 20, "blur": 3}.get(name, 0.3)
-    images = changed(disc(x=30, y=20), 1000, **{name: largest, f"{name}_probability": 0.3})
+    fields: dict[str, Any] = {name: largest, f"{name}_probability": 0.3}
+    images = changed(disc(x=30, y=20), 1000, **fields)
     plain = disc(x=30, y=20).astype(np.float32)
     unchanged = np.isclose(images, plain, atol=0.01).all(axis=(1, 2, 3)).mean()
     # x and y are each shifted with the probability.
@@ -107,7 +110,7 @@ def test_each_change_comes_with_its_probability(name: str) -> None:
 
 @settings(max_examples=50, deadline=None)
 @given(st.fixed_dictionaries({name: st.floats(0, limit, exclude_max=True, width=32) for name, limit in LIMITS.items()}))
-def test_any_ranges_leave_values_that_are_pixels(ranges: dict[str, float]) -> None:
+def test_any_ranges_leave_values_that_are_pixels(ranges: dict[str, Any]) -> None:
     images = np.random.RandomState(0).randint(0, 256, (4, 2, 12, 10)).astype(np.uint8)
     param = AugmentationParameter(**ranges)
     check_augmentation(param)
@@ -126,7 +129,7 @@ def test_any_ranges_leave_values_that_are_pixels(ranges: dict[str, float]) -> No
         ({"blur_probability": 1.5}, "blur_probability 1.5 where 0 to 1"),
     ],
 )
-def test_what_is_impossible_is_refused_by_name(fields: dict[str, float], words: str) -> None:
+def test_what_is_impossible_is_refused_by_name(fields: dict[str, Any], words: str) -> None:
     with pytest.raises(AugmentationError, match=words):
         check_augmentation(AugmentationParameter(**fields))
     with pytest.raises(TransformError, match=f"transform_param: augmentation: {words}"):

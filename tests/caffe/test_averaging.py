@@ -10,7 +10,7 @@ from helpers.run_tool import run_tool
 from pipeline.base.errors import InputError
 from pipeline.caffe.averaging import average_snapshots
 from pipeline.caffe.net import Net
-from pipeline.caffe.proto.caffe_pb2 import TEST, TRAIN, NetParameter
+from pipeline.caffe.proto.caffe_pb2 import TEST, TRAIN, NetParameter, Phase
 from pipeline.caffe.proto.files import parse_text
 from pipeline.caffe.weights import WeightsError
 
@@ -23,7 +23,7 @@ layer { name: "fc" type: "InnerProduct" bottom: "bn" top: "fc" inner_product_par
 """
 
 
-def net(text: str = NET, phase: int = TRAIN, seed: int = 1) -> Net:
+def net(text: str = NET, phase: Phase = TRAIN, seed: int = 1) -> Net:
     return Net(parse_text(text, NetParameter, "net"), phase, seed=seed)
 
 
@@ -53,7 +53,10 @@ def test_weights_are_the_mean_of_the_snapshots(tmp_path: Path) -> None:
 def test_statistics_are_the_plain_averages_of_the_batches(tmp_path: Path) -> None:
     averaged, same_data = net(), net()
     average_snapshots(averaged, snapshots(tmp_path), 5)
-    batches = [same_data.forward() and same_data.blobs["x"] for _ in range(5)]
+    batches = []
+    for _ in range(5):
+        same_data.forward()
+        batches.append(same_data.blobs["x"])
     mean, variance, factor = averaged.params["bn"]
     assert factor.item() == 5
     torch.testing.assert_close(mean / 5, torch.stack([x.mean((0, 2, 3)) for x in batches]).mean(0))

@@ -5,6 +5,7 @@ import logging
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -285,7 +286,7 @@ def test_a_prototxt_beyond_any_size_is_not_read(tmp_path: Path) -> None:
     with path.open("wb") as file:
         file.truncate(1 << 40)
     for read in (read_net, read_solver):
-        assert "1099511627776 bytes where a prototxt of at most" in refusal(lambda read=read: read(path))
+        assert "1099511627776 bytes where a prototxt of at most" in refusal(partial(read, path))
 
 
 def test_the_line_is_that_of_the_layer_among_others_of_its_name() -> None:
@@ -473,7 +474,7 @@ def test_reading_weights_takes_little_more_than_their_size(tmp_path: Path) -> No
         {"num": 3},
     ],
 )
-def test_a_mean_file_of_an_absurd_shape(tmp_path: Path, fields: dict[str, int]) -> None:
+def test_a_mean_file_of_an_absurd_shape(tmp_path: Path, fields: dict[str, Any]) -> None:
     path = tmp_path / "mean.binaryproto"
     write_binary(path, BlobProto(**fields, data=[0.0] * (0 if fields.get("channels") == 0 else 4)))
     assert refusal(lambda: read_mean(path)).startswith(f"{path}: ")

@@ -240,7 +240,8 @@ def test_a_net_is_scored_by_the_means_of_its_outputs(folder: Path) -> None:
     scored = said[said.index("Running for 2 iterations.") + 1 :]
     pattern = r"Batch 0, loss = (\S+)|Batch 1, loss = (\S+)|Loss: (\S+)|loss = (\S+) \(\* 0\.5 = (\S+) loss\)"
     assert len(scored) == 4
-    values = [float(value) for line in scored for value in re.fullmatch(pattern, line).groups() if value]
+    matches = [re.fullmatch(pattern, line) for line in scored]
+    values = [float(value) for match in matches if match for value in match.groups() if value]
     assert values == pytest.approx([values[0], values[0], values[0] / 2, values[0], values[0] / 2], rel=1e-5)
 
 

@@ -12,13 +12,13 @@ from google.protobuf import text_format
 from pipeline.caffe.database import DatabaseError, DatabaseWriter, datum_from_image, record_key
 from pipeline.caffe.layers import LayerError
 from pipeline.caffe.net import Net
-from pipeline.caffe.proto.caffe_pb2 import TEST, TRAIN, Datum, NetParameter
+from pipeline.caffe.proto.caffe_pb2 import TEST, TRAIN, Datum, NetParameter, Phase
 
 NET = 'layer {{ name: "data" type: "Data" top: "data" top: "label" data_param {{ source: "{source}" {data} }} {rest} }}'
 BACKENDS = ["lmdb", "leveldb"]
 
 
-def net(source: Path, data: str, transform: str = "", phase: int = TRAIN) -> Net:
+def net(source: Path, data: str, transform: str = "", phase: Phase = TRAIN) -> Net:
     rest = f"transform_param {{ {transform} }}" if transform else ""
     text = NET.format(source=source, data=data, rest=rest)
     return Net(text_format.Parse(text, NetParameter()), phase, seed=1)

@@ -64,7 +64,7 @@ def test_a_datum_holds_as_many_values_as_its_shape_or_is_refused(
     datum = Datum(channels=shape[0], height=shape[1], width=shape[2], data=data, float_data=floats)
     values = list(data) or floats
     if min(shape) > 0 and math.prod(shape) == len(values):
-        np.testing.assert_array_equal(datum_to_array(datum, "it"), np.float32(values).reshape(shape))
+        np.testing.assert_array_equal(datum_to_array(datum, "it"), np.array(values, np.float32).reshape(shape))
     else:
         with pytest.raises(DatabaseError, match=f"^it: {len(values)} values where shape "):
             datum_to_array(datum, "it")
@@ -182,7 +182,7 @@ WRITE = """if True:
 def test_a_full_disk_is_told(small_disk: Path, backend: str, free: int) -> None:
     """And does not end the process, as a map of a file does for which there is no room."""
     (small_disk / "other").write_bytes(bytes(256 * 1024 - free))
-    command = [sys.executable, "-c", WRITE, small_disk / "database", backend]
+    command: list[str | Path] = [sys.executable, "-c", WRITE, small_disk / "database", backend]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, len(done.stderr.splitlines())) == (1, 1), done.stderr
     assert done.stderr.startswith(f"{small_disk / 'database'}")

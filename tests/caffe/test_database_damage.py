@@ -48,7 +48,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return (path / "data.mdb").read_bytes()
 
 
-def pages(data: bytes, kind: int) -> list[int]:
+def pages(data: bytes | bytearray, kind: int) -> list[int]:
     """Numbers of the pages of a kind that are in use."""
     (root,) = struct.unpack_from("<Q", data, meta(data) + 16 + 24 + 48 + 40)
     found: dict[int, list[int]] = {BRANCH: [], LEAF: [], OVERFLOW: []}
@@ -67,12 +67,12 @@ def pages(data: bytes, kind: int) -> list[int]:
     return found[kind]
 
 
-def meta(data: bytes) -> int:
+def meta(data: bytes | bytearray) -> int:
     """Where the meta page that counts begins: the later transaction's."""
     return max((0, PAGE), key=lambda page: struct.unpack_from("<Q", data, page + 16 + 24 + 96 + 8))
 
 
-def node(data: bytes, page: int, index: int = 0) -> int:
+def node(data: bytes | bytearray, page: int, index: int = 0) -> int:
     """Where a page's node begins."""
     return page * PAGE + struct.unpack_from("<H", data, page * PAGE + 16 + 2 * index)[0]
 

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -218,7 +219,8 @@ def priors(places: tuple[int, ...], image: Pair, step: Pair, pixels: list[Pair],
 
 
 ROOT = math.sqrt(2)
-PRIORS = {  # parameters, the boxes' sizes in pixels at a place, image, step, variance
+# By parameters: the boxes' sizes in pixels at a place, image, step, variance.
+PRIORS: dict[str, tuple[list[Pair], Pair, Pair, list[float]]] = {
     "min_size: 10": ([(10, 10)], (40, 60), (10, 12), [0.1] * 4),
     "min_size: 10 max_size: 40 aspect_ratio: 2 variance: 0.3": (
         [(10, 10), (20, 20), (10 * ROOT, 10 / ROOT), (10 / ROOT, 10 * ROOT)],
@@ -299,10 +301,8 @@ def detected(
         for label in range(confidence.shape[1]):
             if label == background:
                 continue
-            ranked = sorted(
-                (p for p in range(len(confidence)) if confidence[p, label] > least),
-                key=lambda p, label=label: -confidence[p, label],
-            )
+            order = np.argsort(-confidence[:, label], kind="stable").tolist()
+            ranked = [p for p in order if confidence[p, label] > least]
             kept: list[tuple[int, np.ndarray]] = []
             bound = most
             for p in ranked if top_k < 0 else ranked[:top_k]:
@@ -319,7 +319,7 @@ def detected(
     return np.array(rows or [[item, *[-1] * 6] for item in range(len(offsets))])
 
 
-SETTINGS = [
+SETTINGS: list[tuple[str, dict[str, Any]]] = [
     ("", {}),
     (
         "confidence_threshold: 0.3 nms_param { nms_threshold: 0.45 top_k: 12 } keep_top_k: 7",
@@ -350,7 +350,7 @@ SETTINGS = [
 
 @pytest.mark.parametrize(("param", "told"), SETTINGS)
 @pytest.mark.parametrize("shared", [True, False])
-def test_detections_are_those_of_the_definition(param: str, told: dict[str, float], shared: bool) -> None:
+def test_detections_are_those_of_the_definition(param: str, told: dict[str, Any], shared: bool) -> None:
     random = np.random.default_rng(1)
     items, boxes, classes = 2, 30, 3
     locations = 1 if shared else classes

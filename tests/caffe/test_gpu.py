@@ -18,7 +18,7 @@ from pipeline.caffe.net import Net
 from pipeline.caffe.proto.caffe_pb2 import TRAIN, NetParameter, SolverParameter
 from pipeline.caffe.proto.files import parse_text
 from pipeline.caffe.solver import SOLVERS, Solver, get_solver, snapshot
-from pipeline.caffe.solver.solve import solve
+from pipeline.caffe.solver.solve import Tested, solve
 
 NET = """
 layer { name: "data" type: "Data" top: "data" top: "label" transform_param { crop_size: 5 mirror: true scale: 0.01 }
@@ -100,7 +100,7 @@ def test_a_run_with_tests_and_dropout_resumes_on_a_gpu_to_the_bit() -> None:
     fields = "max_iter: 4 snapshot: 2 snapshot_prefix: 'run'"
     with pretended_gpus() as gpu:
         whole, resumed = solver("SGD", gpu, fields), solver("SGD", gpu, fields)
-        tested = [event for event in solve(whole) if type(event).__name__ == "Tested"]
+        tested = [event for event in solve(whole) if isinstance(event, Tested)]
         assert all(0 <= event.outputs["accuracy"].item() <= 1 for event in tested)
         assert snapshot.restore(resumed, Path("run_iter_2.solverstate"))
         list(solve(resumed))

@@ -13,13 +13,13 @@ from pipeline.base.errors import InputError
 from pipeline.caffe.images import ImageFileError
 from pipeline.caffe.layers import LayerError
 from pipeline.caffe.net import Net
-from pipeline.caffe.proto.caffe_pb2 import TEST, TRAIN, NetParameter
+from pipeline.caffe.proto.caffe_pb2 import TEST, TRAIN, NetParameter, Phase
 from pipeline.caffe.proto.files import parse_text
 
 COUNT = 7
 
 
-def image_net(list_file: Path | str, param: str = "", transform: str = "", phase: int = TRAIN, seed: int = 1) -> Net:
+def image_net(list_file: Path | str, param: str = "", transform: str = "", phase: Phase = TRAIN, seed: int = 1) -> Net:
     text = (
         f'layer {{ name: "it" type: "ImageData" top: "data" top: "label" image_data_param {{ source: "{list_file}" '
         f"{param} }} transform_param {{ {transform} }} }}"

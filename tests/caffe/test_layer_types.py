@@ -9,7 +9,7 @@ from pipeline.caffe.forks import FOREIGN_FIELDS, FOREIGN_TYPES
 from pipeline.caffe.layers import LAYERS, LayerError
 from pipeline.caffe.layers.data import MemoryData
 from pipeline.caffe.net import Net
-from pipeline.caffe.proto.caffe_pb2 import TEST, TRAIN, NetParameter
+from pipeline.caffe.proto.caffe_pb2 import TEST, TRAIN, NetParameter, Phase
 from pipeline.caffe.proto.files import PrototxtError, parse_text
 
 IMAGE = (2, 6, 9, 8)
@@ -281,7 +281,7 @@ def test_batch_norm_of_bfloat16_has_statistics_of_float32() -> None:
 
 
 @pytest.mark.parametrize("phase", [TRAIN, TEST])
-def test_batch_norm_and_a_scale_behind_it_in_place_are_what_they_are_one_by_one(phase: int) -> None:
+def test_batch_norm_and_a_scale_behind_it_in_place_are_what_they_are_one_by_one(phase: Phase) -> None:
     """Where the Scale layer has a top of its own, the blob between stays, so that each layer makes a pass."""
     generator = torch.Generator().manual_seed(0)
     x, wanted = (torch.randn(8, 3, 6, 5, generator=generator) for _ in range(2))

@@ -9,7 +9,7 @@ import torch
 from pipeline.caffe.fillers import FILLERS, fill
 from pipeline.caffe.insert_splits import filter_layers, insert_splits
 from pipeline.caffe.net import Net, build_net
-from pipeline.caffe.proto.caffe_pb2 import TEST, TRAIN, FillerParameter, NetParameter
+from pipeline.caffe.proto.caffe_pb2 import TEST, TRAIN, FillerParameter, NetParameter, Phase
 from pipeline.caffe.proto.files import PrototxtError, parse_text
 
 INPUT = 'layer { name: "in" type: "Input" top: "in" input_param { shape { dim: 2 dim: 3 } } }\n'
@@ -62,7 +62,7 @@ def test_layers_are_chosen_by_phase_level_and_stage() -> None:
     }
     text = "".join(f'layer {{ name: "{name}" type: "Silence" {rule} }}\n' for name, rule in rules.items())
 
-    def chosen(phase: int, level: int, stages: tuple[str, ...]) -> list[str]:
+    def chosen(phase: Phase, level: int, stages: tuple[str, ...]) -> list[str]:
         return [layer.name for layer in filter_layers(net(text), phase, level, stages).layer]
 
     assert chosen(TRAIN, 0, ()) == ["always", "train"]

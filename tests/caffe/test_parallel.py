@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from pipeline.caffe.common import mode
 from pipeline.caffe.database import DatabaseWriter, datum_from_image, record_key
 from pipeline.caffe.hdf5.files import write_hdf5
 from pipeline.caffe.net import Net
-from pipeline.caffe.proto.caffe_pb2 import TEST, TRAIN, NetParameter
+from pipeline.caffe.proto.caffe_pb2 import TEST, TRAIN, NetParameter, Phase
 from pipeline.caffe.proto.files import read_solver
 from pipeline.caffe.solver import get_solver
 from pipeline.caffe.solver.snapshot import restore
@@ -197,7 +198,7 @@ def second_of_two(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mode, "solver_rank", 1)
 
 
-def labels(layer: str, phase: int) -> list[float]:
+def labels(layer: str, phase: Phase) -> list[float]:
     """Of two batches of a data layer whose second top they are."""
     net = Net(text_format.Parse(f'layer {{ name: "data" top: "data" top: "label" {layer} }}', NetParameter()), phase)
     return [label for _ in range(2) for label in net.forward()["label"].flatten().tolist()]
@@ -232,7 +233,12 @@ def test_several_gpus_start_torchrun(folder: Path, monkeypatch: pytest.MonkeyPat
     started: list[list[str]] = []
     monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
     monkeypatch.setattr("torch.distributed.is_nccl_available", lambda: True)
-    monkeypatch.setattr("os.execv", lambda program, words: started.append(words) or sys.exit(0))
+
+    def execv(program: str, words: list[str]) -> NoReturn:
+        started.append(words)
+        sys.exit(0)
+
+    monkeypatch.setattr("os.execv", execv)
     for gpus, count in (("0,2", 2), ("all", 4)):
         assert run_command("train", "-solver", "solver.prototxt", "-gpu", gpus).status == 0
         assert started.pop()[1:] == [

@@ -116,7 +116,7 @@ def test_what_a_net_cannot_be_asked_is_named(prototxt: str) -> None:
     with pytest.raises(KeyError, match="'nix' is none of conv, fc"):
         _ = net.params["nix"]
     with pytest.raises(CallError, match=r"blobs=ndarray where a list of blobs' names .* forward\(data=array\)"):
-        net.forward(np.zeros((2, 3, 5, 4)))  # type: ignore[arg-type]
+        net.forward(np.zeros((2, 3, 5, 4)))
     with pytest.raises(CallError, match="diffs=str where"):
         net.backward(diffs="conv")
     with pytest.raises(CallError, match="arrays for data where the net's inputs are data, label"):
@@ -132,7 +132,7 @@ def test_what_a_net_cannot_be_asked_is_named(prototxt: str) -> None:
     with pytest.raises(CallError, match="first layer is MemoryData; it is Input"):
         net.set_input_arrays(np.zeros((2, 3, 5, 4)), np.zeros(2))
     with pytest.raises(AttributeError):
-        net.blobs["data"].data = np.zeros((2, 3, 5, 4))  # type: ignore[misc]
+        net.blobs["data"].data = np.zeros((2, 3, 5, 4))
 
 
 def test_a_net_is_made_from_files_that_are_there_and_fit(prototxt: str, tmp_path: Path) -> None:
@@ -228,7 +228,7 @@ def test_weights_that_do_not_fit_a_new_shape_are_named_and_stay(prototxt: str) -
     with pytest.raises(BlobError, match="2147483647 values"):
         net.blobs["data"].reshape(2**20, 2**20)
     with pytest.raises(TypeError):
-        net.blobs["data"].reshape((2, 3))  # type: ignore[arg-type]
+        net.blobs["data"].reshape((2, 3))
 
 
 def test_debug_info_tells_of_a_shared_weight_at_each_of_its_layers(
@@ -584,11 +584,11 @@ def test_a_detector_shows_what_surrounds_a_window_and_the_mean_beyond(deploy: tu
 def test_a_classifier_takes_a_list_of_images(deploy: tuple[str, str]) -> None:
     classifier = caffe.Classifier(*deploy)
     image = np.full((9, 9, 3), 0.5)
-    assert np.allclose(classifier.predict([image, 2 * image]), [[0.5], [1]])
+    assert np.allclose(classifier.predict([image, 2 * image]), [[0.5], [1.0]])
     with pytest.raises(ImageError, match=r"shape \(9, 3\) where \(H, W, K\) was expected; Classifier\.predict"):
-        classifier.predict(image)  # type: ignore[arg-type]
+        classifier.predict(image)
     with pytest.raises(ImageError, match=r"shape \(\) where"):
-        classifier.predict(["cat.png"])  # type: ignore[list-item]
+        classifier.predict(["cat.png"])
     with pytest.raises(ImageError, match="no images"):
         classifier.predict([])
 
@@ -656,9 +656,9 @@ def test_a_script_runs_unedited(prototxt: str, tmp_path: Path) -> None:
 
 
 def test_modules_of_messages_are_imported_as_in_caffe() -> None:
-    import pipeline.caffe.proto.files.caffe_pb2  # type: ignore[import-not-found]  # noqa: F401
+    import pipeline.caffe.proto.files.caffe_pb2  # noqa: F401
 
-    from pipeline.caffe.proto.caffe_pb2 import NetParameter  # type: ignore[import-not-found]
+    from pipeline.caffe.proto.caffe_pb2 import NetParameter
 
     assert NetParameter is caffe_pb2.NetParameter
     assert caffe._caffe.Net is caffe.Net

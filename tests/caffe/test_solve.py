@@ -41,6 +41,7 @@ def told(event: Event) -> str:
             return f"{'stopped' if event.early else 'done'} {event.iteration}"
         case training.StoppedEarly():
             return f"no better than {event.best:g} at {event.iteration}"
+    assert isinstance(event, training.Iterated)
     return f"{'display' if event.displayed else 'update'} {event.iteration} {event.loss:g}"
 
 

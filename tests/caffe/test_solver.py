@@ -108,7 +108,7 @@ def test_an_iteration_averages_its_batches() -> None:
 @pytest.mark.parametrize(
     ("number", "name"), [(0, "SGD"), (1, "Nesterov"), (2, "AdaGrad"), (3, "RMSProp"), (4, "AdaDelta"), (5, "Adam")]
 )
-def test_the_legacy_enum_names_a_type(number: int, name: str) -> None:
+def test_the_legacy_enum_names_a_type(number: SolverParameter.SolverType, name: str) -> None:
     param = SolverParameter(lr_policy="fixed", solver_type=number, net_param=parse_text(NET, NetParameter, "net"))
     made = get_solver(param)
     assert isinstance(made, SOLVERS[name])

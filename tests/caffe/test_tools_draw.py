@@ -5,14 +5,14 @@ import shutil
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
-import cv2
 import pytest
+from helpers.pictures import read_picture
 from helpers.run_tool import run_tool
 
 from pipeline.base.errors import InputError
 from pipeline.caffe import draw
 from pipeline.caffe.draw import draw_net, draw_net_to_file, to_dot
-from pipeline.caffe.proto.caffe_pb2 import TEST, TRAIN, NetParameter
+from pipeline.caffe.proto.caffe_pb2 import TEST, TRAIN, NetParameter, Phase
 from pipeline.caffe.proto.files import parse_text
 
 NET = """
@@ -39,7 +39,9 @@ def net(tmp_path: Path) -> Path:
     return tmp_path / "net.prototxt"
 
 
-def drawing(phase: int | None, *, display_lrm: bool = False) -> tuple[dict[str, list[str]], set[tuple[str, str, str]]]:
+def drawing(
+    phase: Phase | None, *, display_lrm: bool = False
+) -> tuple[dict[str, list[str]], set[tuple[str, str, str]]]:
     """Of each box the texts, by its first; and the arrows, with what they are called."""
     text = "".join(to_dot(parse_text(NET, NetParameter, "net"), "TB", phase, display_lrm=display_lrm))
     boxes = {}
@@ -124,7 +126,7 @@ def test_unknown_shapes_are_told_and_left_out(caplog: pytest.LogCaptureFixture) 
 def test_pictures_have_the_form_of_their_suffix(net: Path) -> None:
     for suffix in ("png", "svg", "pdf", "dot"):
         run_tool("draw_net", net, net.with_suffix(f".{suffix}"), "--rankdir", "TB", "-phase=TEST")
-    image = cv2.imread(str(net.with_suffix(".png")))
+    image = read_picture(net.with_suffix(".png"))
     assert image.shape[0] > image.shape[1] > 100  # from top to bottom
     assert len({tuple(pixel) for pixel in image[::4, ::4].reshape(-1, 3)}) > 20
     texts = [element.text for element in ET.parse(net.with_suffix(".svg")).iter() if element.text]

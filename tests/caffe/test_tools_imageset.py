@@ -169,8 +169,8 @@ def test_no_database_is_an_error(tmp_path: Path, backend: str) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_leaves_nothing(root: str, tmp_path: Path, number: int) -> None:
     write_list(tmp_path, "0.png 0\n" * 10**5)  # many seconds of work
-    arguments = ["convert_imageset", root, tmp_path / "list.txt", tmp_path / "lmdb"]
-    command = [sys.executable, "-m", "pipeline.caffe", *arguments]
+    command: list[str | Path] = [sys.executable, "-m", "pipeline.caffe", "convert_imageset", root]
+    command += [tmp_path / "list.txt", tmp_path / "lmdb"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         assert any("Processed 1000 files" in line for line in process.stderr)  # reads no further

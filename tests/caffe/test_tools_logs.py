@@ -4,9 +4,9 @@ import csv
 import os
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
+from helpers.pictures import read_picture
 from helpers.run_tool import run_tool
 
 from pipeline.base.errors import InputError
@@ -205,7 +205,7 @@ def test_every_chart_is_drawn(chart: int, tmp_path: Path) -> None:
     text = LOG.replace("per_class = 0.25", "loss = 1.5")
     logs = [write(tmp_path, text, "one.log"), write(tmp_path, text.replace("2.5", "3.5"), "two.log")]
     run_tool("plot_training_log", chart, tmp_path / "plot.png", *logs)
-    image = cv2.imread(str(tmp_path / "plot.png"))
+    image = read_picture(tmp_path / "plot.png")
     colours = {tuple(pixel) for pixel in image.reshape(-1, 3)}
     assert {(0xB2, 0x72, 0x00), (0x00, 0x5E, 0xD5)} <= colours  # both logs' curves
     for suffix in (".svg", ".pdf") if chart == 0 else ():

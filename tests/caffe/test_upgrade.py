@@ -2,11 +2,13 @@
 
 from collections.abc import Collection
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pytest
 import torch
 from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -160,16 +162,18 @@ SCALARS = {
     9: NAME,
     13: st.integers(0, 9),
 }  # by the field's type; what is left are messages, 11, and enums, 14
+M = TypeVar("M", bound=Message)
 
 
 @st.composite
-def messages(draw: st.DrawFn, message_type: type[Message], avoid: Collection[str] = ()) -> Message:
+def messages(draw: st.DrawFn, message_type: type[M], avoid: Collection[str] = ()) -> M:
     """A message of some of its type's fields, at any depth, without those named."""
     message = message_type()
     fields = [field for field in message_type.DESCRIPTOR.fields if field.name not in avoid]
     for field in draw(st.lists(st.sampled_from(fields), max_size=4, unique_by=lambda field: field.name)):
         if field.message_type is not None:
-            inner = messages(field.message_type._concrete_class)
+            # Stubs have two Descriptors, of which this function is said to take one.
+            inner = messages(GetMessageClass(field.message_type))  # type: ignore[arg-type]
             if field.is_repeated:
                 getattr(message, field.name).extend(draw(st.lists(inner, max_size=3)))
             else:
@@ -220,7 +224,7 @@ def v0_nets(draw: st.DrawFn) -> NetParameter:
 @st.composite
 def v1_nets(draw: st.DrawFn) -> NetParameter:
     """A net of any V1 layers, with inputs that have dimensions or not."""
-    made: NetParameter = draw(messages(NetParameter, DRAWN_APART))
+    made = draw(messages(NetParameter, DRAWN_APART))
     made.layers.extend(draw(st.lists(messages(V1LayerParameter, {"layer"}), max_size=4)))
     made.input.extend(draw(st.lists(NAME, max_size=2)))
     made.input_dim.extend([3] * draw(st.sampled_from([0, 4 * len(made.input)])))
@@ -230,7 +234,7 @@ def v1_nets(draw: st.DrawFn) -> NetParameter:
 @st.composite
 def modern_nets(draw: st.DrawFn) -> NetParameter:
     """A net of any layers of today but BatchNorm's, of which some are changed."""
-    made: NetParameter = draw(messages(NetParameter, DRAWN_APART))
+    made = draw(messages(NetParameter, DRAWN_APART))
     made.layer.extend(draw(st.lists(messages(LayerParameter), max_size=4)))
     for layer in made.layer:
         layer.type = draw(st.sampled_from([name for name in LAYERS if name != "BatchNorm"]))
@@ -279,12 +283,12 @@ def test_a_v0_net_loses_its_padding_layers_alone(legacy: NetParameter) -> None:
         if old.layer.type == "padding":
             continue
         new = next(layers)
-        padded = before is not None and before.layer.type == "padding"
+        padding = before if before is not None and before.layer.type == "padding" else None
         assert (old.layer.name, list(old.layer.blobs), old.top[0]) == (new.name, list(new.blobs), new.top[0])
-        assert new.bottom[0] == (before.bottom[0] if padded else old.bottom[0])
-        if padded:
+        assert new.bottom[0] == (old if padding is None else padding).bottom[0]
+        if padding is not None:
             pad = new.convolution_param.pad[0] if old.layer.type == "conv" else new.pooling_param.pad
-            assert pad == before.layer.pad
+            assert pad == padding.layer.pad
     assert next(layers, None) is None
     again = copy(upgraded)
     upgrade_net(again, "net")

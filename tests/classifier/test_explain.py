@@ -161,7 +161,10 @@ def test_a_reading_tells_where_its_label_comes_from(mapped: Path, portrait: np.n
 
 
 def test_heat_is_what_speaks_for_the_label() -> None:
-    maps = {"sad": ((0.5, -1.0), (2.0, 1.0)), "happy": ((-1.0, -2.0), (-0.5, 0.0))}
+    maps: dict[str, tuple[tuple[float, ...], ...]] = {
+        "sad": ((0.5, -1.0), (2.0, 1.0)),
+        "happy": ((-1.0, -2.0), (-0.5, 0.0)),
+    }
     square = ((0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0))
 
     def face(**probabilities: float) -> FaceReading:
@@ -174,7 +177,7 @@ def test_heat_is_what_speaks_for_the_label() -> None:
 
 def test_heat_is_drawn_where_it_is() -> None:
     image = np.full((400, 500, 3), 90, np.uint8)
-    maps = {"sad": ((0.0, 0.0), (0.0, 1.0))}  # bottom right
+    maps: dict[str, tuple[tuple[float, ...], ...]] = {"sad": ((0.0, 0.0), (0.0, 1.0))}  # bottom right
     corners = ((100.0, 100.0), (300.0, 100.0), (300.0, 300.0), (100.0, 300.0))
     face = FaceReading((100, 100, 300, 300), 1.0, {}, {"sad": 1.0}, "found", explanation=Explanation(maps, corners))
     nothing = Parts(boxes=False, landmarks=False, labels=False, bars=False, emoji=False, rate=False)

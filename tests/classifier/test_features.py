@@ -71,7 +71,7 @@ def test_each_face_has_its_own_where_they_are_asked_for(portrait: np.ndarray) ->
     assert len(faces) == 2
     vectors = [np.array(face.features) for face in faces]
     assert all(vector.shape == (256,) for vector in vectors)
-    assert not np.allclose(*vectors)
+    assert not np.allclose(vectors[0], vectors[1])
     (face,) = Predictor(features=True)(portrait).faces
     assert np.linalg.norm(vectors[0] - face.features) != np.linalg.norm(vectors[1] - face.features)
     assert all(face.features is None for face in Predictor()(twice).faces)

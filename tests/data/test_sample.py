@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from helpers.pictures import read_picture
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -188,7 +189,7 @@ def test_a_turn_of_the_head_moves_the_nose_that_way(person: Identity, view: View
 
 def test_the_sheet_shows_a_row_for_every_expression(tmp_path: Path) -> None:
     sample(tmp_path / "sample.csv", 35, 1, tmp_path / "sheet.png")
-    sheet = cv2.imread(str(tmp_path / "sheet.png"), cv2.IMREAD_GRAYSCALE)
+    sheet = read_picture(tmp_path / "sheet.png", cv2.IMREAD_GRAYSCALE)
     assert sheet.shape[0] == 7 * 96
     rows = sheet.reshape(7, 96, -1)
     assert all(row[:, 100:292].std() > 10 and row[:, :100].min() < 60 for row in rows)

@@ -12,7 +12,9 @@ from pipeline.drawing.palette import COLOURS, colours, ink, luminance
 
 
 def decode(data: bytes) -> np.ndarray:
-    return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED).astype(int)
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    assert image is not None
+    return image.astype(int)
 
 
 @pytest.mark.parametrize("name", emoji.NAMES)

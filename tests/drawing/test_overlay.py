@@ -1,6 +1,7 @@
 """The overlay: of a constant size, legible on any frame whatever lies where, each part drawn where it belongs."""
 
 from dataclasses import fields, replace
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -30,6 +31,11 @@ def face(
     others = 0.3 / max(1, len(labels) - 1)
     probabilities = {name: 0.7 if name == label else others for name in labels}
     return FaceReading(box, 0.9, points, probabilities, "found", track, not sure)
+
+
+def switched(parts: Parts, part: str, *, on: bool) -> Parts:
+    change: dict[str, Any] = {part: on}
+    return replace(parts, **change)
 
 
 def reading(image: np.ndarray, *faces: FaceReading) -> Reading:
@@ -89,9 +95,9 @@ def test_any_frame_takes_any_faces_and_keeps_its_size(
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 3000), (3000, 1), (3840, 2160)])
 @pytest.mark.parametrize("shown", ["all", "single"])
-def test_frames_of_odd_sizes(size: tuple[int, int], shown: str) -> None:
+def test_frames_of_odd_sizes(size: tuple[int, int], shown: Literal["all", "single"]) -> None:
     width, height = size
-    parts = Parts(faces=shown)  # type: ignore[arg-type]
+    parts = Parts(faces=shown)
     drawn = draw(parts, grey(width, height), face((0, 0, width - 1, height - 1), track=3), rate=60)
     assert drawn.shape[0] >= height
     assert (drawn != 90).any()
@@ -107,7 +113,7 @@ def test_text_grows_with_the_frame() -> None:
 
 
 @pytest.mark.parametrize("shown", ["all", "single"])
-def test_nothing_is_drawn_where_no_part_is_on(shown: str) -> None:
+def test_nothing_is_drawn_where_no_part_is_on(shown: Literal["all", "single"]) -> None:
     parts = replace(NOTHING, faces=shown)
     image = noise()
     drawn = draw(parts, image, face(BOX), rate=30)
@@ -132,7 +138,7 @@ WHERE = {
 @pytest.mark.parametrize("part", DRAWN)
 def test_each_part_is_drawn_in_its_place_and_only_there(part: str) -> None:
     image = grey()
-    difference = changed(draw(replace(NOTHING, **{part: True}), image, face(BOX)), image)
+    difference = changed(draw(switched(NOTHING, part, on=True), image, face(BOX)), image)
     assert difference[WHERE[part]].sum() > 200
     difference[WHERE[part]] = False
     assert not difference.any()
@@ -151,7 +157,7 @@ def test_the_rate_is_drawn_where_it_is_known() -> None:
 @pytest.mark.parametrize("part", DRAWN)
 def test_each_part_can_be_left_out(part: str) -> None:
     image = grey()
-    whole, without = (draw(parts, image, face(BOX)) for parts in (Parts(), replace(Parts(), **{part: False})))
+    whole, without = (draw(parts, image, face(BOX)) for parts in (Parts(), switched(Parts(), part, on=False)))
     assert changed(whole, without).sum() > 50
 
 
@@ -193,7 +199,6 @@ def test_a_track_is_named_by_its_number() -> None:
 
 def test_two_faces_are_drawn_in_their_own_colours_and_one_in_single() -> None:
     faces = face(BOX, "happy"), face((500.0, 150.0, 600.0, 300.0), "sad")
-    # type: ignore[arg-type]
     everything, single = (draw(Parts(faces=shown), grey(), *faces) for shown in ("all", "single"))
     assert tuple(everything[220, 500]) == rgb(COLOURS["sad"])
     assert tuple(single[220, 100]) == rgb(COLOURS["happy"])
@@ -232,9 +237,9 @@ def test_single_has_a_panel_beside_the_frame() -> None:
 
 @pytest.mark.parametrize("part", ["labels", "bars", "emoji"])
 def test_the_panel_holds_the_parts_that_are_on(part: str) -> None:
-    alone = draw(replace(NOTHING, faces="single", **{part: True}), grey(), face(BOX))[:, 800:]
+    alone = draw(switched(replace(NOTHING, faces="single"), part, on=True), grey(), face(BOX))[:, 800:]
     assert (alone != rgb(DARK)).any(axis=2).mean() > 0.02
-    without = draw(replace(Parts(faces="single"), **{part: False}), grey(), face(BOX))
+    without = draw(switched(Parts(faces="single"), part, on=False), grey(), face(BOX))
     assert changed(without, draw(Parts(faces="single"), grey(), face(BOX))).any()
 
 
@@ -308,7 +313,7 @@ def test_in_a_crowd_nothing_hides_a_neighbour() -> None:
 
 def test_bars_leave_eyes_nose_and_mouth_free() -> None:
     image = grey(500, 200)
-    known = {
+    known: dict[str, tuple[float, float]] = {
         "left_eye": (378, 80),
         "right_eye": (434, 80),
         "nose": (410, 113),
@@ -354,7 +359,7 @@ ODD_LABELS = (
 
 @pytest.mark.parametrize("label", ODD_LABELS, ids=ascii)
 @pytest.mark.parametrize("shown", ["all", "single"])
-def test_labels_of_any_kind_are_drawn_and_stay_in_the_frame(label: str, shown: str) -> None:
+def test_labels_of_any_kind_are_drawn_and_stay_in_the_frame(label: str, shown: Literal["all", "single"]) -> None:
     parts = replace(NOTHING, labels=True, bars=True, faces=shown)
     image = grey(640, 480)
     drawn = draw(parts, image, face((250, 150, 400, 330), label, (label, "sad")))
@@ -420,7 +425,7 @@ def test_emoji_are_blended_by_their_alpha() -> None:
 def test_emoji_at_the_edges_stay_whole_and_on_their_side(box: Box) -> None:
     image = grey()
     difference = changed(draw(replace(NOTHING, emoji=True), image, face(box)), image)
-    rows, columns = difference.any(axis=1).nonzero()[0], difference.any(axis=0).nonzero()[0]
+    rows, columns = (np.flatnonzero(difference.any(axis=axis)) for axis in (1, 0))
     assert np.ptp(rows) == np.ptp(columns) > 15
     near = box[0] < 400
     assert (columns < 400).all() if near else (columns > 400).all()

@@ -78,28 +78,31 @@ def test_what_stands_at_the_landmarks_stands_at_the_template(scale: float) -> No
         aligned = align_face(image.round().astype(np.uint8), BOX, landmarks.astype(np.float32))
         assert aligned.shape == (SIZE, SIZE)
         assert aligned.dtype == np.uint8
-        seen = cv2.remap(aligned.astype(np.float32), *np.float32(TEMPLATE).T[:, :, None], cv2.INTER_LINEAR).ravel()
+        x, y = TEMPLATE.astype(np.float32).T[:, :, None]
+        seen = cv2.remap(aligned.astype(np.float32), x, y, cv2.INTER_LINEAR).ravel()
         np.testing.assert_allclose(seen, landmarks[:, axis] * 255 / size, atol=1.5)
 
 
 def test_large_faces_are_averaged_not_picked_from() -> None:
     checks = np.indices((480, 480)).sum(axis=0) % 2 * 255
-    aligned = align_face(np.repeat(checks[:, :, None], 3, axis=2).astype(np.uint8), BOX, np.float32(TEMPLATE * 10))
+    aligned = align_face(
+        np.repeat(checks[:, :, None], 3, axis=2).astype(np.uint8), BOX, (TEMPLATE * 10).astype(np.float32)
+    )
     assert abs(int(aligned[10:38, 10:38].min()) - 127) < 12
     assert abs(int(aligned[10:38, 10:38].max()) - 127) < 12
 
 
 def test_the_edge_goes_on_outside() -> None:
     image = np.full((SIZE, SIZE, 3), 200, np.uint8)
-    assert (align_face(image, BOX, np.float32(TEMPLATE / 2 + 10)) == 200).all()
+    assert (align_face(image, BOX, (TEMPLATE / 2 + 10).astype(np.float32)) == 200).all()
 
 
 def test_without_landmarks_the_box_is_cut_out() -> None:
     image = np.zeros((100, 100, 3), np.uint8)
     image[20:80, 30:90] = 255
     nowhere = np.full((5, 2), np.nan, np.float32)
-    assert (align_face(image, np.float32([30, 20, 89, 79]), nowhere) == 255).all()
-    assert (align_face(image, np.float32([90, 80, 99, 99]), nowhere) == 0).all()
+    assert (align_face(image, np.array([30, 20, 89, 79], np.float32), nowhere) == 255).all()
+    assert (align_face(image, np.array([90, 80, 99, 99], np.float32), nowhere) == 0).all()
 
 
 @pytest.mark.parametrize("shape", [(48, 48), (20, 31), (300, 200)])

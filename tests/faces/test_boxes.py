@@ -35,7 +35,7 @@ def test_offsets_move_each_side_by_shares_of_the_size() -> None:
 
 def test_intersection_over_union() -> None:
     boxes = np.array([[0, 0, 10, 10], [5, 0, 15, 10], [20, 20, 20, 20]], float)
-    np.testing.assert_allclose(iou(boxes, boxes), [[1, 1 / 3, 0], [1 / 3, 1, 0], [0, 0, 0]])
+    np.testing.assert_allclose(iou(boxes, boxes), [[1, 1 / 3, 0], [1 / 3, 1, 0], [0.0, 0, 0]])
 
 
 @settings(deadline=None)

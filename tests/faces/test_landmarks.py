@@ -64,7 +64,7 @@ def test_landmarks_that_are_there_stay_and_no_face_gets_none(
     landmarker: Landmarker, portrait: np.ndarray, known: Detections
 ) -> None:
     nowhere = np.full((1, 5, 2), np.nan, np.float32)
-    boxes = np.concatenate([known.boxes, np.float32([[20, 480, 120, 590]])])
+    boxes = np.concatenate([known.boxes, np.array([[20, 480, 120, 590]], np.float32)])
     marked = known.landmarks + 1
     (completed,) = landmarker.complete(
         [portrait], [Detections(boxes, np.ones(2, np.float32), np.concatenate([marked, nowhere]))]

@@ -9,9 +9,9 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from helpers.pictures import read_picture
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from matplotlib.cbook import get_sample_data
 
 from pipeline.base.errors import InputError
 from pipeline.caffe.net import build_net
@@ -42,7 +42,7 @@ def detector() -> Mtcnn:
 
 @pytest.fixture(scope="module")
 def sheet() -> np.ndarray:
-    return cv2.cvtColor(cv2.imread(str(RECORDED / "mtcnn.png"), cv2.IMREAD_GRAYSCALE), cv2.COLOR_GRAY2RGB)
+    return cv2.cvtColor(read_picture(RECORDED / "mtcnn.png", cv2.IMREAD_GRAYSCALE), cv2.COLOR_GRAY2RGB)
 
 
 @pytest.fixture(scope="module")
@@ -252,10 +252,10 @@ def test_model_files_are_those_that_were_converted() -> None:
         assert hashlib.sha256((MODELS / name).read_bytes()).hexdigest() == checksum, name
 
 
-def test_of_a_crowd_no_more_faces_are_looked_at_than_may_be_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_a_crowd_no_more_faces_are_looked_at_than_may_be_found(
+    portrait: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of 100 small faces and a large one the largest are found, and the nets see a bounded number of crops."""
-    with get_sample_data("grace_hopper.jpg") as file:
-        portrait = cv2.cvtColor(cv2.imdecode(np.frombuffer(file.read(), np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
     face = portrait[40:400, 110:420]
     small = cv2.resize(face, (44, 52), interpolation=cv2.INTER_AREA)
     image = np.tile(small, (10, 10, 1))

@@ -129,7 +129,7 @@ def test_faces_are_put_back_into_a_wide_and_a_high_image(tmp_path: Path) -> None
 def test_letterboxing_and_back(height: int, width: int) -> None:
     if max(height, width) > 64 * min(height, width):
         return
-    picture = np.broadcast_to(np.uint8([[[10, 200, 30]]]), (height, width, 3))
+    picture = np.broadcast_to(np.array([[[10, 200, 30]]], np.uint8), (height, width, 3))
     letterbox = Letterbox.of(picture, (SIDE, 2 * SIDE))
     assert letterbox.left >= 0 <= letterbox.top
     assert letterbox.left + letterbox.width <= 2 * SIDE
@@ -181,7 +181,7 @@ def bright_cells(path: Path, side: int | str = SIDE) -> Path:
     stored = [
         numpy_helper.from_array(np.concatenate(rows).T[None].astype(np.float32), "places"),
         numpy_helper.from_array(np.array([1, 1, -1]), "flat"),
-        numpy_helper.from_array(np.float32(0), "zero"),
+        numpy_helper.from_array(np.array(0, np.float32), "zero"),
     ]
     graph = helper.make_graph(
         nodes,

@@ -76,8 +76,7 @@ def as_v1(source: NetParameter, message: NetParameter) -> None:
     for layer in source.layer:
         if layer.blobs and layer.type != "BatchNorm":
             kind = {"Convolution": "CONVOLUTION", "InnerProduct": "INNER_PRODUCT"}[layer.type]
-            added = message.layers.add(name=layer.name, blobs_lr=[1, 2], bottom=layer.bottom, top=layer.top)
-            added.type = added.LayerType.Value(kind)
+            added = message.layers.add(name=layer.name, type=kind, blobs_lr=[1, 2], bottom=layer.bottom, top=layer.top)
             added.blobs.extend(layer.blobs)
 
 

@@ -49,6 +49,7 @@ def write_films(folder: Path, portrait: bytes) -> None:
     for name, codec, layout in (("camera.mjpeg", "mjpeg", "yuvj420p"), ("clip.webm", "libvpx", "yuv420p")):
         with av.open(str(folder / name), "w") as file:
             stream = file.add_stream(codec, rate=25, width=640, height=480, pix_fmt=layout, options=fast)
+            assert isinstance(stream, av.VideoStream)
             stream.bit_rate = 4_000_000
             for image in pictures:
                 file.mux(stream.encode(av.VideoFrame.from_image(image)))

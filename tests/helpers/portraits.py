@@ -1,8 +1,9 @@
 """Pictures for the tests of faces: photographs of one woman, whole and cut out, set before a plain background."""
 
+import io
 from collections.abc import Iterator
 from functools import cache
-from typing import Any
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -13,12 +14,15 @@ FACE = (162, 45, 386, 353)  # of portrait(): left, top, right, bottom, a quarter
 SIZE = (320, 480)  # height and width of scenes
 
 
+def portrait_file() -> bytes:
+    """A photograph of one face, a JPEG of 512x600: it comes with matplotlib."""
+    return Path(get_sample_data("grace_hopper.jpg", asfileobj=False)).read_bytes()
+
+
 @cache
 def portrait() -> np.ndarray:
-    """A photograph of one face, (600, 512, 3): it comes with matplotlib."""
-    file: Any = get_sample_data("grace_hopper.jpg")
-    with file:
-        return np.asarray(Image.open(file).convert("RGB"))
+    """What portrait_file() shows, (600, 512, 3)."""
+    return np.asarray(Image.open(io.BytesIO(portrait_file())).convert("RGB"))
 
 
 @cache

@@ -29,9 +29,9 @@ CASTED = {
 class OnGpu(torch.Tensor):
     """A tensor on a pretended GPU. values: what it holds, on the CPU."""
 
-    values: torch.Tensor
+    values: torch.Tensor  # type: ignore[assignment]
     gpu: torch.device
-    __torch_function__ = torch._C._disabled_torch_function_impl
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
     @classmethod
     def of(cls, values: torch.Tensor, gpu: torch.device) -> "OnGpu":
@@ -41,9 +41,7 @@ class OnGpu(torch.Tensor):
         return made
 
     @classmethod
-    def __torch_dispatch__(  # type: ignore[override]
-        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
         raise RuntimeError(f"{func}: {args} outside of pretended_gpus()")
 
     @property
@@ -51,7 +49,7 @@ class OnGpu(torch.Tensor):
         return self.gpu
 
     @property
-    def data(self) -> torch.Tensor:  # type: ignore[override]
+    def data(self) -> torch.Tensor:
         made: torch.Tensor = torch.Tensor.data.__get__(self)  # type: ignore[attr-defined]
         return made
 
@@ -160,7 +158,7 @@ class _Operators(TorchDispatchMode):
             wanted = self.gpu if wanted.type == "meta" else numbered(wanted)
             kwargs = kwargs | {"device": torch.device("cpu")}
         target = wanted or next(iter(gpus), None)
-        if not gpus and (target is None or target.type == "cpu"):
+        if target is None or (not gpus and target.type == "cpu"):
             return func(*args, **kwargs)
         if func not in COPIES:
             check_devices(func, tensors)

@@ -58,11 +58,14 @@ def run_ranks(
         processes.append(context.Process(target=_run, args=(environment, rank, str(said.absolute()), module)))
     for process in processes:
         process.start()
+    statuses = []
     for process in processes:
         process.join(600)
         process.kill()
         process.join()
-    return Ended([process.exitcode for process in processes], said.read_text())
+        assert process.exitcode is not None
+        statuses.append(process.exitcode)
+    return Ended(statuses, said.read_text())
 
 
 def _run(environment: Mapping[str, str], rank: Rank, said: str, module: str) -> None:

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -28,8 +29,10 @@ def make_video(path: Path, sound: str | None, seconds: float = 2.0, sound_second
     with av.open(str(path), "w") as container:
         codec = "libx264" if path.suffix in (".mp4", ".ts") else "mjpeg"
         video = container.add_stream(codec, RATE)
+        assert isinstance(video, av.VideoStream)
         video.width, video.height, video.pix_fmt = WIDTH, HEIGHT, "yuv420p" if codec == "libx264" else "yuvj420p"
         track = container.add_stream(sound, SOUND_RATE, layout="mono") if sound else None
+        assert track is None or isinstance(track, av.AudioStream)
         for index in range(round(seconds * RATE)):
             picture = np.full((HEIGHT, WIDTH, 3), 220 if index / RATE >= MOMENT else 10, np.uint8)
             frame = av.VideoFrame.from_ndarray(picture)
@@ -84,7 +87,7 @@ def spans(path: Path) -> dict[str, tuple[float, float]]:
     with av.open(str(path)) as container:
         for stream in container.streams:
             container.seek(0)
-            decoded = list(container.decode(stream))
+            decoded: list[Any] = list(container.decode(stream))  # of frames of both kinds
             last = decoded[-1]
             found[str(stream.type)] = (decoded[0].time, last.time + float(last.duration * last.time_base))
     return found

@@ -148,7 +148,7 @@ def test_a_window_sized_by_hand_keeps_its_size_and_the_picture_its_shape(open_wi
     show(window, 1, 0.1, image(200))
     shown = settled(window)
     assert shown.shape == (800, 800, 3)
-    bright = (shown > 150).all(2)
+    bright = np.all(shown > 150, axis=2)
     assert bright[:, 2].sum() == pytest.approx(450, abs=2)
     assert (shown[:170] < 30).all()
     press("1")

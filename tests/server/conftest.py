@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 import pytest
+from helpers.portraits import portrait_file
 from helpers.running_server import Painted, Running, running, wait_for_the_end
-from matplotlib.cbook import get_sample_data
 
 from pipeline.predictor import Predictor
 
@@ -39,5 +39,4 @@ def real(servers: None) -> Iterator[Running]:
 @pytest.fixture(scope="session")
 def portrait() -> bytes:
     """A JPEG of 512x600 pixels with one face."""
-    with get_sample_data("grace_hopper.jpg") as file:
-        return file.read()
+    return portrait_file()

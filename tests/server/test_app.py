@@ -43,14 +43,14 @@ def problem(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
 @pytest.mark.parametrize("way", ["form", "raw", "octets", "base64", "data URL"])
 def test_the_portrait_is_read_however_it_is_sent(real: Running, portrait: bytes, way: str) -> None:
     text = base64.b64encode(portrait).decode()
-    sent: dict[str, Any] = {
+    ways: dict[str, dict[str, Any]] = {
         "form": {"files": {"image": ("grace.jpg", portrait)}},
         "raw": {"content": portrait, "headers": {"Content-Type": "image/jpeg"}},
         "octets": {"content": portrait, "headers": {"Content-Type": "application/octet-stream"}},
         "base64": {"json": {"image": text, "name": "grace.jpg"}},
         "data URL": {"json": f"data:image/jpeg;base64,{text}"},
-    }[way]
-    answer = real.post("/v1/read", **sent)
+    }
+    answer = real.post("/v1/read", **ways[way])
     reading = answer.json()
     assert answer.status_code == 200, reading
     assert (reading["width"], reading["height"]) == (512, 600)
@@ -290,13 +290,13 @@ def test_a_batch_counts_as_its_images(start: Start, painted: Painted) -> None:
 
 
 def test_a_fault_of_ours_is_told_as_such_and_the_server_goes_on(
-    start: Start, painted: Painted, caplog: pytest.LogCaptureFixture
+    start: Start, painted: Painted, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     running = start(painted)
-    painted.read = lambda frames: 1 / 0  # type: ignore[method-assign]
-    told = problem(running.post("/v1/read", files={"image": ("secret.png", picture())}), 500, "our_fault")
+    with monkeypatch.context() as broken:
+        broken.setattr(painted, "read", lambda frames: 1 / 0)
+        told = problem(running.post("/v1/read", files={"image": ("secret.png", picture())}), 500, "our_fault")
     assert "Zero" not in json.dumps(told)
-    del painted.read
     assert running.post("/v1/read", files={"image": picture()}).status_code == 200
     assert any("ZeroDivisionError" in message and "test_app.py" in message for message in caplog.messages)
     assert "secret" not in caplog.text

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from helpers.chromium import CHROMIUM, MISSING, launch, launch_with_camera, started_playwright, write_films
@@ -64,7 +64,7 @@ def visit() -> Iterator[Callable[..., "Page"]]:
     """Opens the page; at the end it must have failed nowhere, and have asked nobody but the server."""
     contexts, faults = [], []
 
-    def open_page(browser: "Browser", running: Running, **options: object) -> "Page":
+    def open_page(browser: "Browser", running: Running, **options: Any) -> "Page":
         context = browser.new_context(**options)
         context.set_default_timeout(15_000)
         contexts.append(context)
@@ -296,7 +296,9 @@ def test_a_phones_screen_is_wide_enough(
     expect(page.locator(".who")).to_be_visible()
     assert fits(page)
     for name in ("Pause", "Stop"):
-        assert page.get_by_role("button", name=name).bounding_box()["height"] >= 44
+        box = page.get_by_role("button", name=name).bounding_box()
+        assert box is not None
+        assert box["height"] >= 44
     page.set_input_files("#file", frames / "clip.webm")
     expect(page.locator(".who .name")).to_have_text(re.compile("Person"))
     assert fits(page)

@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from helpers.pictures import read_picture
 from helpers.small_set import noise, write_csv
 
 from pipeline.base.errors import InputError
@@ -30,7 +31,7 @@ FACES, WITHOUT = 40, 4
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The manifest of forty drawn faces and then four images of noise."""
     folder = tmp_path_factory.mktemp("align")
-    sheet = cv2.imread(str(SHEET), cv2.IMREAD_GRAYSCALE)
+    sheet = read_picture(SHEET, cv2.IMREAD_GRAYSCALE)
     faces = [face for band in np.vsplit(sheet, 5) for face in np.hsplit(band, 8)]
     write_csv(folder / "fer2013.csv", np.concatenate([faces, noise(WITHOUT)]))
     extract(folder / "fer2013.csv", folder / "images")
@@ -61,7 +62,7 @@ def test_every_image_comes_out_with_its_status(images: Path, aligned: Path) -> N
     assert len(found) >= 0.9 * FACES
     assert {row.status for row in rows[FACES:]} == {"fallback"}
     for row in rows:
-        assert cv2.imread(str(aligned / row.path), cv2.IMREAD_UNCHANGED).shape == (48, 48)
+        assert read_picture(aligned / row.path, cv2.IMREAD_UNCHANGED).shape == (48, 48)
         places = [row.score, row.left, row.bottom, *(getattr(row, f"{name}_y") for name in LANDMARKS)]
         assert all((place is None) == (row.status == "fallback") for place in places)
     assert (aligned / "labels.txt").read_bytes() == images.with_name("labels.txt").read_bytes()
@@ -72,15 +73,15 @@ def test_faces_are_aligned_by_the_landmarks_in_the_manifest(images: Path, aligne
     landmarks = np.array([[getattr(row, f"{name}_x"), getattr(row, f"{name}_y")] for name in LANDMARKS])
     matrix = similarity(landmarks)
     assert np.abs(landmarks @ matrix[:, :2].T + matrix[:, 2] - TEMPLATE).max() < 6
-    source = cv2.imread(str(images.parent / row.path), cv2.IMREAD_GRAYSCALE)
+    source = read_picture(images.parent / row.path, cv2.IMREAD_GRAYSCALE)
     wanted = cv2.warpAffine(source, matrix, (48, 48), borderMode=cv2.BORDER_REPLICATE)
-    face = cv2.imread(str(aligned / row.path), cv2.IMREAD_GRAYSCALE)
+    face = read_picture(aligned / row.path, cv2.IMREAD_GRAYSCALE)
     assert np.abs(face.astype(int) - wanted).mean() < 1
 
 
 def test_images_without_a_face_are_kept_whole(images: Path, aligned: Path) -> None:
     for row in manifest.read(aligned / "manifest.csv")[FACES:]:
-        kept, source = (cv2.imread(str(folder / row.path), cv2.IMREAD_GRAYSCALE) for folder in (aligned, images.parent))
+        kept, source = (read_picture(folder / row.path, cv2.IMREAD_GRAYSCALE) for folder in (aligned, images.parent))
         np.testing.assert_array_equal(kept, source)
 
 
@@ -103,7 +104,7 @@ def test_summary_counts_each_usage(aligned: Path) -> None:
 
 
 def test_contact_sheet_is_a_picture(aligned: Path) -> None:
-    sheet = cv2.imread(str(aligned / "contact_sheet.png"))
+    sheet = read_picture(aligned / "contact_sheet.png")
     assert sheet.shape[1] > 1000
     assert sheet.std() > 20
 
@@ -125,14 +126,14 @@ def test_batch_and_threads_change_nothing_but_roundings(
             assert ours.left == pytest.approx(theirs.left, abs=0.002)
             assert ours.nose_x == pytest.approx(theirs.nose_x, abs=0.002)
         faces = [
-            cv2.imread(str(folder / ours.path), cv2.IMREAD_GRAYSCALE).astype(int)
+            read_picture(folder / ours.path, cv2.IMREAD_GRAYSCALE).astype(int)
             for folder in (tmp_path / "other", aligned)
         ]
         assert np.abs(faces[0] - faces[1]).max() <= 1
 
 
 def test_the_largest_face_is_the_face(detector: Detector, tmp_path: Path) -> None:
-    face = cv2.imread(str(SHEET), cv2.IMREAD_GRAYSCALE)[:48, :48]
+    face = read_picture(SHEET, cv2.IMREAD_GRAYSCALE)[:48, :48]
     image = np.full((240, 320), 128, np.uint8)
     image[20:68, 20:68] = face
     image[80:224, 150:294] = cv2.resize(face, (144, 144))
@@ -154,7 +155,7 @@ def test_without_a_detector_the_image_is_the_face(images: Path, tmp_path: Path) 
     assert summary["found"] == FACES + WITHOUT
     row = manifest.read(tmp_path / "whole" / "manifest.csv")[0]
     assert (row.left, row.right, row.nose_x) == (0, 47, None)
-    whole, source = (cv2.imread(str(folder / row.path)) for folder in (tmp_path / "whole", images.parent))
+    whole, source = (read_picture(folder / row.path) for folder in (tmp_path / "whole", images.parent))
     np.testing.assert_array_equal(whole, source)
 
 
@@ -215,7 +216,16 @@ def test_other_peoples_files_are_left_alone(small_manifest: Path, detector: Dete
 
 
 def test_the_command_tells_the_totals(small_manifest: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "pipeline", "align", small_manifest, tmp_path / "aligned", "--missing", "drop"]
+    command: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "pipeline",
+        "align",
+        small_manifest,
+        tmp_path / "aligned",
+        "--missing",
+        "drop",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "40 images: a face found in" in done.stderr
     assert "without one, dropped" in done.stderr
@@ -279,7 +289,16 @@ def test_the_command_aligns_shards_and_gathers_them(small_manifest: Path, tmp_pa
 
 
 def test_a_full_disk_is_said_of_the_output(small_manifest: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "pipeline", "align", small_manifest, tmp_path / "aligned", "--detector", "none"]
+    command: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "pipeline",
+        "align",
+        small_manifest,
+        tmp_path / "aligned",
+        "--detector",
+        "none",
+    ]
     limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))  # noqa: E731
     done = subprocess.run(command, capture_output=True, text=True, check=False, preexec_fn=limit)
     assert done.returncode == 1

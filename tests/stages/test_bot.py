@@ -17,8 +17,8 @@ from typing import Self
 import av
 import numpy as np
 import pytest
+from helpers.portraits import portrait_file
 from helpers.telegram_server import TOKEN, TelegramServer
-from matplotlib.cbook import get_sample_data
 from PIL import Image
 
 from pipeline.bot.texts import say
@@ -77,8 +77,7 @@ def bot(server: TelegramServer, tmp_path_factory: pytest.TempPathFactory) -> Ite
 @pytest.fixture(scope="module")
 def portrait() -> bytes:
     """A JPEG of one face, 512x600: it comes with matplotlib."""
-    with get_sample_data("grace_hopper.jpg") as file:
-        return file.read()
+    return portrait_file()
 
 
 def png(image: Image.Image) -> bytes:
@@ -96,7 +95,7 @@ def bad_command(environment: Mapping[str, str], *arguments: object) -> str:
         text=True,
         check=False,
         timeout=60,
-        env={name: text for name, text in os.environ.items() if not name.startswith("TELEGRAM_")} | environment,
+        env={name: text for name, text in os.environ.items() if not name.startswith("TELEGRAM_")} | dict(environment),
     )
     assert (done.returncode, done.stdout) == (1, "")
     assert TOKEN not in done.stderr
@@ -155,7 +154,7 @@ def test_a_short_video_comes_back_with_boxes(server: TelegramServer, bot: BotPro
     answer = server.answer(server.video(7, file.getvalue(), duration=1, kind="video_note"))
     assert answer.method == "sendVideo"
     assert re.fullmatch(r"1\. mostly \w+ \(\d+% of the time\)", answer.text)
-    with av.open(io.BytesIO(answer.file)) as container:
+    with av.open(io.BytesIO(answer.file), "r") as container:
         frames = list(container.decode(video=0))
     assert (len(frames), frames[0].width, frames[0].height) == (10, 480, 600)
 

@@ -189,7 +189,7 @@ def test_a_slow_machine_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "--min-face" in finding.remedy
 
 
-def broken(model: Path | None) -> Iterator[Finding]:
+def broken(model: str | Path | None) -> Iterator[Finding]:
     yield Finding("ok", "half of it")
     raise RuntimeError("line one\nline two")
 

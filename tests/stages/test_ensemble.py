@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -44,7 +45,7 @@ def held_out(trained: TrainedNet) -> np.ndarray:
         return np.stack([datum_to_array(datum, "it") for _, datum in reader])
 
 
-def join(trained: TrainedNet, models: list[str], output: Path, **options: object) -> dict:
+def join(trained: TrainedNet, models: list[str], output: Path, **options: Any) -> dict:
     return ensemble(models, output, databases=trained.databases, manifest_path=trained.manifest, **options)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from helpers.pictures import read_picture
 from helpers.small_set import noise
 from helpers.trained_net import (
     SOFTMAX,
@@ -85,7 +86,7 @@ def test_every_held_out_image_is_measured_once(trained: TrainedNet, tmp_path: Pa
     rows = manifest.read(trained.manifest)
     for part, usage in (("val", "PublicTest"), ("test", "PrivateTest")):
         chosen = [row for row in rows if row.usage == usage]
-        images = [cv2.imread(str(trained.manifest.parent / row.path), cv2.IMREAD_GRAYSCALE) for row in chosen]
+        images = [read_picture(trained.manifest.parent / row.path, cv2.IMREAD_GRAYSCALE) for row in chosen]
         probabilities = probabilities_by_hand(trained, np.array(images))
         truth = np.array([row.label for row in chosen])
         confusion = np.zeros((7, 7), int)

@@ -150,8 +150,9 @@ def test_views_are_calibrated_by_their_own_temperature(trained: TrainedNet, tmp_
     images = held_out(trained)
     answer = Classifier(folder, views=2, class_prior="training")(images)
     net = folder.transformer()(images)
-    raw = Classifier.session(folder.onnx).run(None, {"data": net})[0]
-    flipped = Classifier.session(folder.onnx).run(None, {"data": np.ascontiguousarray(net[..., ::-1])})[0]
+    session = Classifier.session(folder.read_onnx())
+    raw = session.run(None, {"data": net})[0]
+    flipped = session.run(None, {"data": np.ascontiguousarray(net[..., ::-1])})[0]
     np.testing.assert_allclose(answer, calibrate((raw + flipped) / 2, folder.view_temperatures[2]), atol=1e-5)
     assert "| 10 |" in (tmp_path / "model/MODEL_CARD.md").read_text()
 
@@ -188,7 +189,9 @@ def test_an_onnx_form_that_differs_is_not_written(
     def wrong(net: Net, **options: bool) -> onnx.ModelProto:
         model = right(net, **options)
         weight = model.graph.initializer[-1]
-        weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) + np.float32(range(7)), weight.name))
+        weight.CopyFrom(
+            numpy_helper.from_array(numpy_helper.to_array(weight) + np.arange(7, dtype=np.float32), weight.name)
+        )
         return model
 
     monkeypatch.setattr(pipeline.caffe.onnx, "to_onnx", wrong)

@@ -12,6 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from helpers.pictures import read_picture
 from helpers.small_set import noise, pixels_text, read_only, write_csv
 
 from pipeline.base.errors import InputError
@@ -31,7 +32,7 @@ def test_images_hold_the_pixels_of_their_rows(small_csv: Path, tmp_path: Path) -
     assert [row.row for row in rows] == list(range(40))
     for row, pixels in zip(rows, noise(40), strict=True):
         assert row.path == f"{row.usage}/{LABELS[row.label]}/{row.row:05d}.png"
-        np.testing.assert_array_equal(cv2.imread(str(tmp_path / "images" / row.path), cv2.IMREAD_UNCHANGED), pixels)
+        np.testing.assert_array_equal(read_picture(tmp_path / "images" / row.path, cv2.IMREAD_UNCHANGED), pixels)
         assert row.sha256 == hashlib.sha256(pixels).hexdigest()
     assert manifest.read_labels(tmp_path / "images/labels.txt") == LABELS
     assert json.loads((tmp_path / "images/summary.json").read_text()) == summary

@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,7 +35,7 @@ layer { name: "accuracy" type: "Accuracy" bottom: "fc2" bottom: "label" top: "ac
 """
 INPUT = 'layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 1 dim: 1 dim: 42 dim: 42 } } }'
 SOFTMAX = 'layer { name: "prob" type: "Softmax" bottom: "fc2" top: "prob" }'
-RECIPE = {"epochs": 2, "batch_size": 10, "steps": (0.6,), "snapshot": 5, "seed": 1}
+RECIPE: dict[str, Any] = {"epochs": 2, "batch_size": 10, "steps": (0.6,), "snapshot": 5, "seed": 1}
 
 
 @pytest.fixture
@@ -126,8 +127,9 @@ def test_weights_that_do_not_fit_are_refused(  # noqa: PLR0917
     net: Path, weights: Path, tmp_path: Path, change: tuple[str, str] | None, freeze: list[str], message: str
 ) -> None:
     databases = make_databases(tmp_path / "three", train=20, val=10, labels=("a", "b", "c"))
-    for file in net.iterdir() if change else ():
-        file.write_text(file.read_text().replace(*change))
+    if change:
+        for file in net.iterdir():
+            file.write_text(file.read_text().replace(*change))
     with pytest.raises(InputError, match=message):
         render(net, databases, tmp_path / "run", **RECIPE, weights=weights, freeze=freeze)
     assert not (tmp_path / "run").exists()

@@ -36,7 +36,7 @@ def test_mean_equals_real_caffes_to_the_byte(
 
 def test_averages_by_pixel_and_channel(tmp_path: Path) -> None:
     images = np.random.RandomState(0).randint(0, 256, (600, 3, 5, 4)).astype(np.uint8)
-    labels = np.arange(600) // 3  # from 128 on they take a byte more
+    labels = [number // 3 for number in range(600)]  # from 128 on they take a byte more
     data = (datum_from_image(image, label) for image, label in zip(images, labels, strict=True))
     result = mean(write(tmp_path / "lmdb", *data), tmp_path / "mean.binaryproto")
     assert result.dtype == np.float32

@@ -55,10 +55,11 @@ def test_renders_and_learns_from_a_batch(name: str, databases: Path, tmp_path: P
         train.backward()
         with torch.no_grad():
             for learnable in train.learnable:
-                if learnable.lr_mult:
+                if learnable.lr_mult and learnable.blob.grad is not None:
                     learnable.blob -= 0.001 * learnable.blob.grad
     assert torch.isfinite(train.loss)
-    assert all(learnable.blob.grad.abs().max() > 0 for learnable in train.learnable if learnable.lr_mult)
+    gradients = [learnable.blob.grad for learnable in train.learnable if learnable.lr_mult]
+    assert all(gradient is not None and gradient.abs().max() > 0 for gradient in gradients)
     for layer, blobs in deploy.params.items():
         assert [blob.shape for blob in blobs] == [blob.shape for blob in train.params[layer]], layer
     test.share_with(train)

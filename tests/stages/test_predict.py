@@ -332,7 +332,8 @@ def test_pictures_come_by_standard_input(model: Path, portrait: np.ndarray) -> N
 class Camera:
     """Gives frames by the clock until it is lost."""
 
-    name, moving, live, total, failed, dropped = "cam:0", True, True, None, 0, 3
+    name, moving, live, failed, dropped = "cam:0", True, True, 0, 3
+    total: int | None = None
 
     def __init__(self, image: np.ndarray, end: BaseException | None) -> None:
         self.image, self.end = image, end

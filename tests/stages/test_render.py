@@ -4,10 +4,12 @@ import math
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+from helpers.pictures import read_picture
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,7 +24,7 @@ from pipeline.stages.render import MAX_TEST_BATCH, largest_divisor, render
 
 NET = Path("prototxt/face_emotion_net")
 LABELS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
-RECIPE = {"epochs": 150, "batch_size": 64, "steps": (0.6, 0.85), "snapshot": "1000", "seed": 7}
+RECIPE: dict[str, Any] = {"epochs": 150, "batch_size": 64, "steps": (0.6, 0.85), "snapshot": "1000", "seed": 7}
 
 
 def make_databases(
@@ -141,7 +143,7 @@ def test_settings_stand_instead_of_the_prototxts_own(databases: Path, tmp_path: 
     ],
 )
 def test_numbers_that_caffe_cannot_count_to_are_refused(
-    databases: Path, tmp_path: Path, changed: dict[str, object], said: str
+    databases: Path, tmp_path: Path, changed: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(InputError, match=said):
         render(NET, databases, tmp_path / "run", **RECIPE | changed)
@@ -192,7 +194,7 @@ def test_refuses_a_net_without_a_classifier(databases: Path, net: Path, tmp_path
         ({"val": 0}, InputError, "val_lmdb and test_lmdb are both empty"),
     ],
 )
-def test_refuses_unfit_databases(tmp_path: Path, sizes: dict[str, int], error: type[Exception], message: str) -> None:
+def test_refuses_unfit_databases(tmp_path: Path, sizes: dict[str, Any], error: type[Exception], message: str) -> None:
     databases = make_databases(tmp_path / "databases", **sizes)
     with pytest.raises(error, match=message):
         render(NET, databases, tmp_path / "run", **RECIPE)
@@ -226,7 +228,7 @@ def test_augmentation_is_the_training_layers_alone_and_can_be_looked_at(database
     param = train.augmentation_param
     assert (param.rotation, param.alternate_mirror) == (12, True)
     assert (param.erasing, param.erasing_probability) == pytest.approx((0.2, 0.5))
-    sheet = cv2.imread(str(tmp_path / "run/augmentation.png"), cv2.IMREAD_GRAYSCALE)
+    sheet = read_picture(tmp_path / "run/augmentation.png", cv2.IMREAD_GRAYSCALE)
     assert sheet.shape == (2 * 10 * 42, 2 * (12 * 42 + 4))
     first = sheet[:84, :84]
     assert first.min() == first.max() == 0  # the first image as it is
@@ -316,7 +318,7 @@ def test_refuses_what_is_no_duration(databases: Path, tmp_path: Path, warmup: st
 
 
 @pytest.mark.parametrize("fields", [{"early_stopping": 3}, {"lr_policy": "plateau", "plateau_patience": 2}])
-def test_refuses_to_go_by_a_held_out_set_that_is_not_there(tmp_path: Path, fields: dict[str, str | int]) -> None:
+def test_refuses_to_go_by_a_held_out_set_that_is_not_there(tmp_path: Path, fields: dict[str, Any]) -> None:
     databases = make_databases(tmp_path / "merged", val=0, test=30)
     with pytest.raises(InputError, match="val_lmdb is empty, so nothing is held out to go by"):
         render(NET, databases, tmp_path / "run", **RECIPE, **fields)

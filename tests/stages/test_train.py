@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from helpers.pictures import read_picture
 from helpers.pretended_gpu import pretended_gpus
 from helpers.ranks import Rank, run_ranks, signalled
 
@@ -110,8 +111,7 @@ def test_a_run_leaves_weights_log_metrics_and_plots(uninterrupted: Path) -> None
     assert (uninterrupted / "best.caffemodel").read_bytes() == weights[best]
     assert (uninterrupted / "final.caffemodel").read_bytes() == weights[40]
     for name in ("loss.png", "accuracy.png"):
-        image = cv2.imread(str(uninterrupted / name))
-        assert image is not None
+        image = read_picture(uninterrupted / name)
         assert len(np.unique(image.reshape(-1, 3), axis=0)) > 10  # curves and words, no blank sheet
 
 
@@ -197,9 +197,14 @@ def test_a_batch_that_does_not_divide_among_processes_is_refused(
 
 def test_processes_are_started_by_torchs_launcher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[list[str]] = []
+
+    def execv(_: str, words: list[str]) -> None:
+        started.append(words)
+        sys.exit(0)
+
     words = ["train", "solver.prototxt", "--processes", "2"]
     monkeypatch.setattr("sys.argv", ["expressions", *words])
-    monkeypatch.setattr("os.execv", lambda program, words: started.append(words) or sys.exit(0))
+    monkeypatch.setattr("os.execv", execv)
     with pytest.raises(SystemExit):
         main()
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "--", "pipeline"]
@@ -289,7 +294,7 @@ def test_the_log_has_the_lines_that_caffes_parsers_look_for(uninterrupted: Path)
 
 
 def test_a_killed_run_goes_on_and_ends_with_the_same_weights_to_the_bit(tmp_path: Path, data: Path) -> None:
-    longer = {
+    longer: dict[str, Any] = {
         "max_iter": 300,
         "snapshot": 20,
         "test_interval": 20,
@@ -374,7 +379,7 @@ def test_an_average_of_snapshots_that_there_are_not_is_refused(tmp_path: Path, d
 
 
 # No image is read better after the first step, which takes the rate to 0 but for the statistics of BatchNorm.
-STALLS = {"max_iter": 400, "snapshot": 10, "test_interval": 10, "early_stopping": 3, "gamma": 0.0}
+STALLS: dict[str, Any] = {"max_iter": 400, "snapshot": 10, "test_interval": 10, "early_stopping": 3, "gamma": 0.0}
 
 
 def test_early_stopping_keeps_the_best_weights_and_says_so(
@@ -435,7 +440,7 @@ def test_the_plot_shows_the_rate_and_where_training_stopped(tmp_path: Path) -> N
     plain, marked = tmp_path / "plain.png", tmp_path / "marked.png"
     plot(table, plain, tmp_path / "accuracy.png")
     plot(table, marked, tmp_path / "accuracy.png", {15: "stopped early"})
-    before, after = (cv2.imread(str(path)) for path in (plain, marked))
+    before, after = (read_picture(path) for path in (plain, marked))
     assert before is not None
     assert after is not None
     changed = (before != after).any(axis=2)
@@ -676,8 +681,17 @@ def test_a_short_runs_curve_is_one_or_is_left_out_with_a_word(
     said: list[str] = []
     drawn: list[int] = []
     annotate, draw = Axes.annotate, Axes.plot
-    monkeypatch.setattr(Axes, "annotate", lambda *args, **options: said.append(args[1]) or annotate(*args, **options))
-    monkeypatch.setattr(Axes, "plot", lambda *args, **options: drawn.append(len(args[1])) or draw(*args, **options))
+
+    def watched_annotate(*args: Any, **options: Any) -> Any:
+        said.append(args[1])
+        return annotate(*args, **options)
+
+    def watched_plot(*args: Any, **options: Any) -> Any:
+        drawn.append(len(args[1]))
+        return draw(*args, **options)
+
+    monkeypatch.setattr(Axes, "annotate", watched_annotate)
+    monkeypatch.setattr(Axes, "plot", watched_plot)
     values = [(number, number / 2, 0.01, 2 - number / 50, 1.9 - number / 60, number / 60) for number in range(rows)]
     lines = [",".join(map(str, row)) for row in values]
     (tmp_path / "metrics.csv").write_text("\n".join([",".join(METRICS), *lines]) + "\n")

@@ -16,8 +16,7 @@ import numpy as np
 import pytest
 from helpers.chromium import CHROMIUM, MISSING, launch_with_camera, started_playwright, write_films
 from helpers.local_server import body, serve
-from helpers.portraits import background, put
-from matplotlib.cbook import get_sample_data
+from helpers.portraits import background, portrait_file, put
 from PIL import Image
 
 from pipeline.base.errors import InputError
@@ -74,8 +73,8 @@ def png(image: np.ndarray) -> bytes:
 
 def pictures() -> list[bytes]:
     """Ten: a JPEG, two faces before a background, the background alone, and a drawn face of each expression."""
-    with get_sample_data("grace_hopper.jpg") as file:
-        found = [file.read(), png(put(put(background(1), 120, 160, 200), 350, 160, 150, pale=True)), png(background())]
+    two = put(put(background(1), 120, 160, 200), 350, 160, 150, pale=True)
+    found = [portrait_file(), png(two), png(background())]
     for drawn in draw_faces(7, 3):
         large = cv2.resize(drawn.pixels, (192, 192), interpolation=cv2.INTER_CUBIC)
         found.append(png(cv2.copyMakeBorder(large, 48, 48, 48, 48, cv2.BORDER_REPLICATE)))
@@ -93,8 +92,7 @@ def static(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Browser"]:
     films = tmp_path_factory.mktemp("films")
-    with get_sample_data("grace_hopper.jpg") as file:
-        write_films(films, file.read())
+    write_films(films, portrait_file())
     with started_playwright() as playwright, launch_with_camera(playwright, films / "camera.mjpeg") as browser:
         yield browser
 

@@ -3,6 +3,9 @@
 CAFFE_LAYERS has those of Caffe alone; the others are extensions that forks of Caffe have.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 from pipeline.caffe.layers import (
     activation,
     arithmetic,
@@ -60,7 +63,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> object:
+def __getattr__(name: str) -> Callable[..., Any]:
     """L.Convolution(...) and so on, after `from pipeline.caffe import layers as L`: what NetSpec is made of.
 
     As in Caffe of any name that a type may have: what no engine knows here may be known where the prototxt goes.
