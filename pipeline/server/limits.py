@@ -105,7 +105,7 @@ class BodyMemory:
 
 
 class Workers:
-    """A fixed number of threads, and so many calls that wait for one. tell: is told of each change of `pending`."""
+    """A fixed number of threads, and a bounded queue of calls that wait. tell: called with each new `pending`."""
 
     def __init__(self, threads: int, waiting: int, tell: Callable[[int], object] = lambda _: None) -> None:
         self.limit = threads + waiting

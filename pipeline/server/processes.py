@@ -69,7 +69,7 @@ def _end_with_parent(figures: Path) -> None:
     """End the process once its parent is gone, even by SIGKILL: nobody else would, nor remove the figures."""
     parent = multiprocessing.parent_process()
     assert parent is not None
-    connection.wait([parent.sentinel])  # a pipe of which only the parent has the other end
+    connection.wait([parent.sentinel])  # ready when the parent has ended, however it ended
     os.kill(os.getpid(), signal.SIGTERM)
     shutil.rmtree(figures, ignore_errors=True)
     time.sleep(STOP_SECONDS)

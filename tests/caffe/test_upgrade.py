@@ -172,7 +172,7 @@ def messages(draw: st.DrawFn, message_type: type[M], avoid: Collection[str] = ()
     fields = [field for field in message_type.DESCRIPTOR.fields if field.name not in avoid]
     for field in draw(st.lists(st.sampled_from(fields), max_size=4, unique_by=lambda field: field.name)):
         if field.message_type is not None:
-            # Stubs have two Descriptors, of which this function is said to take one.
+            # protobuf's stubs name two classes Descriptor, and this function takes the other one.
             inner = messages(GetMessageClass(field.message_type))  # type: ignore[arg-type]
             if field.is_repeated:
                 getattr(message, field.name).extend(draw(st.lists(inner, max_size=3)))

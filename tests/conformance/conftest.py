@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from caffe_root import CaffeRoot
+from harness import make_databases
 from parity import Parity
 from solving import make_training_folder
 
@@ -32,6 +33,14 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 def parity(request: pytest.FixtureRequest) -> Parity:
     """parity(table, row, column, deviation) enters a measurement into docs/parity.md."""
     return request.config.stash.setdefault(PARITY, Parity())
+
+
+@pytest.fixture(scope="module")
+def databases(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the databases that data layers of the cases read."""
+    folder = tmp_path_factory.mktemp("databases")
+    make_databases(folder)
+    return folder
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from harness import CASES, assert_agrees, make_databases, recorded, run_case, tolerance
+from harness import CASES, assert_agrees, recorded, run_case, tolerance
 from helpers.layer_text import inputs, layer
 from helpers.pretended_gpu import OnGpu, pretended_gpus
 from test_pycaffe import recorder
@@ -32,13 +32,6 @@ FORKS = {
     "ReLU6": ({"x": IMAGE}, ""),
     "Upsample": ({"x": IMAGE, "m": IMAGE}, "upsample_param { scale: 2 }"),
 }
-
-
-@pytest.fixture(scope="module")
-def databases(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("databases")
-    make_databases(folder)
-    return folder
 
 
 @pytest.mark.parametrize("layer_type", sorted(CAFFE_LAYERS))

@@ -5,18 +5,11 @@ from pathlib import Path
 
 import pytest
 from caffe_root import CaffeRoot
-from harness import CASES, Arrays, assert_agrees, make_databases, recorded, run_case, split_answers, tolerance
+from harness import CASES, Arrays, assert_agrees, recorded, run_case, split_answers, tolerance
 from parity import Parity
 from values import all_cases
 
 from pipeline.caffe.layers import CAFFE_LAYERS
-
-
-@pytest.fixture(scope="module")
-def databases(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("databases")
-    make_databases(folder)
-    return folder
 
 
 @pytest.mark.parametrize("layer_type", sorted(CAFFE_LAYERS))

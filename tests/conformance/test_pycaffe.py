@@ -17,13 +17,6 @@ from pipeline.caffe import io
 
 
 @pytest.fixture(scope="module")
-def databases(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("databases")
-    make_databases(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def recorder() -> types.ModuleType:
     """record.py, which runs the cases in real Caffe, on this interface."""
     source = (HERE / "record.py").read_text(encoding="utf-8")

@@ -30,7 +30,7 @@ for package in ("moto", "snakemake_storage_plugin_s3"):
 
 @pytest.fixture(scope="module")
 def store() -> Iterator[Any]:
-    """A client of the server, whose bucket `faces` has small.csv, and at `url` the server's address."""
+    """A client of a local S3 server. Its bucket `faces` holds small.csv, and `url` is the server's address."""
     import boto3
     from moto.server import ThreadedMotoServer
 
