@@ -248,8 +248,13 @@ class Predictor:
         found: Sequence[Detections],
         status: str,
         tracks: Sequence[np.ndarray] | None = None,
+        *,
+        explain: bool = False,
     ) -> list[Reading]:
-        """Read faces that were found already. tracks: of each frame the numbers (n,) of its faces, in a session."""
+        """Read faces that were found already. tracks: of each frame the numbers (n,) of its faces, in a session.
+
+        explain: whether they are explained even if this Predictor does not explain.
+        """
         self.check_process()
         crops: list[np.ndarray] = []
         origins: list[tuple[tuple[int, ...], np.ndarray, np.ndarray]] = []  # of each crop, what face_to_frame takes
@@ -275,7 +280,7 @@ class Predictor:
                 faces[number].append(_face(box, NOWHERE, score=None, status="whole", track=None, reasons=()))
         faces_seen = np.stack(crops)[:, None] if crops else None
         rows = iter(() if faces_seen is None else classifier(faces_seen))
-        if self.explain and faces_seen is not None:
+        if (explain or self.explain) and faces_seen is not None:
             places = (face_to_frame(_seen(classifier), *origin) for origin in origins)
             told = (self._explanation(*pair) for pair in zip(classifier.explain(faces_seen), places, strict=True))
             faces = [[replace(face, explanation=next(told)) for face in found] for found in faces]
@@ -336,11 +341,25 @@ class Session:
         self._tracker = tracker
         self._smooth: dict[int, tuple[float, np.ndarray]] = {}  # of each track its last time and probabilities
 
-    def read(self, frame: Frame) -> Reading:
-        """Read the next frame."""
+    def read(self, frame: Frame, *, explain: bool = False) -> Reading:
+        """Read the next frame.
+
+        Args:
+            frame: its time is not before that of the last one.
+            explain: whether its faces are explained even if the Predictor does not explain.
+
+        Returns:
+            Its faces, each with its number (`track`) and smoothed probabilities.
+
+        Raises:
+            ModelError: the net cannot be explained.
+            RuntimeError: the Predictor was made with threads before this process was forked.
+        """
         self._predictor.check_process()
         tracked = self._tracker.update(frame.image, frame.time)
-        (reading,) = self._predictor.read_detections([frame], [tracked.detections], "found", [tracked.ids])
+        (reading,) = self._predictor.read_detections(
+            [frame], [tracked.detections], "found", [tracked.ids], explain=explain
+        )
         now = frame.index * FRAME_TIME if frame.time is None else frame.time
         faces = tuple(face if face.track is None else self._smoothed(face, face.track, now) for face in reading.faces)
         self._smooth = {track: seen for track, seen in self._smooth.items() if now - seen[0] < FORGET}

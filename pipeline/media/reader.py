@@ -8,9 +8,9 @@ from pipeline.readings import Reading
 
 
 class FrameReader(Protocol):
-    """Reads one moving picture frame by frame and follows its faces."""
+    """Reads one moving picture frame by frame and follows its faces. explain: whether a frame's faces are explained."""
 
-    def read(self, frame: Frame) -> Reading: ...
+    def read(self, frame: Frame, *, explain: bool = False) -> Reading: ...
 
 
 class Reader(Protocol):

@@ -18,6 +18,7 @@ const CONDITIONS = { tiny: "too small to be read well", turned: "turned away", e
 
 const state = {
   mode: "idle", // idle, camera, picture, video
+  file: null, // of the picture that is shown
   about: null, // what /v1/model says
   model: new Map(), // label -> {colour, emoji}
   emoji: new Map(), // path -> Image
@@ -31,7 +32,7 @@ const state = {
   lastFace: 0,
   recent: [], // when the last readings came
   retries: 0,
-  run: 0, // counts sources, so that what comes late from an earlier one is left alone
+  run: 0, // counts sources and readings of a picture, so that what comes late from an earlier one is left alone
 };
 const painter = new Overlay(overlay, state.model, state.emoji);
 const timeLine = new TimeLine($("timeline"), state.model);
@@ -120,7 +121,7 @@ function leave() {
   }
   video.srcObject = null;
   stage.style.removeProperty("--shape");
-  Object.assign(state, { live: null, stream: null, reading: null, followed: null, retries: 0, recent: [], mode: "idle" });
+  Object.assign(state, { live: null, stream: null, file: null, reading: null, followed: null, retries: 0, recent: [], mode: "idle" });
   state.times.clear();
   $("rate").textContent = "";
   painter.clear();
@@ -263,11 +264,16 @@ const grabberPen = grabber.getContext("2d", { willReadFrequently: true });
 // Sends a frame whenever few enough are on their way, for as long as this connection is the page's.
 function pump(run, live) {
   if (run !== state.run || live !== state.live) return;
-  const next = () => pump(run, live);
-  if (video.requestVideoFrameCallback && !video.paused && !document.hidden) video.requestVideoFrameCallback(next);
-  else setTimeout(next, 60);
-  if (state.paused || !live.open || live.waiting >= IN_FLIGHT || live.grabbing || !video.videoWidth || video.readyState < 2) return;
-  if (state.mode === "video" && video.paused && video.currentTime === live.last) return; // nothing new to see
+  let due = true;
+  const next = () => {
+    if (due) pump(run, live);
+    due = false;
+  };
+  const told = video.requestVideoFrameCallback && !video.paused && !document.hidden; // of each new frame
+  if (told) video.requestVideoFrameCallback(next);
+  setTimeout(next, told ? 250 : 60); // a video that stops here tells of no further frame
+  if (!live.open || live.waiting >= IN_FLIGHT || live.grabbing || !video.videoWidth || video.readyState < 2 || video.seeking) return;
+  if (video.paused && video.currentTime === live.last) return; // nothing new to see
   const scale = Math.min(1, FRAME_WIDTH / Math.max(video.videoWidth, video.videoHeight));
   grabber.width = Math.round(video.videoWidth * scale);
   grabber.height = Math.round(video.videoHeight * scale);
@@ -278,7 +284,7 @@ function pump(run, live) {
 
 async function sendFrame(run, live, time) {
   live.grabbing = true;
-  const frame = await live.send(grabber, time);
+  const frame = await live.send(grabber, time, $("why").checked);
   live.grabbing = false;
   if (run === state.run && frame >= 0) state.times.set(frame, time);
 }
@@ -286,7 +292,6 @@ async function sendFrame(run, live, time) {
 function took(message) {
   const time = state.times.get(message.frame);
   for (const frame of state.times.keys()) if (frame <= message.frame) state.times.delete(frame);
-  if (state.paused && state.mode === "camera") return;
   const now = performance.now();
   state.recent.push(now);
   while (state.recent[0] < now - 2000) state.recent.shift();
@@ -317,7 +322,6 @@ function open(files) {
 
 async function openPicture(file) {
   const run = begin("picture");
-  const again = () => openPicture(file);
   picture.src = URL.createObjectURL(file);
   picture.alt = file.name || "The picture that you chose";
   try {
@@ -331,9 +335,19 @@ async function openPicture(file) {
   }
   if (run !== state.run) return;
   fitStage(picture.naturalWidth, picture.naturalHeight);
+  state.file = file;
+  readShown();
+}
+
+// Reads the picture that is shown, even if it was read before.
+async function readShown() {
+  state.run += 1;
+  const { run, file } = state;
+  const again = () => openPicture(file);
+  noTrouble();
   hint("Reading");
   try {
-    const reading = await readPicture(await small(file), file.name || "picture");
+    const reading = await readPicture(await small(file), file.name || "picture", $("why").checked);
     if (run !== state.run) return;
     connection("ready");
     hint(reading.faces.length ? "" : "No face found in this picture.");
@@ -402,7 +416,6 @@ function facesShown(reading) {
 function show(reading, now = false) {
   state.reading = reading;
   const faces = facesShown(reading);
-  if (faces.some((face) => face.explanation)) $("why-field").hidden = false;
   painter.draw(reading, faces, mirrored(), $("why").checked);
   showFaces(faces);
   const text = faces.length ? faces.slice(0, 3).map(sentence).join(". ") : "No face found";
@@ -566,7 +579,13 @@ $("mirror").addEventListener("change", () => {
   video.classList.toggle("mirrored", mirrored());
   redraw();
 });
-$("why").addEventListener("change", redraw);
+$("why").addEventListener("change", () => {
+  redraw();
+  if (!$("why").checked || state.reading?.faces.every((face) => face.explanation)) return;
+  if (state.file) readShown();
+  else if (state.live) state.live.last = null; // the frame that is shown is sent again, even if the video is paused
+  else if (state.paused) openLive(state.run); // the server closed the last one, as nothing was sent
+});
 for (const choice of document.querySelectorAll("input[name=faces]")) {
   choice.addEventListener("change", () => { if (state.reading) show(state.reading); });
 }
@@ -631,6 +650,8 @@ async function meet() {
     return;
   }
   connection("ready");
+  $("why").disabled = !state.about.explain;
+  $("why-not").hidden = state.about.explain;
   for (const { label, colour, emoji } of state.about.expressions) state.model.set(label, { colour, emoji });
   state.model.unknown = state.about.unknown;
   for (const path of [...state.about.expressions.map((entry) => entry.emoji), state.about.unknown]) {

@@ -2,6 +2,11 @@
 
 const [SHORTEST, WINDOW] = [15, 60]; // seconds of a camera's time line: at first, and in the end
 const STEP = 0.1; // seconds that one point of the time line stands for
+// Of a heat map, as pipeline/drawing/heat.py draws it: its opacity where it is greatest, the pixels across it before it is
+// laid over the picture, and OpenCV's colour map "inferno" in eighths.
+const OPACITY = 0.6;
+const STEPS = 64;
+const INFERNO = [[0, 0, 4], [33, 12, 74], [87, 16, 110], [138, 34, 106], [188, 55, 84], [227, 89, 51], [249, 140, 10], [249, 201, 50], [252, 255, 164]];
 
 // Black or white, whichever is legible on a colour (relative luminance of WCAG 2.2, threshold 0.179).
 export function inkOn(colour) {
@@ -26,16 +31,31 @@ function fit(canvas) {
   return pen;
 }
 
-// What spoke for the label, from dark red to pale yellow and the more opaque the more it did, between four corners.
+const mixNumbers = (one, other, share) => one + (other - one) * share;
+const mixLists = (one, other, share) => one.map((value, at) => mixNumbers(value, other[at], share));
+
+// What a list has at a place between two elements, which `mix` mixes; beyond its ends it has its first or last element.
+function between(list, place, mix) {
+  const at = Math.min(Math.max(place, 0), list.length - 1);
+  const low = Math.floor(at);
+  return mix(list[low], list[Math.min(low + 1, list.length - 1)], at - low);
+}
+
+// What spoke for the label, the brighter and the more opaque the more it did, between four corners.
 function drawHeat(pen, heat, [start, across, , down]) {
-  const [height, width] = [heat.length, heat[0].length];
-  const cells = new OffscreenCanvas(width, height);
-  const picture = new ImageData(width, height);
-  heat.flat().forEach((value, at) => picture.data.set([120 + 135 * value, 255 * value ** 1.5, 140 * value ** 4, 153 * value], 4 * at));
-  cells.getContext("2d").putImageData(picture, 0, 0);
+  const picture = new ImageData(STEPS, STEPS);
+  for (let y = 0, at = 0; y < STEPS; y += 1) {
+    const row = between(heat, ((y + 0.5) / STEPS) * heat.length - 0.5, mixLists);
+    for (let x = 0; x < STEPS; x += 1, at += 4) {
+      const warmth = between(row, ((x + 0.5) / STEPS) * row.length - 0.5, mixNumbers);
+      picture.data.set([...between(INFERNO, warmth * (INFERNO.length - 1), mixLists), 255 * OPACITY * warmth], at);
+    }
+  }
+  const square = new OffscreenCanvas(STEPS, STEPS);
+  square.getContext("2d").putImageData(picture, 0, 0);
   pen.save();
-  pen.transform((across[0] - start[0]) / width, (across[1] - start[1]) / width, (down[0] - start[0]) / height, (down[1] - start[1]) / height, ...start);
-  pen.drawImage(cells, 0, 0);
+  pen.transform((across[0] - start[0]) / STEPS, (across[1] - start[1]) / STEPS, (down[0] - start[0]) / STEPS, (down[1] - start[1]) / STEPS, ...start);
+  pen.drawImage(square, 0, 0);
   pen.restore();
 }
 

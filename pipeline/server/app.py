@@ -38,9 +38,10 @@ An expression is not an emotion: see the model card.
 Frames go over a WebSocket at /v1/live: each binary message is a JPEG, each text message that comes back is JSON with a
 `type`: `ready`, `reading` or `problem`, the last two with the `frame`'s number from 0 and how many were `dropped`
 so far. Of frames that wait the newest is read. One connection is one moving picture, whose faces keep their numbers.
-Where a token is needed, the first message is `{"token": "..."}`. The server closes with 4400 (not understood),
-4401 (the token), 4408 (nothing came for a while), 4429 (too often), 4503 (too many sessions), 1009 (frame too large),
-1012 (stopped).
+Where a token is needed, the first message is `{"token": "..."}`. After `{"explain": true}` the faces of each frame have
+an `explanation`, as with `?explain=true`, until `{"explain": false}`; such a frame counts as two messages in the limit.
+The server closes with 4400 (not understood), 4401 (the token), 4403 (no heat maps here), 4408 (nothing came for a
+while), 4429 (too often), 4503 (too many sessions), 1009 (frame too large), 1012 (stopped).
 """
 BASE64 = {"type": "string", "description": "base64, or a data URL"}
 NAME = {"type": "string", "description": "For the answer"}
@@ -67,7 +68,7 @@ def build(
     """The whole application. urls: whether addresses of images are fetched, from public servers only.
 
     model: what reads images; moving_model: what reads a WebSocket's frames, of the same labels, None for `model` too.
-    explaining: reads the images whose heat maps are asked for, None where none may be.
+    explaining: reads the images whose heat maps are asked for, None where none may be, those of frames neither.
     """
     moving_model = moving_model or model
     service = Service(reader, model, access, limits, urls=urls, moving_model=moving_model, explaining=explaining)

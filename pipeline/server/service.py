@@ -70,7 +70,7 @@ class Service:
     """reader: reads the images; access: who may ask; urls: whether addresses of images are fetched.
 
     model: what the reader reads images with; moving_model: what its sessions read with. explaining: reads images where
-    heat maps are asked for, None where they may not be.
+    heat maps are asked for, None where they may not be, of frames neither.
     """
 
     def __init__(

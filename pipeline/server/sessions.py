@@ -14,7 +14,7 @@ from pipeline.server.problems import Problem
 from pipeline.server.service import Service, decode_upload
 
 # Close codes: RFC 6455's, and of its private range those that end in HTTP's status.
-NOT_UNDERSTOOD, NO_TOKEN, IDLE, TOO_OFTEN, BUSY = 4400, 4401, 4408, 4429, 4503
+NOT_UNDERSTOOD, NO_TOKEN, EXPLAIN_OFF, IDLE, TOO_OFTEN, BUSY = 4400, 4401, 4403, 4408, 4429, 4503
 MAX_TEXT = 4096  # characters of a text message
 
 
@@ -28,7 +28,10 @@ class Closed(Exception):  # noqa: N818 - an end, not an error
 
 
 class LiveSession:
-    """One connection. Frames are numbered from 0 as they arrive; a newer one replaces one that still waits."""
+    """One connection. Frames are numbered from 0 as they arrive; a newer one replaces one that still waits.
+
+    A text message states an option: the token, or whether the frames after it are read with heat maps.
+    """
 
     def __init__(self, socket: WebSocket, service: Service) -> None:
         self.socket = socket
@@ -36,7 +39,8 @@ class LiveSession:
         self.limits = service.limits
         self.metrics = service.metrics
         self.session = service.reader.session()
-        self.newest: tuple[int, float, bytes] | None = None  # number, seconds, JPEG
+        self.explain = False
+        self.newest: tuple[int, float, bytes, bool] | None = None  # number, seconds, JPEG, whether to explain
         self.arrived = asyncio.Event()
         self.frames = 0
         self.dropped = 0
@@ -61,7 +65,7 @@ class LiveSession:
                 access.check_token(self.socket)
             except Problem:
                 # Browsers send no such header with a WebSocket: the token is its first message.
-                if not access.allows(self._token(await self._next(self.limits.head_seconds))):
+                if not access.allows(self._option(await self._next(self.limits.head_seconds)).get("token", "")):
                     raise Closed(NO_TOKEN, "the token is missing or is not the server's") from None
         await self._send({"type": "ready", "model": model.to_json(), "labels": model.labels})
 
@@ -85,31 +89,41 @@ class LiveSession:
             raise Closed(IDLE, f"nothing came for {seconds:g} s") from None
         if message["type"] == "websocket.disconnect":
             raise WebSocketDisconnect
-        if self.rate.take(""):
-            raise Closed(TOO_OFTEN, f"more than {self.limits.frame_rate:g} messages a second")
+        self._count()
         return dict(message)
 
-    def _token(self, message: dict[str, Any]) -> str:
-        """The one text message there is: {"token": "..."}."""
+    def _count(self) -> None:
+        if self.rate.take(""):
+            raise Closed(TOO_OFTEN, f"more than {self.limits.frame_rate:g} messages and heat maps a second")
+
+    def _option(self, message: dict[str, Any]) -> dict[str, Any]:
+        """What a text message says: {"token": "..."} or {"explain": true or false}."""
+        option: Any
         try:
-            options = json.loads(message["text"]) if len(message.get("text") or "") <= MAX_TEXT else None
+            option = json.loads(message["text"]) if len(message.get("text") or "") <= MAX_TEXT else None
         except (KeyError, TypeError, ValueError, RecursionError):
-            options = None
-        if not isinstance(options, dict) or options.keys() != {"token"} or not isinstance(options["token"], str):
-            raise Closed(NOT_UNDERSTOOD, 'frames are binary messages, and the token is {"token": "..."} before them')
-        return str(options["token"])
+            option = None
+        match option:
+            case {"token": str()} | {"explain": bool()} if len(option) == 1:
+                return dict(option)
+        raise Closed(NOT_UNDERSTOOD, 'frames are binary messages; texts are {"token": "..."} or {"explain": true}')
 
     async def _take(self) -> None:
         while True:
             message = await self._next(self.limits.idle_seconds)
             data = message.get("bytes")
             if data is None:
-                self._token(message)  # of a client that does not know whether one is needed
+                # A token comes from a client that does not know whether one is needed.
+                self.explain = self._option(message).get("explain", self.explain)
+                if self.explain and self.service.explaining is None:
+                    raise Closed(EXPLAIN_OFF, "no heat maps here; ask without, or start the server with --explain")
                 continue
+            if self.explain:
+                self._count()  # the net runs once more for a heat map
             if self.newest is not None:
                 self.dropped += 1
                 self.metrics.dropped.inc()
-            self.newest = (self.frames, time.monotonic() - self.start, data)
+            self.newest = (self.frames, time.monotonic() - self.start, data, self.explain)
             self.frames += 1
             self.arrived.set()
 
@@ -118,11 +132,11 @@ class LiveSession:
             await self.arrived.wait()
             self.arrived.clear()
             assert self.newest is not None
-            (number, seconds, data), self.newest = self.newest, None
-            counts = {"frame": number, "dropped": self.dropped}
+            frame, self.newest = self.newest, None
+            counts = {"frame": frame[0], "dropped": self.dropped}
             start = time.perf_counter()
             try:
-                reading = await self.service.workers.run(self._read, number, seconds, data, expected=True)
+                reading = await self.service.workers.run(self._read, *frame, expected=True)
             except Problem as problem:
                 self.metrics.problems.labels(problem.code).inc()
                 await self._send({"type": "problem", **counts, "problem": problem.to_json()})
@@ -134,10 +148,10 @@ class LiveSession:
             answer = {"type": "reading", **counts, "milliseconds": round(1000 * took, 1)}
             await self._send({**answer, "reading": {**reading.to_json(), "more": reading.more}})
 
-    def _read(self, number: int, seconds: float, data: bytes) -> Reading:
+    def _read(self, number: int, seconds: float, data: bytes, explain: bool) -> Reading:
         """In a worker's thread."""
         image = decode_upload(data, f"frame {number}", self.service.frame_bounds).pixels
-        return self.session.read(Frame("live", image, number, seconds))
+        return self.session.read(Frame("live", image, number, seconds), explain=explain)
 
     async def _send(self, message: dict[str, Any]) -> None:
         async with asyncio.timeout(self.limits.send_seconds):

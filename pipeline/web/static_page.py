@@ -133,6 +133,7 @@ def _settings(predictor: Predictor) -> dict[str, Any]:
                 for label in folder.labels
             ],
             "unknown": f"emoji/{emoji.UNKNOWN}.svg",
+            "explain": predictor.classifier.has_class_maps,
         },
         "model": {
             "labels": folder.labels,
@@ -142,6 +143,7 @@ def _settings(predictor: Predictor) -> dict[str, Any]:
             "temperature": folder.temperature,
             "ratios": None if ratios is None else ratios.tolist(),
             "uncertain": predictor.uncertain,
+            "class_maps": model_folder.CLASS_MAPS if predictor.classifier.has_class_maps else None,
         },
         "alignment": {"size": alignment.SIZE, "template": alignment.TEMPLATE.tolist()},
         "mtcnn": {

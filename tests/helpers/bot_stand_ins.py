@@ -67,7 +67,8 @@ class BrightnessSession:
     def __init__(self, reader: BrightnessReader) -> None:
         self.reader = reader
 
-    def read(self, frame: Frame) -> Reading:
+    def read(self, frame: Frame, *, explain: bool = False) -> Reading:
+        assert not explain
         reading = self.reader.read_frame(frame)
         faces = tuple(replace(face, track=number) for number, face in enumerate(reading.faces, 1))
         return replace(reading, faces=faces)

@@ -1,5 +1,6 @@
 """Headless Chromium with a camera that is a file, for tests of pages."""
 
+import base64
 import io
 import os
 import shutil
@@ -12,8 +13,11 @@ import av
 import numpy as np
 from PIL import Image
 
+from pipeline.drawing.heat import draw_heat
+from pipeline.readings import Reading
+
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Playwright
+    from playwright.sync_api import Browser, Page, Playwright
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 MISSING = "no Chromium on this machine (apt-get install chromium)"
@@ -36,6 +40,31 @@ def launch_with_camera(playwright: "Playwright", film: Path) -> "Browser":
     """A browser whose pages may use a camera, which shows a film (.mjpeg)."""
     switches = ("--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream")
     return launch(playwright, *switches, f"--use-file-for-fake-video-capture={film}")
+
+
+def heat_difference(page: "Page", reading: Reading, *, mirrored: bool = False) -> tuple[float, float]:
+    """How much the heat that a page draws over the largest face differs from Python's: on average, and at most.
+
+    It is in levels of 0 to 255 over a grey picture, of what lies well within the face's box, away from its line and
+    label. mirrored: as the page is.
+    """
+    found = page.locator("#overlay").evaluate("canvas => canvas.toDataURL()")
+    canvas = np.asarray(Image.open(io.BytesIO(base64.b64decode(found.partition(",")[2]))).convert("RGBA"))
+    scale = min(canvas.shape[1] / reading.width, canvas.shape[0] / reading.height)
+    width, height = round(reading.width * scale), round(reading.height * scale)
+    top, left = (canvas.shape[0] - height) // 2, (canvas.shape[1] - width) // 2
+    over = canvas[top : top + height, left : left + width].astype(float)
+    over = over[:, ::-1] if mirrored else over
+    opacity = over[..., 3:] / 255
+    expected = np.full((height, width, 3), 128, np.uint8)
+    face = reading.resized(width, height).faces[0]
+    draw_heat(expected, face, 1, 0)
+    assert (expected != 128).any(), "no heat was expected"
+    box = np.array(face.box).reshape(2, 2)
+    margin = (box[1] - box[0]) / 6
+    (x0, y0), (x1, y1) = np.rint([box[0] + margin, box[1] - margin]).astype(int).clip(0)
+    difference = abs(128 * (1 - opacity) + over[..., :3] * opacity - expected)[y0:y1, x0:x1]
+    return float(difference.mean()), float(difference.max())
 
 
 def write_films(folder: Path, portrait: bytes) -> None:

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +100,10 @@ def wait_for_the_end() -> None:
 
 @dataclass
 class Painted:
-    """Reads one face, as wide as the picture and happy, from every frame; `gate` lets it go on."""
+    """Reads one face, as wide as the picture and happy, from every frame; `gate` lets it go on.
+
+    explanation: of the face in images, and in frames where it is asked for.
+    """
 
     gate: threading.Event = field(default_factory=threading.Event)
     frames: list[Frame] = field(default_factory=list)
@@ -142,10 +145,11 @@ class Painted:
 class PaintedSession:
     painted: Painted
 
-    def read(self, frame: Frame) -> Reading:
+    def read(self, frame: Frame, *, explain: bool = False) -> Reading:
         assert self.painted.gate.wait(20)
         self.painted.frames.append(frame)
-        return self.painted.happy(frame, 1)
+        reading = self.painted.happy(frame, 1)
+        return reading if explain else replace(reading, faces=(replace(reading.faces[0], explanation=None),))
 
 
 def picture(width: int = 32, height: int = 24, kind: str = "PNG") -> bytes:

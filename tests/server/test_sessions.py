@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,6 +15,11 @@ from helpers.running_server import Painted, Running, picture
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
+from pipeline.base.image_files import decode_image
+from pipeline.base.rate_limit import RateLimit
+from pipeline.media.frames import Frame
+from pipeline.predictor import Predictor
+from pipeline.server import sessions
 from pipeline.server.guard import Access
 from pipeline.server.limits import Limits
 
@@ -113,7 +119,7 @@ def test_the_token_comes_by_header_or_as_the_first_message(start: Start, painted
         assert receive(live)["type"] == "ready"
         live.send(picture())
         assert receive(live)["frame"] == 0
-    for first in ('{"token": "wrong"}', '{"token": ""}', '{"token": "\\ud800"}'):
+    for first in ('{"token": "wrong"}', '{"token": ""}', '{"token": "\\ud800"}', '{"explain": true}'):
         with join(running) as live:
             live.send(first)
             assert ended(live)[0] == 4401
@@ -125,7 +131,64 @@ def test_the_token_comes_by_header_or_as_the_first_message(start: Start, painted
     assert len(painted.frames) == 1
 
 
-@pytest.mark.parametrize("text", ["", "x", "[]", '{"token": 7}', '{"min_face": 3}', "{" + " " * 5000 + "}", "[" * 4000])
+def test_heat_maps_are_given_from_the_frame_on_that_asks_for_them(real: Running, portrait: bytes) -> None:
+    """They are Python's, and the face keeps its number."""
+    readings = []
+    with join(real) as live:
+        receive(live)
+        for option in (None, '{"explain": true}', None, '{"explain": false}'):
+            if option:
+                live.send(option)
+            live.send(portrait)
+            readings.append(receive(live)["reading"])
+    assert [face["track"] for reading in readings for face in reading["faces"]] == [1, 1, 1, 1]
+    session, image = Predictor().session(), decode_image(portrait, "portrait")
+    for number, (found, explain) in enumerate(zip(readings, (False, True, True, False), strict=True)):
+        expected = session.read(Frame("live", image, number, found["time"]), explain=explain).to_json()
+        assert found["faces"] == expected["faces"]
+        assert ("explanation" in found["faces"][0]) is explain
+
+
+@pytest.mark.parametrize(("explain", "frames"), [(False, 8), (True, 4)])
+def test_a_heat_map_counts_as_one_more_message(
+    start: Start, painted: Painted, monkeypatch: pytest.MonkeyPatch, explain: bool, frames: int
+) -> None:
+    monkeypatch.setattr(sessions, "RateLimit", partial(RateLimit, clock=lambda: 0.0))
+    with join(start(painted, Limits(frame_rate=9), explaining=painted)) as live:
+        receive(live)
+        live.send(json.dumps({"explain": explain}))
+        for _ in range(frames):
+            live.send(picture())
+        while receive(live)["frame"] < frames - 1:
+            pass
+        live.send(picture())
+        assert ended(live) == (4429, "more than 9 messages and heat maps a second")
+
+
+def test_heat_maps_are_refused_where_there_are_none(start: Start, painted: Painted) -> None:
+    with join(start(painted)) as live:
+        receive(live)
+        live.send('{"explain": false}')
+        live.send(picture())
+        assert receive(live)["frame"] == 0
+        live.send('{"explain": true}')
+        assert ended(live) == (4403, "no heat maps here; ask without, or start the server with --explain")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "x",
+        "[]",
+        '{"token": 7}',
+        '{"min_face": 3}',
+        '{"explain": 1}',
+        '{"token": "", "explain": true}',
+        "{" + " " * 5000 + "}",
+        "[" * 4000,
+    ],
+)
 def test_other_texts_are_not_understood(start: Start, painted: Painted, text: str) -> None:
     with join(start(painted)) as live:
         receive(live)

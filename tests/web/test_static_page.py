@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 import pytest
-from helpers.chromium import CHROMIUM, MISSING, launch_with_camera, started_playwright, write_films
+from helpers.chromium import CHROMIUM, MISSING, heat_difference, launch_with_camera, started_playwright, write_films
 from helpers.local_server import body, serve
 from helpers.portraits import background, portrait_file, put
+from helpers.small_set import noise
+from helpers.trained_net import make_trained_net
 from PIL import Image
 
 from pipeline.base.errors import InputError
@@ -39,6 +41,7 @@ needs_runtime = pytest.mark.skipif(
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason=MISSING)
 PREFIX = "/some/where/"  # the path of the page on its server
 TOLERANCE = 0.03  # of probabilities
+HEAT_TOLERANCE = 0.05  # of heat maps, whose values are 0 to 1
 PATIENCE = 120_000  # milliseconds for what takes a second on an idle machine
 READ = """async (pictures) => {
   const { readPicture } = await import("./api.js");
@@ -48,6 +51,23 @@ READ = """async (pictures) => {
     readings.push(await readPicture(blob).catch(({ title, detail }) => ({ title, detail })));
   }
   return readings;
+}"""
+MOVING = """async (picture) => {
+  const { Live } = await import("./api.js");
+  const image = await createImageBitmap(new Blob([Uint8Array.from(atob(picture), (digit) => digit.charCodeAt(0))]));
+  const canvas = document.createElement("canvas");
+  [canvas.width, canvas.height] = [image.width, image.height];
+  canvas.getContext("2d").drawImage(image, 0, 0);
+  const readings = [];
+  let live;
+  return new Promise((resolve, reject) => {
+    const next = () => (readings.length < 2 ? live.send(canvas, readings.length, true) : resolve(readings));
+    const reading = (message) => {
+      readings.push(message);
+      next();
+    };
+    live = new Live({ ready: next, reading, problem: reject, closed: reject });
+  });
 }"""
 
 
@@ -127,7 +147,7 @@ def read_in(page: "Page", files: list[bytes]) -> list[dict[str, Any]]:
 
 
 def check_same(read: list[dict[str, Any]], predictor: Predictor, files: list[bytes]) -> None:
-    """Whether the page's readings of files are Python's.
+    """Whether the page's readings of files are Python's, heat maps included.
 
     Most are the same to five digits. But R-Net's and O-Net's scores lie close to 1, and where the last bit of two
     differs from one processor to another, the other of two boxes that are all but the same one is kept.
@@ -144,6 +164,9 @@ def check_same(read: list[dict[str, Any]], predictor: Predictor, files: list[byt
             assert list(face["probabilities"]) == list(expected["probabilities"])
             found, wanted = (np.array(list(each["probabilities"].values())) for each in (face, expected))
             np.testing.assert_allclose(found, wanted, atol=TOLERANCE)
+            for part, tolerance in (("corners", 1), ("heat", HEAT_TOLERANCE)):
+                told, explained = face["explanation"][part], expected["explanation"][part]
+                np.testing.assert_allclose(told, explained, atol=tolerance)
             assert face["uncertain"] == expected["uncertain"] or abs(wanted.max() - predictor.uncertain) < TOLERANCE
 
 
@@ -155,7 +178,7 @@ def test_ten_pictures_are_read_as_in_python(static: Path, visit: Callable[..., "
     files = pictures()
     assert len(files) == 10
     read = read_in(page, files)
-    check_same(read, Predictor("fast"), files)
+    check_same(read, Predictor("fast", explain=True), files)
     assert len({face["label"] for reading in read for face in reading["faces"]}) >= 4
     assert [len(reading["faces"]) for reading in read[:3]] == [1, 2, 0]
 
@@ -173,10 +196,45 @@ def test_any_model_folder_is_read_as_in_python(
     told = json.loads(index.read_text())
     told["sha256"]["preprocessing.json"] = sha256(path)
     index.write_text(json.dumps(told))
-    predictor = Predictor(tmp_path / "model")
+    predictor = Predictor(tmp_path / "model", explain=True)
     write_static_page(predictor, tmp_path / "page")
     files = pictures()[3:6]
     check_same(read_in(visit(tmp_path / "page"), files), predictor, files)
+
+
+@needs_runtime
+@needs_browser
+def test_why_a_label_is_drawn_as_in_python_when_it_is_switched_on(static: Path, visit: Callable[..., "Page"]) -> None:
+    page = visit(static)
+    file = portrait_file()
+    page.set_input_files("#file", {"name": "grace.jpg", "mimeType": "image/jpeg", "buffer": file})
+    expect(page.locator(".who .name")).to_have_text("Face 1", timeout=PATIENCE)
+    reading = Predictor("fast", explain=True)(file)
+    assert heat_difference(page, reading)[0] > 10, "nothing was asked for"
+    page.get_by_label("Why this label").check()
+    mean, most = heat_difference(page, reading)
+    assert mean < 2
+    assert most < 30
+    page.get_by_label("Why this label").uncheck()
+    assert heat_difference(page, reading)[0] > 10
+    # Frames of a moving picture, as the page sends them: the first is read as the picture was, the next are smoothed.
+    frames = page.evaluate(MOVING, base64.b64encode(file).decode())
+    (face,) = reading.to_json()["faces"]
+    for message in frames:
+        (found,) = message["reading"]["faces"]
+        assert (found["track"], found["label"]) == (1, face["label"])
+        np.testing.assert_allclose(found["explanation"]["heat"], face["explanation"]["heat"], atol=HEAT_TOLERANCE)
+
+
+@needs_runtime
+@needs_browser
+def test_a_model_without_class_maps_has_no_switch_for_them(tmp_path: Path, visit: Callable[..., "Page"]) -> None:
+    make_trained_net(noise(40), tmp_path).export(tmp_path / "model")
+    write_static_page(Predictor(tmp_path / "model"), tmp_path / "page")
+    page = visit(tmp_path / "page")
+    page.set_input_files("#file", {"name": "grace.jpg", "mimeType": "image/jpeg", "buffer": portrait_file()})
+    expect(page.locator(".who .name")).to_have_text("Face 1", timeout=PATIENCE)
+    expect(page.get_by_label("Why this label: not with this model")).to_be_disabled()
 
 
 @needs_runtime

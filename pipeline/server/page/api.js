@@ -16,6 +16,7 @@ const CLOSED = {
   1012: { code: "stopped", title: "The server was stopped", action: "Try again once it runs." },
   4400: { code: "not_understood", title: "The server did not understand this page", action: "Load the page anew." },
   4401: { code: "no_token", title: "The token is not the server's" },
+  4403: { code: "explain_off", title: "The server gives no heat maps any more", action: "Load the page anew." },
   4408: { code: "idle", title: "Nothing was sent for a while" },
   4429: { code: "too_often", title: "Too much was sent in a short time", action: "Wait a little." },
   4503: { code: "busy", title: "The server is busy", action: "Others are using it. Try again in a little while." },
@@ -30,10 +31,11 @@ export async function describe() {
   return answer.json();
 }
 
-export async function readPicture(blob, name) {
+// explain: whether the faces shall say where their labels come from.
+export async function readPicture(blob, name, explain) {
   const form = new FormData();
   form.append("image", blob, name);
-  const answer = await ask("/v1/read", { method: "POST", body: form });
+  const answer = await ask(`/v1/read?explain=${explain}`, { method: "POST", body: form });
   return answer.json();
 }
 
@@ -58,6 +60,7 @@ export class Live {
     this.answered = 0;
     this.open = false;
     this.left = false;
+    this.explain = false; // what the server was told last
     const scheme = location.protocol === "https:" ? "wss:" : "ws:";
     this.socket = new WebSocket(`${scheme}//${location.host}/v1/live`);
     this.socket.addEventListener("open", () => { if (token) this.socket.send(JSON.stringify({ token })); });
@@ -80,10 +83,12 @@ export class Live {
 
   get waiting() { return this.sent - this.answered; }
 
-  // The number of the frame that a canvas holds, -1 where it could not be sent.
-  async send(canvas) {
+  // The number of the frame that a canvas holds, -1 where it could not be sent. The server takes the time itself.
+  async send(canvas, _time, explain) {
     const blob = await new Promise((resolve) => canvas.toBlob(resolve, "image/jpeg", QUALITY));
     if (!this.open || this.left || !blob) return -1;
+    if (explain !== this.explain) this.socket.send(JSON.stringify({ explain }));
+    this.explain = explain;
     this.socket.send(blob);
     return this.sent++;
   }

@@ -22,6 +22,13 @@ export function similarity(landmarks, template) {
   return [a, b, to[0] - a * from[0] + b * from[1], to[1] - b * from[0] - a * from[1]];
 }
 
+// Where a place [x, y] of the face that alignFace() makes is in the image.
+export function alignedPlace([x, y], landmarks, { template }) {
+  const [a, b, x0, y0] = similarity(landmarks, template);
+  const [u, v, power] = [x - x0, y - y0, a * a + b * b];
+  return [(u * a + v * b) / power, (v * a - u * b) / power];
+}
+
 // The face in an image as size x size grey values, by its landmarks.
 export function alignFace(image, landmarks, { size, template }) {
   const [a, b, x0, y0] = similarity(landmarks, template);
@@ -54,9 +61,18 @@ export function alignFace(image, landmarks, { size, template }) {
 }
 
 // The face in a box as size x size grey values, for models that learned from faces that were not aligned.
-export function cutFace(image, box, { size }) {
+export function cutFace(image, box, { size }) { return scaleGrey(grey(image, ...cutEdges(image, box)), size); }
+
+// Where a place [x, y] of the face that cutFace() makes is in the image.
+export function cutPlace([x, y], image, box, { size }) {
+  const [left, top, right, bottom] = cutEdges(image, box);
+  return [left + ((x + 0.5) * (right - left)) / size - 0.5, top + ((y + 0.5) * (bottom - top)) / size - 0.5];
+}
+
+// The first column and row of what is cut out, and those behind its last ones.
+function cutEdges(image, box) {
   const [left, top] = [Math.max(Math.floor(box[0]), 0), Math.max(Math.floor(box[1]), 0)];
   const right = Math.min(Math.max(Math.ceil(box[2]), left) + 1, image.width);
   const bottom = Math.min(Math.max(Math.ceil(box[3]), top) + 1, image.height);
-  return scaleGrey(grey(image, left, top, right, bottom), size);
+  return [left, top, right, bottom];
 }

@@ -47,6 +47,7 @@ export async function describe() {
   return ask("describe");
 }
 
+// Whatever is read has heat maps where the model has class maps: the nets give them by the way.
 export function readPicture(blob) { return ask("picture", { blob }); }
 
 // Frames out, readings in. `waiting` tells how many frames are not answered yet: send the next when it is low.

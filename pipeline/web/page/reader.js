@@ -1,6 +1,6 @@
 // Pictures in, readings out, in the form of the server's answers: what pipeline/predictor.py does in Python.
 
-import { alignFace, cutFace } from "./alignment.js";
+import { alignFace, alignedPlace, cutFace, cutPlace } from "./alignment.js";
 import { Classifier } from "./classifier.js";
 import { Mtcnn } from "./mtcnn.js";
 import { Runtime, load } from "./nets.js";
@@ -32,13 +32,13 @@ export class Reader {
 
   session() { return new Session(this); }
 
-  // A reading of faces that were found.
-  async read(image, found) {
+  // A reading of faces that were found. smooth: what becomes of a face's probabilities.
+  async read(image, found, smooth = (_, probabilities) => probabilities) {
     const { alignment, model, quality } = this.settings;
     const size = ({ box }) => (box[2] - box[0]) * (box[3] - box[1]);
     const faces = [...found].sort((a, b) => size(b) - size(a) || b.score - a.score);
     const cut = ({ box, landmarks }) => (model.aligned ? alignFace(image, landmarks, alignment) : cutFace(image, box, alignment));
-    const probabilities = faces.length ? await this.classifier.read(faces.map(cut)) : [];
+    const read = faces.length ? await this.classifier.read(faces.map(cut)) : [];
     return {
       width: image.width,
       height: image.height,
@@ -48,16 +48,32 @@ export class Reader {
         score: face.score,
         status: "found",
         conditions: assessQuality(face, image, quality),
-        ...this.judge(probabilities[at]),
+        ...this.#judge(image, face, smooth(face, read[at].probabilities), read[at].maps),
       })),
     };
   }
 
-  // What probabilities say: the label, and whether it is uncertain.
-  judge(probabilities) {
+  // What probabilities say: the label, whether it is uncertain and, where there are class maps, what spoke for it.
+  #judge(image, face, probabilities, maps) {
     const label = Object.keys(probabilities).reduce((best, name) => (probabilities[name] > probabilities[best] ? name : best));
-    return { probabilities, label, uncertain: probabilities[label] < this.settings.model.uncertain };
+    const explanation = maps && { corners: this.#corners(image, face), heat: heatOf(maps[label]) };
+    return { probabilities, label, uncertain: probabilities[label] < this.settings.model.uncertain, explanation };
   }
+
+  // Of what the net sees of a face, in the image: the outer edges of its outermost pixels.
+  #corners(image, { box, landmarks }) {
+    const { alignment, model } = this.settings;
+    const low = this.classifier.margin - 0.5;
+    const high = low + model.side;
+    const place = (point) => (model.aligned ? alignedPlace(point, landmarks, alignment) : cutPlace(point, image, box, alignment));
+    return [[low, low], [high, low], [high, high], [low, high]].map(place);
+  }
+}
+
+// What speaks for a label: its map without what speaks against it, the greatest value being 1.
+function heatOf(map) {
+  const greatest = Math.max(...map.flat());
+  return map.map((row) => row.map((value) => (greatest > 0 ? Math.max(value, 0) / greatest : 0)));
 }
 
 // One moving picture: faces keep their numbers, and their probabilities are smoothed over time.
@@ -69,18 +85,22 @@ class Session {
   }
 
   async read(image, time) {
-    const { smoothing, forget } = this.reader.settings.tracking;
-    const reading = await this.reader.read(image, await this.tracker.update(image, time));
-    for (const face of reading.faces) {
-      const before = this.smooth.get(face.track);
-      if (before) {
-        const weight = Math.exp(-Math.max(0, time - before.time) / smoothing);
-        const mixed = Object.entries(face.probabilities).map(([label, value]) => [label, value + (before.probabilities[label] - value) * weight]);
-        Object.assign(face, this.reader.judge(Object.fromEntries(mixed)));
-      }
-      this.smooth.set(face.track, { time, probabilities: face.probabilities });
-    }
+    const { forget } = this.reader.settings.tracking;
+    const found = await this.tracker.update(image, time);
+    const reading = await this.reader.read(image, found, ({ track }, probabilities) => this.#smoothed(track, probabilities, time));
     for (const [track, seen] of this.smooth) if (time - seen.time >= forget) this.smooth.delete(track);
     return reading;
+  }
+
+  #smoothed(track, probabilities, time) {
+    const before = this.smooth.get(track);
+    let mixed = probabilities;
+    if (before) {
+      const weight = Math.exp(-Math.max(0, time - before.time) / this.reader.settings.tracking.smoothing);
+      const entries = Object.entries(probabilities).map(([label, value]) => [label, value + (before.probabilities[label] - value) * weight]);
+      mixed = Object.fromEntries(entries);
+    }
+    this.smooth.set(track, { time, probabilities: mixed });
+    return mixed;
   }
 }
