@@ -267,8 +267,8 @@ def test_why_a_label_is_drawn_as_in_python_when_it_is_switched_on(
 def test_why_a_label_is_drawn_over_a_camera_that_is_paused(
     start: Start, painted: Painted, browser: "Browser", visit: Callable[..., "Page"]
 ) -> None:
-    square = ((50.0, 40.0), (450.0, 40.0), (450.0, 440.0), (50.0, 440.0))
-    painted.explanation = Explanation({"happy": ((0.5, 0.0, 0.5), (0.5, 1.0, 0.0), (0.0, 0.5, 0.0))}, square)
+    corners = ((50.0, 40.0), (590.0, 40.0), (590.0, 440.0), (50.0, 440.0))
+    painted.explanation = Explanation({"happy": ((0.5, 0.0, 0.5), (0.5, 1.0, 0.0), (0.0, 0.5, 0.0))}, corners)
     page = visit(browser, start(painted, explaining=painted))
     page.get_by_role("button", name="Start the camera").click()
     expect(page.locator(".who .name")).to_have_text("Person 1", timeout=30_000)
