@@ -1,7 +1,8 @@
 """Text files of the project's own: one that is damaged is an error that names the file, the place and the way out."""
 
 import json
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +19,35 @@ def read_text(path: Path, remedy: str, error: type[InputError] = InputError) -> 
         raise error(f"{path}:{line}: byte {data[wrong.start]:#04x}, which is not UTF-8; {remedy}") from None
 
 
-def read_lines(path: Path, remedy: str, error: type[InputError] = InputError) -> Iterator[str]:
-    """Read UTF-8 line by line, with line feeds; memory does not grow with the file. Raises as read_text does."""
-    with open(path, "rb") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                yield line.decode()
-            except UnicodeDecodeError as wrong:
-                raise error(f"{path}:{number}: byte {line[wrong.start]:#04x}, which is not UTF-8; {remedy}") from None
+class LineReader:
+    """Reads UTF-8 line by line, with line feeds; memory does not grow with the file. Raises as read_text does.
+
+    end: the byte at which the last line that was read ends.
+    """
+
+    def __init__(self, path: Path, remedy: str, error: type[InputError] = InputError) -> None:
+        self.end = 0
+        self._path, self._remedy, self._error = path, remedy, error
+
+    def __iter__(self) -> Iterator[str]:
+        with open(self._path, "rb") as file:
+            for number, line in enumerate(file, 1):
+                self.end += len(line)
+                try:
+                    yield line.decode()
+                except UnicodeDecodeError as wrong:
+                    byte = f"byte {line[wrong.start]:#04x}, which is not UTF-8"
+                    raise self._error(f"{self._path}:{number}: {byte}; {self._remedy}") from None
+
+
+def text_at(path: Path, ends: Sequence[int], numbers: Iterable[int]) -> Iterator[str]:
+    """The records of some numbers of a text file, in the order of the numbers.
+
+    ends: the bytes at which the header and the records end; record 0 comes after the header.
+    """
+    with open(path, "rb", buffering=0) as file:
+        for number in numbers:
+            yield os.pread(file.fileno(), ends[number + 1] - ends[number], ends[number]).decode()
 
 
 def read_json(path: Path, remedy: str, error: type[InputError] = InputError) -> dict[str, Any]:

@@ -8,6 +8,10 @@ import numpy as np
 
 from pipeline.data.manifest import USAGES, ManifestRow
 
+# Equal images are in one part, and the parts are counted one after the other: sorting all at once would take several
+# times the memory that the images have.
+PARTS = 16
+
 
 class Duplicates:
     """Counts the images that equal another, in 21 bytes of memory an image: half of its hash tells it from others."""
@@ -28,22 +32,37 @@ class Duplicates:
         disagreeing_copies in all.
         """
         hashes = np.asarray(self._hashes).reshape(-1, 2)
-        order = np.lexsort(hashes.T)
-        hashes, labels = hashes[order], np.asarray(self._labels)[order]
-        first = np.ones(len(order), bool)  # of its group of equal images
-        first[1:] = (hashes[1:] != hashes[:-1]).any(axis=1)
-        group = np.cumsum(first) - 1
-        usages = np.asarray(self._usages)[order]
-        count = {
-            usage: np.bincount(group[usages == place], minlength=int(first.sum())) for place, usage in enumerate(USAGES)
-        }
-        disagreeing = np.unique(group[labels != labels[first][group]])
+        usages, labels = np.asarray(self._usages), np.asarray(self._labels)
+        part_of = hashes.view(np.uint8)[:, 0] % PARTS
+        within, across = np.zeros(len(USAGES), int), np.zeros((len(USAGES), len(USAGES)), int)
+        disagreeing = copies = 0
+        for part in range(PARTS):
+            chosen = np.flatnonzero(part_of == part)
+            count, disagree = _groups(hashes[chosen], usages[chosen], labels[chosen])
+            within += np.maximum(count - 1, 0).sum(axis=1)
+            across += count @ (count > 0).T
+            disagreeing += int(disagree.sum())
+            copies += int(count[:, disagree].sum())
         return {
-            "within": {usage: int(np.maximum(each - 1, 0).sum()) for usage, each in count.items()},
+            "within": dict(zip(USAGES, within.tolist(), strict=True)),
             "across": {
-                f"{later} in {earlier}": int(count[later][count[earlier] > 0].sum())
-                for earlier, later in combinations(USAGES, 2)
+                f"{USAGES[later]} in {USAGES[earlier]}": int(across[later, earlier])
+                for earlier, later in combinations(range(len(USAGES)), 2)
             },
-            "disagreeing": len(disagreeing),
-            "disagreeing_copies": int(sum(each[disagreeing].sum() for each in count.values())),
+            "disagreeing": disagreeing,
+            "disagreeing_copies": copies,
         }
+
+
+def _groups(hashes: np.ndarray, usages: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How many of N images are in each Usage and group of equal ones (3, G), and which groups disagree (G,)."""
+    order = np.lexsort(hashes.T)
+    hashes, usages, labels = hashes[order], usages[order], labels[order]
+    first = np.ones(len(order), bool)  # of its group
+    first[1:] = (hashes[1:] != hashes[:-1]).any(axis=1)
+    group = np.cumsum(first) - 1
+    groups = int(first.sum())
+    count = [np.bincount(group[usages == usage], minlength=groups) for usage in range(len(USAGES))]
+    disagree = np.zeros(groups, bool)
+    disagree[group[labels != labels[first][group]]] = True
+    return np.array(count), disagree

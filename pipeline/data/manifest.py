@@ -2,7 +2,6 @@
 
 import csv
 import hashlib
-import os
 from collections.abc import Iterable, Iterator, MutableSequence, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -11,7 +10,7 @@ import numpy as np
 
 from pipeline.base.atomic import atomic_file
 from pipeline.base.errors import InputError
-from pipeline.base.text_files import read_lines, read_text
+from pipeline.base.text_files import LineReader, read_text, text_at
 
 NAME = "manifest.csv"
 REMEDY = "make it again with extract or align"
@@ -95,15 +94,8 @@ def stream(path: Path, ends: MutableSequence[int] | None = None) -> Iterator[Man
         ManifestError: names the line that is wrong.
         OSError: the file cannot be read.
     """
-    place = 0
-
-    def lines() -> Iterator[str]:
-        nonlocal place
-        for line in read_lines(path, REMEDY, ManifestError):
-            place += len(line.encode())
-            yield line
-
-    reader = csv.reader(lines(), strict=True)
+    lines = LineReader(path, REMEDY, ManifestError)
+    reader = csv.reader(lines, strict=True)
     try:
         columns = tuple(next(reader, ()))
         if columns not in (COLUMNS, EXTRACT_COLUMNS):
@@ -111,11 +103,11 @@ def stream(path: Path, ends: MutableSequence[int] | None = None) -> Iterator[Man
                 f"columns {','.join(columns)} where {','.join(EXTRACT_COLUMNS)} and alignment's were expected"
             )
         if ends is not None:
-            ends.append(place)
+            ends.append(lines.end)
         for fields in reader:
             row = _row(fields, len(columns))
             if ends is not None:
-                ends.append(place)
+                ends.append(lines.end)
             yield row
     except (ValueError, csv.Error) as error:
         raise ManifestError(f"{path}:{reader.line_num}: {error}; {REMEDY}") from None
@@ -123,11 +115,9 @@ def stream(path: Path, ends: MutableSequence[int] | None = None) -> Iterator[Man
 
 def read_at(path: Path, ends: Sequence[int], numbers: Iterable[int]) -> Iterator[ManifestRow]:
     """The rows of some numbers, from 0, in the order of the numbers. ends: as stream() gave them for this file."""
-    with open(path, "rb", buffering=0) as file:
-        for number in numbers:
-            text = os.pread(file.fileno(), ends[number + 1] - ends[number], ends[number]).decode()
-            (fields,) = csv.reader([text], strict=True)
-            yield _row(fields, len(fields))
+    for text in text_at(path, ends, numbers):
+        (fields,) = csv.reader([text], strict=True)
+        yield _row(fields, len(fields))
 
 
 def _row(fields: list[str], expected: int) -> ManifestRow:

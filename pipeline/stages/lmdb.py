@@ -84,7 +84,7 @@ def lmdb(
     rows = _Rows(manifest_path, protocol, seed, fold)
     folders, _ = in_order(STAGE, shards, rows.made_by) if shards else ([], {})
     sidecar = manifest_path.with_name(ferplus.SIDECAR)
-    votes = ferplus.read_sidecar(sidecar, (row.path for row in manifest.stream(manifest_path)))
+    votes = ferplus.find_in_sidecar(sidecar, (row.path for row in manifest.stream(manifest_path)))
     parts = [f"{part}{name}" for part in PROTOCOLS[protocol] for name in ("_lmdb", ".txt", f"_{ferplus.SIDECAR}")]
     with atomic_folder(output, own=(*parts, "labels.txt", "mean.binaryproto")) as folder:
         for part, usages in PROTOCOLS[protocol].items():
@@ -94,8 +94,7 @@ def lmdb(
             else:
                 _write_database(rows, chosen, range(len(chosen)), folder, part)
             if votes is not None:
-                paths = (row.path for row in rows.read(chosen))
-                counts = ((path, votes[number].tolist()) for path, number in zip(paths, chosen, strict=True))
+                counts = ferplus.read_sidecar_at(sidecar, votes, chosen)
                 ferplus.write_sidecar(folder / f"{part}_{ferplus.SIDECAR}", counts)
             if not len(chosen):
                 log.info("%s_lmdb is empty: %s", part, f"no {usages[0]} images" if usages else f"protocol {protocol}")
@@ -126,7 +125,8 @@ class _Rows:
         self.path, self._seed, self._ends = path, seed, array("q")
         self.labels = labels = manifest.read_labels(path.with_name("labels.txt"))
         self.made_by = {"manifest": sha256(path), "protocol": protocol, "seed": seed, "fold": fold}
-        usages, left_out = bytearray(), bytearray()
+        usages = bytearray()  # of each row the bit of its Usage, or none where it is left out
+        found = set()
         without = read_fold(fold) if fold else None
         for row in manifest.stream(path, self._ends):
             if not 0 <= row.label < len(labels):
@@ -134,11 +134,11 @@ class _Rows:
                     f"{path}: row {row.row} has label {row.label} where 0 to {len(labels) - 1} "
                     "as in labels.txt was expected; make both again with extract"
                 )
-            usages.append(USAGES.index(row.usage))
-            left_out.append(without is not None and is_left_out(row, *without))
-        self._usages, self._left_out = np.array(usages, np.uint8), np.array(left_out, bool)
+            usages.append(0 if without is not None and is_left_out(row, *without) else _bit(row.usage))
+            found.add(row.usage)
+        self._usages = np.frombuffer(usages, np.uint8)
         for usage in NEEDED_USAGES[protocol]:
-            if USAGES.index(usage) not in self._usages:
+            if usage not in found:
                 raise InputError(
                     f"{path}: no {usage} images, which protocol {protocol} needs; give the "
                     "whole set, or another protocol"
@@ -146,11 +146,16 @@ class _Rows:
 
     def of(self, usages: Sequence[str]) -> np.ndarray:
         """Numbers of the rows of some Usages, in the seed's order, without the fold that is left out."""
-        found = np.flatnonzero(np.isin(self._usages, [USAGES.index(usage) for usage in usages]) & ~self._left_out)
-        return found[np.random.RandomState(self._seed).permutation(len(found))]
+        numbers = np.flatnonzero(self._usages & sum(map(_bit, usages)))
+        np.random.RandomState(self._seed).shuffle(numbers)  # in place, to the order of permutation()
+        return numbers
 
     def read(self, numbers: np.ndarray) -> Iterator[ManifestRow]:
         return manifest.read_at(self.path, self._ends, numbers)
+
+
+def _bit(usage: str) -> int:
+    return 1 << USAGES.index(usage)
 
 
 def _write_database(rows: _Rows, numbers: np.ndarray, places: range, folder: Path, part: str) -> None:

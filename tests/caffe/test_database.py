@@ -81,6 +81,17 @@ def test_an_encoded_datum_is_decoded(tmp_path: Path) -> None:
             datum_to_array(Datum(data=data, encoded=True), "it")
 
 
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="only Linux tells what is mapped")
+def test_what_was_written_does_not_stay_in_memory(tmp_path: Path) -> None:
+    with DatabaseWriter(tmp_path / "db") as database:
+        for number in range(240_000):  # near the end of the map, which has become new at half of its size
+            database.put(record_key(number, "a.png"), bytes(104))
+        mapped = Path("/proc/self/smaps").read_text().partition(f"{tmp_path}/")[2]
+        resident = int(mapped.partition("\nRss:")[2].split()[0])  # kB
+    assert (tmp_path / "db/data.mdb").stat().st_size > 31_000_000
+    assert resident < 1_000
+
+
 def test_reads_what_was_written_in_order(tmp_path: Path) -> None:
     with DatabaseReader(write(tmp_path / "lmdb", 2500)) as database:
         assert len(database) == 2500

@@ -13,10 +13,12 @@ from pipeline.data.ferplus import (
     NO_MAJORITY,
     TIE,
     Votes,
+    find_in_sidecar,
     leading_expression,
     majority,
     plurality,
     read_sidecar,
+    read_sidecar_at,
     write_sidecar,
 )
 from pipeline.data.labelled_images import LabelledImage
@@ -94,6 +96,19 @@ def test_a_sidecar_is_of_the_images_of_its_manifest(tmp_path: Path) -> None:
         with pytest.raises(SourceError, match=r"votes on other images than those in manifest\.csv"):
             read_sidecar(tmp_path / "votes.csv", images)
     assert read_sidecar(tmp_path / "none.csv", ["a.png"]) is None
+    assert find_in_sidecar(tmp_path / "none.csv", ["a.png"]) is None
+
+
+def test_votes_are_read_by_their_places(tmp_path: Path) -> None:
+    path = tmp_path / "votes.csv"
+    images = ["a.png", 'b,"\n.png', "ä.png"]
+    counts = [[*range(first, first + 10)] for first in range(3)]
+    write_sidecar(path, zip(images, counts, strict=True))
+    path.write_text(path.read_text().replace("\nä", "\n\nä"))
+    ends = find_in_sidecar(path, images)
+    assert ends is not None
+    order = [2, 0, 1, 2]
+    assert [*read_sidecar_at(path, ends, order)] == [(images[number], counts[number]) for number in order]
 
 
 def test_reads_votes_that_a_spreadsheet_saved(tmp_path: Path) -> None:

@@ -292,7 +292,8 @@ class LMDBStore:
         (folder / "lock.mdb").write_bytes(bytes(LOCK_BYTES))
         with _write_errors(name):
             # The folder counts only once it has its name: one flush at the end does for all commits.
-            self._environment = lmdb.open(os.fsencode(folder), map_size=INITIAL_MAP_BYTES, sync=False)
+            self._map_bytes = INITIAL_MAP_BYTES
+            self._environment = lmdb.open(os.fsencode(folder), map_size=self._map_bytes, sync=False)
 
     def write(self, records: Sequence[tuple[bytes, bytes]]) -> None:
         """Write records in one transaction."""
@@ -300,13 +301,15 @@ class LMDBStore:
 
         with _write_errors(self.name):
             while True:
+                # LMDB reads the pages of its tree through the map, and they stay in memory until it is mapped anew.
+                self._environment.set_mapsize(self._map_bytes)
                 try:
                     with self._environment.begin(write=True) as transaction:
                         for key, value in records:
                             transaction.put(key, value)
                     return
                 except lmdb.MapFullError:
-                    self._environment.set_mapsize(2 * self._environment.info()["map_size"])
+                    self._map_bytes *= 2
 
     def flush(self) -> None:
         with _write_errors(self.name):
