@@ -13,7 +13,6 @@ import platform
 import shutil
 import signal
 import struct
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from importlib.metadata import version
@@ -34,12 +33,11 @@ from pipeline.caffe import glog
 from pipeline.caffe.averaging import average_snapshots
 from pipeline.caffe.common import check_device, solver_count, solver_rank
 from pipeline.caffe.database import DatabaseReader
-from pipeline.caffe.layers import LayerError
 from pipeline.caffe.layers.hdf5 import listed_files
 from pipeline.caffe.memory_budget import keep_freed_memory
 from pipeline.caffe.net import Net
 from pipeline.caffe.precision import AUTO, PRECISIONS, bfloat16_speed, faster_precision, has_bfloat16_units
-from pipeline.caffe.proto.caffe_pb2 import TEST, TRAIN, DataParameter, NetParameter, Phase, SolverParameter
+from pipeline.caffe.proto.caffe_pb2 import DataParameter, SolverParameter
 from pipeline.caffe.proto.files import read_solver
 from pipeline.caffe.real_caffe import RealCaffe, refuse_extensions, root_from_environment
 from pipeline.caffe.solver import POLICIES, get_solver, naming_solver, parallel, snapshot
@@ -104,9 +102,7 @@ def run(args: argparse.Namespace) -> None:
     if args.processes < 1 or (args.processes > 1 and args.engine == "caffe"):
         raise InputError(f"processes {args.processes} where at least 1, and with the engine caffe 1, was expected")
     if args.processes > 1 and "WORLD_SIZE" not in os.environ:
-        launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={args.processes}"]
-        # Behind "--", for otherwise the launcher takes --log for one of its own options.
-        os.execv(sys.executable, [sys.executable, *launcher, "-m", "--", "pipeline", *sys.argv[1:]])
+        parallel.launch(args.processes, "pipeline")
     train(
         args.solver,
         args.device,
@@ -196,22 +192,6 @@ def _start_of_first(param: SolverParameter, start: snapshot.Snapshot | None) -> 
     return snapshot.Snapshot(param.snapshot_prefix, int(iteration), bool(hdf5)) if iteration >= 0 else None
 
 
-class _NetOfRank(Net):
-    """A net that is given this rank's share of each training batch."""
-
-    def __init__(self, param: NetParameter, phase: Phase, **options: Any) -> None:
-        for layer in param.layer if phase == TRAIN else ():
-            for field in ("data_param", "image_data_param", "hdf5_data_param"):
-                if layer.HasField(field):
-                    data = getattr(layer, field)
-                    if data.batch_size % solver_count() and not any(rule.phase == TEST for rule in layer.include):
-                        raise LayerError(
-                            layer.name, f"batch_size {data.batch_size} does not divide among {solver_count()} processes"
-                        )
-                    data.batch_size //= solver_count()
-        super().__init__(param, phase, **options)
-
-
 class _Torch:
     """Trains in the project's own engine. settings: what of a run's result it decides."""
 
@@ -239,7 +219,7 @@ class _Torch:
         own = _precision(precision, device, self.settings, earlier)
         [number] = parallel.from_first([*PRECISIONS].index(own))
         self.settings["precision"] = [*PRECISIONS][int(number)]
-        self.solver = get_solver(param, device, self.settings["precision"], _NetOfRank)
+        self.solver = get_solver(param, device, self.settings["precision"], parallel.NetOfRank)
 
     def train(self, start: snapshot.Snapshot | None, log_path: Path) -> Iterator[Event]:
         """Train from a snapshot or the beginning, logging to a file if this is the first rank; yield what happens."""

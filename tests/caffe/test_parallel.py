@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NoReturn
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -14,6 +14,8 @@ import torch
 from google.protobuf import text_format
 from helpers.ranks import Rank, run_ranks, signalled
 from helpers.run_command import run_command
+from torch.distributed.elastic.multiprocessing import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
 from pipeline.caffe.common import mode
 from pipeline.caffe.database import DatabaseWriter, datum_from_image, record_key
@@ -21,7 +23,8 @@ from pipeline.caffe.hdf5.files import write_hdf5
 from pipeline.caffe.net import Net
 from pipeline.caffe.proto.caffe_pb2 import TEST, TRAIN, NetParameter, Phase
 from pipeline.caffe.proto.files import read_solver
-from pipeline.caffe.solver import get_solver
+from pipeline.caffe.solver import get_solver, parallel
+from pipeline.caffe.solver.parallel import RankError
 from pipeline.caffe.solver.snapshot import restore
 
 NET = """
@@ -233,18 +236,33 @@ def test_several_gpus_start_torchrun(folder: Path, monkeypatch: pytest.MonkeyPat
     started: list[list[str]] = []
     monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
     monkeypatch.setattr("torch.distributed.is_nccl_available", lambda: True)
-
-    def execv(program: str, words: list[str]) -> NoReturn:
-        started.append(words)
-        sys.exit(0)
-
-    monkeypatch.setattr("os.execv", execv)
+    monkeypatch.setattr("torch.distributed.run.main", started.append)
     for gpus, count in (("0,2", 2), ("all", 4)):
         assert run_command("train", "-solver", "solver.prototxt", "-gpu", gpus).status == 0
-        assert started.pop()[1:] == [
-            *("-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}", "-m", "pipeline.caffe"),
+        assert started.pop() == [
+            *("--standalone", f"--nproc-per-node={count}", "-m", "--", "pipeline.caffe"),
             *("train", "-solver", "solver.prototxt", "-gpu", gpus),
         ]
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (SignalException("", signal.SIGTERM), 128 + signal.SIGTERM),
+        (ChildFailedError("", {1: ProcessFailure(1, 0, 3, "none")}), 3),
+    ],
+)
+def test_the_launcher_ends_as_its_ranks_do(error: Exception, status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.distributed.run.main", Mock(side_effect=error))
+    with pytest.raises(SystemExit, match=f"^{status}$"):
+        parallel.launch(2, "pipeline")
+
+
+def test_the_launcher_names_a_rank_that_was_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    killed = ChildFailedError("", {1: ProcessFailure(1, 0, -signal.SIGKILL, "none")})
+    monkeypatch.setattr("torch.distributed.run.main", Mock(side_effect=killed))
+    with pytest.raises(RankError, match=r"^rank 1 was killed \(SIGKILL\)"):
+        parallel.launch(2, "pipeline")
 
 
 def test_several_gpus_without_nccl_are_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,6 +33,7 @@ from pipeline.caffe.proto.blob_proto import write_mean
 from pipeline.caffe.proto.caffe_pb2 import TEST, TRAIN, SolverParameter
 from pipeline.caffe.proto.files import parse_text, read_solver, write_prototxt
 from pipeline.caffe.solver import POLICIES, SolverError, get_solver
+from pipeline.caffe.solver.parallel import NetOfRank
 from pipeline.caffe.solver.snapshot import find_snapshots
 from pipeline.classifier.training_metrics import METRICS, plot
 from pipeline.stages.lmdb import lmdb
@@ -192,23 +193,37 @@ def test_a_batch_that_does_not_divide_among_processes_is_refused(
     monkeypatch.setattr(mode, "solver_count", 2)
     said = r"net.prototxt:2: layer 'data': batch_size 7 does not divide among 2 processes$"
     with pytest.raises(InputError, match=said):
-        get_solver(read_solver(write_run(tmp_path / "run", data)), net_type=pipeline.stages.train._NetOfRank)
+        get_solver(read_solver(write_run(tmp_path / "run", data)), net_type=NetOfRank)
 
 
-def test_processes_are_started_by_torchs_launcher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_are_started_by_torchs_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[list[str]] = []
-
-    def execv(_: str, words: list[str]) -> None:
-        started.append(words)
-        sys.exit(0)
-
-    words = ["train", "solver.prototxt", "--processes", "2"]
+    words = ["--log", "train.log", "train", "solver.prototxt", "--processes", "2"]
     monkeypatch.setattr("sys.argv", ["expressions", *words])
-    monkeypatch.setattr("os.execv", execv)
-    with pytest.raises(SystemExit):
+    monkeypatch.setattr("torch.distributed.run.main", started.append)
+    monkeypatch.setattr("pipeline.base.console.set_up", lambda log_file: None)
+    with pytest.raises(SystemExit, match=r"^0$"):
         main()
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "--", "pipeline"]
-    assert started == [[sys.executable, *launcher, *words]]
+    assert started == [["--standalone", "--nproc-per-node=2", "-m", "--", "pipeline", *words]]
+
+
+def test_processes_that_are_told_to_end_end_as_one_does(data: Path, tmp_path: Path) -> None:
+    solver = write_shared_run(tmp_path / "run", data)
+    solver.write_text(solver.read_text().replace("max_iter: 20", "max_iter: 1000000"))
+    log = tmp_path / "train.log"
+    words = ["--log", log, "train", solver, "--device", "cpu", "--precision", "float32", "--processes", "2"]
+    process = subprocess.Popen([sys.executable, "-m", "pipeline", *words], stderr=subprocess.PIPE, text=True)
+    started = time.monotonic()
+    while not find_snapshots(str(tmp_path / "run/snapshots/small")):
+        assert process.poll() is None
+        assert time.monotonic() - started < 300
+        time.sleep(0.1)
+    process.terminate()
+    said = process.communicate(timeout=300)[1]
+    assert process.returncode == 128 + signal.SIGTERM, said
+    assert "Traceback" not in said
+    for text in (said, log.read_text()):
+        assert re.search(r"stopped at iteration \d+ of 1000000; the same command resumes from there$", text.rstrip())
 
 
 def test_a_gpu_that_is_absent_is_refused(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

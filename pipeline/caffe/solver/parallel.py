@@ -6,13 +6,16 @@ another goes over gloo, and gradients on GPUs go over NCCL. A solver that trains
 """
 
 import json
+import logging
 import os
+import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 import torch.distributed as dist
@@ -22,8 +25,9 @@ from pipeline.base.console import log
 from pipeline.base.errors import InputError
 from pipeline.base.hashing import sha256
 from pipeline.caffe.common import mode, solver_count, solver_rank
+from pipeline.caffe.layers import LayerError
 from pipeline.caffe.net import Net
-from pipeline.caffe.proto.caffe_pb2 import SolverParameter
+from pipeline.caffe.proto.caffe_pb2 import TEST, TRAIN, NetParameter, Phase, SolverParameter
 from pipeline.caffe.proto.files import to_text
 from pipeline.caffe.solver.nets import test_nets, train_net
 
@@ -39,6 +43,54 @@ _PLACES = ("position", "taken", "mirror_seed", "seed", "turn", "file", "row")
 
 class RankError(InputError):
     """Several solvers cannot train together, or one of them has ended."""
+
+
+class NetOfRank(Net):
+    """A net whose batch_size is that of all solvers together: this one is given its share of each training batch."""
+
+    def __init__(self, param: NetParameter, phase: Phase, **options: Any) -> None:
+        own = NetParameter()
+        own.CopyFrom(param)
+        for layer in own.layer if phase == TRAIN else ():
+            for field in ("data_param", "image_data_param", "hdf5_data_param"):
+                if layer.HasField(field):
+                    data = getattr(layer, field)
+                    if data.batch_size % solver_count() and not any(rule.phase == TEST for rule in layer.include):
+                        raise LayerError(
+                            layer.name, f"batch_size {data.batch_size} does not divide among {solver_count()} processes"
+                        )
+                    data.batch_size //= solver_count()
+        super().__init__(own, phase, **options)
+
+
+def launch(count: int, module: str) -> NoReturn:
+    """Let torchrun start this command's words, `python -m MODULE ...`, in `count` processes, and end as they do.
+
+    Raises SystemExit with the status that one process has: 128 and the number of a signal, which they all get, or that
+    of the process which ended first with an error; RankError where that was killed and could not say so.
+    """
+    from torch.distributed.elastic.multiprocessing import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.run import main as torchrun
+
+    # Behind "--", for otherwise torchrun takes --log for one of its own options.
+    words = ["--standalone", f"--nproc-per-node={count}", "-m", "--", module, *sys.argv[1:]]
+    logging.disable()  # torchrun's own words: the processes say in one line what has happened
+    try:
+        torchrun(words)
+    except SignalException as error:
+        raise SystemExit(128 + error.sigval) from None
+    except ChildFailedError as error:
+        rank, failure = error.get_first_failure()
+        if failure.exitcode < 0:
+            name = signal.Signals(-failure.exitcode).name
+            raise RankError(
+                f"rank {rank} was killed ({name}), as happens where memory runs out; resume from the last snapshot"
+            ) from None
+        raise SystemExit(failure.exitcode) from None
+    finally:
+        logging.disable(logging.NOTSET)
+    raise SystemExit(0)
 
 
 @contextmanager

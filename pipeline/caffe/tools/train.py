@@ -8,12 +8,12 @@ SIGINT and SIGHUP do what -sigint_effect and -sighup_effect say after the iterat
 
 import os
 import signal
-import sys
 from argparse import Namespace
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
 import torch
 import torch.distributed as dist
@@ -55,20 +55,19 @@ def run(args: Namespace) -> None:
         raise InputError("Give a snapshot to resume training or weights to finetune but not both.")
     prepare(args)
     if "WORLD_SIZE" not in os.environ and len(named := gpus(args.gpu)) > 1:
-        _start_torchrun(len(named))
+        _train_on_gpus(len(named))
     with parallel.together():
         _train(args)
 
 
-def _start_torchrun(count: int) -> None:
-    """Put torchrun in this process's place, which starts the same command `count` times."""
+def _train_on_gpus(count: int) -> NoReturn:
+    """Start the same command in a process for each GPU."""
     if not dist.is_available() or not dist.is_nccl_available():
         raise InputError(
             f"training on {count} GPUs needs NCCL, which torch {torch.__version__} has not; install a torch for CUDA, "
             "or give the number of one GPU"
         )
-    words = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}", "-m", "pipeline.caffe"]
-    os.execv(sys.executable, [sys.executable, *words, *sys.argv[1:]])
+    parallel.launch(count, "pipeline.caffe")
 
 
 def _train(args: Namespace) -> None:
