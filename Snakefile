@@ -15,7 +15,9 @@ if os.path.exists("pipeline.py"):  # Python looks here first
 from pipeline.stages.environment import read_environment
 from pipeline.stages.workflow import (
     check_settings,
+    check_store,
     command_options,
+    ENSEMBLE_FILES,
     find_dataset,
     fold_mark,
     find_net_settings,
@@ -62,6 +64,11 @@ if dataset.is_sample:
 
 
 check_settings(config)
+# Whether strings in rules name files in object storage.
+STORED = workflow.storage_settings.default_storage_provider is not None
+if STORED or any(is_address(str(path)) for path in (dataset.source, config["ferplus"])):
+    for settings in workflow.storage_provider_settings.get("s3", ()):
+        check_store(settings.endpoint_url)
 
 
 def given(path):
@@ -116,6 +123,9 @@ START = f"{RUN}/start.caffemodel" if config["weights"] else []
 CHOSEN = AVERAGED or f"{RUN}/{'best' if config['protocol'] == 'kaggle' else 'final'}.caffemodel"
 # A run that is the second head of another trains nothing, and sees what the other saw.
 HEAD_OF = f"results/{config['head_of']}" if config["head_of"] else None
+# What a stage reads of another run besides the weights. From object storage the mean comes with the exported model.
+OTHER_WEIGHTS = "averaged.caffemodel" if config["average"] else "best.caffemodel"
+OTHER_NET = ["deploy.prototxt", "train_val.prototxt", *(["model/mean.binaryproto"] if STORED else [])]
 if HEAD_OF:
     CHOSEN = f"{RUN}/best.caffemodel"
 MEAN = f"{RUN if HEAD_OF else DATABASES}/mean.binaryproto"
@@ -393,7 +403,11 @@ if config["teacher"]:
     rule answers:
         """Write what the teachers say of the training images."""
         input:
-            teachers=[f"results/{run}/best.caffemodel" for run in config["teacher"] or []],
+            teachers=[
+                f"results/{run}/{OTHER_WEIGHTS if STORED else 'best.caffemodel'}"
+                for run in config["teacher"]
+            ],
+            nets=[f"results/{run}/{name}" for run in config["teacher"] for name in OTHER_NET],
             databases=DATABASE_FILES,
             labels=f"{DATABASES}/labels.txt",
             manifest=f"{FACES}/manifest.csv" if config["out_of_fold"] else [],
@@ -408,7 +422,7 @@ if config["teacher"]:
         threads: config["threads"]
         params:
             databases=subpath(input.labels, parent=True),
-            teachers=[f"results/{run}" for run in config["teacher"] or []],
+            teachers=lambda wildcards, input: [Path(weights).parent for weights in input.teachers],
             options=lambda wildcards, input: [
                 *command_options({"temperature": config["teacher_temperature"]}, "temperature"),
                 *(["--manifest", input.manifest] if config["out_of_fold"] else []),
@@ -541,8 +555,8 @@ if HEAD_OF:
     rule second_head:
         """Make a net of its own of the second head of another run."""
         input:
-            deploy=f"{HEAD_OF}/deploy.prototxt",
-            weights=f"{HEAD_OF}/{'averaged' if config['average'] else 'best'}.caffemodel",
+            weights=f"{HEAD_OF}/{OTHER_WEIGHTS}",
+            net=[f"{HEAD_OF}/{name}" for name in OTHER_NET],
             labels=f"{DATABASES}/labels.txt",
         output:
             deploy=f"{RUN}/deploy.prototxt",
@@ -555,7 +569,7 @@ if HEAD_OF:
         conda:
             "environment.yml"
         params:
-            head_of=subpath(input.deploy, parent=True),
+            head_of=subpath(input.weights, parent=True),
             run=subpath(output.deploy, parent=True),
         shell:
             "python -m pipeline --log {log} second_head {params.head_of} {input.weights} {input.labels} {params.run}"
@@ -653,6 +667,7 @@ rule export:
         labels=f"{DATABASES}/labels.txt",
         metrics=f"{RUN}/metrics.json",
         databases=DATABASE_FILES,
+        trained=f"{HEAD_OF or RUN}/deploy.prototxt",
     output:
         [f"{EXPORTED}/{name}" for name in exported_files(config["export_precision"])],
     log:
@@ -664,7 +679,7 @@ rule export:
     params:
         model=subpath(output[0], parent=True),
         databases=subpath(input.labels, parent=True),
-        trained=HEAD_OF or subpath(input.deploy, parent=True),
+        trained=subpath(input.trained, parent=True),
         faces="images" if config["train_on"] == "images" else "aligned",
         precision=config["export_precision"],
     shell:
@@ -676,7 +691,10 @@ rule export:
 rule ensemble:
     """Join the models of several runs into one whose probabilities are their mean, and measure it."""
     input:
-        models=lambda wildcards: members(config["ensemble"]),
+        models=lambda wildcards: [
+            local(file) if is_here else file
+            for file, is_here in members(config["ensemble"], config["export_precision"] if STORED else None)
+        ],
         databases=DATABASE_FILES,
         lists=LISTS,
         labels=f"{DATABASES}/labels.txt",
@@ -689,7 +707,7 @@ rule ensemble:
             caption="report/confusion.rst",
             labels={"figure": "confusion of the ensemble"},
         ),
-        model=f"{NAME}/ensemble/model/model.onnx",
+        model=[f"{NAME}/ensemble/model/{name}" for name in ENSEMBLE_FILES],
     log:
         f"logs/{NAME}/ensemble.log",
     benchmark:
@@ -699,10 +717,10 @@ rule ensemble:
     params:
         output=subpath(output.metrics, parent=True),
         databases=subpath(input.labels, parent=True),
-        names=config["ensemble"] or [],
+        models=lambda wildcards, input: list(dict.fromkeys(Path(file).parent for file in input.models)),
         options=command_options(config, "views"),
     shell:
-        "python -m pipeline --log {log} ensemble {params.output} {params.names:q} --databases {params.databases}"
+        "python -m pipeline --log {log} ensemble {params.output} {params.models:q} --databases {params.databases}"
         " --manifest {input.manifest} {params.options:q}"
 
 

@@ -11,9 +11,8 @@ from pipeline.base.atomic import atomic_file
 from pipeline.base.console import log, progress_bar
 from pipeline.base.errors import InputError
 from pipeline.caffe.database import DatabaseReader
-from pipeline.caffe.proto.files import read_net
 from pipeline.classifier.calibration import calibrate
-from pipeline.classifier.trained import Trained, load, read_batches
+from pipeline.classifier.trained import Trained, find_mean, load, read_batches
 from pipeline.data import manifest
 from pipeline.data.folds import fold_of
 
@@ -92,9 +91,7 @@ def _load(run: Path, labels: Path) -> Trained:
     if not weights.exists():
         weights = run / "best.caffemodel"
     log.info("teacher: %s", weights)
-    net = read_net(run / "train_val.prototxt")
-    transform = next(layer.transform_param for layer in net.layer if layer.type == "Data")
-    return load(run / "deploy.prototxt", weights, Path(transform.mean_file), labels)
+    return load(run / "deploy.prototxt", weights, find_mean(run), labels)
 
 
 def _folds(path: Path, count: int) -> dict[str, int]:

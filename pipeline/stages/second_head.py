@@ -11,6 +11,7 @@ from pipeline.caffe.proto.blob_proto import from_blobproto, read_mean, to_blobpr
 from pipeline.caffe.proto.caffe_pb2 import LayerParameter, NetParameter
 from pipeline.caffe.proto.files import read_net, read_weights, write_binary, write_prototxt
 from pipeline.classifier.objective import AUXILIARY_SCORES, last_inner_product
+from pipeline.classifier.trained import find_mean
 from pipeline.data import ferplus, manifest
 
 
@@ -52,8 +53,7 @@ def second_head(run: Path, weights: Path, labels: Path, output: Path) -> None:
     classifier.inner_product_param.num_output = len(names)
     write_prototxt(output / "deploy.prototxt", net)
     write_binary(output / "best.caffemodel", _with_head(trained, classifier.name, head, names))
-    data = next(layer for layer in read_net(run / "train_val.prototxt").layer if layer.type == "Data")
-    write_mean(output / "mean.binaryproto", read_mean(Path(data.transform_param.mean_file)))
+    write_mean(output / "mean.binaryproto", read_mean(find_mean(run)))
     log.info("the second head of %s reads %s", weights, ", ".join(names))
 
 

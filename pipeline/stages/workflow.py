@@ -7,6 +7,7 @@ import os
 import re
 import sys
 import time
+import urllib.request
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from pipeline.base.errors import InputError
 from pipeline.base.text_files import read_text
 from pipeline.caffe.real_caffe import require_caffe, root_from_environment
 from pipeline.classifier.metrics import describe_seeds, read_metrics
-from pipeline.classifier.model_folder import CARD, DEFAULTS, FILES, INDEX, TENSORS, WEIGHTS, find
+from pipeline.classifier.model_folder import CARD, DEFAULTS, FILES, INDEX, MODELS, NEEDED, RUNS, TENSORS, WEIGHTS, find
 from pipeline.media.sources import is_live
 
 SCHEMA = Path("config/schema.yaml")
@@ -53,6 +54,8 @@ PLAIN_DATA = {
 SAMPLE = "sample"
 SAMPLE_CSV = Path("data/sample/sample.csv")
 ADDRESS = re.compile(r"^(\w+)://")
+STORE_SECONDS = 20.0
+ENSEMBLE_FILES = (INDEX, *NEEDED)  # of the model folder that ensemble writes
 FAILED_LOG = re.compile(
     r"^    log: (\S+)(?: \(send to storage\))? \(check log", re.MULTILINE
 )  # in Snakemake's log, of a job that failed
@@ -266,11 +269,39 @@ def exported_files(precision: str) -> list[str]:
     return [CARD, *(name for name in FILES if name not in (CARD, *left_out))]
 
 
-def members(models: list[str] | None) -> list[str]:
-    """The files of the setting `ensemble`. Raises InputError when it is not set or names a model that there is not."""
+def members(models: list[str] | None, stored_precision: str | None = None) -> list[tuple[str, bool]]:
+    """The files of the setting `ensemble`, and of each whether it is on this machine.
+
+    stored_precision: the export_precision of runs whose models are in object storage; None where they are here. Of a
+    model in object storage it is all files, which are fetched.
+
+    Raises InputError when the setting is not set or names a model that there is not.
+    """
     if not models:
         raise InputError("ensemble: no models to join; say snakemake ensemble --config ensemble=[RUN,RUN] run=NAME")
-    return [str(find(model) / INDEX) for model in models]
+    files = []
+    for model in models:
+        if stored_precision and len(Path(model).parts) == 1 and not (MODELS / model / INDEX).is_file():
+            files += [(f"{RUNS}/{model}/model/{name}", False) for name in exported_files(stored_precision)]
+        else:
+            files.append((str(find(model) / INDEX), True))
+    return files
+
+
+def check_store(url: str | None, seconds: float = STORE_SECONDS) -> None:
+    """Raise InputError where an object store of one's own takes connections and never answers.
+
+    Snakemake would wait for minutes, and then say only that files are missing. What else may be wrong it says itself.
+    """
+    try:
+        if url:
+            urllib.request.urlopen(url, timeout=seconds).close()
+    except OSError as error:
+        if isinstance(getattr(error, "reason", error), TimeoutError):
+            raise InputError(
+                f"{url}: the object store has not answered for {seconds:g} seconds; is it running, and does the "
+                "network reach it?"
+            ) from None
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from helpers.small_set import noise
 from helpers.trained_net import TrainedNet, make_trained_net, write_weights
 
 from pipeline.base.errors import InputError
-from pipeline.classifier.trained import load, predictions
+from pipeline.classifier.trained import find_mean, load, predictions
 from pipeline.data import manifest
 from pipeline.data.folds import fold_of
 from pipeline.stages.answers import answers
@@ -104,3 +104,15 @@ def test_a_manifest_of_other_images_is_refused(trained: TrainedNet, runs: list[P
     with pytest.raises(InputError, match="no row of Training/"):
         answers(trained.databases, tmp_path / "answers.csv", runs, manifest_path=tmp_path / "manifest.csv")
     assert not (tmp_path / "answers.csv").exists()
+
+
+def test_where_the_databases_are_gone_the_mean_is_the_exported_models(tmp_path: Path) -> None:
+    named, exported = tmp_path / "databases.binaryproto", tmp_path / "model/mean.binaryproto"
+    layer = f'layer {{ name: "data" type: "Data" top: "data" transform_param {{ mean_file: "{named}" }} }}'
+    (tmp_path / "train_val.prototxt").write_text(layer)
+    assert find_mean(tmp_path) == named  # what is missing is told by the name that the run gave it
+    exported.parent.mkdir()
+    exported.touch()
+    assert find_mean(tmp_path) == exported
+    named.touch()
+    assert find_mean(tmp_path) == named

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from helpers.small_set import noise, write_csv
 
+from pipeline.classifier.model_folder import FILES, MODELS
 from pipeline.stages.extract import extract
 from pipeline.stages.lmdb import lmdb
 from pipeline.stages.mean import mean
@@ -68,7 +69,7 @@ def refusing_store() -> Iterator[str]:
         server.shutdown()
 
 
-def snakemake(folder: Path, url: str, *words: str) -> subprocess.CompletedProcess[str]:
+def snakemake(folder: Path, url: str, *words: str, settings: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
     for name in LINKED:
         if not (folder / name).exists():
             (folder / name).symlink_to(ROOT / name)
@@ -79,7 +80,7 @@ def snakemake(folder: Path, url: str, *words: str) -> subprocess.CompletedProces
         "SNAKEMAKE_STORAGE_S3_ENDPOINT_URL": url,
     }
     return subprocess.run(
-        [sys.executable, "-m", "snakemake", "-j1", *STORAGE, *words, *SETTINGS],
+        [sys.executable, "-m", "snakemake", "-j1", *STORAGE, *words, *SETTINGS, *settings],
         cwd=folder,
         env=os.environ | variables,
         capture_output=True,
@@ -120,3 +121,27 @@ def test_data_come_from_and_go_to_the_store_and_are_those_of_a_local_run(store: 
     }
     assert {"train_lmdb/data.mdb", "val.txt", "labels.txt", "mean.binaryproto"} <= set(stored)
     assert stored == {name: (tmp_path / "databases" / name).read_bytes() for name in stored}
+
+
+@pytest.mark.parametrize(
+    ("target", "settings", "command"),
+    [
+        ("train", ("teacher=[other]", "soft_targets=[teacher=1]"), "--teacher {other}"),
+        ("train", ("head_of=other",), "second_head {other} {other}/best.caffemodel"),
+        ("ensemble", ("ensemble=[other,fast]",), "{other}/model {weights}/fast"),
+    ],
+    ids=["teacher", "head_of", "ensemble"],
+)
+def test_other_runs_are_read_from_the_store(
+    target: str, settings: Sequence[str], command: str, store: Any, tmp_path: Path
+) -> None:
+    store.put_object(Bucket="faces", Key="small.csv", Body=b"emotion,pixels,Usage\n")
+    nets = ("best.caffemodel", "deploy.prototxt", "train_val.prototxt")
+    for name in (*nets, *(f"model/{name}" for name in FILES)):
+        store.put_object(Bucket="faces", Key=f"run/results/other/{name}", Body=b"")
+    planned = snakemake(
+        tmp_path, store.meta.endpoint_url, target, "--dry-run", "--printshellcmds", settings=("run=new", *settings)
+    )
+    assert planned.returncode == 0, planned.stderr
+    other = ".snakemake/storage/s3/faces/run/results/other"
+    assert command.format(other=other, weights=MODELS) in planned.stdout + planned.stderr

@@ -3,6 +3,7 @@
 import argparse
 import os
 import re
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from pipeline.stages import predict
 from pipeline.stages.workflow import (
     Dataset,
     check_settings,
+    check_store,
     command_options,
     find_dataset,
     find_net_settings,
@@ -408,6 +410,15 @@ def test_an_ensemble_without_members_says_how() -> None:
         members(None)
     with pytest.raises(InputError, match="model nobody: no model of that name"):
         members(["accurate", "nobody"])
+
+
+def test_an_object_store_that_never_answers_is_named() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as stalled:
+        url = f"http://127.0.0.1:{stalled.getsockname()[1]}"
+        with pytest.raises(InputError, match=f"^{url}: the object store has not answered for 0.1 seconds"):
+            check_store(url, 0.1)
+    check_store(url, 0.1)  # nothing listens: Snakemake says so itself
+    check_store(None)
 
 
 def test_predict_without_input_says_how() -> None:
