@@ -66,9 +66,10 @@ class ImageBounds:
         """Width and height of an image as it is read."""
         if self.scaled is None or width * height <= self.scaled:
             return width, height
-        scale = math.sqrt(self.scaled / (width * height))
-        least = max(1, int(min(width, height) * scale))
-        most = min(int(max(width, height) * scale), self.scaled // least)
+        shorter, longer = sorted((width, height))
+        # In whole numbers: a quotient that is rounded down a bit gives a side less, even none.
+        least = max(1, math.isqrt(self.scaled * shorter // longer))
+        most = min(math.isqrt(self.scaled * longer // shorter), self.scaled // least)
         return (most, least) if width > height else (least, most)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -68,6 +68,7 @@ def test_a_scaled_image_is_upright(kind: str) -> None:
 
 
 @given(st.integers(1, 50_000), st.integers(1, 50_000), st.integers(1, 5_000_000))
+@example(243, 243, 1)
 def test_no_size_is_more_than_the_bound_or_nothing(width: int, height: int, pixels: int) -> None:
     across, down = ImageBounds(scaled=pixels).size(width, height)
     assert 1 <= across <= width
