@@ -8,6 +8,7 @@ made first; --copies lists every image N times. The last line is Caffe's time fo
 """
 
 import argparse
+import hashlib
 import os
 import shutil
 import sys
@@ -25,14 +26,15 @@ PARTS = ("train", "val", "test")
 
 def write_noise(folder: Path, count: int) -> list[manifest.ManifestRow]:
     random = np.random.default_rng(0)
-    for number in range(count):
-        cv2.imwrite(
-            str(folder / f"{number:05d}.png"),
-            random.integers(0, 256, (48, 48)).astype(np.uint8),
-            [cv2.IMWRITE_PNG_COMPRESSION, 0],
-        )
     usages = (*["Training"] * 8, "PublicTest", "PrivateTest")
-    return [manifest.ManifestRow(n, usages[n % 10], n % 7, f"{n:05d}.png", "") for n in range(count)]
+    rows = []
+    for number in range(count):
+        pixels = random.integers(0, 256, (48, 48)).astype(np.uint8)
+        name = f"{number:05d}.png"
+        cv2.imwrite(str(folder / name), pixels, [cv2.IMWRITE_PNG_COMPRESSION, 0])
+        digest = hashlib.sha256(pixels.tobytes()).hexdigest()
+        rows.append(manifest.ManifestRow(number, usages[number % 10], number % 7, name, digest))
+    return rows
 
 
 def main() -> None:
@@ -57,7 +59,7 @@ def main() -> None:
         manifest.write(
             images / manifest.NAME,
             (row._replace(row=n) for n, row in enumerate(copies)),
-            manifest.EXTRACT_COLUMNS,
+            manifest.EXTRACT_COLUMNS if rows[0].status is None else manifest.COLUMNS,
         )
         manifest.write_labels(images / "labels.txt", [f"class {label}" for label in range(7)])
         compare(Path(root), folder, args.repeats)
