@@ -40,8 +40,9 @@ def set_up(log_file: Path | None) -> None:
     log.addHandler(_AboveTheBar())
     if log_file is not None:
         log_file.parent.mkdir(parents=True, exist_ok=True)
-        log_file.write_bytes(b"")
-        # Processes that train together append to one file. A name that is not UTF-8 must not stop the log.
+        if "WORLD_SIZE" not in os.environ:  # torchrun's processes append to the file that their launcher has emptied
+            log_file.write_bytes(b"")
+        # A name that is not UTF-8 must not stop the log.
         handler = logging.FileHandler(log_file, mode="a", encoding="utf-8", errors="backslashreplace")
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         log.addHandler(handler)
