@@ -22,7 +22,7 @@ def read_text(path: Path, remedy: str, error: type[InputError] = InputError) -> 
 class LineReader:
     """Reads UTF-8 line by line, with line feeds; memory does not grow with the file. Raises as read_text does.
 
-    end: the byte at which the last line that was read ends.
+    end: how many bytes the lines read so far have.
     """
 
     def __init__(self, path: Path, remedy: str, error: type[InputError] = InputError) -> None:
@@ -43,7 +43,7 @@ class LineReader:
 def text_at(path: Path, ends: Sequence[int], numbers: Iterable[int]) -> Iterator[str]:
     """The records of some numbers of a text file, in the order of the numbers.
 
-    ends: the bytes at which the header and the records end; record 0 comes after the header.
+    ends: the offset behind the header, then behind each record, in bytes; record 0 follows the header.
     """
     with open(path, "rb", buffering=0) as file:
         for number in numbers:

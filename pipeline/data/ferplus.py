@@ -184,7 +184,7 @@ def read_sidecar_at(path: Path, ends: Sequence[int], numbers: Iterable[int]) -> 
 
 
 def _stream_sidecar(path: Path, images: Iterable[str]) -> Iterator[tuple[Iterable[int], int]]:
-    """The votes on each image, and the byte at which its record ends. Raises as read_sidecar() does."""
+    """The votes on each image, and the offset behind its record in bytes. Raises as read_sidecar() does."""
     lines = LineReader(path, "make it again with extract", SourceError)
     texts = iter(lines)
     if next(texts, "").removesuffix("\n") != SIDECAR_HEADER:

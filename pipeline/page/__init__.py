@@ -1,8 +1,8 @@
 """The page that reads a camera, a picture or a video: the files that the server and the static page share.
 
 What reads the pictures is behind api.js, of which each has its own, with the same exports: STATES (words for `waiting`,
-`ready` and `lost`), describe(), readPicture(), Live, useToken() and hasToken(). Where describe() says that there are
-heat maps, readPicture() and Live.send() are told whether to give them.
+`ready` and `lost`), describe(), readPicture(), Live, useToken() and hasToken(). The last argument of
+readPicture() and of Live.send() says whether faces get heat maps; describe() says whether there are any.
 """
 
 import re

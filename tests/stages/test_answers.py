@@ -110,7 +110,7 @@ def test_where_the_databases_are_gone_the_mean_is_the_exported_models(tmp_path: 
     named, exported = tmp_path / "databases.binaryproto", tmp_path / "model/mean.binaryproto"
     layer = f'layer {{ name: "data" type: "Data" top: "data" transform_param {{ mean_file: "{named}" }} }}'
     (tmp_path / "train_val.prototxt").write_text(layer)
-    assert find_mean(tmp_path) == named  # what is missing is told by the name that the run gave it
+    assert find_mean(tmp_path) == named  # an error then names the file that the run named
     exported.parent.mkdir()
     exported.touch()
     assert find_mean(tmp_path) == exported

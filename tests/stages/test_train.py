@@ -211,18 +211,7 @@ def test_processes_that_are_told_to_end_end_as_one_does(data: Path, tmp_path: Pa
     solver = write_shared_run(tmp_path / "run", data)
     solver.write_text(solver.read_text().replace("max_iter: 20", "max_iter: 1000000"))
     log = tmp_path / "train.log"
-    words: list[str | Path] = [
-        "--log",
-        log,
-        "train",
-        solver,
-        "--device",
-        "cpu",
-        "--precision",
-        "float32",
-        "--processes",
-        "2",
-    ]
+    words = f"--log {log} train {solver} --device cpu --precision float32 --processes 2".split()
     process = subprocess.Popen([sys.executable, "-m", "pipeline", *words], stderr=subprocess.PIPE, text=True)
     started = time.monotonic()
     while not find_snapshots(str(tmp_path / "run/snapshots/small")):
