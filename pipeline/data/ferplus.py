@@ -6,7 +6,7 @@ ICMI 2016; the file is fer2013new.csv, row by row the images of fer2013.csv.
 
 import csv
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -86,10 +86,9 @@ class Votes:
             names = [name.strip(' "\r\n').lower() for name in header.split(delimiter)]
             if names != [name.lower() for name in COLUMNS]:
                 raise SourceError(f"{path}:1: columns {','.join(COLUMNS)} were expected; is this fer2013new.csv?")
-            reader = csv.DictReader(file, COLUMNS, delimiter=delimiter)
-            for line, record in _records(reader, path, 1):
-                self._usages.append(USAGES.index(record["Usage"]) if record["Usage"] in USAGES else -1)
-                self._votes.extend(_votes(record, f"{path}:{line}").values())
+            for line, (usage, *fields) in _records(file, path, delimiter):
+                self._usages.append(USAGES.index(usage) if usage in USAGES else -1)
+                self._votes.extend(_votes(fields[1:], f"{path}:{line}"))
 
     def __len__(self) -> int:
         return len(self._usages)
@@ -117,21 +116,24 @@ class Votes:
         return LABELS.index(choice) if choice in LABELS else choice
 
 
-def _records(reader: "csv.DictReader[str]", path: Path, before: int) -> Iterator[tuple[int, dict[str, str]]]:
-    """Records with their lines in the file, of which `before` came first. Raises SourceError for one that is no CSV."""
+def _records(texts: Iterable[str], path: Path, delimiter: str = ",") -> Iterator[tuple[int, list[str]]]:
+    """The records of a CSV's lines behind the header, with their lines. Raises SourceError for one that is no CSV."""
+    reader = csv.reader(texts, delimiter=delimiter)
     try:
         for record in reader:
-            yield reader.line_num + before, record
+            if record:  # an empty line is none
+                yield reader.line_num + 1, record
     except csv.Error as error:
-        raise SourceError(f"{path}:{reader.line_num + before}: {error}; is the file damaged?") from None
+        raise SourceError(f"{path}:{reader.line_num + 1}: {error}; is the file damaged?") from None
 
 
-def _votes(record: Mapping[str, str | None], where: str) -> dict[str, int]:
+def _votes(texts: Sequence[str], where: str) -> list[int]:
+    """The votes for each of CHOICES that a record's fields say."""
     try:
-        votes = {choice: int(record[choice] or "") for choice in CHOICES}
-        if min(votes.values()) < 0 or not 0 < sum(votes.values()) <= MAX_VOTES:
+        votes = [*map(int, texts)]
+        if len(votes) != len(CHOICES) or min(votes) < 0 or not 0 < sum(votes) <= MAX_VOTES:
             raise ValueError
-    except (TypeError, ValueError):
+    except ValueError:
         raise SourceError(
             f"{where}: a number of votes for each of {', '.join(CHOICES)}, and one vote at least, was "
             "expected; is the file truncated?"
@@ -161,7 +163,7 @@ def read_sidecar(path: Path, images: Iterable[str]) -> np.ndarray | None:
 
 
 def find_in_sidecar(path: Path, images: Iterable[str]) -> Sequence[int] | None:
-    """Where the votes on a manifest's images stand, for read_sidecar_at(), in 8 bytes of memory an image.
+    """Where the votes on a manifest's images stand, for pick_from_sidecar(), in 8 bytes of memory an image.
 
     Returns None, and raises SourceError, as read_sidecar() does.
     """
@@ -172,18 +174,19 @@ def find_in_sidecar(path: Path, images: Iterable[str]) -> Sequence[int] | None:
     return ends
 
 
-def read_sidecar_at(path: Path, ends: Sequence[int], numbers: Iterable[int]) -> Iterator[tuple[str, list[int]]]:
-    """The paths of the images of some numbers, from 0, and the votes on them, in the order of the numbers.
+def pick_from_sidecar(path: Path, ends: Sequence[int], numbers: Iterable[int], picked: Path) -> None:
+    """Write the SIDECAR `picked`: of the one at `path` the records of some numbers, from 0, in their order.
 
-    ends: as find_in_sidecar() gave them for this file.
+    ends: as find_in_sidecar() gave them for the file at `path`.
     """
-    for text in text_at(path, ends, numbers):
-        (record,) = csv.reader([text.strip("\r\n")])  # empty lines may come before a record
-        image, *counts = record[: len(SIDECAR_COLUMNS)]
-        yield image, [int(count) for count in counts]
+    with atomic_file(picked, "w", encoding="utf-8", newline="") as file:
+        file.write(f"{SIDECAR_HEADER}\n")
+        for text in text_at(path, ends, numbers):
+            record = text.strip("\r\n")  # empty lines may come before it
+            file.write(f"{record}\n")
 
 
-def _stream_sidecar(path: Path, images: Iterable[str]) -> Iterator[tuple[Iterable[int], int]]:
+def _stream_sidecar(path: Path, images: Iterable[str]) -> Iterator[tuple[list[int], int]]:
     """The votes on each image, and the offset behind its record in bytes. Raises as read_sidecar() does."""
     lines = LineReader(path, "make it again with extract", SourceError)
     texts = iter(lines)
@@ -191,9 +194,9 @@ def _stream_sidecar(path: Path, images: Iterable[str]) -> Iterator[tuple[Iterabl
         raise SourceError(f"{path}:1: columns {SIDECAR_HEADER} were expected; make it again with extract")
     expected = iter(images)
     alike = True
-    for line, record in _records(csv.DictReader(texts, SIDECAR_COLUMNS), path, 1):
-        yield _votes(record, f"{path}:{line}").values(), lines.end
-        alike = alike and record["path"] == next(expected, None)
+    for line, (image, *fields) in _records(texts, path):
+        yield _votes(fields, f"{path}:{line}"), lines.end
+        alike = alike and image == next(expected, None)
     if not alike or next(expected, None) is not None:
         raise SourceError(
             f"{path}: votes on other images than those in manifest.csv beside it; make both again with extract"

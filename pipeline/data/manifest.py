@@ -115,8 +115,7 @@ def stream(path: Path, ends: MutableSequence[int] | None = None) -> Iterator[Man
 
 def read_at(path: Path, ends: Sequence[int], numbers: Iterable[int]) -> Iterator[ManifestRow]:
     """The rows of some numbers, from 0, in the order of the numbers. ends: as stream() gave them for this file."""
-    for text in text_at(path, ends, numbers):
-        (fields,) = csv.reader([text], strict=True)
+    for fields in csv.reader(text_at(path, ends, numbers), strict=True):
         yield _row(fields, len(fields))
 
 

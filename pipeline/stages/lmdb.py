@@ -14,7 +14,6 @@ from pipeline.base.console import log, progress
 from pipeline.base.errors import InputError
 from pipeline.base.hashing import sha256
 from pipeline.base.pictures import decode
-from pipeline.base.threads import map_ahead
 from pipeline.caffe.database import DatabaseReader, DatabaseWriter, datum_from_image, record_key
 from pipeline.data import ferplus, manifest
 from pipeline.data.folds import is_left_out, read_fold
@@ -29,7 +28,6 @@ PROTOCOLS: dict[str, dict[str, tuple[str, ...]]] = {
     "merged": {"train": ("Training", "PublicTest"), "val": (), "test": ("PrivateTest",)},
 }
 NEEDED_USAGES = {"kaggle": ("Training", "PublicTest"), "merged": ("Training", "PrivateTest")}
-IMAGES_PER_BATCH = 256
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -83,8 +81,6 @@ def lmdb(
     """
     rows = _Rows(manifest_path, protocol, seed, fold)
     folders, _ = in_order(STAGE, shards, rows.made_by) if shards else ([], {})
-    sidecar = manifest_path.with_name(ferplus.SIDECAR)
-    votes = ferplus.find_in_sidecar(sidecar, (row.path for row in manifest.stream(manifest_path)))
     parts = [f"{part}{name}" for part in PROTOCOLS[protocol] for name in ("_lmdb", ".txt", f"_{ferplus.SIDECAR}")]
     with atomic_folder(output, own=(*parts, "labels.txt", "mean.binaryproto")) as folder:
         for part, usages in PROTOCOLS[protocol].items():
@@ -93,9 +89,8 @@ def lmdb(
                 _join_databases(folders, folder, part)
             else:
                 _write_database(rows, chosen, range(len(chosen)), folder, part)
-            if votes is not None:
-                counts = ferplus.read_sidecar_at(sidecar, votes, chosen)
-                ferplus.write_sidecar(folder / f"{part}_{ferplus.SIDECAR}", counts)
+            if rows.votes is not None:
+                ferplus.pick_from_sidecar(rows.sidecar, rows.votes, chosen, folder / f"{part}_{ferplus.SIDECAR}")
             if not len(chosen):
                 log.info("%s_lmdb is empty: %s", part, f"no {usages[0]} images" if usages else f"protocol {protocol}")
         manifest.write_labels(folder / "labels.txt", rows.labels)
@@ -110,39 +105,45 @@ def lmdb_shard(
     with atomic_folder(output, own=(*parts, SHARD_FILE)) as folder:
         for part, usages in PROTOCOLS[protocol].items():
             chosen = rows.of(usages)
-            _write_database(rows, chosen, shard.rows(len(chosen), IMAGES_PER_BATCH), folder, part)
+            _write_database(rows, chosen, shard.rows(len(chosen), 1), folder, part)
         write_note(folder, STAGE, shard, rows.made_by)
 
 
 class _Rows:
     """A manifest's rows by their numbers, in 9 bytes of memory a row, and what is chosen of them: lmdb()'s arguments.
 
-    labels: those of labels.txt; made_by: what decides the databases. Raises InputError for a row whose label labels.txt
-    has not, a fold that is none, or a protocol whose images are not there.
+    labels: those of labels.txt; votes: where those on each row stand in sidecar, in 8 bytes more, None without one;
+    made_by: what decides the databases. Raises InputError for a row whose label labels.txt has not, votes on other
+    images, a fold that is none, or a protocol whose images are not there.
     """
 
     def __init__(self, path: Path, protocol: str, seed: int, fold: str | None) -> None:
         self.path, self._seed, self._ends = path, seed, array("q")
-        self.labels = labels = manifest.read_labels(path.with_name("labels.txt"))
+        self.labels = manifest.read_labels(path.with_name("labels.txt"))
         self.made_by = {"manifest": sha256(path), "protocol": protocol, "seed": seed, "fold": fold}
         usages = bytearray()  # of each row the bit of its Usage, or none where it is left out
-        found = set()
-        without = read_fold(fold) if fold else None
-        for row in manifest.stream(path, self._ends):
-            if not 0 <= row.label < len(labels):
-                raise InputError(
-                    f"{path}: row {row.row} has label {row.label} where 0 to {len(labels) - 1} "
-                    "as in labels.txt was expected; make both again with extract"
-                )
-            usages.append(0 if without is not None and is_left_out(row, *without) else _bit(row.usage))
-            found.add(row.usage)
+        rows = self._checked_rows(usages, read_fold(fold) if fold else None)
+        self.sidecar = path.with_name(ferplus.SIDECAR)
+        self.votes = ferplus.find_in_sidecar(self.sidecar, (row.path for row in rows))
+        for _ in rows:  # that no votes were looked for
+            pass
         self._usages = np.frombuffer(usages, np.uint8)
         for usage in NEEDED_USAGES[protocol]:
-            if usage not in found:
+            if _bit(usage) not in usages:
                 raise InputError(
                     f"{path}: no {usage} images, which protocol {protocol} needs; give the "
                     "whole set, or another protocol"
                 )
+
+    def _checked_rows(self, usages: bytearray, without: tuple[int, int] | None) -> Iterator[ManifestRow]:
+        for row in manifest.stream(self.path, self._ends):
+            if not 0 <= row.label < len(self.labels):
+                raise InputError(
+                    f"{self.path}: row {row.row} has label {row.label} where 0 to {len(self.labels) - 1} "
+                    "as in labels.txt was expected; make both again with extract"
+                )
+            usages.append(0 if without is not None and is_left_out(row, *without) else _bit(row.usage))
+            yield row
 
     def of(self, usages: Sequence[str]) -> np.ndarray:
         """Numbers of the rows of some Usages, in the seed's order, without the fold that is left out."""
@@ -188,24 +189,20 @@ def _join_databases(shards: Sequence[Path], folder: Path, part: str) -> None:
 
 
 def _read_images(rows: _Rows, numbers: np.ndarray) -> Iterator[tuple[ManifestRow, np.ndarray]]:
-    batches = (numbers[first : first + IMAGES_PER_BATCH] for first in range(0, len(numbers), IMAGES_PER_BATCH))
     root = rows.path.parent
     shape = None
-
-    def read(batch: np.ndarray) -> list[tuple[ManifestRow, str, np.ndarray]]:
-        return [(row, path, _read_image(path)) for row in rows.read(batch) for path in [f"{root}/{row.path}"]]
-
-    # One thread reads while this one writes: two would wait for the interpreter's lock longer than they save.
-    for batch in map_ahead(read, batches, threads=1):
-        for row, path, image in batch:
-            shape = shape or image.shape
-            if image.shape != shape:
-                raise InputError(
-                    f"{path}: {image.shape[0]}x{image.shape[1]} pixels where {shape[0]}x{shape[1]} as "
-                    "in the first image were expected; align the images"
-                )
-            manifest.check_pixels(row, image, path)
-            yield row, image
+    # No other thread reads ahead: it would wait for the interpreter's lock as long as it saves.
+    for row in rows.read(numbers):
+        path = f"{root}/{row.path}"
+        image = _read_image(path)
+        shape = shape or image.shape
+        if image.shape != shape:
+            raise InputError(
+                f"{path}: {image.shape[0]}x{image.shape[1]} pixels where {shape[0]}x{shape[1]} as "
+                "in the first image were expected; align the images"
+            )
+        manifest.check_pixels(row, image, path)
+        yield row, image
 
 
 def _read_image(path: str) -> np.ndarray:

@@ -16,9 +16,9 @@ from pipeline.data.ferplus import (
     find_in_sidecar,
     leading_expression,
     majority,
+    pick_from_sidecar,
     plurality,
     read_sidecar,
-    read_sidecar_at,
     write_sidecar,
 )
 from pipeline.data.labelled_images import LabelledImage
@@ -99,7 +99,7 @@ def test_a_sidecar_is_of_the_images_of_its_manifest(tmp_path: Path) -> None:
     assert find_in_sidecar(tmp_path / "none.csv", ["a.png"]) is None
 
 
-def test_votes_are_read_by_their_places(tmp_path: Path) -> None:
+def test_votes_are_picked_by_their_places(tmp_path: Path) -> None:
     path = tmp_path / "votes.csv"
     images = ["a.png", 'b,"\n.png', "ä.png"]
     counts = [[*range(first, first + 10)] for first in range(3)]
@@ -108,7 +108,9 @@ def test_votes_are_read_by_their_places(tmp_path: Path) -> None:
     ends = find_in_sidecar(path, images)
     assert ends is not None
     order = [2, 0, 1, 2]
-    assert [*read_sidecar_at(path, ends, order)] == [(images[number], counts[number]) for number in order]
+    pick_from_sidecar(path, ends, order, tmp_path / "picked.csv")
+    write_sidecar(tmp_path / "written.csv", [(images[number], counts[number]) for number in order])
+    assert (tmp_path / "picked.csv").read_bytes() == (tmp_path / "written.csv").read_bytes()
 
 
 def test_reads_votes_that_a_spreadsheet_saved(tmp_path: Path) -> None:

@@ -189,11 +189,9 @@ def test_shards_of_images_that_differ_in_size_are_refused(small_manifest: Path, 
     rows = manifest.read(small_manifest)
     manifest.write(small_manifest, (row._replace(status="found") for row in rows), manifest.COLUMNS)
     shards = [tmp_path / number for number in "12"]
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("pipeline.stages.lmdb.IMAGES_PER_BATCH", 1)
-        lmdb_shard(small_manifest, shards[0], "kaggle", 1, shard=Shard(1, 2))
-        for row in rows:
-            cv2.imwrite(str(small_manifest.parent / row.path), np.zeros((48, 40), np.uint8))
-        lmdb_shard(small_manifest, shards[1], "kaggle", 1, shard=Shard(2, 2))
+    lmdb_shard(small_manifest, shards[0], "kaggle", 1, shard=Shard(1, 2))
+    for row in rows:
+        cv2.imwrite(str(small_manifest.parent / row.path), np.zeros((48, 40), np.uint8))
+    lmdb_shard(small_manifest, shards[1], "kaggle", 1, shard=Shard(2, 2))
     with pytest.raises(InputError, match=r"48x40 pixels where 48x48 as in .* were expected; align the images"):
         lmdb(small_manifest, tmp_path / "kaggle", "kaggle", 1, shards=shards)
