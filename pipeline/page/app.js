@@ -106,6 +106,7 @@ function begin(mode) {
   $("timeline").classList.toggle("seekable", mode === "video");
   video.classList.toggle("mirrored", mirrored());
   timeLine.clear(null);
+  showFaces([]);
   setPaused(false);
   stage.focus({ preventScroll: true });
   return state.run;
@@ -435,7 +436,8 @@ function showFaces(faces) {
       empty.append(emptyCard());
       list.replaceChildren(empty);
     }
-    list.querySelector(".empty").textContent = state.mode === "idle" ? "Every face gets a probability for each of these expressions." : "No face found";
+    const unread = state.mode === "idle" ? "Every face gets a probability for each of these expressions." : "Not read yet";
+    list.querySelector(".empty").textContent = state.reading ? "No face found" : unread;
     fillBars(list.querySelector(".bars"), null);
   } else {
     list.querySelector(".empty")?.closest("li").remove();
@@ -665,6 +667,7 @@ async function meet() {
     image.alt = "";
     return image;
   }));
+  $("faces").replaceChildren(); // a picture that was opened before has made a card without bars
   showFaces([]);
   drawTimeLine();
 }

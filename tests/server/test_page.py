@@ -26,7 +26,7 @@ from pipeline.server.guard import Access
 from pipeline.server.limits import Limits
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page, Playwright
+    from playwright.sync_api import Browser, Page, Playwright, Route
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason=MISSING)
 expect = pytest.importorskip("playwright.sync_api", reason="playwright is not installed").expect
@@ -218,6 +218,27 @@ def test_no_face_and_no_picture_are_told_apart(real: Running, browser: "Browser"
     expect(page.get_by_role("alert")).to_contain_text("Neither a picture nor a video")
     page.evaluate(DROP, ["torn.webm", "video/webm", [1, 2, 3]])
     expect(page.get_by_role("alert")).to_contain_text("cannot be played")
+
+
+def test_a_picture_that_is_opened_before_the_page_is_ready_counts_as_not_read(
+    real: Running, browser: "Browser", visit: Callable[..., "Page"]
+) -> None:
+    page = visit(browser, real)
+    held: list[Route] = []
+
+    def hold(route: "Route") -> None:
+        held.append(route)
+
+    for path in ("**/v1/model", "**/v1/read?*"):
+        page.route(path, hold)
+    page.reload()
+    page.evaluate(DROP, ["wall.png", "image/png", list(picture(300, 200))])
+    expect(page.locator(".empty")).to_have_text("Not read yet")
+    while held:  # each that is answered may bring another
+        held.pop().continue_()
+        page.wait_for_timeout(100)
+    expect(page.locator(".bars li")).to_have_count(7)
+    expect(page.locator(".empty")).to_have_text("No face found")
 
 
 def test_the_reading_of_the_picture_before_goes_with_it(
