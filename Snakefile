@@ -515,6 +515,7 @@ rule solve:
         start=START,
         mean=f"{DATABASES}/mean.binaryproto",
         databases=DATABASE_FILES,
+        targets=TARGETS,
         engine=lambda wildcards: require_engine(config),
     output:
         final=f"{RUN}/final.caffemodel",

@@ -262,6 +262,14 @@ def test_an_average_of_snapshots_is_what_is_measured() -> None:
     assert not re.search(r"rule evaluate:\n    input: .*results/sample/best\.caffemodel", said)
 
 
+def test_training_declares_the_targets_that_it_reads() -> None:
+    """From object storage only what a rule declares is there."""
+    done = snakemake("solve", "--dry-run", "--forceall", "--config", "csv=sample", "soft_targets=[labels=1]")
+    assert re.search(
+        r"rule solve:\n    input: .*results/sample/targets/targets_lmdb/data\.mdb", done.stdout + done.stderr
+    )
+
+
 def test_each_of_several_seeds_has_a_run_of_its_own() -> None:
     done = snakemake(
         "train", "--dry-run", "--forceall", "--printshellcmds", "--config", "csv=sample", "seed=4", "seeds=2"
