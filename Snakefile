@@ -15,7 +15,6 @@ if os.path.exists("pipeline.py"):  # Python looks here first
 from pipeline.stages.environment import read_environment
 from pipeline.stages.workflow import (
     check_settings,
-    check_store,
     command_options,
     ENSEMBLE_FILES,
     find_dataset,
@@ -30,6 +29,7 @@ from pipeline.stages.workflow import (
     read_words,
     require_engine,
     parse_input,
+    watch_store,
 )
 
 min_version("9.0")
@@ -68,7 +68,8 @@ check_settings(config)
 STORED = workflow.storage_settings.default_storage_provider is not None
 if STORED or any(is_address(str(path)) for path in (dataset.source, config["ferplus"])):
     for settings in workflow.storage_provider_settings.get("s3", ()):
-        check_store(settings.endpoint_url)
+        if settings.endpoint_url:
+            watch_store(settings.endpoint_url)
 
 
 def given(path):

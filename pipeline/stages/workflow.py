@@ -288,14 +288,25 @@ def members(models: list[str] | None, stored_precision: str | None = None) -> li
     return files
 
 
-def check_store(url: str | None, seconds: float = STORE_SECONDS) -> None:
-    """Raise InputError where an object store of one's own takes connections and never answers.
+def watch_store(url: str, seconds: float = STORE_SECONDS) -> None:
+    """Raise InputError where an object store of one's own never answers; say so last where it does not in the end.
 
-    Snakemake would wait for minutes, and then say only that files are missing. What else may be wrong it says itself.
+    Snakemake would wait for minutes, and then seldom say why. What else may be wrong it says itself.
     """
+    _check_store(url, seconds)
+
+    def check_again() -> None:  # nothing else is called at every end: onerror is not where Snakemake reaches no file
+        try:
+            _check_store(url, seconds)
+        except InputError as error:
+            print("", f"error: {error}", sep="\n", file=sys.stderr, flush=True)
+
+    atexit.register(check_again)
+
+
+def _check_store(url: str, seconds: float) -> None:
     try:
-        if url:
-            urllib.request.urlopen(url, timeout=seconds).close()
+        urllib.request.urlopen(url, timeout=seconds).close()
     except OSError as error:
         if isinstance(getattr(error, "reason", error), TimeoutError):
             raise InputError(

@@ -20,7 +20,6 @@ from pipeline.stages import predict
 from pipeline.stages.workflow import (
     Dataset,
     check_settings,
-    check_store,
     command_options,
     find_dataset,
     find_net_settings,
@@ -28,6 +27,7 @@ from pipeline.stages.workflow import (
     parse_input,
     read_words,
     require_engine,
+    watch_store,
 )
 
 ROOT = Path(__file__).parents[2]
@@ -424,9 +424,29 @@ def test_an_object_store_that_never_answers_is_named() -> None:
     with socket.create_server(("127.0.0.1", 0)) as stalled:
         url = f"http://127.0.0.1:{stalled.getsockname()[1]}"
         with pytest.raises(InputError, match=f"^{url}: the object store has not answered for 0.1 seconds"):
-            check_store(url, 0.1)
-    check_store(url, 0.1)  # nothing listens: Snakemake says so itself
-    check_store(None)
+            watch_store(url, 0.1)
+
+
+def test_an_object_store_that_stops_answering_is_named_in_the_end() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        program = f"from pipeline.stages.workflow import watch_store; watch_store('{url}', 2); print('in')"
+        command = [sys.executable, "-c", program]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+            connection, _ = server.accept()
+            with connection:
+                connection.sendall(b"HTTP/1.0 200 OK\r\n\r\n")
+            said, errors = running.communicate(timeout=60)
+    assert said == "in\n"
+    assert errors.startswith(f"\nerror: {url}: the object store has not answered for 2 seconds;")
+
+
+def test_an_object_store_at_which_nothing_listens_is_left_to_snakemake() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as gone:
+        url = f"http://127.0.0.1:{gone.getsockname()[1]}"
+    program = f"from pipeline.stages.workflow import watch_store; watch_store('{url}')"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert not done.stderr
 
 
 def test_predict_without_input_says_how() -> None:
