@@ -12,6 +12,7 @@ from snakemake.utils import min_version
 if os.path.exists("pipeline.py"):  # Python looks here first
     raise WorkflowError("pipeline.py in this folder would run in place of the package pipeline; rename it")
 
+from pipeline.classifier.model_folder import FILES as MODEL_FILES
 from pipeline.stages.environment import read_environment
 from pipeline.stages.workflow import (
     check_settings,
@@ -64,9 +65,9 @@ if dataset.is_sample:
 
 
 check_settings(config)
-# Whether strings in rules name files in object storage.
-STORED = workflow.storage_settings.default_storage_provider is not None
-if STORED or any(is_address(str(path)) for path in (dataset.source, config["ferplus"])):
+if workflow.storage_settings.default_storage_provider or any(
+    is_address(str(path)) for path in (dataset.source, config["ferplus"])
+):
     for settings in workflow.storage_provider_settings.get("s3", ()):
         if settings.endpoint_url:
             watch_store(settings.endpoint_url)
@@ -123,10 +124,7 @@ START = f"{RUN}/start.caffemodel" if config["weights"] else []
 # PublicTest may choose the weights; merged leaves no set that may, so its last ones are measured.
 CHOSEN = AVERAGED or f"{RUN}/{'best' if config['protocol'] == 'kaggle' else 'final'}.caffemodel"
 # A run that is the second head of another trains nothing, and sees what the other saw.
-HEAD_OF = f"results/{config['head_of']}" if config["head_of"] else None
-# What a stage reads of another run besides the weights. From object storage the mean comes with the exported model.
-OTHER_WEIGHTS = "averaged.caffemodel" if config["average"] else "best.caffemodel"
-OTHER_NET = ["deploy.prototxt", "train_val.prototxt", *(["model/mean.binaryproto"] if STORED else [])]
+HEAD_OF = config["head_of"]
 if HEAD_OF:
     CHOSEN = f"{RUN}/best.caffemodel"
 MEAN = f"{RUN if HEAD_OF else DATABASES}/mean.binaryproto"
@@ -139,6 +137,23 @@ DATA_LOGS = f"logs/data/{dataset.name}"
 RUN_LOGS = f"logs/{RUN}"
 EXPORTED = config["export_path"] or f"{RUN}/model"
 READINGS = config["output"]
+
+
+# All that is used of other runs: the files of their exported models, from where runs are kept.
+OTHERS = {
+    name: [path for file in MODEL_FILES if exists(path := f"results/{name}/model/{file}")]
+    for name in [*(config["teacher"] or []), *(config["ensemble"] or []), *([HEAD_OF] if HEAD_OF else [])]
+}
+
+
+def models(names):
+    """The files of other models: runs, or what ships or is named by its folder, which is on this machine."""
+    return [file for name in names for file in OTHERS[name] or local(model_files(name))]
+
+
+def folders(files):
+    """The folders that files are in, in the files' order."""
+    return list(dict.fromkeys(Path(file).parent for file in files))
 
 
 def of_seeds(*files):
@@ -404,11 +419,7 @@ if config["teacher"]:
     rule answers:
         """Write what the teachers say of the training images."""
         input:
-            teachers=[
-                f"results/{run}/{OTHER_WEIGHTS if STORED else 'best.caffemodel'}"
-                for run in config["teacher"]
-            ],
-            nets=[f"results/{run}/{name}" for run in config["teacher"] for name in OTHER_NET],
+            teachers=lambda wildcards: models(config["teacher"]),
             databases=DATABASE_FILES,
             labels=f"{DATABASES}/labels.txt",
             manifest=f"{FACES}/manifest.csv" if config["out_of_fold"] else [],
@@ -423,14 +434,14 @@ if config["teacher"]:
         threads: config["threads"]
         params:
             databases=subpath(input.labels, parent=True),
-            teachers=lambda wildcards, input: [Path(weights).parent for weights in input.teachers],
+            teachers=lambda wildcards, input: folders(input.teachers),
             options=lambda wildcards, input: [
                 *command_options({"temperature": config["teacher_temperature"]}, "temperature"),
                 *(["--manifest", input.manifest] if config["out_of_fold"] else []),
             ],
         shell:
             "python -m pipeline --log {log} answers {params.databases} {output} --teacher {params.teachers:q}"
-            " {params.options:q}"
+            " {params.options:q} --threads {threads}"
 
 
 if TARGETS:
@@ -557,13 +568,13 @@ if HEAD_OF:
     rule second_head:
         """Make a net of its own of the second head of another run."""
         input:
-            weights=f"{HEAD_OF}/{OTHER_WEIGHTS}",
-            net=[f"{HEAD_OF}/{name}" for name in OTHER_NET],
+            model=lambda wildcards: models([HEAD_OF]),
             labels=f"{DATABASES}/labels.txt",
         output:
             deploy=f"{RUN}/deploy.prototxt",
             weights=CHOSEN,
             mean=MEAN,
+            record=f"{RUN}/run.json",
         log:
             f"{RUN_LOGS}/second_head.log",
         benchmark:
@@ -571,10 +582,10 @@ if HEAD_OF:
         conda:
             "environment.yml"
         params:
-            head_of=subpath(input.weights, parent=True),
+            head_of=lambda wildcards, input: folders(input.model),
             run=subpath(output.deploy, parent=True),
         shell:
-            "python -m pipeline --log {log} second_head {params.head_of} {input.weights} {input.labels} {params.run}"
+            "python -m pipeline --log {log} second_head {params.head_of:q} {input.labels} {params.run}"
 
 
 rule evaluate:
@@ -669,7 +680,7 @@ rule export:
         labels=f"{DATABASES}/labels.txt",
         metrics=f"{RUN}/metrics.json",
         databases=DATABASE_FILES,
-        trained=f"{HEAD_OF or RUN}/deploy.prototxt",
+        record=f"{RUN}/run.json" if HEAD_OF else [],
     output:
         [f"{EXPORTED}/{name}" for name in exported_files(config["export_precision"])],
     log:
@@ -681,22 +692,19 @@ rule export:
     params:
         model=subpath(output[0], parent=True),
         databases=subpath(input.labels, parent=True),
-        trained=subpath(input.trained, parent=True),
+        run=subpath(input.deploy, parent=True),
         faces="images" if config["train_on"] == "images" else "aligned",
         precision=config["export_precision"],
     shell:
         "python -m pipeline --log {log} export {input.deploy} {input.weights} {params.model:q}"
-        " --databases {params.databases} --mean {input.mean} --metrics {input.metrics} --run {params.trained}/run.json"
+        " --databases {params.databases} --mean {input.mean} --metrics {input.metrics} --run {params.run}/run.json"
         " --faces {params.faces} --precision {params.precision}"
 
 
 rule ensemble:
     """Join the models of several runs into one whose probabilities are their mean, and measure it."""
     input:
-        models=lambda wildcards: [
-            local(file) if is_here else file
-            for file, is_here in members(config["ensemble"], config["export_precision"] if STORED else None)
-        ],
+        models=lambda wildcards: models(members(config["ensemble"])),
         databases=DATABASE_FILES,
         lists=LISTS,
         labels=f"{DATABASES}/labels.txt",
@@ -719,7 +727,7 @@ rule ensemble:
     params:
         output=subpath(output.metrics, parent=True),
         databases=subpath(input.labels, parent=True),
-        models=lambda wildcards, input: list(dict.fromkeys(Path(file).parent for file in input.models)),
+        models=lambda wildcards, input: folders(input.models),
         options=command_options(config, "views"),
     shell:
         "python -m pipeline --log {log} ensemble {params.output} {params.models:q} --databases {params.databases}"

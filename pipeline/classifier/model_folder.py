@@ -3,13 +3,14 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipeline.base.atomic import atomic_file
 from pipeline.base.errors import InputError
 from pipeline.base.hashing import sha256
 from pipeline.base.onnx_file import read_onnx
@@ -148,7 +149,8 @@ class ModelFolder:
 
 
 def write_json(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    with atomic_file(path, "w", encoding="utf-8") as file:
+        file.write(json.dumps(value, indent=2) + "\n")
 
 
 def find(model: str | Path) -> Path:
@@ -200,6 +202,16 @@ def read(path: Path) -> ModelFolder:
         temperatures,
         hashes,
     )
+
+
+def check_labels(folder: ModelFolder, labels: Path) -> None:
+    """Raise ModelError unless a model has the labels of a labels.txt, in its order."""
+    names = manifest.read_labels(labels)
+    if folder.labels != names:
+        raise ModelError(
+            f"{folder.path}: labels {', '.join(folder.labels)} where {labels} has {', '.join(names)}; give models of "
+            "these labels"
+        )
 
 
 def _check_files(path: Path, hashes: Mapping[str, str]) -> None:
@@ -337,6 +349,11 @@ class Classifier:
                 f"{folder.onnx}: gives {output.shape[1]} probabilities where {LABELS} names {len(self.labels)} "
                 "classes; export the model again"
             )
+
+    @classmethod
+    def as_trained(cls, folder: ModelFolder, threads: int = 1) -> "Classifier":
+        """One whose probabilities are the net's own: not calibrated, and with the training's class prior."""
+        return cls(replace(folder, temperature=1.0), threads, class_prior="training")
 
     @staticmethod
     def session(

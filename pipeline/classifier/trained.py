@@ -13,8 +13,6 @@ from pipeline.base.errors import InputError
 from pipeline.caffe.data_transformer import Transformer
 from pipeline.caffe.database import DatabaseReader, datum_to_array
 from pipeline.caffe.proto.caffe_pb2 import TEST, TransformationParameter
-from pipeline.caffe.proto.files import read_net
-from pipeline.classifier.model_folder import MEAN
 from pipeline.classifier.views import read_views
 from pipeline.data import manifest
 
@@ -100,14 +98,6 @@ def load(deploy: Path, weights: Path, mean: Path, labels: Path) -> Trained:
                 "training database"
             )
     return trained
-
-
-def find_mean(run: Path) -> Path:
-    """The mean file that a run was trained with; where its databases are gone, that of the model exported from it."""
-    net = read_net(run / "train_val.prototxt")
-    named = Path(next(layer.transform_param.mean_file for layer in net.layer if layer.type == "Data"))
-    exported = run / "model" / MEAN
-    return exported if exported.exists() and not named.exists() else named
 
 
 def _forward(net: "Net", images: np.ndarray) -> np.ndarray:

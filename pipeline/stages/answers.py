@@ -11,10 +11,13 @@ from pipeline.base.atomic import atomic_file
 from pipeline.base.console import log, progress_bar
 from pipeline.base.errors import InputError
 from pipeline.caffe.database import DatabaseReader
+from pipeline.classifier import model_folder
 from pipeline.classifier.calibration import calibrate
-from pipeline.classifier.trained import Trained, find_mean, load, read_batches
+from pipeline.classifier.model_folder import Classifier
+from pipeline.classifier.trained import read_batches
 from pipeline.data import manifest
 from pipeline.data.folds import fold_of
+from pipeline.stages.arguments import positive
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,8 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         nargs="+",
         required=True,
-        metavar="RUN",
-        help="folder of a run, such as results/big; of several runs the mean is written",
+        metavar="MODEL",
+        help="model folder of a run, such as results/big/model; of several the mean is written",
     )
     parser.add_argument(
         "--temperature",
@@ -41,24 +44,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="manifest.csv of the databases: out of fold; the i-th teacher, which was trained without "
         "fold i, answers on the images of fold i alone",
     )
+    parser.add_argument("--threads", type=positive, default=2, help="CPU threads to use (default 2)")
 
 
 def run(args: argparse.Namespace) -> None:
-    answers(args.databases, args.output, args.teacher, args.temperature, args.manifest)
+    answers(args.databases, args.output, args.teacher, args.temperature, args.manifest, threads=args.threads)
 
 
 def answers(
-    databases: Path, output: Path, teachers: Sequence[Path], temperature: float = 1.0, manifest_path: Path | None = None
+    databases: Path,
+    output: Path,
+    teachers: Sequence[Path],
+    temperature: float = 1.0,
+    manifest_path: Path | None = None,
+    *,
+    threads: int = 2,
 ) -> None:
     """Write the teachers' mean answer on every image of train_lmdb, in its order, to a CSV: key and labels.
 
-    teachers: folders of runs. manifest_path: answers out of fold, by one teacher a fold. Raises InputError when a
-    teacher has other labels, or the manifest has not these images.
+    teachers: model folders. manifest_path: answers out of fold, by one teacher a fold. Raises InputError when a model
+    folder is damaged, a teacher has other labels, or the manifest has not these images.
     """
     if not temperature > 0:
         raise InputError(f"temperature {temperature:g} where more than 0 was expected")
     labels = databases / "labels.txt"
-    nets = [_load(run, labels) for run in teachers]
+    nets = [_open(folder, labels, threads) for folder in teachers]
     folds = _folds(manifest_path, len(nets)) if manifest_path else None
     with (
         DatabaseReader(databases / "train_lmdb") as reader,
@@ -69,7 +79,7 @@ def answers(
         writer.writerow(["key", *manifest.read_labels(labels)])
         for keys, images, _ in read_batches(reader, len(nets[0].labels)):
             names = [key.decode("utf-8", "surrogateescape") for key in keys]
-            said = np.stack([net.forward(images) for net in nets])  # (teachers, N, K)
+            said = np.stack([net(images) for net in nets])  # (teachers, N, K)
             if folds is None:
                 mean = said.mean(axis=0)
             else:
@@ -85,13 +95,10 @@ def answers(
     )
 
 
-def _load(run: Path, labels: Path) -> Trained:
-    """The net of a run with the weights that were chosen in it, and the mean that it was trained with."""
-    weights = run / "averaged.caffemodel"
-    if not weights.exists():
-        weights = run / "best.caffemodel"
-    log.info("teacher: %s", weights)
-    return load(run / "deploy.prototxt", weights, find_mean(run), labels)
+def _open(folder: Path, labels: Path, threads: int) -> Classifier:
+    model = model_folder.read(folder)
+    model_folder.check_labels(model, labels)
+    return Classifier.as_trained(model, threads)
 
 
 def _folds(path: Path, count: int) -> dict[str, int]:

@@ -78,8 +78,8 @@ def ensemble(
         What model.json holds.
 
     Raises:
-        EnsembleError: the members have different labels, faces or image sizes, or are of different ONNX versions.
-        InputError: a model folder, a database or the manifest is missing or damaged.
+        EnsembleError: the members have different faces or image sizes, or are of different ONNX versions.
+        InputError: a model folder, a database or the manifest is missing or damaged, or a member has other labels.
     """
     import onnx
 
@@ -143,13 +143,8 @@ def _check(members: list[ModelFolder], databases: Path) -> None:
     if len(members) < 2:
         raise EnsembleError(f"{members[0].path}: one model alone, where two or more were expected for an ensemble")
     first = members[0]
-    labels = manifest.read_labels(databases / "labels.txt")
     for member in members:
-        if member.labels != labels:
-            raise EnsembleError(
-                f"{member.path}: labels {', '.join(member.labels)} where {databases / 'labels.txt'} has "
-                f"{', '.join(labels)}; give models of these labels"
-            )
+        model_folder.check_labels(member, databases / "labels.txt")
         if (_shape(member), member.preprocessing.faces) != (_shape(first), first.preprocessing.faces):
             raise EnsembleError(
                 f"{member.path}: takes {member.preprocessing.faces} faces of shape {_shape(member)} where {first.path} "
@@ -234,7 +229,7 @@ def _compare(joint: Measurable, members: list[ModelFolder], databases: Path) -> 
     """The greatest difference from the mean of the members' own answers. Raises EnsembleError above TOLERANCE."""
     with DatabaseReader(held_out_database(databases)) as reader:
         _, images, _ = next(read_batches(reader, len(joint.labels)))
-    alone = [Classifier(replace(member, temperature=1.0), class_prior="training")(images) for member in members]
+    alone = [Classifier.as_trained(member)(images) for member in members]
     difference = float(np.abs(joint.forward(images) - np.mean(alone, axis=0)).max())
     log.info("the joint graph against its members: greatest difference %.2e on %d images", difference, len(images))
     if not difference <= TOLERANCE:  # NaN too

@@ -7,34 +7,37 @@ import numpy as np
 
 from pipeline.base.console import log
 from pipeline.base.errors import InputError
+from pipeline.base.text_files import read_json
 from pipeline.caffe.proto.blob_proto import from_blobproto, read_mean, to_blobproto, write_mean
 from pipeline.caffe.proto.caffe_pb2 import LayerParameter, NetParameter
 from pipeline.caffe.proto.files import read_net, read_weights, write_binary, write_prototxt
+from pipeline.classifier import model_folder
 from pipeline.classifier.objective import AUXILIARY_SCORES, last_inner_product
-from pipeline.classifier.trained import find_mean
 from pipeline.data import ferplus, manifest
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("head_of", type=Path, metavar="RUN", help="folder of the run that trained the second head")
-    parser.add_argument("weights", type=Path, help="its .caffemodel, from training: an exported one has no second head")
+    parser.add_argument(
+        "head_of", type=Path, metavar="MODEL", help="float32 model folder of the run that trained the second head"
+    )
     parser.add_argument("labels", type=Path, help="labels.txt with expressions that were voted for, FER+'s eight say")
     parser.add_argument(
-        "output", type=Path, help="folder for deploy.prototxt, best.caffemodel and mean.binaryproto of the new net"
+        "output", type=Path, help="folder for deploy.prototxt, best.caffemodel, mean.binaryproto and run.json"
     )
 
 
 def run(args: argparse.Namespace) -> None:
-    second_head(args.head_of, args.weights, args.labels, args.output)
+    second_head(args.head_of, args.labels, args.output)
 
 
-def second_head(run: Path, weights: Path, labels: Path, output: Path) -> None:
+def second_head(model: Path, labels: Path, output: Path) -> None:
     """Write the deploy.prototxt and best.caffemodel of a net whose classifier is the second head, one output a label.
 
-    The mean file that the run trained with goes beside them.
+    The mean file and the run.json of the training go beside them.
 
     What could be voted for beside the labels is left out: its rows of the classifier go, and the softmax is over the
-    others. Raises InputError when the weights have no second head, or a label was not voted for.
+    others. Raises InputError when the model folder has no weights, they have no second head, or a label was not voted
+    for.
     """
     names = manifest.read_labels(labels)
     strange = [name for name in names if name not in ferplus.CHOICES]
@@ -43,7 +46,14 @@ def second_head(run: Path, weights: Path, labels: Path, output: Path) -> None:
             f"{labels}: {', '.join(strange)}, where some of FER+'s {', '.join(ferplus.CHOICES)} were "
             "expected; extract with labels: ferplus"
         )
-    net, trained = read_net(run / "deploy.prototxt"), read_weights(weights)
+    model_folder.read(model)
+    weights = model / model_folder.WEIGHTS
+    if not weights.exists():
+        raise InputError(
+            f"{model}: no {model_folder.WEIGHTS}, which int8 leaves out and a second head is made of; export the run "
+            "with export_precision=float32"
+        )
+    net, trained = read_net(model / model_folder.DEPLOY), read_weights(weights)
     classifier = last_inner_product(net)
     head = next((layer for layer in trained.layer if layer.name == AUXILIARY_SCORES), None)
     if classifier is None or head is None or len(head.blobs) != 2:
@@ -53,7 +63,9 @@ def second_head(run: Path, weights: Path, labels: Path, output: Path) -> None:
     classifier.inner_product_param.num_output = len(names)
     write_prototxt(output / "deploy.prototxt", net)
     write_binary(output / "best.caffemodel", _with_head(trained, classifier.name, head, names))
-    write_mean(output / "mean.binaryproto", read_mean(find_mean(run)))
+    write_mean(output / "mean.binaryproto", read_mean(model / model_folder.MEAN))
+    training = read_json(model / model_folder.INDEX, model_folder.REMEDY).get("training")
+    model_folder.write_json(output / "run.json", training or {})
     log.info("the second head of %s reads %s", weights, ", ".join(names))
 
 

@@ -21,7 +21,7 @@ from pipeline.base.errors import InputError
 from pipeline.base.text_files import read_text
 from pipeline.caffe.real_caffe import require_caffe, root_from_environment
 from pipeline.classifier.metrics import describe_seeds, read_metrics
-from pipeline.classifier.model_folder import CARD, DEFAULTS, FILES, INDEX, MODELS, NEEDED, RUNS, TENSORS, WEIGHTS, find
+from pipeline.classifier.model_folder import CARD, DEFAULTS, FILES, INDEX, NEEDED, TENSORS, WEIGHTS, find
 from pipeline.media.sources import is_live
 
 SCHEMA = Path("config/schema.yaml")
@@ -269,23 +269,11 @@ def exported_files(precision: str) -> list[str]:
     return [CARD, *(name for name in FILES if name not in (CARD, *left_out))]
 
 
-def members(models: list[str] | None, stored_precision: str | None = None) -> list[tuple[str, bool]]:
-    """The files of the setting `ensemble`, and of each whether it is on this machine.
-
-    stored_precision: the export_precision of runs whose models are in object storage; None where they are here. Of a
-    model in object storage it is all files, which are fetched.
-
-    Raises InputError when the setting is not set or names a model that there is not.
-    """
+def members(models: list[str] | None) -> list[str]:
+    """The setting `ensemble`. Raises InputError when it is not set."""
     if not models:
         raise InputError("ensemble: no models to join; say snakemake ensemble --config ensemble=[RUN,RUN] run=NAME")
-    files = []
-    for model in models:
-        if stored_precision and len(Path(model).parts) == 1 and not (MODELS / model / INDEX).is_file():
-            files += [(f"{RUNS}/{model}/model/{name}", False) for name in exported_files(stored_precision)]
-        else:
-            files.append((str(find(model) / INDEX), True))
-    return files
+    return models
 
 
 def watch_store(url: str, seconds: float = STORE_SECONDS) -> None:

@@ -126,8 +126,8 @@ def test_data_come_from_and_go_to_the_store_and_are_those_of_a_local_run(store: 
 @pytest.mark.parametrize(
     ("target", "settings", "command"),
     [
-        ("train", ("teacher=[other]", "soft_targets=[teacher=1]"), "--teacher {other}"),
-        ("train", ("head_of=other",), "second_head {other} {other}/best.caffemodel"),
+        ("train", ("teacher=[other,fast]", "soft_targets=[teacher=1]"), "--teacher {other}/model {weights}/fast"),
+        ("train", ("head_of=other",), "second_head {other}/model .snakemake/storage"),
         ("ensemble", ("ensemble=[other,fast]",), "{other}/model {weights}/fast"),
     ],
     ids=["teacher", "head_of", "ensemble"],
@@ -136,9 +136,8 @@ def test_other_runs_are_read_from_the_store(
     target: str, settings: Sequence[str], command: str, store: Any, tmp_path: Path
 ) -> None:
     store.put_object(Bucket="faces", Key="small.csv", Body=b"emotion,pixels,Usage\n")
-    nets = ("best.caffemodel", "deploy.prototxt", "train_val.prototxt")
-    for name in (*nets, *(f"model/{name}" for name in FILES)):
-        store.put_object(Bucket="faces", Key=f"run/results/other/{name}", Body=b"")
+    for name in FILES:
+        store.put_object(Bucket="faces", Key=f"run/results/other/model/{name}", Body=b"")
     planned = snakemake(
         tmp_path, store.meta.endpoint_url, target, "--dry-run", "--printshellcmds", settings=("run=new", *settings)
     )

@@ -16,6 +16,7 @@ import yaml
 from pipeline.__main__ import STAGES
 from pipeline.base.errors import InputError
 from pipeline.caffe.real_caffe import CaffeError
+from pipeline.classifier.model_folder import FILES, MODELS, TENSORS, WEIGHTS
 from pipeline.stages import predict
 from pipeline.stages.workflow import (
     Dataset,
@@ -63,9 +64,9 @@ PREDICT = {
 UNDECLARED = {"results/sample/run.json", "results/sample/metrics.csv"}
 
 
-def snakemake(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+def snakemake(*arguments: str, cwd: Path = ROOT, **variables: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "snakemake", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=os.environ | variables)
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, env=os.environ | variables)
 
 
 @pytest.fixture(scope="module")
@@ -416,8 +417,28 @@ def test_folders_that_change_are_noticed(tmp_path: Path, monkeypatch: pytest.Mon
 def test_an_ensemble_without_members_says_how() -> None:
     with pytest.raises(InputError, match=r"snakemake ensemble --config ensemble=\[RUN,RUN\]"):
         members(None)
-    with pytest.raises(InputError, match="model nobody: no model of that name"):
-        members(["accurate", "nobody"])
+    done = snakemake("ensemble", "--dry-run", "--config", "csv=sample", "ensemble=[accurate,nobody]")
+    assert done.returncode != 0
+    assert "model nobody: no model of that name" in done.stdout + done.stderr
+
+
+def test_other_runs_are_read_from_the_disk(tmp_path: Path) -> None:
+    """All of them by their model folders, in float32 and in int8; a run goes before a model of its name that ships."""
+    for name in ("Snakefile", "config", "environment.yml", "profiles", "prototxt", "report"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    for run, files in (("big", FILES), ("fast", set(FILES) - {WEIGHTS, TENSORS})):
+        (tmp_path / f"results/{run}/model").mkdir(parents=True)
+        for file in files:
+            (tmp_path / f"results/{run}/model" / file).touch()
+    for target, settings, command in (
+        ("train", ("teacher=[big,fast]", "soft_targets=[teacher=1]"), "--teacher results/big/model results/fast/model"),
+        ("train", ("head_of=big",), "second_head results/big/model data/sample"),
+        ("ensemble", ("ensemble=[big,accurate]",), f"results/big/model {MODELS}/accurate"),
+    ):
+        words = ("--dry-run", "--printshellcmds", "--config", "csv=sample", "run=new", *settings)
+        done = snakemake(target, *words, cwd=tmp_path, PYTHONPATH=str(ROOT))
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert command in done.stdout + done.stderr
 
 
 def test_an_object_store_that_never_answers_is_named() -> None:
