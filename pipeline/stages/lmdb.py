@@ -125,7 +125,7 @@ class _Rows:
         rows = self._checked_rows(usages, read_fold(fold) if fold else None)
         self.sidecar = path.with_name(ferplus.SIDECAR)
         self.votes = ferplus.find_in_sidecar(self.sidecar, (row.path for row in rows))
-        for _ in rows:  # that no votes were looked for
+        for _ in rows:  # all of them where there are no votes
             pass
         self._usages = np.frombuffer(usages, np.uint8)
         for usage in NEEDED_USAGES[protocol]:
