@@ -14,6 +14,7 @@ from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps
+from PIL.TiffImagePlugin import TiffImageFile
 
 from pipeline.base.console import log, printable
 from pipeline.base.errors import SourceError, TooManyPixelsError, TooNarrowError
@@ -24,8 +25,15 @@ MAX_BYTES = 1 << 28  # of an image that is held in memory as it came
 # In this order Pillow imports the rarer ones only where they are needed.
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM", "WEBP", "TIFF", "AVIF", "JPEG2000")
 HEIC = re.compile(rb"....ftyp(heic|heix|heim|heis|hevc|hevx|mif1|msf1)", re.DOTALL)
+# How files of images begin, those included that Pillow no longer recognises when they are cut (TIFF, AVIF).
+IMAGE_HEAD = re.compile(
+    rb"\xff\xd8\xff[\xc0-\xfe]|\x89PNG\r\n\x1a\n|GIF8[79]a|RIFF....WEBP|BM....\0\0\0\0|II\*\0|MM\0\*"
+    rb"|....ftyp(avif|avis|heic|heix|mif1|msf1)|\0\0\0\x0cjP {2}",
+    re.DOTALL,
+)
 DEPTHS = (8, 10, 12, 14, 16, 24, 32)  # bits that cameras and scanners measure, whatever their files have room for
 ORIENTATION = 0x0112  # EXIF's tag
+PHOTOMETRIC, WHITE_IS_ZERO = 0x0106, 0  # a TIFF's tag, and the value of it that Pillow obeys up to 8 bits
 TRANSPOSED = (5, 6, 7, 8)  # of its values, those that exchange width and height
 PNG = b"\x89PNG\r\n\x1a\n"
 END_OF_JPEG = b"\xff\xd9"
@@ -121,7 +129,8 @@ def is_image(path: Path) -> bool:
     """Whether a file is an image by what it holds, a damaged one, an empty one or one that is not read included."""
     try:
         with path.open("rb") as file:
-            if HEIC.match(file.read(16)):
+            head = file.read(16)
+            if HEIC.match(head) or IMAGE_HEAD.match(head):
                 return True
             file.seek(0)
             with Image.open(file, formats=FORMATS):
@@ -183,13 +192,34 @@ def _unpack(file: BinaryIO, bounds: ImageBounds, check: Look, say: Remark) -> Sc
         width, height = image.size
         check(width, height)
         size = bounds.size(width, height)
-        deep = not image.mode.startswith("I") and ";16" in str(image.tile)  # Pillow would keep the upper 8 bits
         image.draft(image.mode, size)  # a JPEG is unpacked at a half, a quarter or an eighth of its size
-        orientation = image.getexif().get(ORIENTATION, 1)  # which unpacks a PNG
+        deep = _is_deep(image, file)
+        if deep:
+            image.load()  # of what is damaged, Pillow's error is an error, and OpenCV's some lines on the terminal
+        orientation = _orientation(image)
         pixels = to_rgb(_deep(file, orientation, say), say, size=size) if deep else to_rgb(image, say, size=size)
     if orientation in TRANSPOSED:
         width, height = height, width
     return ScaledImage(pixels, width, height)
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF's; a TIFF's decoders, Pillow's and OpenCV's, turn it upright by themselves. This unpacks a PNG."""
+    return 1 if isinstance(image, TiffImageFile) else image.getexif().get(ORIENTATION, 1)
+
+
+def _is_deep(image: Image.Image, file: BinaryIO) -> bool:
+    """Whether these are colours of 16 bits, of which Pillow would keep the upper 8.
+
+    Those of print (CMYK) use all 16, and OpenCV takes them for something else.
+    """
+    if image.mode.startswith("I") or image.mode == "CMYK":
+        return False
+    if image.format == "JPEG2000":
+        file.seek(0)
+        size = file.read(4096).partition(b"\xff\x4f\xff\x51")[2]  # ISO/IEC 15444-1, A.5.1
+        return len(size) > 38 and (size[38] & 0x7F) + 1 == 16
+    return ";16" in str(image.tile) or (image.format == "PPM" and "65535" in str(image.tile[0].args))
 
 
 def _deep(file: BinaryIO, orientation: int, say: Remark) -> Image.Image:
@@ -202,9 +232,12 @@ def _deep(file: BinaryIO, orientation: int, say: Remark) -> Image.Image:
         raise ValueError("damaged or truncated; is it whole?")
     if pixels.ndim == 3:
         pixels = cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGBA if pixels.shape[2] == 4 else cv2.COLOR_BGR2RGB)
-    alpha = pixels[..., 3:] // 256 if pixels.ndim == 3 and pixels.dtype == np.uint16 else pixels[..., :0]
     colour = _eight_bits(pixels[..., :3] if pixels.ndim == 3 else pixels, say)
-    image = Image.fromarray(np.concatenate([colour, alpha.astype(np.uint8)], axis=2) if colour.ndim == 3 else colour)
+    if pixels.ndim == 3 and pixels.dtype == np.uint16 and pixels.shape[2] == 4:
+        bits = _bits_used(pixels[..., :3])
+        opacity = pixels[..., 3:]  # has as many, unless it shows that it has all
+        colour = np.dstack([colour, _cut(opacity, bits if opacity.max(initial=0) < 1 << bits else 16)])
+    image = Image.fromarray(colour)
     image.getexif()[ORIENTATION] = orientation
     return image
 
@@ -215,13 +248,15 @@ def to_rgb(image: Image.Image, remark: Remark = log.warning, *, size: tuple[int,
     size: width and height, before it is turned upright, to which it is scaled down; None for its own. Raises what
     Pillow raises, and ValueError for floating-point pixels.
     """
-    orientation = image.getexif().get(ORIENTATION, 1)
+    orientation = _orientation(image)
     if image.mode.startswith("I"):  # grey of more than 8 bits
         values = np.asarray(image)
         grey = _eight_bits(values, remark)
         clear = image.info.get("transparency")
         if isinstance(clear, int):
             grey[values == clear] = 255
+        if isinstance(image, TiffImageFile) and image.tag_v2.get(PHOTOMETRIC) == WHITE_IS_ZERO:
+            grey = 255 - grey
         image = Image.fromarray(grey)
     if image.mode == "F":
         raise ValueError("floating-point pixels where 8 or 16 bits were expected")
@@ -262,10 +297,19 @@ def _eight_bits(values: np.ndarray, say: Remark) -> np.ndarray:
     """The upper 8 of the bits that are used, which are fewer than a file of 16 has room for when a camera wrote it."""
     if values.dtype == np.uint8:
         return values
-    greatest = int(values.max(initial=0))
-    bits = next(bits for bits in DEPTHS if greatest < 1 << bits)
+    bits, greatest = _bits_used(values), int(values.max(initial=0))
     if bits != 16 and greatest > 0:
         say(f"its values reach {greatest}: taken for {bits} bits, 0 to {(1 << bits) - 1}, and scaled to 8")
+    return _cut(values, bits)
+
+
+def _bits_used(values: np.ndarray) -> int:
+    greatest = int(values.max(initial=0))
+    return next(bits for bits in DEPTHS if greatest < 1 << bits)
+
+
+def _cut(values: np.ndarray, bits: int) -> np.ndarray:
+    """The upper 8 of so many bits."""
     eight = np.empty(values.shape, np.uint8)
     for row, wide in zip(eight, values, strict=True):  # not all at once: it would be in memory another two times
         row[:] = wide.clip(0, None) >> (bits - 8)
@@ -330,6 +374,8 @@ def _unidentified(start: bytes) -> str:
         return "an empty file"
     if HEIC.match(start):
         return "a HEIC photograph, which needs `pip install 'caffe-expressions[heic]'` (or save it as JPEG),"
+    if IMAGE_HEAD.match(start):
+        return "the beginning of an image that is damaged or cut,"
     return "no image of a known format"
 
 

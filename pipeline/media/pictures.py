@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from pipeline.base.errors import SourceError
-from pipeline.base.image_files import MAX_BYTES, decode_image, read_image, to_rgb
+from pipeline.base.image_files import IMAGE_HEAD, MAX_BYTES, decode_image, read_image, to_rgb
 from pipeline.drawing.overlay import Overlay, Parts
 from pipeline.media.frames import Frame
 from pipeline.media.sources import decode_base64, decode_data_url
@@ -23,11 +23,6 @@ CHANNELS = (1, 3, 4)  # grey, colours, colours and opacity
 MAX_PATH = 4096  # characters: Linux's own; a longer text is no path
 BASE64 = re.compile(r"[A-Za-z0-9+/\s]++={0,2}+\s*+")
 HEAD = 32  # digits of base64 that hold any of these
-IMAGE_HEAD = re.compile(
-    rb"\xff\xd8\xff[\xc0-\xfe]|\x89PNG\r\n\x1a\n|GIF8[79]a|RIFF....WEBP|BM....\0\0\0\0|II\*\0|MM\0\*"
-    rb"|....ftyp(avif|avis|heic|heix|mif1|msf1)|\0\0\0\x0cjP {2}",
-    re.DOTALL,
-)
 
 
 class ImageData(Protocol):

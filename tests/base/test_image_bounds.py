@@ -55,7 +55,7 @@ def test_deep_grey_is_scaled_by_the_bits_of_the_whole_image() -> None:
     assert len(said) == 1
 
 
-@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF"])
 def test_a_scaled_image_is_upright(kind: str) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned by a quarter

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,35 @@ def save(path: Path, image: Image.Image, **options: Any) -> Path:
     return path
 
 
+def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def deep_tiff(path: Path, values: np.ndarray, photometric: int, orientation: int = 1) -> Path:
+    """A TIFF of 16 bits, not compressed, as the specification (TIFF 6.0) lays it out: pixels, then the directory."""
+    height, width, channels = values.shape
+    data = values.astype("<u2").tobytes()
+    bits = struct.pack(f"<{channels}H", *[16] * channels)
+    entries = [
+        (256, 4, 1, width),
+        (257, 4, 1, height),
+        (258, 3, channels, 16 if channels == 1 else 8 + len(data)),
+        (259, 3, 1, 1),
+        (262, 3, 1, photometric),
+        (273, 4, 1, 8),
+        (274, 3, 1, orientation),
+        (277, 3, 1, channels),
+        (278, 4, 1, height),
+        (279, 4, 1, len(data)),
+    ]
+    head = struct.pack("<2sHI", b"II", 42, 8 + len(data) + len(bits))
+    directory = struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHII", *entry) for entry in entries)
+    path.write_bytes(head + data + bits + directory + bytes(4))
+    return path
+
+
 def near(pixel: np.ndarray, colour: tuple[int, ...], tolerance: int = 12) -> bool:
     return bool(np.abs(pixel.astype(int) - colour).max() <= tolerance)
 
@@ -48,13 +78,19 @@ def test_channels_come_in_the_order_red_green_blue(tmp_path: Path, suffix: str) 
     assert near(image[15, 20], BLUE)
 
 
+@pytest.mark.parametrize("kind", ["png", "webp", "tif", "deep.tif"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_orientation_is_undone(tmp_path: Path, orientation: int) -> None:
+def test_exif_orientation_is_undone(tmp_path: Path, orientation: int, kind: str) -> None:
     undo = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # Pillow's transpositions that a camera would have made
     stored = quarters() if orientation == 1 else quarters().transpose(Image.Transpose(undo[orientation]))
     exif = Image.Exif()
     exif[0x0112] = orientation
-    image = read_image(save(tmp_path / "image.png", stored, exif=exif))
+    if kind == "deep.tif":
+        image = read_image(deep_tiff(tmp_path / kind, np.asarray(stored).astype(np.uint16) * 257, 2, orientation))
+    else:
+        image = read_image(
+            save(tmp_path / f"image.{kind}", stored, exif=exif, **{"lossless": True} if kind == "webp" else {})
+        )
     assert image.shape == (20, 40, 3)
     assert near(image[4, 8], RED)
     assert near(image[4, 32], GREEN)
@@ -133,8 +169,10 @@ def test_a_jpeg_without_its_end_marker_alone_is_said_and_read(
         decode_image(progressive[:-2], "photo.jpg")  # nobody knows whether another scan was to come
 
 
-@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
-@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize(
+    ("kind", "channels"),
+    [(kind, n) for kind in ("PNG", "TIFF") for n in (1, 3, 4)] + [("PPM", 3)],
+)
 @pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
 def test_deep_pixels_are_scaled_by_the_bits_that_they_use(
     kind: str, channels: int, bits: int, caplog: pytest.LogCaptureFixture
@@ -160,6 +198,34 @@ def test_transparent_sixteen_bits_are_white() -> None:
     image = decode_image(cv2.imencode(".png", values)[1].tobytes(), "scan")
     assert image[2, 2].tolist() == [255, 255, 255]
     assert image[6, 6].tolist() == [255, 0, 0]
+
+
+def test_deep_colours_of_a_jpeg_2000_are_scaled_as_those_of_a_png() -> None:
+    values = np.repeat(np.mgrid[0:64, 0:64][1][:, :, None] * 64, 3, axis=2).astype(np.uint16)
+    values[..., 0] = 0
+    data = cv2.imencode(".jp2", values, [cv2.IMWRITE_JPEG2000_COMPRESSION_X1000, 1000])[1].tobytes()
+    np.testing.assert_allclose(decode_image(data, "scan"), values[..., ::-1] // 16, atol=2)
+
+
+def test_opacity_may_use_as_few_bits_as_the_colours_do() -> None:
+    values = np.full((8, 8, 4), 4095, np.uint16)
+    values[..., :2] = 0
+    values[:4, :, 3] = 0
+    image = decode_image(cv2.imencode(".png", values)[1].tobytes(), "scan")
+    assert image[2, 2].tolist() == [255, 255, 255]
+    assert image[6, 6].tolist() == [255, 0, 0]
+
+
+def test_inks_of_sixteen_bits_are_read_as_those_of_eight(tmp_path: Path) -> None:
+    inks = np.asarray(quarters().convert("CMYK"))
+    image = read_image(deep_tiff(tmp_path / "print.tif", inks.astype(np.uint16) * 257, 5))
+    np.testing.assert_array_equal(image, np.asarray(quarters()))
+
+
+def test_grey_of_sixteen_bits_whose_zero_is_white(tmp_path: Path) -> None:
+    grey = np.arange(256, dtype=np.uint16).reshape(16, 16, 1) * 257
+    image = read_image(deep_tiff(tmp_path / "scan.tif", 65535 - grey, 0))
+    np.testing.assert_array_equal(image[..., :1], grey // 257)
 
 
 def test_training_reads_what_serving_reads(tmp_path: Path, portrait: np.ndarray) -> None:
@@ -230,6 +296,8 @@ def jpeg() -> bytes:
         (b"It was a dark and stormy night", "no image of a known format"),
         (jpeg()[:1500], "truncated"),
         (jpeg()[:60], "image"),
+        (encoded(quarters(), "TIFF")[:100], "the beginning of an image that is damaged or cut"),
+        (encoded(quarters(), "AVIF")[:100], "the beginning of an image that is damaged or cut"),
     ],
 )
 def test_what_is_no_whole_image_is_named(tmp_path: Path, data: bytes, message: str) -> None:
@@ -279,12 +347,6 @@ def test_damage_gives_an_image_or_a_source_error(
         return
     assert image.ndim == 3
     assert image.dtype == np.uint8
-
-
-def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
 
 
 def test_bytes_are_read_as_the_file_of_them_is(tmp_path: Path) -> None:
