@@ -18,13 +18,15 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from pipeline.base.console import log, printable
 from pipeline.base.errors import SourceError, TooManyPixelsError, TooNarrowError
+from pipeline.base.file_kinds import HEAD, is_video, kind_of
 
 MAX_PIXELS = 1 << 27  # 134 megapixels, 400 MB as RGB: above any phone's picture, below what empties a machine
 MAX_BYTES = 1 << 28  # of an image that is held in memory as it came
 # Pillow's own formats; of the others some start a program (EPS: Ghostscript) or hold no picture that a face is in.
 # In this order Pillow imports the rarer ones only where they are needed.
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM", "WEBP", "TIFF", "AVIF", "JPEG2000")
-HEIC = re.compile(rb"....ftyp(heic|heix|heim|heis|hevc|hevx|mif1|msf1)", re.DOTALL)
+HEIC = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}  # brands, ISO/IEC 23008-12
+AVIF = {b"avif", b"avis"}
 # How files of images begin, those included that Pillow no longer recognises when they are cut (TIFF, AVIF).
 IMAGE_HEAD = re.compile(
     rb"\xff\xd8\xff[\xc0-\xfe]|\x89PNG\r\n\x1a\n|GIF8[79]a|RIFF....WEBP|BM....\0\0\0\0|II\*\0|MM\0\*"
@@ -129,8 +131,8 @@ def is_image(path: Path) -> bool:
     """Whether a file is an image by what it holds, a damaged one, an empty one or one that is not read included."""
     try:
         with path.open("rb") as file:
-            head = file.read(16)
-            if HEIC.match(head) or IMAGE_HEAD.match(head):
+            head = file.read(HEAD)
+            if _has_heic(head) or IMAGE_HEAD.match(head):
                 return True
             file.seek(0)
             with Image.open(file, formats=FORMATS):
@@ -139,6 +141,24 @@ def is_image(path: Path) -> bool:
         return path.stat().st_size == 0
     except Exception:  # whatever Pillow raises when the header of what it knows is damaged
         return True
+
+
+def is_heic(path: Path) -> bool:
+    """Whether a file is a HEIC by what it holds; not one that cannot be opened."""
+    try:
+        with path.open("rb") as file:
+            return _has_heic(file.read(HEAD))
+    except OSError:
+        return False
+
+
+def _has_heic(start: bytes) -> bool:
+    """Whether a file that begins so is a HEIC: by all of its brands, of which a camera may put its own first."""
+    if start[4:8] != b"ftyp":
+        return False
+    end = min(int.from_bytes(start[:4]), len(start))
+    brands = {start[8:12], *(start[at : at + 4] for at in range(16, end, 4))}
+    return bool(brands & HEIC) and not brands & AVIF
 
 
 def reads_heic() -> bool:
@@ -175,13 +195,13 @@ def _decode(file: BinaryIO, name: str, bounds: ImageBounds, remark: Remark, look
         if mended is not None:
             return mended
         if isinstance(error, Image.UnidentifiedImageError):
-            raise SourceError(f"{name}: {_unidentified(data[:16])} where an image was expected") from None
+            raise SourceError(f"{name}: {_unidentified(data[:HEAD])} where an image was expected") from None
         raise SourceError(f"{name}: cannot be read as an image: {_reason(error)}") from None
 
 
 def _unpack(file: BinaryIO, bounds: ImageBounds, check: Look, say: Remark) -> ScaledImage:
     formats: tuple[str, ...] = FORMATS
-    if HEIC.match(file.read(16)) and reads_heic():
+    if _has_heic(file.read(HEAD)) and reads_heic():
         import pillow_heif
 
         pillow_heif.register_heif_opener()
@@ -372,11 +392,13 @@ def _without_end(data: bytes, unpack: Callable[[BinaryIO], ScaledImage], say: Re
 def _unidentified(start: bytes) -> str:
     if not start:
         return "an empty file"
-    if HEIC.match(start):
+    if _has_heic(start):
         return "a HEIC photograph, which needs `pip install 'caffe-expressions[heic]'` (or save it as JPEG),"
     if IMAGE_HEAD.match(start):
         return "the beginning of an image that is damaged or cut,"
-    return "no image of a known format"
+    if is_video(start):
+        return "a video, to be given a video's name,"
+    return kind_of(start) or "no image of a known format"
 
 
 def _reason(error: Exception) -> str:

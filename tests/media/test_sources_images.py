@@ -18,7 +18,7 @@ from pipeline.base.errors import SourceError
 from pipeline.base.image_files import decode_image, read_image, to_rgb
 from pipeline.data.class_folders import ClassFolders, FolderSource
 from pipeline.data.split import HOLD_OUT
-from pipeline.media.sources import decode_data_url, open_sources
+from pipeline.media.sources import ImageFiles, decode_data_url, open_sources
 
 RED, GREEN, BLUE = (250, 10, 20), (10, 240, 30), (30, 20, 230)
 
@@ -395,7 +395,7 @@ def test_a_name_of_several_lines_is_told_on_one(tmp_path: Path) -> None:
 def test_formats_that_start_programs_are_not_read(tmp_path: Path) -> None:
     """Pillow would hand PostScript to Ghostscript."""
     path = save(tmp_path / "drawing.eps", quarters())
-    with pytest.raises(SourceError, match="no image of a known format"):
+    with pytest.raises(SourceError, match="a PostScript document"):
         read_image(path)
 
 
@@ -403,6 +403,41 @@ def test_photographs_of_iphones_are_called_by_their_name(monkeypatch: pytest.Mon
     monkeypatch.setattr(image_files, "reads_heic", lambda: False)
     with pytest.raises(SourceError, match=r"HEIC photograph, which needs `pip install"):
         decode_image(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(40), "IMG_1.HEIC")
+
+
+@pytest.mark.parametrize("name", ["IMG_1.HEIC", "IMG_1.jpg", "IMG_1.mov", "IMG_1"])
+@pytest.mark.parametrize("brand", [b"heic", b"mif1", b"miaf", b"MiHB"])
+def test_a_heic_is_known_by_any_of_its_brands_whatever_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, name: str, brand: bytes
+) -> None:
+    monkeypatch.setattr(image_files, "reads_heic", lambda: False)
+    path = tmp_path / name
+    path.write_bytes(b"\0\0\0\x18ftyp" + brand + b"\0\0\0\0mif1heic" + bytes(40))
+    (source,) = open_sources([str(path)])
+    assert isinstance(source, ImageFiles)
+    assert list(source) == []
+    assert f"{path}: a HEIC photograph" in caplog.text
+
+
+def test_an_avif_may_name_the_brand_of_its_container_first() -> None:
+    data = bytearray(encoded(quarters(), "AVIF", quality=95))
+    data[8:12] = b"mif1"
+    assert near(decode_image(bytes(data), "photo")[4, 8], RED, 30)
+
+
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [
+        (b"PK\3\4" + bytes(100), "a ZIP archive"),
+        (b"%PDF-1.7\n" + bytes(100), "a PDF document"),
+        (b"<svg xmlns=''/>", "a page or other text in angle brackets"),
+        (b"\0\0\0\x18ftypisom" + bytes(100), "a video, to be given a video's name,"),
+        (b"\x1aE\xdf\xa3" + bytes(100), "a video"),
+    ],
+)
+def test_what_is_no_image_is_called_what_it_is(data: bytes, kind: str) -> None:
+    with pytest.raises(SourceError, match=rf"^photo.jpg: {kind}.* where an image was expected$"):
+        decode_image(data, "photo.jpg")
 
 
 @settings(deadline=None, max_examples=100)

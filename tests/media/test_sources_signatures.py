@@ -6,6 +6,7 @@ import tarfile
 import zipfile
 from pathlib import Path
 
+import av
 import pytest
 from helpers.moving_pictures import drawn, write_video
 from PIL import Image
@@ -61,19 +62,52 @@ def test_what_holds_pictures_is_no_video_of_them(tmp_path: Path, data: bytes, ki
 
 @pytest.mark.parametrize(
     ("name", "codec"),
-    [("a.avi", "mpeg4"), ("b.avi", "libx264"), ("a.flv", "flv1"), ("b.flv", "libx264"), ("a.wmv", "wmv2")],
+    [
+        ("a.avi", "mpeg4"),
+        ("b.avi", "libx264"),
+        ("a.flv", "flv1"),
+        ("b.flv", "libx264"),
+        ("a.wmv", "wmv2"),
+        ("a.mkv", "mpeg4"),
+        ("a.webm", "libvpx"),
+        ("a.ogv", "libvpx"),
+        ("a.ts", "mpeg2video"),
+        ("a.m2ts", "mpeg2video"),
+    ],
 )
 def test_a_cut_video_is_told_by_what_it_states(
     tmp_path: Path, name: str, codec: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    path = write_video(tmp_path / name, drawn(60), codec=codec)
+    container = {"ogv": "ogg", "m2ts": "mpegts"}.get(name.split(".")[1])
+    path = write_video(tmp_path / name, drawn(60), codec=codec, container=container)
     assert signatures.cut(path) is None
     with VideoReader(path) as source:
         assert len(list(source)) == 60
     assert (source.failed, caplog.text) == (0, "")
-    path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10 - 7])  # no whole number of packets
     with VideoReader(path) as source:
         frames = len(list(source))
     assert 0 < frames < 60
     assert source.failed > 0
     assert f"{path}: ends after {frames}" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["a.mkv", "a.webm", "a.ogv", "a.avi", "a.flv", "a.wmv", "a.mp4", "a.ts"])
+@pytest.mark.parametrize("missing", [2, 10, 100])
+def test_the_last_bytes_are_missed_too(tmp_path: Path, name: str, missing: int) -> None:
+    suffix = name.split(".")[1]
+    codec = {"webm": "libvpx", "ogv": "libvpx", "flv": "flv1"}.get(suffix, "mpeg4")
+    fragments = {"movflags": "frag_keyframe+empty_moov"} if suffix == "mp4" else None
+    with av.open(str(tmp_path / name), "w", format="ogg" if suffix == "ogv" else None, options=fragments) as file:
+        stream = file.add_stream(codec, rate=25)
+        stream.width, stream.height = 96, 64
+        for image in drawn(40):
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(image)))
+        file.mux(stream.encode(None))
+    path = tmp_path / name
+    assert signatures.cut(path) is None
+    whole = path.read_bytes()
+    if suffix == "mp4":
+        whole = whole[: whole.rindex(b"mfra") - 4]  # an index, behind the last picture
+    path.write_bytes(whole[:-missing])
+    assert signatures.cut(path) is not None

@@ -11,8 +11,8 @@ from typing import Self
 
 from pipeline.base.console import printable
 from pipeline.base.errors import SourceError
-from pipeline.base.image_files import is_image, reads_heic
-from pipeline.media.sources.signatures import kind_of
+from pipeline.base.file_kinds import HEAD, kind_of
+from pipeline.base.image_files import is_heic, is_image, reads_heic
 
 IMAGES = (
     ".avif",
@@ -70,9 +70,12 @@ class Found:
     passed: list[Path] = field(default_factory=list)
 
     def add(self, path: Path) -> Self:
-        """Take a file for an image or a video: by its suffix, and by what it holds where that says nothing."""
+        """Take a file for an image or a video: by its suffix, and by what it holds where that says nothing.
+
+        A HEIC is no video, whatever its name: FFmpeg would make one of its first tile.
+        """
         suffix = path.suffix.lower()
-        if suffix in IMAGES or (suffix not in VIDEOS and is_image(path)):
+        if suffix in IMAGES or (is_heic(path) if suffix in VIDEOS else is_image(path)):
             self.images.append(path)
         else:
             self.videos.append(path)
@@ -208,8 +211,8 @@ def _is_wanted(path: Path) -> bool:
 def _is_beside(path: Path) -> bool:
     """Whether a file is text, an archive or another thing that lies beside pictures."""
     with path.open("rb") as file:
-        start = file.read(512)
-    return b"\0" not in start or kind_of(path) is not None
+        start = file.read(HEAD)
+    return b"\0" not in start or kind_of(start) is not None
 
 
 def _is_list(path: Path) -> bool:

@@ -1,36 +1,9 @@
-"""What a file is by its first bytes, where it is no video: FFmpeg finds pictures in archives and documents, too."""
+"""What FFmpeg does not look at in a video file: whether it begins as it should, and has all that it states."""
 
 import struct
 from pathlib import Path
+from typing import BinaryIO
 
-# Where a file's kind is told, what stands there, and what it is. From the formats' own specifications.
-SIGNATURES = (
-    (0, b"PK\x03\x04", "a ZIP archive, or a document that is one,"),
-    (0, b"PK\x05\x06", "an empty ZIP archive"),
-    (257, b"ustar", "a tar archive"),
-    (0, b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
-    (0, b"Rar!\x1a\x07", "a RAR archive"),
-    (0, b"\x1f\x8b", "gzip data"),
-    (0, b"BZh", "bzip2 data"),
-    (0, b"\xfd7zXZ\0", "xz data"),
-    (0, b"\x28\xb5\x2f\xfd", "zstd data"),
-    (0, b"!<arch>\n", "an ar archive"),
-    (0, b"%PDF-", "a PDF document"),
-    (0, b"%!PS", "a PostScript document"),
-    (0, b"{\\rtf", "an RTF document"),
-    (0, b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "a document of Microsoft Office, or Thumbs.db,"),
-    (0, b"<", "a page or other text in angle brackets"),
-    (0, b"\x7fELF", "a program"),
-    (0, b"MZ", "a program"),
-    (0, b"SQLite format 3\0", "an SQLite database"),
-    (0, b"\x89HDF\r\n\x1a\n", "HDF5 data"),
-    (0, b"\x93NUMPY", "a numpy array"),
-    (0, b"8BPS", "a Photoshop picture, which is not read,"),
-    (0, b"ID3", "a sound file"),
-    (0, b"fLaC", "a sound file"),
-    (8, b"WAVE", "a sound file"),
-    (0, b"\0\x05\x16\x07", "what macOS keeps beside a file (AppleDouble)"),
-)
 # Demuxers of pictures or a bare stream, which FFmpeg also takes for what only holds such somewhere: how these begin.
 BARE = {
     **dict.fromkeys(("jpeg_pipe", "mjpeg"), (b"\xff\xd8\xff",)),
@@ -39,12 +12,9 @@ BARE = {
 ASF = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 ASF_FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")  # GUID, size, file's GUID, its size
 
-
-def kind_of(path: Path) -> str | None:
-    """What a file is that is no video, None for anything else. Raises OSError."""
-    with path.open("rb") as file:
-        start = file.read(512)
-    return next((kind for at, mark, kind in SIGNATURES if start[at : at + len(mark)] == mark), None)
+EBML, SEGMENT = bytes.fromhex("1a45dfa3"), bytes.fromhex("18538067")  # elements of Matroska (RFC 8794, RFC 9559)
+OGG_PAGE = 27 + 255 + 255 * 255  # bytes of the longest one (RFC 3533, 6)
+TS_PACKETS = ((0, 188), (4, 192))  # where MPEG-TS's mark stands in a packet, and the bytes of one
 
 
 def begins_as(path: Path, demuxer: str) -> bool:
@@ -58,37 +28,91 @@ def begins_as(path: Path, demuxer: str) -> bool:
 def cut(path: Path) -> str | None:
     """What is said by a video file that has less than it states, None where it is whole or states nothing.
 
-    AVI and ASF (WMV) state their size; FLV ends with the size of its last tag. Raises OSError.
+    AVI, ASF (WMV), MP4 and Matroska (WebM) state the size of their parts; FLV ends with the size of its last tag, Ogg
+    with a page that says so; MPEG-TS has whole packets. Raises OSError.
     """
     size = path.stat().st_size
     with path.open("rb") as file:
         start = file.read(4096)
-        if start[:4] == b"RIFF" and start[8:12] == b"AVI ":
-            return _less(size, _end_of_riff(path, size))
-        if start.startswith(ASF) and (at := start.find(ASF_FILE_PROPERTIES)) >= 0 and len(start) >= at + 48:
-            return _less(size, struct.unpack_from("<Q", start, at + 40)[0])
-        if start.startswith(b"FLV") and size > 13:
-            file.seek(-4, 2)
-            (last,) = struct.unpack(">I", file.read(4))
-            file.seek(max(0, size - 4 - last))
-            tag = file.read(4)  # its kind, and the length of what follows its eleven bytes
-            whole = 11 <= last <= size - 13 and tag[0] & 0x1F in (8, 9, 18) and int.from_bytes(tag[1:]) + 11 == last
-            return None if whole else "its last part is cut"
+        stated = _stated(file, start, size)
+        if stated is not None:
+            return f"has {size:,} of the {stated:,} bytes that it states" if stated > size else None
+        return None if _has_its_end(file, start, size) else "its last part is cut"
+
+
+def _stated(file: BinaryIO, start: bytes, size: int) -> int | None:
+    """The bytes that a file which begins so says it has, None for one of a kind that does not say it."""
+    if start[:4] == b"RIFF" and start[8:12] == b"AVI ":
+        return _end_of_riff(file, size)
+    if start.startswith(ASF) and (at := start.find(ASF_FILE_PROPERTIES)) >= 0 and len(start) >= at + 48:
+        return int(struct.unpack_from("<Q", start, at + 40)[0])
+    if start[4:8] == b"ftyp":
+        return _end_of_boxes(file, size)
+    if start.startswith(EBML):
+        return _end_of_segment(start)
     return None
 
 
-def _less(size: int, stated: int) -> str | None:
-    return f"has {size:,} of the {stated:,} bytes that it states" if stated > size else None
+def _has_its_end(file: BinaryIO, start: bytes, size: int) -> bool:
+    """Whether a file that begins so ends as its kind does; True for a kind that may end anywhere."""
+    if start.startswith(b"FLV") and size > 13:
+        file.seek(-4, 2)
+        (last,) = struct.unpack(">I", file.read(4))
+        file.seek(max(0, size - 4 - last))
+        tag = file.read(4)  # its kind, and the length of what follows its eleven bytes
+        return 11 <= last <= size - 13 and tag[0] & 0x1F in (8, 9, 18) and int.from_bytes(tag[1:]) + 11 == last
+    if start.startswith(b"OggS"):
+        file.seek(max(0, size - OGG_PAGE))
+        tail = file.read()
+        page = tail[max(0, tail.rfind(b"OggS")) :]  # whether it is the last one stands in its sixth byte
+        parts = page[27 : 27 + page[26]] if len(page) > 26 else b""
+        return len(page) >= 27 + len(parts) + sum(parts) and bool(page[5] & 4)
+    return not any(start[at::step][:5] == b"\x47" * 5 and size % step for at, step in TS_PACKETS)
 
 
-def _end_of_riff(path: Path, size: int) -> int:
+def _end_of_riff(file: BinaryIO, size: int) -> int:
     """Bytes up to where the RIFF chunks of an AVI, one after the other (OpenDML), say that they end."""
     end = 0
-    with path.open("rb") as file:
-        while end + 8 <= size:
-            file.seek(end)
-            mark, length = struct.unpack("<4sI", file.read(8))
-            if mark != b"RIFF" or length in (0, 0xFFFFFFFF):  # of one that was written without going back, nothing
-                break
-            end += 8 + length + (length & 1)
+    while end + 8 <= size:
+        file.seek(end)
+        mark, length = struct.unpack("<4sI", file.read(8))
+        if mark != b"RIFF" or length in (0, 0xFFFFFFFF):  # of one that was written without going back, nothing
+            break
+        end += 8 + length + (length & 1)
     return end - (end - size == 1)  # the last may lack what would make its length even
+
+
+def _end_of_boxes(file: BinaryIO, size: int) -> int:
+    """Bytes up to where the boxes of an MP4 that hold pictures say that they end (ISO/IEC 14496-12, 4.2)."""
+    end = place = 0
+    while place < size:
+        file.seek(place)
+        header = file.read(16)
+        if len(header) < 16:
+            break
+        length, kind = struct.unpack_from(">I4s", header)
+        if length == 1:
+            (length,) = struct.unpack_from(">Q", header, 8)
+        if length < 8:  # 0: up to the file's end
+            break
+        place += length
+        if kind in (b"moov", b"moof", b"mdat"):
+            end = place
+    return end
+
+
+def _end_of_segment(start: bytes) -> int:
+    """Bytes up to where the segment of a Matroska that begins so says that it ends, 0 where it does not say."""
+    header, at = _vint(start, 4)
+    at += header or 0
+    if start[at : at + 4] != SEGMENT:
+        return 0
+    length, at = _vint(start, at + 4)
+    return 0 if length is None else at + length
+
+
+def _vint(data: bytes, at: int) -> tuple[int | None, int]:
+    """A number of as many bytes as its leading zero bits say, None where it stands for "unknown"; where it ends."""
+    more = 8 - data[at].bit_length()
+    value = int.from_bytes(data[at : at + 1 + more]) & ((1 << 7 * (1 + more)) - 1)
+    return (None if value == (1 << 7 * (1 + more)) - 1 else value), at + 1 + more

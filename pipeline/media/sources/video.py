@@ -16,6 +16,7 @@ import numpy as np
 
 from pipeline.base.console import log, printable
 from pipeline.base.errors import SourceError
+from pipeline.base.file_kinds import HEAD, kind_of
 from pipeline.media.fetch import without_credentials
 from pipeline.media.frames import Frame
 from pipeline.media.sources import signatures
@@ -148,30 +149,24 @@ class Video:
 
     def _tell_early_end(self, frames: int, end: float) -> None:
         duration = float((self.stream.duration or 0) * (self.stream.time_base or 0)) or self._tagged_duration()
-        if what := self.cut():  # FFmpeg takes less to be meant then
-            self.failed += max(1, (self.total or 0) - frames - self.failed)
-            log.error(
-                "error: %s: ends after %d%s frames, %.1f s: %s; is it whole?",
-                self.shown,
-                frames,
-                f" of {self.total}" if self.total else "",
-                end,
-                what,
-            )
-            return
         # Matroska and WebM state a time, but no number of frames: that of the frames read so far is gone on with.
         total = self.total or (round(frames * duration / end) if end else 0)
-        if duration and frames + self.failed < total and end < 0.98 * duration - 0.5:
+        what = self.cut()
+        if what:
+            self.failed = max(self.failed + 1, total - frames)
+        elif duration and frames + self.failed < total and end < 0.98 * duration - 0.5:
             self.failed = total - frames
-            log.error(
-                "error: %s: ends after %d of %s%d frames, %.1f of %.1f s; is it whole?",
-                self.shown,
-                frames,
-                "" if self.total else "about ",
-                total,
-                end,
-                duration,
-            )
+        else:
+            return
+        log.error(
+            "error: %s: ends after %d%s frames, %.1f%s s%s; is it whole?",
+            self.shown,
+            frames,
+            f" of {'' if self.total else 'about '}{total}" if total > frames else "",
+            end,
+            f" of {duration:.1f}" if duration >= end + 0.1 else "",
+            f": {what}" if what else "",
+        )
 
     def _tagged_duration(self) -> float:
         """Seconds, as FFmpeg and mkvmerge write them for each stream of Matroska ("00:01:02.345000000"); else 0."""
@@ -194,7 +189,9 @@ class VideoReader(Video):
         with suppress(OSError):
             if self.path.stat().st_size == 0:
                 raise SourceError(f"{self.shown}: an empty file where an image or a video was expected")
-            if kind := signatures.kind_of(self.path):
+            with self.path.open("rb") as file:  # FFmpeg finds pictures in archives and documents, too
+                kind = kind_of(file.read(HEAD))
+            if kind:
                 raise SourceError(f"{self.shown}: {kind} where an image or a video was expected; give what it holds")
         super().__enter__()
         if not signatures.begins_as(self.path, self.container.format.name):
