@@ -21,10 +21,10 @@ from pipeline.base.threads import map_ahead, poll_while_waiting
 from pipeline.drawing.overlay import Overlay, Parts
 from pipeline.faces.tracking import EVERY
 from pipeline.media.frames import Frame, FrameSource
-from pipeline.media.sinks import AnnotatedImages, AnnotatedVideo, Csv, JsonLines, Sink, Window, display_fault
+from pipeline.media.sinks import AnnotatedImages, AnnotatedVideo, Csv, JsonLines, Sink, TextSink, Window, display_fault
 from pipeline.media.sinks.timeline_plot import Summary
 from pipeline.media.sinks.video import SUFFIXES as VIDEO_SUFFIXES
-from pipeline.media.sources import ImageFiles, VideoReader, open_sources
+from pipeline.media.sources import ImageFiles, VideoReader, is_live, open_sources
 from pipeline.predictor import NO_FACE, Predictor
 from pipeline.readings import Reading
 from pipeline.stages.arguments import PREDICTOR_SETTINGS, add_predictor_arguments, build_predictor, interval, positive
@@ -35,6 +35,7 @@ BATCH_PIXELS = 1 << 21
 IDLE_SECONDS = 0.05  # between looks at the window's keys while a camera or stream gives no frame
 KEPT = Path("results/live")
 STANDARD_OUTPUT = Path("-")
+STANDARD_OUTPUTS = ("-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")  # a file that it goes to must not be replaced
 PARTS = tuple(part.name for part in fields(Parts) if part.type is bool and part.name != "blur")
 # What the environment may give.
 SETTINGS = (*PREDICTOR_SETTINGS, "no_face", "every", "threads", "window", "draw", "faces", "blur")
@@ -87,11 +88,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     out.add_argument(
         "--json",
-        type=Path,
+        type=_text_output,
         metavar="FILE",
         help="lines of JSON, - for standard output, where they go when neither a file nor the window is asked for",
     )
-    out.add_argument("--csv", type=Path, metavar="FILE", help="a table, a row a face; - for standard output")
+    out.add_argument("--csv", type=_text_output, metavar="FILE", help="a table, a row a face; - for standard output")
     out.add_argument(
         "--annotated",
         type=Path,
@@ -114,10 +115,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     drawn.add_argument("--blur", action=argparse.BooleanOptionalAction, default=False, help="make faces unrecognisable")
 
 
+def _text_output(text: str) -> Path:
+    return STANDARD_OUTPUT if text in STANDARD_OUTPUTS else Path(text)
+
+
 def run(args: argparse.Namespace) -> None:
     parts = Parts(**{part: part in args.draw for part in PARTS}, faces=args.faces, blur=args.blur)
     outputs = Outputs(args.json, args.csv, args.annotated, args.summary, args.window, args.kept, parts)
-    sources = open_sources(args.inputs, [path for path in (args.annotated, args.summary, args.kept) if path])
+    kept = args.kept if args.window or any(map(is_live, args.inputs)) else None
+    sources = open_sources(args.inputs, [path for path in (args.annotated, args.summary, kept) if path])
     # However a run is ended, its files are: a camera's whole, the others gone.
     on_ending(signal.default_int_handler)
     # Images are read by several threads at once, frames one after the other by all of them.
@@ -191,9 +197,7 @@ def predict(
     if outputs.json or not (window or outputs.csv or outputs.annotated or outputs.summary):
         shared.append(JsonLines(None if outputs.json == STANDARD_OUTPUT else outputs.json, live=live))
     if outputs.csv:
-        shared.append(
-            Csv(Path("/dev/stdout") if outputs.csv == STANDARD_OUTPUT else outputs.csv, predictor.labels, live=live)
-        )
+        shared.append(Csv(None if outputs.csv == STANDARD_OUTPUT else outputs.csv, predictor.labels, live=live))
     counts = Counts()
     ended: SourceError | None = None
     lost = 0
@@ -383,7 +387,7 @@ def _bar(source: FrameSource, sinks: Sequence[Sink]) -> AbstractContextManager[A
     """Progress, where the end is known and neither a window nor lines on the same terminal show it anyway."""
     on_terminal = sys.stdout is not None and sys.stdout.isatty()
     shown = any(
-        isinstance(sink, Window) or (isinstance(sink, JsonLines) and not sink.path and on_terminal) for sink in sinks
+        isinstance(sink, Window) or (isinstance(sink, TextSink) and not sink.path and on_terminal) for sink in sinks
     )
     total, unit = None if source.live else source.total, "frames" if source.moving else "images"
     return progress_bar(total, unit, printable(source.name), hidden=shown or not total)

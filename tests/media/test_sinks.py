@@ -75,6 +75,11 @@ def test_standard_output_is_written_line_by_line(capsys: pytest.CaptureFixture[s
         assert json.loads(capsys.readouterr().out)["file"] == "one.png"
 
 
+def test_a_table_on_standard_output_keeps_names_that_are_no_text(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    fill(Csv(None, LABELS))
+    assert ODD.encode("utf-8", "surrogateescape") in capfdbinary.readouterr().out.replace(b'""', b'"')
+
+
 def test_whoever_reads_standard_output_may_have_seen_enough() -> None:
     code = (
         "from pipeline.readings import Reading; from pipeline.media.sinks import JsonLines; import sys\n"

@@ -92,6 +92,33 @@ def test_videos_of_a_folder_follow_its_images_each_a_source_of_its_own(tmp_path:
     assert [source.moving for source in sources] == [False, True, True]
 
 
+def test_what_this_run_writes_is_not_read_however_it_is_spelled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("photos/a.png", "photos/out/b.png", "photos/c.png"):
+        image(tmp_path / name)
+    Path("list.txt").write_text("photos\n")
+    for words in (["photos"], ["photos/**/*.png"], ["list.txt"], ["photos/a.png", "photos/c.png", "photos/out"]):
+        for out in (Path("photos/out"), tmp_path / "photos/../photos/out"):
+            (source,) = open_sources(words, [out])
+            assert [frame.name for frame in source] == ["photos/a.png", "photos/c.png"]
+    assert "passed over: 1 other file (out)" in caplog.text
+
+
+def test_among_several_words_a_folder_without_pictures_or_a_dead_link_costs_itself(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    image(tmp_path / "a.png")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "dead.png").symlink_to("gone.png")
+    (source,) = open_sources([str(tmp_path / name) for name in ("a.png", "dead.png", "empty")])
+    assert [frame.name for frame in source] == [str(tmp_path / "a.png")]
+    assert source.failed == 1
+    assert "passed over: 1 other file (empty)" in caplog.text
+    assert f"{tmp_path}/dead.png: cannot be read as an image: No such file" in caplog.text
+
+
 def test_a_list_is_read_with_labels_or_without(tmp_path: Path) -> None:
     for name in ("a.png", "b c.png", "d 3.png", "deep/e.png"):
         image(tmp_path / name)

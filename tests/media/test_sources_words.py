@@ -60,10 +60,38 @@ def test_a_list_comes_by_standard_input(
     pipe_in(monkeypatch, b"a.png\nb.png\n")
     (source,) = open_sources(["-"])
     assert [frame.name for frame in source] == ["a.png", "b.png"]
-    pipe_in(monkeypatch, b"gone.png\na.png\n")
+    for first, wrong in ((b"gone.png", "gone.png"), (b"# all", "# all"), (b'"a.png"', '"a.png"')):
+        pipe_in(monkeypatch, first + b"\na.png\n")
+        with pytest.raises(
+            SourceError, match=f"^-:1: no such file: {wrong}; a line is a path relative to the current fo"
+        ):
+            open_sources(["-"])
+
+
+def test_a_list_of_all_in_a_folder_comes_by_standard_input(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """`ls | predict -` and `find . | predict -`, beside films, notes and folders."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.png").write_bytes(png("red"))
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "notes.txt").write_text("It was a dark and stormy night\n")
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "b.png").write_bytes(png("lime"))
+    write_video(tmp_path / "walk.mp4", drawn(2))
+    pipe_in(monkeypatch, b"\n.\na.png 3\nempty\nnotes.txt\nphotos\nwalk.mp4\n")
+    images, video = open_sources(["-"])
+    # Each once, though find names them and their folder.
+    assert [frame.name for frame in images] == ["a.png", "photos/b.png"]
+    assert video.name == "walk.mp4"
+    assert "passed over: 2 other files (notes.txt, empty)" in caplog.text
+
+
+def test_an_image_of_plain_text_is_no_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    pipe_in(monkeypatch, b"P3\n1 1\n255\n1 2 3\n")
     (source,) = open_sources(["-"])
-    assert (list(source), source.failed) == ([], 1)
-    assert "stdin-1: no image of a known format" in caplog.text
+    (frame,) = source
+    assert frame.image.tolist() == [[[1, 2, 3]]]
 
 
 def test_nothing_on_standard_input_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -288,12 +288,37 @@ def test_impossible_numbers_are_refused(
     assert f"argument {option.partition('=')[0]}" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("option", [["--csv", "-"], ["--csv", "/dev/stdout"], ["--json", "/dev/stdout"]])
+def test_a_file_behind_standard_output_is_added_to_and_not_replaced(
+    model: Path, portrait: np.ndarray, tmp_path: Path, option: list[str]
+) -> None:
+    Image.fromarray(portrait).save(tmp_path / "a.jpg")
+    out = tmp_path / "out"
+    out.write_text("before\n")
+    with out.open("a") as file:
+        done = subprocess.run(
+            [sys.executable, "-m", "pipeline", "predict", str(tmp_path / "a.jpg"), "--model", str(model), *option],
+            cwd=ROOT,
+            stdout=file,
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+    assert done.returncode == 0, done.stderr
+    before, *rest = out.read_text().splitlines()
+    assert before == "before"
+    assert len(rest) == (2 if option[0] == "--csv" else 1)
+    assert str(tmp_path / "a.jpg") in rest[-1]
+
+
 def test_a_run_that_is_told_to_end_leaves_nothing_half_written(model: Path, tmp_path: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "pipeline", "predict", "-", "--model", str(model), "--json", str(tmp_path / "o.jsonl")],
         stdin=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
+    assert process.stdin
+    process.stdin.write(b"\x89PNG\r\n\x1a\n")
+    process.stdin.flush()
     deadline = time.monotonic() + 30
     while not list(tmp_path.iterdir()) and time.monotonic() < deadline:
         time.sleep(0.02)

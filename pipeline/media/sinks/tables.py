@@ -4,20 +4,22 @@ import csv
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol, Self
 
 from pipeline.base.atomic import atomic_file
 from pipeline.base.console import log
+from pipeline.base.errors import InputError
 from pipeline.media.frames import Frame
 from pipeline.media.sinks.sink import Sink
 from pipeline.readings import Reading, columns, rows
 
 
-class JsonLines(Sink):
-    """A line of JSON a frame, to `path` or, with None, at once to standard output.
+class TextSink(Sink):
+    """Text to `path` or, with None, at once to standard output.
 
     live: the frames come by the clock and nobody knows for how long. Every line is in the file as soon as it is
     written, and stays whatever happens next; otherwise the file appears whole at the end, or not at all.
@@ -28,43 +30,54 @@ class JsonLines(Sink):
         self.live = live
 
     def __enter__(self) -> Self:
+        if self.path is None and sys.stdout is None:
+            raise InputError("standard output is closed; write to a file")
         super().__enter__()
         if self.path:
             self.file = self.stack.enter_context(_text_file(self.path, self.live))
         return self
 
-    def write(self, frame: Frame, reading: Reading) -> None:
-        line = json.dumps(reading.to_json()) + "\n"
+    def put(self, text: str) -> None:
         if self.path:
-            self.file.write(line)
+            self.file.write(text)
         else:
-            self._print(line)
+            self._print(text)
 
-    def _print(self, line: str) -> None:
+    def _print(self, text: str) -> None:
         """To standard output; once whoever reads that has seen enough (`predict … | head`), the run is over."""
+        if self.done:
+            return
         try:
-            sys.stdout.write(line)
+            sys.stdout.flush()
+            sys.stdout.buffer.write(text.encode("utf-8", "surrogateescape"))
             sys.stdout.flush()
         except BrokenPipeError:
             log.warning("standard output was closed; nothing more is read")
             self.done = True
             # Python flushes it once more at its end, which would be another error.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except OSError as error:
+            error.filename = "standard output"
+            raise
 
 
-class Csv(Sink):
-    """A row a face to `path`; a frame without one has a single row of status `none`. live: as in JsonLines."""
+class JsonLines(TextSink):
+    """A line of JSON a frame."""
 
-    def __init__(self, path: Path, labels: Sequence[str], *, live: bool = False) -> None:
-        self.path = path
-        self.labels = labels
-        self.live = live
+    def write(self, frame: Frame, reading: Reading) -> None:
+        self.put(json.dumps(reading.to_json()) + "\n")
+
+
+class Csv(TextSink):
+    """A row a face; a frame without one has a single row of status `none`."""
+
+    def __init__(self, path: Path | None, labels: Sequence[str], *, live: bool = False) -> None:
+        super().__init__(path, live=live)
+        self.writer = csv.DictWriter(_Lines(self.put), columns(labels), lineterminator="\n")
+        self.headed = False
 
     def __enter__(self) -> Self:
         super().__enter__()
-        file = self.stack.enter_context(_text_file(self.path, self.live))
-        self.writer = csv.DictWriter(file, columns(self.labels), lineterminator="\n")
-        self.headed = False
         if not self.live:
             self._head()
         return self
@@ -79,12 +92,19 @@ class Csv(Sink):
         self.headed = True
 
 
+@dataclass(frozen=True)
+class _Lines:
+    """What csv writes its lines to."""
+
+    write: Callable[[str], None]
+
+
 class _Writable(Protocol):
     def write(self, text: str, /) -> Any: ...
 
 
 def _text_file(path: Path, live: bool) -> AbstractContextManager[_Writable]:
-    if live or (path.exists() and not path.is_file()):  # /dev/stdout and pipes are written to, and never replaced
+    if live or (path.exists() and not path.is_file()):  # pipes are written to, and never replaced
         return _growing_file(path)
     # Names that are not UTF-8 stay what they are on the disk.
     return atomic_file(path, "w", encoding="utf-8", errors="surrogateescape", newline="")

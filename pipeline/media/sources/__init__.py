@@ -18,8 +18,9 @@ from pipeline.media.sources.images import (
     StandardInput,
     decode_base64,
     decode_data_url,
+    standard_input,
 )
-from pipeline.media.sources.paths import IMAGES, VIDEOS, find, passed_over
+from pipeline.media.sources.paths import IMAGES, VIDEOS, Found, find, passed_over
 from pipeline.media.sources.stream import Stream, has_an_end
 from pipeline.media.sources.video import VideoAddress, VideoReader
 
@@ -66,10 +67,11 @@ def open_sources(inputs: Sequence[str], leave_out: Collection[Path] = ()) -> lis
     passed: list[Path] = []
     entries: list[Entry] = []
     moving: dict[object, FrameSource] = {}
-    for word in inputs:
+    for word in dict.fromkeys(inputs):
         scheme = ADDRESS.match(word)
+        found: Found | StandardInput | None = None
         if word == "-":
-            entries.append(StandardInput())
+            found = standard_input(leave_out)
         elif word.startswith("cam:") or CAMERA.fullmatch(word):
             moving[word] = _camera(word)
         elif scheme:
@@ -80,6 +82,9 @@ def open_sources(inputs: Sequence[str], leave_out: Collection[Path] = ()) -> lis
                 moving[word] = source
         else:
             found = find(word, alone=len(inputs) == 1, leave_out=leave_out)
+        if isinstance(found, StandardInput):
+            entries.append(found)
+        elif found is not None:
             passed += found.passed
             entries += [ImageFile(path) for path in found.images]
             moving |= {path: VideoReader(path) for path in found.videos}

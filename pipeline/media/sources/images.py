@@ -6,25 +6,27 @@ import io
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Protocol, Self
+from typing import BinaryIO, Protocol, Self, cast
 
 import numpy as np
 
 from pipeline.base.console import log, printable
 from pipeline.base.errors import SourceError
-from pipeline.base.image_files import MAX_BYTES, decode_image, read_image
+from pipeline.base.file_kinds import HEAD
+from pipeline.base.image_files import IMAGE_HEAD, MAX_BYTES, decode_image, read_image
 from pipeline.media.fetch import FetchError, fetch, without_credentials
 from pipeline.media.frames import Frame
 from pipeline.media.sources.image_pipe import split_images
-from pipeline.media.sources.paths import MAX_LIST_BYTES, lines_of, named_in
+from pipeline.media.sources.paths import MAX_LIST_BYTES, Found, lines_of, named_in
 
 FETCH_SECONDS = 30.0
 TEXT_MARKS = (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+NETPBM = re.compile(rb"P[1-7]\s")
 DATA_URL = re.compile(r"data:(?P<type>[^;,]*)(?:;[^;,]+)*?;base64,", re.IGNORECASE)
 
 Load = Callable[[], np.ndarray]
@@ -75,31 +77,35 @@ class ImageAddress:
 
 @dataclass(frozen=True)
 class StandardInput:
-    """The images that come on standard input one behind the other, called stdin-1, stdin-2, ..., or a list of files."""
+    """The images that come on standard input one behind the other, called stdin-1, stdin-2, ..."""
 
+    stream: BinaryIO = field(compare=False)
     name: str = "stdin"
     count: int | None = None
 
     def images(self) -> Iterator[tuple[str, Load]]:
         number = 0
-        stream = _standard_input()
-        # As soon as there is anything: bytes of an image are no name of a file.
-        buffered = stream if hasattr(stream, "peek") else io.BufferedReader(stream)  # type: ignore[type-var]
-        head = buffered.peek(1)
-        line = head.split(b"\n")[0].removesuffix(b"\r")
-        # No image begins with the byte-order mark of a text.
-        if head.startswith(TEXT_MARKS) or (line and b"\0" not in line and os.path.exists(line)):
-            found = named_in(lines_of(buffered.read(MAX_LIST_BYTES + 1), "-"), Path(), "-")
-            for path in found.images:
-                yield str(path), partial(read_image, path)
-            if found.videos:
-                raise SourceError(f"-: {printable(found.videos[0])} is no image; give videos as words or in a file")
-            return
-        for number, data in enumerate(split_images(buffered, MAX_BYTES), 1):
+        for number, data in enumerate(split_images(self.stream, MAX_BYTES), 1):
             name = f"{self.name}-{number}"
             yield name, partial(decode_image, data, name)
         if not number:
             raise SourceError("-: nothing on standard input where the bytes of an image were expected")
+
+
+def standard_input(leave_out: Collection[Path] = ()) -> StandardInput | Found:
+    """The images on standard input, or the files that a list names there. Waits until there is anything.
+
+    leave_out: as in find(). Raises SourceError when standard input is closed or a terminal, or the list is none.
+    """
+    stream = _standard_input()
+    buffered = stream if hasattr(stream, "peek") else io.BufferedReader(stream)  # type: ignore[type-var]
+    head = buffered.peek(1)[:HEAD]
+    # No image begins with the byte-order mark of a text, and of those without a zero byte only Netpbm's are text. What
+    # comes slowly may have no more than the first bytes here.
+    image = not head or b"\0" in head or IMAGE_HEAD.match(head) or NETPBM.match(head)
+    if image and not head.startswith(TEXT_MARKS):
+        return StandardInput(cast("BinaryIO", buffered))
+    return named_in(lines_of(buffered.read(MAX_LIST_BYTES + 1), "-"), Path(), "-", leave_out)
 
 
 def _standard_input() -> BinaryIO:

@@ -104,8 +104,8 @@ def find(name: str, *, alone: bool = True, leave_out: Collection[Path] = ()) -> 
 
     A name that exists is that file, whatever characters of a pattern it has. alone: it is the only word, so that it
     must stand for one file at least; of several, such as a shell makes of a pattern, a file that is neither an image
-    nor a video is passed over. leave_out: folders and files that a folder or a pattern does not stand for. Raises
-    SourceError when there is none.
+    nor a video is passed over, and so is a folder without any. leave_out: folders and files that a folder or a pattern
+    does not stand for. Raises SourceError when there is none.
     """
     if not name:
         raise SourceError("an empty name where a file, folder or pattern was expected; is a variable unset?")
@@ -113,16 +113,17 @@ def find(name: str, *, alone: bool = True, leave_out: Collection[Path] = ()) -> 
     try:
         mode = path.stat().st_mode
     except (OSError, ValueError):
-        return _matching(name, leave_out)
+        # Of a link to nothing among many files, as of a file that cannot be read, its turn tells.
+        return Found().add(path) if not alone and path.is_symlink() else _matching(name, leave_out)
     if stat.S_ISDIR(mode):
-        return _below(path, leave_out)
+        return _below(path, leave_out, alone=alone)
     if not stat.S_ISREG(mode):
         raise SourceError(
             f"{printable(name)}: {_special(mode)} where a file or folder was expected; images that are piped in are "
             f"read with - ({printable(name)} as its standard input)"
         )
     if path.suffix.lower() in LISTS and (alone or _is_list(path)):
-        return read_list(path)
+        return read_list(path, leave_out)
     return Found().add(path) if alone else Found().take(path)
 
 
@@ -138,11 +139,12 @@ def _matching(pattern: str, leave_out: Collection[Path]) -> Found:
             f"{printable(pattern)}: no such file or folder, and no file matches it as a pattern; check the path"
         )
     found = Found()
+    left = [path.resolve() for path in leave_out]
     for path in map(Path, paths):
-        if any(path.resolve().is_relative_to(left) for left in leave_out):
+        if any(path.resolve().is_relative_to(folder) for folder in left):
             continue
         if path.suffix.lower() in LISTS and _is_list(path):
-            found.extend(read_list(path))
+            found.extend(read_list(path, leave_out))
         else:
             found.take(path)
     if not found:
@@ -150,9 +152,11 @@ def _matching(pattern: str, leave_out: Collection[Path]) -> Found:
     return found
 
 
-def _below(folder: Path, leave_out: Collection[Path]) -> Found:
+def _below(folder: Path, leave_out: Collection[Path], *, alone: bool) -> Found:
     """Folders behind symbolic links are walked after the others, each once."""
     left = {path.resolve() for path in leave_out}
+    if not alone and folder.resolve() in left:
+        return Found(passed=[folder])
     unreadable: list[OSError] = []
     paths: list[Path] = []
     seen: set[Path] = set()
@@ -176,8 +180,10 @@ def _below(folder: Path, leave_out: Collection[Path]) -> Found:
             found.take(path)
         else:
             found.passed.append(path)
-    if not found:
+    if not found and alone:
         raise _nothing(f"{printable(folder)}: no image or video in this folder or below it", found)
+    if not found and not found.passed:
+        found.passed.append(folder)
     return found
 
 
@@ -224,30 +230,41 @@ def _is_list(path: Path) -> bool:
     return line is not None and _listed(path.parent, line[1]) is not None
 
 
-def read_list(path: Path) -> Found:
+def read_list(path: Path, leave_out: Collection[Path] = ()) -> Found:
     """The files and folders that a list names, one a line, relative to the list's folder; with Caffe's label behind or
     without.
 
     Names are bytes, as the file system has them, or UTF-16 with its mark; empty lines are passed over. Raises
     SourceError naming the first line whose file does not exist.
     """
-    return named_in(_lines(path), path.parent, printable(path))
+    return named_in(_lines(path), path.parent, printable(path), leave_out)
 
 
-def named_in(lines: Iterable[tuple[int, str]], folder: Path, name: str) -> Found:
-    """The files and folders that numbered lines name, relative to `folder`. Raises SourceError as read_list does."""
+def named_in(lines: Iterable[tuple[int, str]], folder: Path, name: str, leave_out: Collection[Path] = ()) -> Found:
+    """The files and folders that numbered lines name, relative to `folder`; name: of the list, - for standard input.
+
+    What standard input names may be all of a folder, as `ls` does: what is neither an image nor a video is passed over.
+    Raises SourceError as read_list does.
+    """
     found = Found()
     for number, line in lines:
         path = _listed(folder, line)
         if path is None:
+            place = folder / (_label_off(line) or line)
+            fault = "no file that can be read" if place.exists() and not place.is_dir() else "no such file"
+            base = "the current folder" if name == "-" else "the list"
             raise SourceError(
-                f"{name}:{number}: no such file: {printable(folder / (_label_off(line) or line))}; "
-                "a line is a path relative to the list, correct or remove it"
+                f"{name}:{number}: {fault}: {printable(place)}; a line is a path relative to {base}, correct or "
+                "remove it"
             )
         if path.is_dir():
-            found.extend(_below(path, ()))
+            found.extend(_below(path, leave_out, alone=False))
+        elif name == "-":
+            found.take(path)
         else:
             found.add(path)
+    if not found and found.passed:
+        raise _nothing(f"{name}: no image or video", found)
     if not found:
         raise SourceError(f"{name}: an empty list where a path on each line was expected")
     return found
@@ -277,7 +294,7 @@ def lines_of(data: bytes, name: str) -> list[tuple[int, str]]:
 def _listed(folder: Path, line: str) -> Path | None:
     """The file or folder that a line names, with a label behind it or without."""
     for name in (line, _label_off(line)):
-        if name and name not in (".", "..") and ((path := folder / name).is_file() or path.is_dir()):
+        if name and name != ".." and ((path := folder / name).is_file() or path.is_dir()):
             return path
     return None
 
