@@ -21,6 +21,7 @@ from typing import IO, Any
 import numpy as np
 
 from pipeline.base.errors import SourceError
+from pipeline.base.file_kinds import HEAD, kind_of
 from pipeline.data.labelled_images import Batch, LabelledImage
 from pipeline.data.labels import IMAGE_SHAPE, LABELS
 from pipeline.data.manifest import USAGES
@@ -29,6 +30,7 @@ from pipeline.data.spreadsheet import delimiter_of, is_utf16
 COLUMNS = ("emotion", "pixels", "Usage")
 PIXELS = IMAGE_SHAPE[0] * IMAGE_SHAPE[1]
 MAX_LINE_BYTES = 64 << 10  # a row has at most 2304 pixels of 4 bytes and its label and Usage: 9.3 kB
+EMPTY = b' ",;\t\r\n'  # all that stands in a row without a field, of which spreadsheets leave some at the end
 ROWS_PER_BATCH = 32  # the parser's arrays then stay in the processor's cache
 
 _LABEL_OF = {str(label).encode(): label for label in range(len(LABELS))}
@@ -78,11 +80,14 @@ class CsvSource:
             ) from None
 
     def _batches(self, file: Any) -> Iterator[Batch]:
-        table = _table(file.readline(MAX_LINE_BYTES), self.path)
+        header, first = file.readline(MAX_LINE_BYTES), 2
+        if header.removeprefix(codecs.BOM_UTF8).lower().startswith(b"sep="):  # tells Excel the delimiter
+            header, first = file.readline(MAX_LINE_BYTES), 3
+        table = _table(header, self.path)
         row = 0
         lines: list[tuple[int, bytes]] = []  # line number and text
-        for number, line in enumerate(iter(partial(file.readline, MAX_LINE_BYTES), b""), start=2):
-            if line.isspace():
+        for number, line in enumerate(iter(partial(file.readline, MAX_LINE_BYTES), b""), start=first):
+            if not line.strip(EMPTY):
                 continue
             lines.append((number, line))
             if len(lines) == ROWS_PER_BATCH:
@@ -99,27 +104,35 @@ class CsvSource:
 
 @contextmanager
 def _open(path: Path) -> Iterator[IO[bytes]]:
-    if path.suffix == ".zip":
+    name = path.name.lower()
+    if name.endswith(".zip"):
         with zipfile.ZipFile(path) as archive:
-            name = _csv_among(archive.namelist(), path)
-            if archive.getinfo(name).flag_bits & 1:
-                raise SourceError(f"{path}: {name} inside is encrypted; unpack it and give the CSV")
-            with archive.open(name) as file:
+            inside = _csv_among(archive.namelist(), path)
+            if archive.getinfo(inside).flag_bits & 1:
+                raise SourceError(f"{path}: {inside} inside is encrypted; unpack it and give the CSV")
+            with archive.open(inside) as file:
                 yield file
-    elif path.name.endswith(".tar.gz"):
+    elif name.endswith((".tar.gz", ".tgz")):
         with tarfile.open(path, "r:gz") as tar:
             names = [member.name for member in tar if member.isfile()]
             member = tar.extractfile(_csv_among(names, path))
             assert member is not None  # what is a file can be read
             yield member
     else:
-        with _OPEN.get(path.suffix, open)(path, "rb") as file:
+        with path.open("rb") as file:
+            kind = kind_of(file.read(HEAD))
+        unpacked = _OPEN.get(path.suffix.lower())
+        if kind and not unpacked:
+            raise SourceError(f"{path}: {kind} where a CSV was expected; give it its own suffix, or save it as CSV")
+        with (unpacked or open)(path, "rb") as file:
             yield file
 
 
 def _csv_among(inside: list[str], path: Path) -> str:
     """The CSV in an archive, by the names of what is inside."""
-    names = [name for name in inside if name.lower().endswith(".csv")]
+    names = [  # macOS puts a ._NAME beside each
+        name for name in inside if name.lower().endswith(".csv") and not Path(name).name.startswith("._")
+    ]
     # Kaggle's archive of the challenge holds the whole set and, beside it, its parts.
     whole = [name for name in names if Path(name).name.lower() in ("fer2013.csv", "icml_face_data.csv")]
     for candidates in (whole, names):

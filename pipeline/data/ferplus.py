@@ -81,12 +81,14 @@ class Votes:
         with open(path, "rb") as binary:
             encoding = "utf-16" if is_utf16(binary.read(2)) else "utf-8-sig"
         with open(path, encoding=encoding, errors="replace", newline="") as file:
-            header = file.readline()
+            header, lines = file.readline(), 1
+            if header.lower().startswith("sep="):  # tells Excel the delimiter
+                header, lines = file.readline(), 2
             delimiter = delimiter_of(header.encode()).decode()
             names = [name.strip(' "\r\n').lower() for name in header.split(delimiter)]
             if names != [name.lower() for name in COLUMNS]:
-                raise SourceError(f"{path}:1: columns {','.join(COLUMNS)} were expected; is this fer2013new.csv?")
-            for line, (usage, *fields) in _records(file, path, delimiter):
+                raise SourceError(f"{path}:{lines}: columns {','.join(COLUMNS)} were expected; is this fer2013new.csv?")
+            for line, (usage, *fields) in _records(file, path, delimiter, lines):
                 self._usages.append(USAGES.index(usage) if usage in USAGES else -1)
                 self._votes.extend(_votes(fields[1:], f"{path}:{line}"))
 
@@ -116,15 +118,20 @@ class Votes:
         return LABELS.index(choice) if choice in LABELS else choice
 
 
-def _records(texts: Iterable[str], path: Path, delimiter: str = ",") -> Iterator[tuple[int, list[str]]]:
-    """The records of a CSV's lines behind the header, with their lines. Raises SourceError for one that is no CSV."""
+def _records(
+    texts: Iterable[str], path: Path, delimiter: str = ",", before: int = 1
+) -> Iterator[tuple[int, list[str]]]:
+    """The records of a CSV's lines behind the header, with their lines in the file, of which `before` came first.
+
+    Raises SourceError for one that is no CSV.
+    """
     reader = csv.reader(texts, delimiter=delimiter)
     try:
         for record in reader:
-            if record:  # an empty line is none
-                yield reader.line_num + 1, record
+            if any(record):  # spreadsheets leave empty ones at the end
+                yield reader.line_num + before, record
     except csv.Error as error:
-        raise SourceError(f"{path}:{reader.line_num + 1}: {error}; is the file damaged?") from None
+        raise SourceError(f"{path}:{reader.line_num + before}: {error}; is the file damaged?") from None
 
 
 def _votes(texts: Sequence[str], where: str) -> list[int]:

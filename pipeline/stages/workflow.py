@@ -8,7 +8,8 @@ import re
 import sys
 import time
 import urllib.request
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,9 @@ from pipeline.base.text_files import read_text
 from pipeline.caffe.real_caffe import require_caffe, root_from_environment
 from pipeline.classifier.metrics import describe_seeds, read_metrics
 from pipeline.classifier.model_folder import CARD, DEFAULTS, FILES, INDEX, NEEDED, TENSORS, WEIGHTS, find
+from pipeline.data.class_folders import SIDECARS
 from pipeline.media.sources import is_live
+from pipeline.media.sources.paths import LISTS
 
 SCHEMA = Path("config/schema.yaml")
 NETS = Path("prototxt")
@@ -51,6 +54,7 @@ PLAIN_DATA = {
     "align_detector": "mtcnn",
     "align_detector_model": None,
 }
+LAST_BYTES = 4096  # of a picture: its pixels, not its header
 SAMPLE = "sample"
 SAMPLE_CSV = Path("data/sample/sample.csv")
 ADDRESS = re.compile(r"^(\w+)://")
@@ -86,18 +90,36 @@ class Dataset:
         return f"data set {self.name}: {'the drawn sample' if self.is_sample else self.source}"
 
     def fingerprint(self) -> str | None:
-        """Of a folder, what changes with its files: their names, sizes and times. Snakemake compares files itself."""
-        if not isinstance(self.source, Path) or not self.source.is_dir():
-            return None
-        digest = hashlib.sha256()
-        for folder, folders, files in os.walk(self.source):
-            folders.sort()
-            for file in sorted(files):
-                path = Path(folder, file)
-                status = path.stat()
-                line = f"{path.relative_to(self.source)}\0{status.st_size}\0{status.st_mtime_ns}\n"
-                digest.update(line.encode("utf-8", "surrogateescape"))
-        return digest.hexdigest()
+        """Of a folder; Snakemake compares files itself."""
+        return fingerprint(self.source) if isinstance(self.source, Path) and self.source.is_dir() else None
+
+
+def fingerprint(folder: Path) -> str:
+    """What changes with the files of a folder and of those below it: their names, sizes, times and last bytes.
+
+    Files that are exchanged may have the same size and time.
+    """
+    digest = hashlib.sha256()
+    for path in _files_below(folder, set()):
+        line = f"{path.relative_to(folder)}\0"
+        with suppress(OSError), path.open("rb") as file:  # who reads them tells of what cannot be read
+            status = os.fstat(file.fileno())
+            file.seek(max(0, status.st_size - LAST_BYTES))
+            line += f"{status.st_size}\0{status.st_mtime_ns}\0{file.read(LAST_BYTES).hex()}"
+        digest.update(f"{line}\n".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
+def _files_below(folder: Path, seen: set[Path]) -> Iterator[Path]:
+    """Symbolic links are followed, each folder once; what file managers leave there is passed over."""
+    seen.add(folder.resolve())
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith(".") or path.name.lower() in SIDECARS:
+            continue
+        if path.is_file():  # of a pipe nothing comes
+            yield path
+        elif path.is_dir() and path.resolve() not in seen:
+            yield from _files_below(path, seen)
 
 
 def is_address(text: str) -> bool:
@@ -307,8 +329,8 @@ def _check_store(url: str, seconds: float) -> None:
 class ToRead:
     """The setting `input`, for the rule predict.
 
-    files: what Snakemake compares with the last run. again: differs from run to run where that says nothing, as of a
-    camera.
+    files: what Snakemake compares with the last run. again: what it compares besides, of a folder its fingerprint; of
+    what may be different each time, as a camera or the files of a list, it differs from run to run.
     """
 
     word: str
@@ -328,7 +350,10 @@ def parse_input(word: str | int | list[Any] | None) -> ToRead:
     if word == "-" or isinstance(word, list):  # YAML takes a lone - for a list of nothing
         raise InputError("input: one word is read, and not standard input; say python -m pipeline predict -")
     word = str(word)  # a folder may be called 5
-    if Path(word).is_file() or Path(word).is_dir():
+    path = Path(word)
+    if path.is_dir():
+        return ToRead(word, [word], fingerprint(path), live=False)
+    if path.is_file() and path.suffix.lower() not in LISTS:
         return ToRead(word, [word], None, live=False)
     return ToRead(word, [], str(time.time()), live=is_live(word))
 

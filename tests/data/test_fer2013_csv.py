@@ -59,6 +59,29 @@ def test_reads_what_a_spreadsheet_saved(tmp_path: Path, encoding: str, delimiter
         read_text(tmp_path, (mark + text[:-40]).encode(encoding))
 
 
+def test_reads_what_excel_puts_around_the_rows(tmp_path: Path) -> None:
+    text = f"\ufeffsep=;\r\nemotion;pixels;Usage\r\n3;{GREY};Training\r\n;;\r\n;;\r\n"
+    (image,) = read_text(tmp_path, text.encode())
+    assert (image.label, image.usage) == (3, "Training")
+    with pytest.raises(SourceError, match=r"faces\.csv:3: emotion '7'"):
+        read_text(tmp_path, text.replace("3;", "7;", 1).encode())
+
+
+def test_reads_an_archive_made_on_a_mac_under_a_name_in_capitals(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "FACES.ZIP", "w") as archive:
+        archive.writestr("faces.csv", f"emotion,pixels,Usage\n3,{GREY},Training\n")
+        archive.writestr("__MACOSX/._faces.csv", b"\0\5\x16\7")
+    assert len(read(tmp_path / "FACES.ZIP")) == 1
+
+
+def test_names_what_is_no_csv_by_what_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "fer2013.csv"
+    for data, kind in ((gzip.compress(b"emotion"), "gzip data"), (b"PK\3\4workbook", "a ZIP archive")):
+        path.write_bytes(data)
+        with pytest.raises(SourceError, match=f"^{path}: {kind}.* where a CSV was expected"):
+            read(path)
+
+
 def test_reads_a_last_line_without_its_end(tmp_path: Path) -> None:
     assert len(read_text(tmp_path, f"emotion,pixels,Usage\n0,{GREY},Training")) == 1
 

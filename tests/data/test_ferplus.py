@@ -117,7 +117,9 @@ def test_reads_votes_that_a_spreadsheet_saved(tmp_path: Path) -> None:
     rows = [COLUMNS, ("Training", "a.png", *"0300000610"), ("Training", "b.png", *"0000000x10")]
     text = "\r\n".join(";".join(row) for row in rows).lower().replace("training", "Training")
     for encoding in ("utf-16", "utf-8-sig"):
-        (tmp_path / "votes.csv").write_bytes("\r\n".join(text.split("\r\n")[:2]).encode(encoding))
+        head = "sep=;\r\n" + "\r\n".join(text.split("\r\n")[:2])
+        (tmp_path / "votes.csv").write_bytes(f"{head}\r\n{';' * 11}\r\n".encode(encoding))
+        assert len(Votes(tmp_path / "votes.csv")) == 1
         assert Votes(tmp_path / "votes.csv").label(image(0)) == LABELS.index("contempt")
         (tmp_path / "votes.csv").write_bytes(text.encode(encoding))
         with pytest.raises(SourceError, match=r"votes\.csv:3: a number of votes"):

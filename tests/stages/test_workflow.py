@@ -410,8 +410,43 @@ def test_folders_that_change_are_noticed(tmp_path: Path, monkeypatch: pytest.Mon
     prints.append(dataset.fingerprint())
     (folder / "1.png").unlink()
     prints.append(dataset.fingerprint())
-    assert len(set(prints)) == 4
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/3.png").write_bytes(b"3")
+    (tmp_path / "faces/sad").symlink_to(tmp_path / "elsewhere")
+    prints.append(dataset.fingerprint())
+    (tmp_path / "elsewhere/4.png").write_bytes(b"4")
+    prints.append(dataset.fingerprint())
+    assert len(set(prints)) == 6
     assert "fingerprint=dataset.fingerprint()" in RULES["extract"]
+
+
+def test_pictures_of_one_size_and_time_that_change_places_are_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    files = [tmp_path / f"faces/{label}/1.png" for label in ("happy", "sad")]
+    for number, path in enumerate(files):
+        path.parent.mkdir(parents=True)
+        path.write_bytes(bytes([number]) * 10_000)
+        os.utime(path, (1, 1))
+    before = found("faces").fingerprint()
+    files[0].rename(tmp_path / "1.png")
+    files[1].rename(files[0])
+    (tmp_path / "1.png").rename(files[1])
+    assert found("faces").fingerprint() != before
+
+
+def test_what_is_no_picture_of_a_class_does_not_train_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "faces/happy"
+    folder.mkdir(parents=True)
+    (folder / "1.png").write_bytes(b"1")
+    before = found("faces").fingerprint()
+    for name in ("Thumbs.db", ".DS_Store", "desktop.ini"):
+        (folder / name).write_bytes(b"x")
+    (folder / "again").symlink_to(tmp_path / "faces")
+    os.mkfifo(folder / "pipe")
+    assert found("faces").fingerprint() == before
 
 
 def test_an_ensemble_without_members_says_how() -> None:
@@ -490,6 +525,19 @@ def test_files_are_compared_with_the_last_run_and_what_is_live_is_read_again(tmp
         assert live.again != parse_input(word).again
         assert live.annotated("out") == []
     assert not parse_input(f"{tmp_path}/*.mp4").live
+    list_file = tmp_path / "list.txt"
+    list_file.write_text("film.mp4\n")
+    assert parse_input(str(list_file)).again != parse_input(str(list_file)).again
+
+
+def test_a_picture_that_is_written_over_in_a_folder_is_read_again(tmp_path: Path) -> None:
+    picture = tmp_path / "deep/a.png"
+    picture.parent.mkdir()
+    picture.write_bytes(b"1")
+    before = parse_input(str(tmp_path))
+    assert before.again == parse_input(str(tmp_path)).again is not None
+    picture.write_bytes(b"2")
+    assert parse_input(str(tmp_path)).again != before.again
 
 
 def test_dvc_calls_snakemake_with_targets_that_are_rules() -> None:
