@@ -105,6 +105,8 @@ def read_image(path: Path) -> np.ndarray:
     truncated, or has more than MAX_PIXELS pixels, which is known before it is unpacked.
     """
     try:
+        if path.exists() and not (path.is_file() or path.is_dir()):  # opening it may take for ever
+            raise SourceError(f"{printable(path)}: a pipe or device where an image file was expected")
         with path.open("rb") as file:
             return _decode(file, printable(path), ImageBounds(MAX_PIXELS), log.warning).pixels
     except (OSError, ValueError) as error:
@@ -239,7 +241,8 @@ def _is_deep(image: Image.Image, file: BinaryIO) -> bool:
         file.seek(0)
         size = file.read(4096).partition(b"\xff\x4f\xff\x51")[2]  # ISO/IEC 15444-1, A.5.1
         return len(size) > 38 and (size[38] & 0x7F) + 1 == 16
-    return ";16" in str(image.tile) or (image.format == "PPM" and "65535" in str(image.tile[0].args))
+    decoding = str(getattr(image, "tile", ""))  # of a file, what Pillow's decoders take
+    return ";16" in decoding or (image.format == "PPM" and "65535" in decoding)
 
 
 def _deep(file: BinaryIO, orientation: int, say: Remark) -> Image.Image:

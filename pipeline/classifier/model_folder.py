@@ -187,8 +187,8 @@ def read(path: Path) -> ModelFolder:
     preprocessing.transformer(path / MEAN)
     labels = manifest.read_labels(path / LABELS)
     shares = _training_shares(index, labels, path / INDEX)
-    power = index.get("class_prior") or 0.0
-    if not isinstance(power, float) or not 0 <= power <= 1:
+    power = _given(index, "class_prior", 0.0)
+    if not _is_number(power) or not 0 <= power <= 1:
         raise ModelError(f"{path / INDEX}: class_prior {power}, not a number from 0 to 1; export the model again")
     return ModelFolder(
         path,
@@ -237,15 +237,25 @@ def _check_hash(path: Path, found: str, expected: str) -> None:
         )
 
 
+def _given(index: dict[str, Any], key: str, default: Any) -> Any:
+    """What model.json says, or the default where it says nothing; 0 and an empty list are something."""
+    value = index.get(key)
+    return default if value is None else value
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def _temperatures(index: dict[str, Any], path: Path) -> dict[int, float]:
     """model.json's temperatures by the number of views, 1 where one view has none. Raises ModelError for others."""
-    of_views = index.get("view_temperatures") or {}
+    of_views = _given(index, "view_temperatures", {})
     if not isinstance(of_views, dict):
         raise ModelError(f"{path}: view_temperatures that are no table; export the model again")
     lowest, highest = TEMPERATURES
-    temperatures = {"1": index.get("temperature") or 1.0, **of_views}
+    temperatures = {"1": _given(index, "temperature", 1.0), **of_views}
     for temperature in temperatures.values():
-        if not isinstance(temperature, float) or not lowest <= temperature <= highest:
+        if not _is_number(temperature) or not lowest <= temperature <= highest:
             raise ModelError(
                 f"{path}: temperature {temperature}, not a number from {lowest} to {highest}; export the model again"
             )

@@ -29,7 +29,11 @@ USAGE_OF_FOLDER = {
     "test": "PrivateTest",
     "privatetest": "PrivateTest",
 }
-SIDECARS = ("thumbs.db", "desktop.ini")  # that file managers leave; names that begin with a dot are passed over, too
+SIDECARS = (
+    "thumbs.db",
+    "desktop.ini",
+    "__macosx",
+)  # that file managers leave; names that begin with a dot are passed over, too
 SPLIT_NAMES = {"PublicTest": "validation", "PrivateTest": "test"}
 IMAGES_PER_BATCH = 32
 
@@ -152,13 +156,15 @@ class FolderSource:
 
 
 def _folders(path: Path) -> list[Path]:
-    return sorted(folder for folder in path.iterdir() if folder.is_dir() and not folder.name.startswith("."))
+    return sorted(folder for folder in path.iterdir() if folder.is_dir() and not _is_sidecar(folder))
+
+
+def _is_sidecar(path: Path) -> bool:
+    return path.name.startswith(".") or path.name.lower() in SIDECARS
 
 
 def _pictures(folder: Path) -> list[Path]:
-    files = sorted(
-        file for file in folder.iterdir() if not file.name.startswith(".") and file.name.lower() not in SIDECARS
-    )
+    files = sorted(file for file in folder.iterdir() if not _is_sidecar(file))
     for file in files:
         if file.suffix.lower() not in SUFFIXES:
             raise SourceError(f"{file}: {' or '.join(SUFFIXES)} was expected; convert it, or move it elsewhere")

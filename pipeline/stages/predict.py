@@ -25,6 +25,7 @@ from pipeline.media.sinks import AnnotatedImages, AnnotatedVideo, Csv, JsonLines
 from pipeline.media.sinks.timeline_plot import Summary
 from pipeline.media.sinks.video import SUFFIXES as VIDEO_SUFFIXES
 from pipeline.media.sources import ImageFiles, VideoReader, is_live, open_sources
+from pipeline.media.sources.paths import IMAGES, VIDEOS
 from pipeline.predictor import NO_FACE, Predictor
 from pipeline.readings import Reading
 from pipeline.stages.arguments import PREDICTOR_SETTINGS, add_predictor_arguments, build_predictor, interval, positive
@@ -237,12 +238,15 @@ def _check(outputs: Outputs, sources: Sequence[FrameSource]) -> None:
     for number, path in enumerate(files):
         if path.resolve() in [other.resolve() for other in files[:number]]:
             raise InputError(f"{printable(path)}: two outputs would be written here; give each a file of its own")
-        if path.is_file() and any(path.samefile(read) for read in _files(sources) if read.exists()):
-            raise InputError(f"{printable(path)}: is read, and would be lost; give the output another name")
     if outputs.summary and len(sources) > 1:
         inputs = ", ".join(source.name for source in sources)
         raise InputError(f"{outputs.summary}: a plot is of one input, and these are {len(sources)} ({inputs})")
     names = [_video_name(source) for source in sources if source.moving]
+    if outputs.annotated and not single:
+        files += [outputs.annotated / name for name in names]
+    for path in files:
+        if path.is_file() and any(path.samefile(read) for read in _files(sources) if read.exists()):
+            raise InputError(f"{printable(path)}: is read, and would be lost; give the output another name")
     twice = next((name for name in names if names.count(name) > 1), None)
     if outputs.annotated and twice and not single:
         raise InputError(f"{outputs.annotated / twice}: two of the videos would be written here; read them one by one")
@@ -278,8 +282,12 @@ def _own_sinks(source: FrameSource, outputs: Outputs) -> list[Sink]:
 def _annotated_file(outputs: Outputs, sources: Sequence[FrameSource]) -> Path | None:
     """Where the only video or image is drawn to when a file is asked for, None for a folder. Raises InputError."""
     path = outputs.annotated
-    if path is None or path.is_dir() or path.suffix.lower() not in (*VIDEO_SUFFIXES, ".png"):
+    if path is None or path.is_dir() or path.suffix.lower() not in (*IMAGES, *VIDEOS):
         return None
+    if path.suffix.lower() not in (*VIDEO_SUFFIXES, ".png"):
+        raise InputError(
+            f"{printable(path)}: videos are written as .mp4, images as .png; give such a name, or a folder"
+        )
     moving = path.suffix.lower() in VIDEO_SUFFIXES
     if len(sources) == 1 and sources[0].moving == moving and (moving or sources[0].total == 1):
         return path

@@ -83,7 +83,7 @@ def test_turns_colour_alpha_and_16_bits_into_8_bit_grey(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("broken.png", b"\x89PNG\r\n\x1a\nnothing more", "broken.png: no image of a known format"),
+        ("broken.png", b"\x89PNG\r\n\x1a\nnothing more", "broken.png: the beginning of an image that is damaged"),
         ("bomb.png", HUGE_PNG, "bomb.png: "),
         ("empty.jpg", b"", "empty.jpg: an empty file"),
         ("notes.txt", b"text", "notes.txt: .png or .jpg or .jpeg was expected"),
@@ -180,6 +180,8 @@ def test_what_file_managers_leave_is_passed_over(tmp_path: Path) -> None:
     fill(tmp_path, happy=10, sad=10)
     for name in ("Thumbs.db", ".DS_Store", "desktop.ini", "._000.png"):
         (tmp_path / "happy" / name).write_bytes(b"")
+    (tmp_path / "__MACOSX").mkdir()  # where an archive from a Mac was unpacked
+    (tmp_path / "__MACOSX/._happy").write_bytes(b"")
     assert len(source_of(tmp_path).files) == 20
 
 

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import os
 import struct
 from pathlib import Path
 from typing import Any
@@ -307,6 +308,12 @@ def test_what_is_no_whole_image_is_named(tmp_path: Path, data: bytes, message: s
         read_image(path)
     assert str(caught.value).startswith(str(path))
     assert "\n" not in str(caught.value)
+
+
+def test_a_pipe_among_the_images_holds_up_nobody(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(SourceError, match=r"pipe\.png: a pipe or device where an image file was expected"):
+        read_image(tmp_path / "pipe.png")
 
 
 def test_floating_point_pixels_are_refused(tmp_path: Path) -> None:

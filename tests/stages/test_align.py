@@ -163,7 +163,7 @@ def test_without_a_detector_the_image_is_the_face(images: Path, tmp_path: Path) 
     ("content", "message"),
     [
         (b"", "an empty file where an image was expected"),
-        (b"\x89PNG\r\n\x1a\n broken", "no image of a known format"),
+        (b"\x89PNG\r\n\x1a\n broken", "the beginning of an image that is damaged"),
     ],
 )
 def test_bad_images_are_named_and_nothing_is_written(

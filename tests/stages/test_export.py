@@ -297,7 +297,14 @@ def test_preprocessing_out_of_its_range_is_refused(folder: Path, name: str, valu
 
 @pytest.mark.parametrize(
     "changed",
-    [{"temperature": 1e-300}, {"temperature": 1e300}, {"view_temperatures": [1.0]}, {"view_temperatures": {"2": 1e-9}}],
+    [
+        {"temperature": 1e-300},
+        {"temperature": 1e300},
+        {"temperature": 0},
+        {"temperature": []},
+        {"view_temperatures": [1.0]},
+        {"view_temperatures": {"2": 1e-9}},
+    ],
 )
 def test_temperatures_out_of_their_range_are_refused(folder: Path, changed: dict[str, object]) -> None:
     index = json.loads((folder / "model.json").read_text())

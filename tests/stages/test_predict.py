@@ -329,6 +329,30 @@ def test_a_run_that_is_told_to_end_leaves_nothing_half_written(model: Path, tmp_
     assert list(tmp_path.iterdir()) == []
 
 
+def test_annotated_never_takes_the_place_of_another(
+    model: Path, portrait: np.ndarray, film: Path, tmp_path: Path
+) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    Image.fromarray(portrait).save(photos / "a.jpg")
+    Image.fromarray(portrait).save(photos / "a.jpg.png")
+    done = command(photos, "--model", model, "--annotated", tmp_path / "out", "--json", tmp_path / "o.jsonl")
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.jpg.png", "a.jpg.png.png"]
+    for name in ("out.jpg", "out.mkv"):
+        done = command(photos / "a.jpg", "--model", model, "--annotated", tmp_path / name)
+        assert (done.returncode, (tmp_path / name).exists()) == (1, False)
+        assert f"{name}: videos are written as .mp4, images as .png" in done.stderr
+    films = tmp_path / "films"
+    films.mkdir()
+    for name in ("a.mkv", "b.mp4"):
+        shutil.copy(film, films / name)
+    done = command(films, "--model", model, "--annotated", films)
+    assert done.returncode == 1
+    assert "b.mp4: is read, and would be lost" in done.stderr
+    assert sorted(path.name for path in films.iterdir()) == ["a.mkv", "b.mp4"]
+
+
 def test_two_films_of_one_name_are_not_written_over_each_other(model: Path, film: Path, tmp_path: Path) -> None:
     for folder in "ab":
         (tmp_path / folder).mkdir()

@@ -36,6 +36,7 @@ class AnnotatedImages(Sink):
         self.single = single
         self.root = Path(os.path.normpath(root.absolute()))
         self.overlay = overlay
+        self.taken: set[Path] = set()
 
     def write(self, frame: Frame, reading: Reading) -> None:
         from PIL import Image
@@ -49,4 +50,9 @@ class AnnotatedImages(Sink):
         else:
             path = Path(os.path.normpath(Path(name).absolute()))
             place = path.relative_to(self.root if path.is_relative_to(self.root) else path.anchor)
-        return place if place.suffix.lower() == ".png" else place.with_name(f"{place.name}.png")
+        if place.suffix.lower() != ".png":
+            place = place.with_name(f"{place.name}.png")
+        while place in self.taken:  # a.jpg and a.jpg.png are two images
+            place = place.with_name(f"{place.name}.png")
+        self.taken.add(place)
+        return place

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Protocol, Self, cast
+from typing import BinaryIO, Protocol, Self
 
 import numpy as np
 
@@ -104,7 +104,7 @@ def standard_input(leave_out: Collection[Path] = ()) -> StandardInput | Found:
     # comes slowly may have no more than the first bytes here.
     image = not head or b"\0" in head or IMAGE_HEAD.match(head) or NETPBM.match(head)
     if image and not head.startswith(TEXT_MARKS):
-        return StandardInput(cast("BinaryIO", buffered))
+        return StandardInput(buffered)
     return named_in(lines_of(buffered.read(MAX_LIST_BYTES + 1), "-"), Path(), "-", leave_out)
 
 
