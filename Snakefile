@@ -21,6 +21,7 @@ from pipeline.stages.workflow import (
     find_dataset,
     fold_mark,
     find_net_settings,
+    find_weights,
     is_address,
     members,
     exported_files,
@@ -65,6 +66,7 @@ if dataset.is_sample:
 
 
 check_settings(config)
+config["weights"] = find_weights(config["weights"])
 if workflow.storage_settings.default_storage_provider or any(
     is_address(str(path)) for path in (dataset.source, config["ferplus"])
 ):
@@ -693,7 +695,8 @@ rule export:
         model=subpath(output[0], parent=True),
         databases=subpath(input.labels, parent=True),
         run=subpath(input.deploy, parent=True),
-        faces="images" if config["train_on"] == "images" else "aligned",
+        # Without a detector, align leaves images whole.
+        faces="images" if config["train_on"] == "images" or config["align_detector"] == "none" else "aligned",
         precision=config["export_precision"],
     shell:
         "python -m pipeline --log {log} export {input.deploy} {input.weights} {params.model:q}"

@@ -22,7 +22,18 @@ from pipeline.base.errors import InputError
 from pipeline.base.text_files import read_text
 from pipeline.caffe.real_caffe import require_caffe, root_from_environment
 from pipeline.classifier.metrics import describe_seeds, read_metrics
-from pipeline.classifier.model_folder import CARD, DEFAULTS, FILES, INDEX, NEEDED, TENSORS, WEIGHTS, find
+from pipeline.classifier.model_folder import (
+    CARD,
+    DEFAULTS,
+    FILES,
+    INDEX,
+    NEEDED,
+    ONNX,
+    TENSORS,
+    WEIGHTS,
+    ModelError,
+    find,
+)
 from pipeline.data.class_folders import SIDECARS
 from pipeline.media.sources import is_live
 from pipeline.media.sources.paths import LISTS
@@ -215,6 +226,21 @@ def find_net_settings(net: str) -> Path | None:
         raise InputError(f"{path}: net: a net's own settings cannot choose another net; remove the line")
     _check(settings, str(path), required=())
     return path
+
+
+def find_weights(weights: str | None) -> str | None:
+    """The file of the setting `weights`: of a model, given by its name or folder, the model.onnx.
+
+    Raises InputError when there is none.
+    """
+    if weights is None or Path(weights).is_file():
+        return weights
+    with suppress(ModelError):
+        if (file := find(weights) / ONNX).is_file():
+            return str(file)
+    raise InputError(
+        f"weights: {weights}: no such file or model; give a .caffemodel, a model.onnx or a model's name, as accurate"
+    )
 
 
 def read_words(config: dict[str, Any]) -> None:

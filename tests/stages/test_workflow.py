@@ -24,6 +24,7 @@ from pipeline.stages.workflow import (
     command_options,
     find_dataset,
     find_net_settings,
+    find_weights,
     members,
     parse_input,
     read_words,
@@ -286,6 +287,26 @@ def test_each_of_several_seeds_has_a_run_of_its_own() -> None:
         "seeds results/sample/seeds.json results/sample/seed_4/metrics.json results/sample/seed_5/metrics.json"
         in commands
     )
+
+
+def test_faces_that_are_not_aligned_are_read_as_they_are() -> None:
+    words = ["export", "--dry-run", "--forceall", "--printshellcmds", "--config", "csv=sample", "align_detector=none"]
+    assert "--faces images" in snakemake(*words).stdout
+    assert "--faces aligned" in snakemake(*words[:-1]).stdout
+
+
+def test_weights_are_a_file_or_a_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert find_weights(None) is None
+    assert find_weights("fast") == str(MODELS / "fast" / "model.onnx")
+    (run := Path("results/mine/model")).mkdir(parents=True)
+    for name in ("model.json", "model.onnx", "weights.caffemodel"):
+        (run / name).touch()
+    assert find_weights("mine") == find_weights(f"{run}/") == str(run / "model.onnx")
+    assert find_weights(f"{run}/weights.caffemodel") == f"{run}/weights.caffemodel"
+    for name in ("fsat", "results/mine", "no/weights.caffemodel"):
+        with pytest.raises(InputError, match=f"^weights: {name}: no such file or model; give a .caffemodel, a model"):
+            find_weights(name)
 
 
 def test_settings_become_options() -> None:
