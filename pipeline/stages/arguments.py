@@ -16,7 +16,16 @@ if TYPE_CHECKING:
     from pipeline.predictor import Predictor
 
 # Of config.yaml, those that mean these.
-PREDICTOR_SETTINGS = ("model", "detector", "detector_model", "min_face", "uncertain", "providers")
+PREDICTOR_SETTINGS = (
+    "model",
+    "detector",
+    "detector_model",
+    "min_face",
+    "uncertain",
+    "class_prior",
+    "views",
+    "providers",
+)
 
 
 def add_predictor_arguments(parser: argparse.ArgumentParser) -> None:

@@ -39,7 +39,7 @@ STANDARD_OUTPUT = Path("-")
 STANDARD_OUTPUTS = ("-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")  # a file that it goes to must not be replaced
 PARTS = tuple(part.name for part in fields(Parts) if part.type is bool and part.name != "blur")
 # What the environment may give.
-SETTINGS = (*PREDICTOR_SETTINGS, "no_face", "every", "threads", "window", "draw", "faces", "blur")
+SETTINGS = (*PREDICTOR_SETTINGS, "no_face", "rotations", "every", "threads", "window", "draw", "faces", "blur")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

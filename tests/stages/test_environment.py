@@ -89,7 +89,8 @@ def test_words_of_other_systems_count_where_they_are_asked_for() -> None:
 def test_commands_take_their_defaults_from_it(module: Any) -> None:
     parser = argparse.ArgumentParser()
     module.add_arguments(parser)
-    assert set(module.SETTINGS) <= set(SETTINGS) & {action.dest for action in parser._actions}
+    other = {"csv", "summary", "processes"}  # settings that mean something else than these options
+    assert set(module.SETTINGS) == set(SETTINGS) & {action.dest for action in parser._actions} - other
     given = {
         "EXPRESSIONS_MODEL": "my model",
         "EXPRESSIONS_UNCERTAIN": "0.3",
@@ -101,6 +102,9 @@ def test_commands_take_their_defaults_from_it(module: Any) -> None:
     args = parser.parse_args(arguments)
     assert (args.model, args.uncertain, args.providers) == ("my model", 0.3, ["cuda", "cpu"])
     assert parser.parse_args([*arguments, "--providers", "coreml"]).providers == ["coreml"]
+    add_defaults(parser, module.SETTINGS, {"EXPRESSIONS_CLASS_PRIOR": "happy=0.2", "EXPRESSIONS_VIEWS": "2"})
+    args = parser.parse_args(arguments)
+    assert (args.class_prior, args.views) == ({"happy": 0.2}, 2)
     with pytest.raises(SystemExit):
         parser.parse_args([*arguments, "--providers", "gpu"])
     assert parser.parse_args([*arguments, "--uncertain", "0.4"]).uncertain == 0.4
