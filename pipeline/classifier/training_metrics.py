@@ -55,7 +55,7 @@ def check_average(param: SolverParameter, count: int) -> None:
     if not 2 <= count <= written:
         raise InputError(
             f"average {count} where at least 2 and at most the run's {written} snapshots were expected; "
-            "a smaller `snapshot` lets it write more"
+            "set average lower, 0 for none, or let a smaller `snapshot` write more"
         )
     if not any(layer.type == "Data" for layer in train_net(param).layers()):
         raise InputError(

@@ -4,7 +4,7 @@ import argparse
 import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
@@ -55,6 +55,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--license", default=UNKNOWN, help=f"the model's licence, as hubs name it: mit, cc-by-4.0 (default {UNKNOWN})"
     )
+    parser.add_argument("--web", action=_Web, nargs="?", metavar="FOLDER", help="the stage web writes a static page")
+
+
+class _Web(argparse.Action):
+    """Names the stage that writes a static page to who looks for it here, before arguments are missed."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
+        parser.error("--web: a static page is written by the stage web: python -m pipeline web MODEL FOLDER")
 
 
 def run(args: argparse.Namespace) -> None:

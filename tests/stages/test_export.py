@@ -1,5 +1,6 @@
 """export and the model folder: what is written answers as the engine does, and only what is whole is read."""
 
+import argparse
 import json
 import math
 import shutil
@@ -26,6 +27,7 @@ from pipeline.classifier.calibration import calibrate
 from pipeline.classifier.class_prior import ClassPriorError
 from pipeline.classifier.model_folder import Classifier, ModelError, read
 from pipeline.classifier.views import ViewsError
+from pipeline.stages.export import add_arguments
 
 
 @pytest.fixture(scope="module")
@@ -387,3 +389,11 @@ def test_files_that_contradict_one_another_are_not_used(trained: TrainedNet, tmp
         with pytest.raises(InputError, match=message):
             Classifier(read(folder))
         shutil.rmtree(folder)
+
+
+def test_who_looks_for_the_static_page_is_told_where_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    with pytest.raises(SystemExit, match="2"):
+        parser.parse_args(["fast", "--web", "site"])
+    assert "python -m pipeline web MODEL FOLDER" in capsys.readouterr().err
