@@ -34,7 +34,8 @@ def main(pictures: Path, out: Path, epochs: int = 30, detector: str = "mtcnn", t
     net, weights = run / "deploy.prototxt", run / "best.caffemodel"
     belong = {"databases": databases, "mean": databases / "mean.binaryproto"}
     measured = evaluate(net, weights, run, manifest_path=manifest, **belong)
-    export(net, weights, out / "model", metrics=run / "metrics.json", **belong)
+    faces = "images" if detector == "none" else "aligned"  # without a detector, align leaves pictures whole
+    export(net, weights, out / "model", faces=faces, metrics=run / "metrics.json", **belong)
     print(f"accuracy on held-out pictures: {measured['test']['accuracy']:.2f}")
     print(f"the model in {out / 'model'} tells apart: {', '.join(Predictor(out / 'model').labels)}")
 

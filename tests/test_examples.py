@@ -80,6 +80,7 @@ def test_folders_of_pictures_become_a_model(tmp_path: Path, capsys: pytest.Captu
     printed = capsys.readouterr().out
     assert "accuracy on held-out pictures: " in printed
     assert "tells apart: calm, cross, glad" in printed
+    assert '"faces": "images"' in (tmp_path / "out/model/preprocessing.json").read_text()
 
 
 def test_a_script_for_pycaffe_trains_a_net(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -128,7 +128,7 @@ class FolderSource:
         labels = np.array([label for label, _ in training])
         people = group_names([file for _, file in training], rule.groups)
         parts = hold_out(labels, people, shares, rule.seed)
-        check_parts(self._path, labels, parts, self.labels, ("Training", *shares))
+        check_parts(self._path, labels, parts, self.labels, ("Training", *shares), people=people)
         found = Counter(parts)
         for usage in shares:
             log.info(

@@ -83,15 +83,26 @@ def hold_out(labels: np.ndarray, groups: Sequence[str | None], shares: Mapping[s
 
 
 def check_parts(
-    path: PurePath, labels: np.ndarray, parts: Sequence[str], names: Sequence[str], expected: Sequence[str]
+    path: PurePath,
+    labels: np.ndarray,
+    parts: Sequence[str],
+    names: Sequence[str],
+    expected: Sequence[str],
+    *,
+    people: Sequence[str | None],
 ) -> None:
-    """Raise SourceError unless every class of `labels`, indices of `names`, has an image in each of `expected`."""
+    """Raise SourceError unless every class of `labels`, indices of `names`, has an image in each of `expected`.
+
+    people: of each image, as group_names() gives them: that they are few may be why there is none.
+    """
     found = Counter(zip(labels.tolist(), parts, strict=True))
     for label, count in sorted(Counter(labels.tolist()).items()):
         for part in expected:
             if not found[label, part]:
+                its = len({person for person, each in zip(people, labels, strict=True) if each == label and person})
+                whose, way_out = (f" of {its} people", "set groups to none, ") if its else ("", "")
                 raise SourceError(
-                    f"{path}: class {names[label]} has {count} images, too few to hold some out and to "
-                    f"leave one in each part: {part} would have none; add images, set held_out higher, "
+                    f"{path}: class {names[label]} has {count} images{whose}, too few to hold some out and to "
+                    f"leave one in each part: {part} would have none; add images, set held_out higher, {way_out}"
                     "or leave the class out with classes"
                 )

@@ -169,6 +169,14 @@ def test_a_class_too_small_to_be_held_out_is_named(tmp_path: Path) -> None:
     assert len(source_of(tmp_path, kept=("happy", "sad")).files) == 80  # classes left out are not looked at
 
 
+def test_a_class_of_too_few_people_is_named(tmp_path: Path) -> None:
+    fill(tmp_path, happy=40, sad=40)
+    for file in tmp_path.glob("*/*"):
+        file.rename(file.with_name(f"img_{file.name}"))
+    with pytest.raises(SourceError, match=r"class happy has 40 images of 1 people, too few .* set groups to none"):
+        source_of(tmp_path, HoldOut(groups="_"))
+
+
 def test_a_class_without_an_image_is_named(tmp_path: Path) -> None:
     fill(tmp_path / "train", happy=40, sad=40)
     fill(tmp_path / "test", happy=5, bored=5)
