@@ -1,4 +1,4 @@
-"""python -m pipeline STAGE …: every stage by hand, with the words Snakemake uses."""
+"""python -m pipeline STAGE …, or expressions STAGE …: every stage by hand, with the words Snakemake uses."""
 
 import argparse
 import importlib
@@ -43,7 +43,10 @@ def main() -> None:
     """Run the stage that the command line names."""
     end_cleanly()
     arguments = sys.argv[1:]
-    parser = argparse.ArgumentParser(prog="python -m pipeline", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog=console.program("expressions", "pipeline"),
+        description="Every stage by hand, with the words Snakemake uses.",
+    )
     parser.add_argument("--version", action="version", version=__version__)
     parser.add_argument("--log", type=Path, metavar="FILE", help="keep the messages in FILE as well")
     stages = parser.add_subparsers(dest="stage", metavar="STAGE", required=True)

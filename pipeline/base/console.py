@@ -13,6 +13,11 @@ log = logging.getLogger("pipeline")
 T = TypeVar("T")
 
 
+def program(command: str, module: str) -> str:
+    """How a person has called this program: by the installed command, or as a module."""
+    return command if Path(sys.argv[0]).stem == command else f"python -m {module}"
+
+
 def printable(name: str | os.PathLike[str]) -> str:
     """A file's name on one line: what cannot be printed, a line's end among it, is written as its escape."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in os.fspath(name))

@@ -4,13 +4,12 @@ import importlib
 import sys
 
 from pipeline import __version__
+from pipeline.base.console import program
 from pipeline.base.errors import InputError
 from pipeline.base.extras import naming_missing_package
 from pipeline.base.signals import end_cleanly
 from pipeline.caffe import glog
 from pipeline.caffe.tools.flags import CAFFE_FLAGS, FlagParser
-
-PROGRAM = "python -m pipeline.caffe"
 
 COMMANDS = {
     "train": "train or finetune a model",
@@ -40,7 +39,7 @@ def main() -> None:
     name, arguments = _command(arguments)
     # Only the command asked for is imported: some import torch, which takes seconds.
     module = importlib.import_module(f"pipeline.caffe.tools.{name}")
-    parser = FlagParser(prog=f"{PROGRAM} {name}", description=module.__doc__)
+    parser = FlagParser(prog=f"{_program()} {name}", description=module.__doc__)
     module.add_arguments(parser)
     for flag, (default, about) in glog.defaults().items():
         parser.add_flag(flag, default, about)
@@ -57,11 +56,15 @@ def main() -> None:
         raise SystemExit(130) from None
 
 
+def _program() -> str:
+    return program("caffe-torch", "pipeline.caffe")
+
+
 def _command(arguments: list[str]) -> tuple[str, list[str]]:
     """The command and what is left; the flags of Caffe's own four actions may stand before the action."""
     if not arguments or arguments[0] in ("-help", "--help"):
         lines = [
-            f"usage: {PROGRAM} COMMAND ..., where COMMAND --help tells of its flags",
+            f"usage: {_program()} COMMAND ..., where COMMAND --help tells of its flags",
             "",
             *(f"  {name:26}{summary}" for name, summary in COMMANDS.items()),
         ]
@@ -70,7 +73,7 @@ def _command(arguments: list[str]) -> tuple[str, list[str]]:
     if arguments[0] in ("-version", "--version"):
         print(f"caffe-expressions {__version__}, for the files of Caffe 1.0.0")
         raise SystemExit(0)
-    parser = FlagParser(prog=PROGRAM)
+    parser = FlagParser(prog=_program())
     name, rest = arguments[0], arguments[1:]
     if name.startswith("-"):
         parser.add_caffe_flags(CAFFE_FLAGS)
