@@ -621,6 +621,8 @@ rule evaluate:
         databases=subpath(input.labels, parent=True),
         options=lambda wildcards, input: [
             *command_options(config, "views", "tensorboard", "engine", "caffe"),
+            # A second head's loss has no weights.
+            *([] if HEAD_OF else command_options(config, "class_weights")),
             *(["--gather", *input.shards] if EVALUATE_SHARDS else []),
         ],
     shell:

@@ -5,7 +5,7 @@ import json
 import math
 import time
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,7 @@ from pipeline.classifier.calibration import (
     fit_temperature,
     negative_log_likelihood,
 )
+from pipeline.classifier.objective import read_class_weights
 from pipeline.classifier.trained import (
     BATCH,
     PARTS,
@@ -69,6 +70,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=False,
         help="also show confusion.png in TensorBoard",
     )
+    parser.add_argument(
+        "--class-weights",
+        nargs="*",
+        metavar="LABEL=WEIGHT",
+        default=[],
+        help="those that the net was trained with: to it each label was as common as its weight made it",
+    )
     add_engine_arguments(parser)
     parser.add_argument("--threads", type=int, default=2, help="CPU threads of real Caffe (default 2)")
     add_shard_arguments(parser, "run the net on")
@@ -90,6 +98,7 @@ def run(args: argparse.Namespace) -> None:
         mean=args.mean,
         manifest_path=args.manifest,
         views=args.views,
+        class_weights=args.class_weights,
         caffe=caffe,
         shards=args.gather,
     )
@@ -107,23 +116,25 @@ def evaluate(
     mean: Path,
     manifest_path: Path,
     views: int = 1,
+    class_weights: Sequence[str] = (),
     caffe: RealCaffe | None = None,
     shards: Sequence[Path] = (),
 ) -> dict[str, Any]:
     """Run every image of val_lmdb and test_lmdb through the net; write metrics.json and confusion.png under `output`.
 
     views: of each image (views.COUNTS). All figures are of one view, but those under `views`, a row for each number of
-    them up to this one: view_figures(). caffe: real Caffe, to run the images in instead of the project's engine.
+    them up to this one: view_figures(). class_weights: those that the net was trained with, as render takes them.
+    caffe: real Caffe, to run the images in instead of the project's engine.
     shards: folders of all shards that evaluate_shard() made with the same arguments, whose answers are measured.
 
     Returns what metrics.json holds: under `val` and `test` figures() of all images, and under `unseen` those of the
     images whose source is not byte-equal to one in training; null where the database is empty. Under
-    `training_shares` the share of each label in train_lmdb; under `temperature` the one that calibrates the net on
-    val_lmdb and under `class_prior` the power of the shares that choose_power() finds there; null where val_lmdb is
-    empty, for nothing may be chosen on test_lmdb. Under `view_temperatures` the temperature of each larger number of
-    views. With a temperature each part has served_figures() under `served` and prior_figures() under `priors`. Raises
-    InputError when both databases are empty, or when net, mean, labels, databases and manifest do not belong together,
-    and where a shard is missing, given twice or made with other arguments.
+    `training_shares` the share of each label in train_lmdb, as the class weights made it; under `temperature` the one
+    that calibrates the net on val_lmdb and under `class_prior` the power of the shares that choose_power() finds there;
+    null where val_lmdb is empty, for nothing may be chosen on test_lmdb. Under `view_temperatures` the temperature of
+    each larger number of views. With a temperature each part has served_figures() under `served` and prior_figures()
+    under `priors`. Raises InputError when both databases are empty, or when net, mean, labels, databases and manifest
+    do not belong together, and where a shard is missing, given twice or made with other arguments.
     """
     trained = load(deploy, weights, mean, databases / "labels.txt")
     if caffe and views > 1:
@@ -139,6 +150,7 @@ def evaluate(
         databases=databases,
         manifest_path=manifest_path,
         views=views,
+        class_weights=read_class_weights(class_weights, trained.labels, databases / "train_lmdb"),
         files=(deploy, weights, mean),
         made_by=[*versions("numpy", "torch", "scikit-learn"), *([caffe.version] if caffe else [])],
         in_caffe=in_caffe,
@@ -199,6 +211,7 @@ def measure(
     views: int,
     files: tuple[Path, ...],
     made_by: list[str],
+    class_weights: Mapping[str, float] | None = None,
     in_caffe: Callable[[Path], np.ndarray] | None = None,
     shards: Sequence[Path] = (),
 ) -> dict[str, Any]:
@@ -217,7 +230,9 @@ def measure(
     images = {row.path: row for row in manifest.read(manifest_path)}
     training = _listed(databases, "train", images, manifest_path)
     seen = {row.sha256 for row in training}
-    shares = training_shares([row.label for row in training], trained.labels, databases)
+    found = [row.label for row in training]
+    natural = training_shares(found, trained.labels, databases)
+    shares = training_shares(found, trained.labels, databases, class_weights)
     metrics: dict[str, Any] = {
         **dict.fromkeys(PARTS),
         "training_shares": dict(zip(trained.labels, map(float, shares), strict=True)),
@@ -241,7 +256,10 @@ def measure(
                 calibrated = partial(calibrate, probabilities, metrics["temperature"])
                 metrics[part]["served"] = served_figures(truth, calibrated(shares ** -metrics["class_prior"]))
                 metrics[part]["priors"] = [
-                    {"power": power, **prior_figures(truth, calibrated(shares**-power), shares**-power)}
+                    {
+                        "power": power,
+                        **prior_figures(truth, calibrated(shares**-power), shares ** (1 - power) / natural),
+                    }
                     for power in PRIOR_POWERS
                 ]
             told = partial(view_figures, metrics=metrics, shares=shares)
@@ -295,15 +313,22 @@ def _in_caffe(
             return np.concatenate([rows.copy() for rows in reader.images(CAFFE_BATCH)])[:count, :, 0, 0]
 
 
-def training_shares(truth: list[int], labels: tuple[str, ...], databases: Path) -> np.ndarray:
-    """The share of each label among the training images, (classes,). Raises MeasureError when one has no image."""
+def training_shares(
+    truth: list[int], labels: tuple[str, ...], databases: Path, class_weights: Mapping[str, float] | None = None
+) -> np.ndarray:
+    """The share of each label among the training images, (classes,), each of which counts as its label weighs.
+
+    A label that weighs 0 is not learned, so its share does not matter, but it must not be 0. Raises MeasureError when
+    a label has no image.
+    """
     counts = np.bincount(truth, minlength=len(labels))
     if not counts.all():
         raise MeasureError(
             f"{databases / 'train.txt'}: no image of '{labels[counts.argmin()]}', which the net has as a class; train "
             "on images of every class"
         )
-    return counts / counts.sum()
+    weighted = counts * [(class_weights or {}).get(label) or 1.0 for label in labels]
+    return weighted / weighted.sum()
 
 
 def _listed(databases: Path, part: str, rows: dict[str, ManifestRow], manifest_path: Path) -> list[ManifestRow]:

@@ -215,6 +215,17 @@ def test_a_class_without_training_images_is_refused() -> None:
     assert training_shares([0, 1, 2, 2], LABELS, Path("databases")).tolist() == [0.25, 0.25, 0.5]
 
 
+def test_a_net_has_learned_the_shares_that_its_class_weights_made(trained: TrainedNet, tmp_path: Path) -> None:
+    shares = training_shares([0, 1, 2, 2], LABELS, Path("databases"), {"a": 3.0, "b": 0.0})
+    assert shares.tolist() == pytest.approx([3 / 6, 1 / 6, 2 / 6])  # what weighs nothing is not learned, so it stays
+    plain = trained.evaluate(tmp_path / "plain")
+    balanced = trained.evaluate(tmp_path / "balanced", class_weights=["balanced"])
+    assert list(balanced["training_shares"].values()) == pytest.approx([1 / 7] * 7)
+    uniform = balanced["val"]["priors"][-1]
+    assert uniform["accuracy"] == balanced["val"]["priors"][0]["accuracy"] == plain["val"]["priors"][0]["accuracy"]
+    assert uniform["ece_at_prior"] == pytest.approx(balanced["val"]["priors"][0]["ece_at_prior"])
+
+
 def test_a_manifest_of_other_images_is_refused(trained: TrainedNet, tmp_path: Path) -> None:
     rows = manifest.read(trained.manifest)
     manifest.write(tmp_path / "part.csv", [row for row in rows if row.usage == "Training"], manifest.COLUMNS)
