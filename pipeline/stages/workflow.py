@@ -244,12 +244,25 @@ def find_weights(weights: str | None) -> str | None:
 
 
 def read_words(config: dict[str, Any]) -> None:
-    """Read true, false and null in place, as config.yaml writes them; Snakemake takes a command line's for text."""
+    """Read true, false and null in place, as config.yaml writes them; Snakemake takes a command line's for text.
+
+    So it does with numbers in lists and tables, which `steps` and `class_prior` hold.
+    """
     for name, value in config.items():
         if isinstance(value, str):
             config[name] = YAML_WORDS.get(value, value)
-        elif isinstance(value, dict):  # names of folders, which may be numbers
-            config[name] = {str(old): str(new) for old, new in value.items()}
+        elif isinstance(value, dict):  # names of labels and folders, which may be numbers
+            read = _number if name == "class_prior" else str
+            config[name] = {str(old): read(new) for old, new in value.items()}
+        elif isinstance(value, list) and name == "steps":
+            config[name] = list(map(_number, value))
+
+
+def _number(value: Any) -> Any:
+    """A number that may be a text; what is none stays, for the schema to refuse."""
+    with suppress(ValueError):
+        return float(value) if isinstance(value, str) else value
+    return value
 
 
 def check_settings(config: Mapping[str, Any]) -> None:

@@ -175,6 +175,16 @@ def test_unfit_settings_are_refused_in_one_line(
     assert "\n" not in str(caught.value)
 
 
+def test_a_command_line_may_hold_numbers_in_lists_and_tables() -> None:
+    dry = ("--dry-run", "--printshellcmds", "--forceall", "--config", "csv=sample")
+    read = snakemake("predict", *dry, f"input={ROOT}", "class_prior={neutral: 0.7, 3: 0.2}")
+    assert "--class-prior neutral=0.7,3=0.2 " in read.stdout, read.stderr
+    rendered = snakemake("render", *dry, "steps=[0.5, 0.8]")
+    assert "--steps 0.5 0.8 " in rendered.stdout, rendered.stderr
+    wrong = snakemake("render", *dry, "steps=[0.5, late]")
+    assert "steps: 1: 'late' is not of type 'number'" in wrong.stdout + wrong.stderr
+
+
 def test_snakemake_says_what_is_wrong_with_a_setting() -> None:
     done = snakemake("train", "--dry-run", "--config", "batch=3")
     assert done.returncode != 0
