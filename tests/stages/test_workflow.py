@@ -161,7 +161,6 @@ def test_a_command_line_may_say_true_false_and_null_as_the_file_does() -> None:
         ({"seeds": 2, "head_of": "small"}, r"head_of: takes one run where seeds is 2; say seeds=1"),
         ({"seeds": 2, "export_path": "model"}, r"export_path: takes one run where seeds is 2; say seeds=1"),
         ({"teacher": ["big"], "soft_targets": ["labels=1"]}, r"teacher: changes nothing .* soft_targets=\[labels=0.3"),
-        ({"ferplus_policy": "shares"}, r"ferplus_policy: changes nothing .* ferplus=fer2013new.csv"),
         ({"class_prior": 1.5}, r"class_prior: 1.5 is greater than the maximum of 1"),
         ({"class_prior": {"happy": 2}}, r"class_prior: happy: 2 is greater than or equal to the maximum of 1"),
     ],
