@@ -13,13 +13,13 @@ if os.path.exists("pipeline.py"):  # Python looks here first
     raise WorkflowError("pipeline.py in this folder would run in place of the package pipeline; rename it")
 
 from pipeline.classifier.model_folder import FILES as MODEL_FILES
+from pipeline.data.folds import fold_mark
 from pipeline.stages.environment import read_environment
 from pipeline.stages.workflow import (
     check_settings,
     command_options,
     ENSEMBLE_FILES,
     find_dataset,
-    fold_mark,
     find_net_settings,
     find_weights,
     is_address,

@@ -17,6 +17,11 @@ def read_fold(word: str) -> tuple[int, int]:
     return int(fold), int(folds)
 
 
+def fold_mark(word: str | None) -> str:
+    """What the name of databases ends with that leave a fold out, such as 2/5."""
+    return f"_without_{word.replace('/', '_of_')}" if word else ""
+
+
 def is_left_out(row: ManifestRow, fold: int, folds: int) -> bool:
     """Whether a row is a Training one of a fold, counted from 1, of so many."""
     return row.usage == "Training" and fold_of(row.sha256, folds) == fold - 1

@@ -10,13 +10,14 @@ import numpy as np
 from pipeline.base.atomic import atomic_file
 from pipeline.base.console import log, progress_bar
 from pipeline.base.errors import InputError
+from pipeline.base.text_files import read_json
 from pipeline.caffe.database import DatabaseReader
 from pipeline.classifier import model_folder
 from pipeline.classifier.calibration import calibrate
 from pipeline.classifier.model_folder import Classifier
 from pipeline.classifier.trained import read_batches
 from pipeline.data import manifest
-from pipeline.data.folds import fold_of
+from pipeline.data.folds import fold_mark, fold_of
 from pipeline.stages.arguments import positive
 
 
@@ -63,13 +64,16 @@ def answers(
     """Write the teachers' mean answer on every image of train_lmdb, in its order, to a CSV: key and labels.
 
     teachers: model folders. manifest_path: answers out of fold, by one teacher a fold. Raises InputError when a model
-    folder is damaged, a teacher has other labels, or the manifest has not these images.
+    folder is damaged, a teacher has other labels or, out of fold, names databases in its record that do not leave its
+    fold out, or the manifest has not these images.
     """
     if not temperature > 0:
         raise InputError(f"temperature {temperature:g} where more than 0 was expected")
     labels = databases / "labels.txt"
     nets = [_open(folder, labels, threads) for folder in teachers]
     folds = _folds(manifest_path, len(nets)) if manifest_path else None
+    if folds:
+        _check_folds(teachers)
     with (
         DatabaseReader(databases / "train_lmdb") as reader,
         progress_bar(len(reader), "images", "answers") as bar,
@@ -104,6 +108,19 @@ def _open(folder: Path, labels: Path, threads: int) -> Classifier:
 def _folds(path: Path, count: int) -> dict[str, int]:
     """Each image's fold, by its path."""
     return {row.path: fold_of(row.sha256, count) for row in manifest.read(path)}
+
+
+def _check_folds(teachers: Sequence[Path]) -> None:
+    for number, folder in enumerate(teachers, 1):
+        record = read_json(folder / model_folder.INDEX, model_folder.REMEDY).get("training") or {}
+        fold = f"{number}/{len(teachers)}"
+        for file in map(Path, record.get("sha256", ())):
+            databases = file.parent.parent
+            if file.parent.name == "train_lmdb" and not databases.name.endswith(fold_mark(fold)):
+                raise InputError(
+                    f"{folder}: was trained on {databases}, which does not leave out fold {fold}, on which it is to "
+                    f"answer; name here the run that was trained with fold={fold}"
+                )
 
 
 def _fold(folds: dict[str, int], name: str, path: Path | None) -> int:

@@ -288,11 +288,6 @@ def _check(settings: Any, name: str, **changes: Any) -> None:
         raise InputError(f"{name}: {where}{error.message}; config/config.yaml tells what may stand there")
 
 
-def fold_mark(fold: str | None) -> str:
-    """What the name of databases ends with that leave a fold out, such as 2/5."""
-    return f"_without_{fold.replace('/', '_of_')}" if fold else ""
-
-
 def require_engine(config: Mapping[str, Any]) -> list[str]:
     """No files: an input function of the rules that compute, so that Snakemake calls it before the first stage runs.
 

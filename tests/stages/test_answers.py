@@ -1,6 +1,8 @@
 """answers: what trained nets say of the training images, in a student's order."""
 
 import csv
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ from helpers.trained_net import TrainedNet, make_trained_net, write_weights
 
 from pipeline.base.errors import InputError
 from pipeline.caffe.database import DatabaseReader, datum_to_array
-from pipeline.classifier.model_folder import Classifier, read
+from pipeline.classifier.model_folder import INDEX, Classifier, read
 from pipeline.data import manifest
 from pipeline.data.folds import fold_of
 from pipeline.stages.answers import answers
@@ -88,6 +90,21 @@ def test_out_of_fold_each_teacher_answers_on_its_own_fold(
     assert {folds[path] for path in paths} == {0, 1}
     for number, (path, row) in enumerate(zip(paths, found, strict=True)):
         np.testing.assert_allclose(row, said[folds[path]][number], atol=1e-5)
+
+
+def test_out_of_fold_a_teacher_has_not_seen_its_fold(trained: TrainedNet, models: list[Path], tmp_path: Path) -> None:
+    without = [tmp_path / "first", tmp_path / "second"]
+    for number, (model, folder) in enumerate(zip(models, without, strict=True), 1):
+        shutil.copytree(model, folder)
+        record = json.loads((folder / INDEX).read_text())
+        record["training"] = {"sha256": {f"data/set/databases/kaggle_without_{number}_of_2/train_lmdb/data.mdb": ""}}
+        (folder / INDEX).write_text(json.dumps(record))
+    answers(trained.databases, tmp_path / "answers.csv", without, manifest_path=trained.manifest)
+    (tmp_path / "answers.csv").unlink()
+    wrong = "second: was trained on .*kaggle_without_2_of_2, which does not leave out fold 1/2.*with fold=1/2"
+    with pytest.raises(InputError, match=wrong):
+        answers(trained.databases, tmp_path / "answers.csv", without[::-1], manifest_path=trained.manifest)
+    assert not (tmp_path / "answers.csv").exists()
 
 
 def test_a_manifest_of_other_images_is_refused(trained: TrainedNet, models: list[Path], tmp_path: Path) -> None:
