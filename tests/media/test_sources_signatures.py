@@ -100,6 +100,7 @@ def test_the_last_bytes_are_missed_too(tmp_path: Path, name: str, missing: int) 
     fragments = {"movflags": "frag_keyframe+empty_moov"} if suffix == "mp4" else None
     with av.open(str(tmp_path / name), "w", format="ogg" if suffix == "ogv" else None, options=fragments) as file:
         stream = file.add_stream(codec, rate=25)
+        assert isinstance(stream, av.VideoStream)
         stream.width, stream.height = 96, 64
         for image in drawn(40):
             file.mux(stream.encode(av.VideoFrame.from_ndarray(image)))
