@@ -29,11 +29,8 @@ USAGE_OF_FOLDER = {
     "test": "PrivateTest",
     "privatetest": "PrivateTest",
 }
-SIDECARS = (
-    "thumbs.db",
-    "desktop.ini",
-    "__macosx",
-)  # that file managers leave; names that begin with a dot are passed over, too
+# What file managers leave; names that begin with a dot are passed over, too.
+SIDECARS = ("thumbs.db", "desktop.ini", "__macosx")
 SPLIT_NAMES = {"PublicTest": "validation", "PrivateTest": "test"}
 IMAGES_PER_BATCH = 32
 
