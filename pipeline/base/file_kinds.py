@@ -1,8 +1,8 @@
-"""What a file is by its first bytes, where it is neither an image nor a video that is read."""
+"""What a file is by its first bytes, where it is no image."""
 
 HEAD = 512  # bytes, as many as tell a file's kind
 
-# Where a file's kind is told, what stands there, and what it is. From the formats' own specifications.
+# A place in a file, the bytes that stand there, and the kind of file that has them. From the formats' specifications.
 SIGNATURES = (
     (0, b"PK\x03\x04", "a ZIP archive, or a document that is one,"),
     (0, b"PK\x05\x06", "an empty ZIP archive"),
@@ -30,7 +30,8 @@ SIGNATURES = (
     (8, b"WAVE", "a sound file"),
     (0, b"\0\x05\x16\x07", "what macOS keeps beside a file (AppleDouble)"),
 )
-VIDEOS = (
+# The same of videos of the usual kinds.
+VIDEO_SIGNATURES = (
     (4, b"ftyp"),
     (0, b"\x1aE\xdf\xa3"),
     (8, b"AVI "),
@@ -48,4 +49,4 @@ def kind_of(start: bytes) -> str | None:
 
 def is_video(start: bytes) -> bool:
     """Whether a file that begins so is a video of a usual kind."""
-    return any(start.startswith(mark, at) for at, mark in VIDEOS)
+    return any(start.startswith(mark, at) for at, mark in VIDEO_SIGNATURES)

@@ -155,7 +155,7 @@ def is_heic(path: Path) -> bool:
 
 
 def _has_heic(start: bytes) -> bool:
-    """Whether a file that begins so is a HEIC: by all of its brands, of which a camera may put its own first."""
+    """Whether these are the first bytes of a HEIC. All of its brands count: a camera may put one of its own first."""
     if start[4:8] != b"ftyp":
         return False
     end = min(int.from_bytes(start[:4]), len(start))
@@ -231,7 +231,7 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _is_deep(image: Image.Image, file: BinaryIO) -> bool:
-    """Whether these are colours of 16 bits, of which Pillow would keep the upper 8.
+    """Whether an image has colours of 16 bits. Pillow would keep only their upper 8.
 
     Those of print (CMYK) use all 16, and OpenCV takes them for something else.
     """

@@ -148,6 +148,17 @@ class ModelFolder:
         return data
 
 
+def read_training(path: Path) -> dict[str, Any]:
+    """The record of the training in a model folder, as run.json has it; empty where it was exported without.
+
+    Raises ModelError when model.json is damaged.
+    """
+    training = read_json(path / INDEX, REMEDY, ModelError).get("training") or {}
+    if not isinstance(training, dict):
+        raise ModelError(f"{path / INDEX}: training that is no table; export the model again")
+    return training
+
+
 def write_json(path: Path, value: Any) -> None:
     with atomic_file(path, "w", encoding="utf-8") as file:
         file.write(json.dumps(value, indent=2) + "\n")

@@ -30,7 +30,7 @@ from pipeline.data.spreadsheet import delimiter_of, is_utf16
 COLUMNS = ("emotion", "pixels", "Usage")
 PIXELS = IMAGE_SHAPE[0] * IMAGE_SHAPE[1]
 MAX_LINE_BYTES = 64 << 10  # a row has at most 2304 pixels of 4 bytes and its label and Usage: 9.3 kB
-EMPTY = b' ",;\t\r\n'  # all that stands in a row without a field, of which spreadsheets leave some at the end
+EMPTY = b' ",;\t\r\n'  # a row of nothing else is empty; spreadsheets leave some at the end
 ROWS_PER_BATCH = 32  # the parser's arrays then stay in the processor's cache
 
 _LABEL_OF = {str(label).encode(): label for label in range(len(LABELS))}

@@ -10,7 +10,6 @@ import numpy as np
 from pipeline.base.atomic import atomic_file
 from pipeline.base.console import log, progress_bar
 from pipeline.base.errors import InputError
-from pipeline.base.text_files import read_json
 from pipeline.caffe.database import DatabaseReader
 from pipeline.classifier import model_folder
 from pipeline.classifier.calibration import calibrate
@@ -112,9 +111,8 @@ def _folds(path: Path, count: int) -> dict[str, int]:
 
 def _check_folds(teachers: Sequence[Path]) -> None:
     for number, folder in enumerate(teachers, 1):
-        record = read_json(folder / model_folder.INDEX, model_folder.REMEDY).get("training") or {}
         fold = f"{number}/{len(teachers)}"
-        for file in map(Path, record.get("sha256", ())):
+        for file in map(Path, model_folder.read_training(folder).get("sha256", ())):
             databases = file.parent.parent
             if file.parent.name == "train_lmdb" and not databases.name.endswith(fold_mark(fold)):
                 raise InputError(

@@ -79,7 +79,8 @@ def lmdb(
     Usage that the protocol needs has no image, or naming an image that is unreadable or of another size than the first,
     and where a shard is missing, given twice or made with other arguments.
     """
-    rows = _Rows(manifest_path, protocol, seed, fold)
+    sidecar = manifest_path.with_name(ferplus.SIDECAR)
+    rows = _Rows(manifest_path, protocol, seed, fold, sidecar)
     folders, _ = in_order(STAGE, shards, rows.made_by) if shards else ([], {})
     parts = [f"{part}{name}" for part in PROTOCOLS[protocol] for name in ("_lmdb", ".txt", f"_{ferplus.SIDECAR}")]
     with atomic_folder(output, own=(*parts, "labels.txt", "mean.binaryproto")) as folder:
@@ -90,7 +91,7 @@ def lmdb(
             else:
                 _write_database(rows, chosen, range(len(chosen)), folder, part)
             if rows.votes is not None:
-                ferplus.pick_from_sidecar(rows.sidecar, rows.votes, chosen, folder / f"{part}_{ferplus.SIDECAR}")
+                ferplus.pick_from_sidecar(sidecar, rows.votes, chosen, folder / f"{part}_{ferplus.SIDECAR}")
             if not len(chosen):
                 log.info("%s_lmdb is empty: %s", part, f"no {usages[0]} images" if usages else f"protocol {protocol}")
         manifest.write_labels(folder / "labels.txt", rows.labels)
@@ -112,19 +113,18 @@ def lmdb_shard(
 class _Rows:
     """A manifest's rows by their numbers, in 9 bytes of memory a row, and what is chosen of them: lmdb()'s arguments.
 
-    labels: those of labels.txt; votes: where those on each row stand in sidecar, in 8 bytes more, None without one;
+    labels: those of labels.txt; votes: where those on each row stand in a sidecar, in 8 bytes more, None without one;
     made_by: what decides the databases. Raises InputError for a row whose label labels.txt has not, votes on other
     images, a fold that is none, or a protocol whose images are not there.
     """
 
-    def __init__(self, path: Path, protocol: str, seed: int, fold: str | None) -> None:
+    def __init__(self, path: Path, protocol: str, seed: int, fold: str | None, sidecar: Path | None = None) -> None:
         self.path, self._seed, self._ends = path, seed, array("q")
         self.labels = manifest.read_labels(path.with_name("labels.txt"))
         self.made_by = {"manifest": sha256(path), "protocol": protocol, "seed": seed, "fold": fold}
         usages = bytearray()  # of each row the bit of its Usage, or none where it is left out
         rows = self._checked_rows(usages, read_fold(fold) if fold else None)
-        self.sidecar = path.with_name(ferplus.SIDECAR)
-        self.votes = ferplus.find_in_sidecar(self.sidecar, (row.path for row in rows))
+        self.votes = ferplus.find_in_sidecar(sidecar, (row.path for row in rows)) if sidecar else None
         for _ in rows:  # all of them where there are no votes
             pass
         self._usages = np.frombuffer(usages, np.uint8)

@@ -7,7 +7,6 @@ import numpy as np
 
 from pipeline.base.console import log
 from pipeline.base.errors import InputError
-from pipeline.base.text_files import read_json
 from pipeline.caffe.proto.blob_proto import from_blobproto, read_mean, to_blobproto, write_mean
 from pipeline.caffe.proto.caffe_pb2 import LayerParameter, NetParameter
 from pipeline.caffe.proto.files import read_net, read_weights, write_binary, write_prototxt
@@ -64,8 +63,7 @@ def second_head(model: Path, labels: Path, output: Path) -> None:
     write_prototxt(output / "deploy.prototxt", net)
     write_binary(output / "best.caffemodel", _with_head(trained, classifier.name, head, names))
     write_mean(output / "mean.binaryproto", read_mean(model / model_folder.MEAN))
-    training = read_json(model / model_folder.INDEX, model_folder.REMEDY).get("training")
-    model_folder.write_json(output / "run.json", training or {})
+    model_folder.write_json(output / "run.json", model_folder.read_training(model))
     log.info("the second head of %s reads %s", weights, ", ".join(names))
 
 

@@ -92,6 +92,15 @@ def test_a_cut_video_is_told_by_what_it_states(
     assert f"{path}: ends after {frames}" in caplog.text
 
 
+@pytest.mark.parametrize("name", ["a.mkv", "a.avi", "a.flv", "a.wmv", "a.mp4", "a.ts"])
+def test_what_is_cut_anywhere_is_looked_at_without_an_error(tmp_path: Path, name: str) -> None:
+    path = write_video(tmp_path / name, drawn(3), codec="flv1" if name == "a.flv" else "mpeg4")
+    whole = path.read_bytes()
+    for size in range(400):
+        path.write_bytes(whole[:size])
+        signatures.cut(path)
+
+
 @pytest.mark.parametrize("name", ["a.mkv", "a.webm", "a.ogv", "a.avi", "a.flv", "a.wmv", "a.mp4", "a.ts"])
 @pytest.mark.parametrize("missing", [2, 10, 100])
 def test_the_last_bytes_are_missed_too(tmp_path: Path, name: str, missing: int) -> None:

@@ -112,7 +112,9 @@ def _end_of_segment(start: bytes) -> int:
 
 
 def _vint(data: bytes, at: int) -> tuple[int | None, int]:
-    """A number of as many bytes as its leading zero bits say, None where it stands for "unknown"; where it ends."""
+    """A number of as many bytes as its leading zero bits say, and where it ends; None for "unknown" or no data."""
+    if at >= len(data):
+        return None, at
     more = 8 - data[at].bit_length()
     value = int.from_bytes(data[at : at + 1 + more]) & ((1 << 7 * (1 + more)) - 1)
     return (None if value == (1 << 7 * (1 + more)) - 1 else value), at + 1 + more
