@@ -135,6 +135,12 @@ TARGETS = [
     for name, setting in (("targets", "soft_targets"), ("auxiliary", "auxiliary"))
     if config[setting]
 ]
+# InfogainLoss's matrix, where the net learns labels that are smoothed or weighed.
+INFOGAIN = (
+    f"{RUN}/infogain.binaryproto"
+    if (config["label_smoothing"] or config["class_weights"]) and not config["soft_targets"]
+    else []
+)
 DATA_LOGS = f"logs/data/{dataset.name}"
 RUN_LOGS = f"logs/{RUN}"
 EXPORTED = config["export_path"] or f"{RUN}/model"
@@ -497,6 +503,7 @@ rule render:
             labels={"figure": "what the net sees while it trains"},
         ),
         start=START,
+        infogain=INFOGAIN,
     log:
         f"{RUN_LOGS}/render.log",
     benchmark:
@@ -530,6 +537,7 @@ rule solve:
         mean=f"{DATABASES}/mean.binaryproto",
         databases=DATABASE_FILES,
         targets=TARGETS,
+        infogain=INFOGAIN,
         engine=lambda wildcards: require_engine(config),
     output:
         final=f"{RUN}/final.caffemodel",

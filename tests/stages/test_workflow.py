@@ -275,12 +275,18 @@ def test_an_average_of_snapshots_is_what_is_measured() -> None:
     assert not re.search(r"rule evaluate:\n    input: .*results/sample/best\.caffemodel", said)
 
 
-def test_training_declares_the_targets_that_it_reads() -> None:
+@pytest.mark.parametrize(
+    ("setting", "file"),
+    [
+        ("soft_targets=[labels=1]", "targets/targets_lmdb/data.mdb"),
+        ("label_smoothing=0.1", "infogain.binaryproto"),
+        ("class_weights=balanced", "infogain.binaryproto"),
+    ],
+)
+def test_training_declares_the_targets_that_it_reads(setting: str, file: str) -> None:
     """From object storage only what a rule declares is there."""
-    done = snakemake("solve", "--dry-run", "--forceall", "--config", "csv=sample", "soft_targets=[labels=1]")
-    assert re.search(
-        r"rule solve:\n    input: .*results/sample/targets/targets_lmdb/data\.mdb", done.stdout + done.stderr
-    )
+    done = snakemake("solve", "--dry-run", "--forceall", "--config", "csv=sample", setting)
+    assert re.search(rf"rule solve:\n    input: .*results/sample/{re.escape(file)}", done.stdout + done.stderr)
 
 
 def test_each_of_several_seeds_has_a_run_of_its_own() -> None:
