@@ -16,7 +16,7 @@ LayerBlobs = Mapping[str, Sequence[np.ndarray]]  # by layer
 
 
 def starting_weights(source: Path, deploy: NetParameter, classifier: str) -> NetParameter:
-    """Those of a .caffemodel's, .caffemodel.h5's or model.onnx's weights that a net takes: of layers of the same names.
+    """The weights of a .caffemodel, .caffemodel.h5 or .safetensors that a net takes: of layers of the same names.
 
     The layer `classifier` is left out, to be made anew, when its shape differs: other classes. Caffe's users give that
     layer another name instead; leaving it out keeps the names, so that a net made in this way is a start for the next.
@@ -25,7 +25,7 @@ def starting_weights(source: Path, deploy: NetParameter, classifier: str) -> Net
     from pipeline.caffe.net import Net  # slow to import, and most runs start from nothing
 
     wanted = {name: [_shape(tuple(blob.shape)) for blob in blobs] for name, blobs in Net(deploy, TEST).params.items()}
-    stored = _read(source)
+    stored = read_layer_blobs(source)
     taken = {}
     for name in (name for name in wanted if name in stored):
         shapes = [_shape(blob.shape) for blob in stored[name]]
@@ -85,11 +85,17 @@ def freeze(train_val: NetParameter, layers: Sequence[str], weights: NetParameter
                 layer.batch_norm_param.use_global_stats = True
 
 
-def _read(source: Path) -> LayerBlobs:
-    if source.suffix == ".onnx":
-        from pipeline.caffe.onnx.layer_blobs import layer_blobs  # imports onnx, which most runs do without
+def read_layer_blobs(source: Path) -> LayerBlobs:
+    """The blobs of a .caffemodel, a .caffemodel.h5, or the .safetensors that export writes, by layer.
 
-        return layer_blobs(source)
+    Raises InputError when the file is damaged.
+    """
+    if source.suffix == ".safetensors":
+        return _read_safetensors(source)
+    if source.suffix == ".onnx":
+        raise InputError(
+            f"{source}: an ONNX file has no weights to start from; give the model's folder instead"
+        )
     if is_hdf5(source):
         with HDF5Reader(source) as file:
             return {
@@ -105,6 +111,28 @@ def _read(source: Path) -> LayerBlobs:
         for layer in message.layer
         if layer.blobs
     }
+
+
+def _read_safetensors(source: Path) -> LayerBlobs:
+    """Of tensors called by their layer and their place in it, as conv1.0; half precision becomes float32."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    try:
+        tensors = load(source.read_bytes())
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{source}: {error}; export the model again") from None
+    blobs: dict[str, dict[str, np.ndarray]] = {}
+    for name, tensor in tensors.items():
+        layer, _, place = name.rpartition(".")
+        blobs.setdefault(layer, {})[place] = tensor.astype(np.float32)
+    for layer, places in blobs.items():
+        if set(places) != {str(place) for place in range(len(places))}:
+            raise InputError(
+                f"{source}: layer '{layer}' has the tensors {', '.join(sorted(places))}, where {layer}.0 and so on "
+                "were expected; give a file that export wrote"
+            )
+    return {layer: [places[str(place)] for place in range(len(places))] for layer, places in blobs.items()}
 
 
 def _shape(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 INDEX = "model.json"  # name, version, origin, figures, and the hash of every other file
 DEPLOY = "deploy.prototxt"  # left out of an ensemble
-WEIGHTS = "weights.caffemodel"  # left out of an ensemble, and where the ONNX file holds int8 weights
-TENSORS = "weights.safetensors"  # the same values, and left out with them
+WEIGHTS = "weights.caffemodel"  # left out of an ensemble, and of a model in int8
+TENSORS = "weights.safetensors"  # the same values, in half precision beside int8; left out of an ensemble
 ONNX = "model.onnx"
 LABELS = "labels.txt"
 MEAN = "mean.binaryproto"

@@ -2,7 +2,9 @@
 
 import argparse
 import shutil
+from collections.abc import Iterator
 from dataclasses import asdict, replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
 TOLERANCE = 1e-4  # between ONNX Runtime's probabilities and the engine's
 RANDOM_IMAGES = 64
+CALIBRATION_BATCHES = 16  # of read_batches, from train_lmdb: they set the ranges of int8
 # Of model.json, from metrics.json.
 METRICS = ("training_shares", "temperature", "view_temperatures", "class_prior", "metrics")
 
@@ -47,7 +50,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--precision",
         choices=("float32", "int8"),
         default="float32",
-        help="of ONNX's large weights; int8 leaves the .caffemodel and the .safetensors out (default float32)",
+        help="of the ONNX file; int8 leaves the .caffemodel out and has half precision in the .safetensors "
+        "(default float32)",
     )
     parser.add_argument("--metrics", type=Path, help="metrics.json of evaluate, for model.json and the card")
     parser.add_argument("--run", type=Path, dest="record", help="run.json of train, for model.json")
@@ -100,13 +104,15 @@ def export(
     """Write the model folder `output`, replaced as a whole, and only if nothing but a model's files is in it.
 
     The ONNX form must give the engine's probabilities within TOLERANCE on random images and on the first of val_lmdb
-    (or, where that is empty, test_lmdb); what int8 weights change is measured on all of them. Returns what model.json
-    holds. Raises ExportError when the two differ by more, InputError when the files do not belong together.
+    (or, where that is empty, test_lmdb); what int8 changes is measured on all of them. The ranges of int8 come from the
+    first images of train_lmdb, which lmdb shuffles. Returns what model.json holds.
+
+    Raises ExportError when the two differ by more, InputError when the files do not belong together.
     """
     import onnx
     from safetensors.numpy import save
 
-    from pipeline.caffe.onnx import quantise_weights, to_onnx
+    from pipeline.caffe.onnx import quantise, to_onnx
     from pipeline.caffe.onnx.class_maps import with_class_maps
 
     trained = load(deploy, weights, mean, databases / "labels.txt")
@@ -126,13 +132,13 @@ def export(
             "greatest_difference_from_engine": _compare(trained, model, held_out),
         }
         if precision == "int8":
-            exact, model = model, quantise_weights(model)
+            exact, model = model, quantise(model, _calibration(trained, databases / "train_lmdb"))
             sizes = {"bytes_float32": exact.ByteSize(), "bytes_int8": model.ByteSize()}
             index["int8"] = _measure_loss(trained, model, held_out) | sizes
             log.info("int8: %.2f MB where float32 has %.2f", *(sizes[name] / 1e6 for name in reversed(sizes)))
         else:
             shutil.copyfile(weights, folder / model_folder.WEIGHTS)
-            (folder / model_folder.TENSORS).write_bytes(save(_tensors(trained), {"format": "pt"}))
+        (folder / model_folder.TENSORS).write_bytes(save(_tensors(trained, half=precision == "int8"), {"format": "pt"}))
         index |= {
             **measured,
             "training": read_json(record, "train again, which resumes, or leave --run out") if record else None,
@@ -150,13 +156,23 @@ def export(
     return index
 
 
-def _tensors(trained: Trained) -> dict[str, np.ndarray]:
-    """The blobs by the name of their layer and their place in it, as conv1.0: Caffe has no names for them."""
+def _tensors(trained: Trained, *, half: bool) -> dict[str, np.ndarray]:
+    """The blobs by the name of their layer and their place in it, as conv1.0: Caffe has no names for them.
+
+    half: whether those of more than one axis are float16, which vectors, as BatchNorm's sums, may be too large for.
+    """
     return {
-        f"{layer}.{place}": np.ascontiguousarray(blob.detach().cpu().float())
+        f"{layer}.{place}": np.ascontiguousarray(array.astype(np.float16) if half and array.ndim > 1 else array)
         for layer, blobs in trained.net.params.items()
-        for place, blob in enumerate(blobs)
+        for place, array in enumerate(blob.detach().cpu().float().numpy() for blob in blobs)
     }
+
+
+def _calibration(trained: Trained, database: Path) -> Iterator[np.ndarray]:
+    """The net's inputs of the first images of a database."""
+    with DatabaseReader(database) as reader:
+        for _, images, _ in islice(read_batches(reader, len(trained.labels)), CALIBRATION_BATCHES):
+            yield trained.transformer(images)
 
 
 def seal(folder: Path, index: dict[str, Any], card: str) -> int:
@@ -218,7 +234,7 @@ def _compare(trained: Trained, model: "onnx.ModelProto", database: Path) -> floa
 
 
 def _measure_loss(trained: Trained, model: "onnx.ModelProto", database: Path) -> dict[str, Any]:
-    """What rounding weights does to accuracy, labels and probabilities on all of a database."""
+    """What int8 does to accuracy, labels and probabilities on all of a database."""
     _, truth, before = predictions(trained, database)
     _, _, after = predictions(_in_onnx(trained, model), database)
     loss = {
@@ -270,7 +286,7 @@ Reads the expression that a face shows in a picture.
 
 ## Measured
 
-Every image once, with float32 weights.
+Every image once, with the net in float32.
 
 {figures}
 ## Limits
@@ -293,9 +309,9 @@ CHOSEN = (
 NOT_CHOSEN = "Its probabilities are left so, because there were no held-out images to choose by."
 PRIOR_NAMES = {0.0: "training", 1.0: "uniform"}  # by power
 INT8 = (
-    "int8 in the large products, float32 elsewhere, and no .caffemodel; on the {images:,} images of {database} that "
-    "gives an accuracy of {accuracy_int8:.2%} where float32 has {accuracy_float32:.2%}, {labels_changed} other "
-    "labels, and probabilities that differ by at most {greatest_difference:.4f}."
+    "int8, and activations of 8 bits; on the {images:,} images of {database} that gives an accuracy of "
+    "{accuracy_int8:.2%} where float32 has {accuracy_float32:.2%}, {labels_changed} other labels, and probabilities "
+    "that differ by at most {greatest_difference:.4f}."
 )
 
 

@@ -83,7 +83,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--weights",
         type=Path,
         metavar="FILE",
-        help=".caffemodel or model.onnx to start from; the layer of the classes is made anew for another number",
+        help=".caffemodel or .safetensors to start from; the layer of the classes is made anew for another number",
     )
     parser.add_argument("--freeze", nargs="*", default=(), metavar="LAYER", help="keep layers as --weights has them")
     parser.add_argument("--mirror", action=argparse.BooleanOptionalAction, help="instead of the train_val.prototxt's")

@@ -28,7 +28,6 @@ from pipeline.classifier.model_folder import (
     FILES,
     INDEX,
     NEEDED,
-    ONNX,
     TENSORS,
     WEIGHTS,
     ModelError,
@@ -229,17 +228,20 @@ def find_net_settings(net: str) -> Path | None:
 
 
 def find_weights(weights: str | None) -> str | None:
-    """The file of the setting `weights`: of a model, given by its name or folder, the model.onnx.
+    """The file of the setting `weights`: of a model, given by its name or folder, what it holds of its weights.
 
     Raises InputError when there is none.
     """
     if weights is None or Path(weights).is_file():
         return weights
     with suppress(ModelError):
-        if (file := find(weights) / ONNX).is_file():
-            return str(file)
+        folder = find(weights)
+        for name in (WEIGHTS, TENSORS):
+            if (folder / name).is_file():
+                return str(folder / name)
     raise InputError(
-        f"weights: {weights}: no such file or model; give a .caffemodel, a model.onnx or a model's name, as accurate"
+        f"weights: {weights}: no such file, or no model with {WEIGHTS} or {TENSORS}; give a .caffemodel, a "
+        ".safetensors or a model's name, as accurate"
     )
 
 
@@ -326,7 +328,7 @@ def model_files(model: str | None) -> list[str]:
 
 def exported_files(precision: str) -> list[str]:
     """The files of the model folder that export writes, its card first."""
-    left_out = (WEIGHTS, TENSORS) if precision == "int8" else ()
+    left_out = (WEIGHTS,) if precision == "int8" else ()
     return [CARD, *(name for name in FILES if name not in (CARD, *left_out))]
 
 

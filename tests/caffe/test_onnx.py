@@ -11,7 +11,7 @@ import torch
 from pipeline.caffe.layers import LAYERS, Layer, LayerError
 from pipeline.caffe.layers.pooling import Pooling
 from pipeline.caffe.net import Net, build_net
-from pipeline.caffe.onnx import quantise_weights, to_onnx
+from pipeline.caffe.onnx import to_onnx
 from pipeline.caffe.proto.caffe_pb2 import TEST, LayerParameter, NetParameter
 from pipeline.caffe.proto.files import parse_text
 
@@ -476,50 +476,3 @@ def test_nets_of_this_repository_answer_as_the_engine(deploy: Path) -> None:
     (name,) = net.inputs
     images = np.random.default_rng(0).uniform(-1, 1, (3, *net.shapes[name][1:])).astype("f")
     assert_agrees(net, session(to_onnx(net)), **{name: images})
-
-
-def test_int8_weights_of_a_convolution_have_a_scale_for_each_output() -> None:
-    net = net_of(
-        input_layer("x", (1, 96, 6, 6))
-        + """
-        layer { name: "conv" type: "Convolution" bottom: "x" top: "y"
-                convolution_param { num_output: 80 kernel_size: 3 weight_filler { type: "gaussian" std: 1 } } }"""
-    )
-    model = to_onnx(net)
-    small = quantise_weights(model)
-    assert small.ByteSize() < 0.3 * model.ByteSize()
-    constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in small.graph.initializer}
-    (name,) = [name for name in constants if name.endswith(":int8")]
-    weight = net.params["conv"][0].detach().numpy()
-    restored = constants[name] * constants[name.replace(":int8", ":scale")].reshape(-1, 1, 1, 1)
-    assert (np.abs(restored - weight) <= np.abs(weight).max(axis=(1, 2, 3), keepdims=True) / 127 / 2 * 1.001).all()
-    with torch.no_grad():
-        net.params["conv"][0].copy_(torch.from_numpy(restored))
-    x = np.random.default_rng(0).standard_normal((2, 96, 6, 6)).astype("f")
-    got = session(small).run(["y"], {"x": x})[0]
-    np.testing.assert_allclose(got, net.forward(x=x)["y"].detach().numpy(), rtol=1e-4, atol=1e-3)
-
-
-def test_int8_weights_are_a_quarter_of_the_size_and_within_half_a_step() -> None:
-    net = net_of(
-        input_layer("x", (1, 256))
-        + """
-        layer { name: "fc1" type: "InnerProduct" bottom: "x" top: "h" inner_product_param { num_output: 512 } }
-        layer { name: "fc2" type: "InnerProduct" bottom: "h" top: "y" inner_product_param { num_output: 3 } }"""
-    )
-    model = to_onnx(net)
-    small = quantise_weights(model)
-    assert small.ByteSize() < 0.3 * model.ByteSize()
-    assert small.SerializeToString(deterministic=True) == quantise_weights(model).SerializeToString(deterministic=True)
-    constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in small.graph.initializer}
-    (name,) = [name for name in constants if name.endswith(":int8")]
-    restored = constants[name] * constants[name.replace(":int8", ":scale")]
-    weight = net.params["fc1"][0].detach().numpy().T
-    assert constants[name].dtype == np.int8
-    assert (np.abs(restored - weight) <= np.abs(weight).max(axis=0) / 127 / 2 * 1.001).all()
-    x = np.random.default_rng(0).standard_normal((8, 256)).astype("f")
-    want = net.forward(x=x)["y"].detach().numpy()
-    got = session(small).run(["y"], {"x": x})[0]
-    assert 0 < np.abs(got - want).max() < 0.05 * np.abs(want).max()
-    alone = session(small).run(["y"], {"x": x[:1]})[0]
-    np.testing.assert_allclose(alone, got[:1], atol=1e-5)  # a face's answer does not hang on its batch

@@ -129,6 +129,15 @@ def test_int8_answers_alike_in_a_quarter_of_the_size_and_the_same_each_time() ->
     (want,), (got,) = run(model, x=x), run(small, x=x)
     assert (want.argmax(1) == got.argmax(1)).mean() > 0.9
     assert 0 < np.abs(got - want).max() < 0.1
+    (alone,) = run(small, x=x[:1])
+    np.testing.assert_allclose(alone, got[:1], atol=1e-6)  # an image's answer does not hang on its batch
+
+
+def test_activations_of_int8_are_unsigned_which_processors_multiply_fastest() -> None:
+    small = quantise(to_onnx(classifier()), [np.random.default_rng(0).standard_normal((8, 3, 16, 16)).astype("f")])
+    constants = {tensor.name: tensor.data_type for tensor in small.graph.initializer}
+    zero_points = {constants[node.input[2]] for node in small.graph.node if node.op_type == "QuantizeLinear"}
+    assert zero_points == {onnx.TensorProto.UINT8}
 
 
 MEAN_IMAGE = np.random.default_rng(3).uniform(80, 160, (3, 16, 16)).astype("f")

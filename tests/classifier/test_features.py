@@ -9,6 +9,7 @@ import torch
 from onnx import TensorProto, helper
 
 from pipeline.caffe.net import build_net
+from pipeline.caffe.onnx import to_onnx
 from pipeline.caffe.proto.caffe_pb2 import TEST
 from pipeline.classifier.features import find_features, with_output
 from pipeline.classifier.model_folder import DEPLOY, MODELS, WEIGHTS, Classifier, ModelError, read
@@ -30,12 +31,19 @@ def node(operator: str, inputs: str, output: str) -> onnx.NodeProto:
 @pytest.mark.parametrize("name", ["fast", "ferplus"])
 def test_it_is_what_the_engines_last_layer_gets(name: str) -> None:
     folder = read(MODELS / name)
-    found = Classifier(folder).features(FACES)
     net = build_net(folder.path / DEPLOY, TEST)
     net.copy_from(folder.path / WEIGHTS)
+    given = folder.transformer()(FACES)
     with torch.no_grad():
-        net.forward(data=folder.transformer()(FACES))
-    np.testing.assert_allclose(found, net.blobs["pool"].numpy().reshape(3, -1), atol=1e-4)
+        net.forward(data=given)
+    expected = net.blobs["pool"].numpy().reshape(3, -1)
+    model = to_onnx(net).SerializeToString()
+    features = find_features(model, "prob")
+    assert features is not None
+    (exact,) = Classifier.session(with_output(model, features)).run([features], {"data": given})
+    np.testing.assert_allclose(exact.reshape(3, -1), expected, atol=1e-4)
+    served = Classifier(folder).features(FACES)  # in int8
+    assert np.corrcoef(served.ravel(), expected.ravel())[0, 1] > 0.99
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from pipeline.caffe.proto.files import parse_text
 from pipeline.classifier import model_folder
 from pipeline.classifier.calibration import calibrate
 from pipeline.classifier.class_prior import ClassPriorError
+from pipeline.classifier.fine_tuning import read_layer_blobs
 from pipeline.classifier.model_folder import Classifier, ModelError, read
 from pipeline.classifier.views import ViewsError
 from pipeline.stages.export import add_arguments
@@ -95,13 +96,17 @@ def test_serving_prepares_an_image_as_the_data_layer_does(trained: TrainedNet, t
     np.testing.assert_array_equal(served, net.blobs["data"].numpy())
 
 
-def test_int8_is_smaller_measured_and_without_caffemodel(trained: TrainedNet, tmp_path: Path) -> None:
+def test_int8_is_smaller_measured_and_keeps_the_weights_in_half_precision(trained: TrainedNet, tmp_path: Path) -> None:
     trained.export(tmp_path / "float32")
     index = trained.export(tmp_path / "int8", precision="int8")
     sizes = [(tmp_path / precision / "model.onnx").stat().st_size for precision in ("float32", "int8")]
     assert sizes[1] < 0.35 * sizes[0]
     assert not (tmp_path / "int8/weights.caffemodel").exists()
-    assert not (tmp_path / "int8/weights.safetensors").exists()
+    whole, half = (read_layer_blobs(tmp_path / name / "weights.safetensors") for name in ("float32", "int8"))
+    assert whole.keys() == half.keys()
+    for layer, blobs in whole.items():
+        for exact, kept in zip(blobs, half[layer], strict=True):
+            np.testing.assert_allclose(kept, exact, rtol=1e-3 if exact.ndim > 1 else 0, atol=1e-7)
     images = held_out(trained)
     answers = [Classifier(read(tmp_path / precision))(images) for precision in ("float32", "int8")]
     assert index["int8"]["greatest_difference"] == pytest.approx(np.abs(answers[0] - answers[1]).max(), abs=1e-4)

@@ -150,5 +150,5 @@ def test_freezing_without_weights_and_damaged_weights_are_refused(net: Path, wei
 def test_the_shipped_model_without_a_caffemodel_is_a_start() -> None:
     model = Path(__file__).parents[2] / "pipeline/weights/accurate"
     deploy = read_net(model / "deploy.prototxt")
-    taken = {layer.name for layer in starting_weights(model / "model.onnx", deploy, "scores").layer}
+    taken = {layer.name for layer in starting_weights(model / "weights.safetensors", deploy, "scores").layer}
     assert taken == build_net(model / "deploy.prototxt", TEST).params.keys()

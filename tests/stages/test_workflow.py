@@ -16,7 +16,7 @@ import yaml
 from pipeline.__main__ import STAGES
 from pipeline.base.errors import InputError
 from pipeline.caffe.real_caffe import CaffeError
-from pipeline.classifier.model_folder import FILES, MODELS, TENSORS, WEIGHTS
+from pipeline.classifier.model_folder import FILES, MODELS, WEIGHTS
 from pipeline.stages import predict
 from pipeline.stages.workflow import (
     Dataset,
@@ -315,14 +315,19 @@ def test_faces_that_are_not_aligned_are_read_as_they_are() -> None:
 def test_weights_are_a_file_or_a_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert find_weights(None) is None
-    assert find_weights("fast") == str(MODELS / "fast" / "model.onnx")
+    assert find_weights("fast") == str(MODELS / "fast" / "weights.caffemodel")
+    assert find_weights("accurate") == str(MODELS / "accurate" / "weights.safetensors")
     (run := Path("results/mine/model")).mkdir(parents=True)
-    for name in ("model.json", "model.onnx", "weights.caffemodel"):
+    for name in ("model.json", "model.onnx"):
         (run / name).touch()
-    assert find_weights("mine") == find_weights(f"{run}/") == str(run / "model.onnx")
+    with pytest.raises(InputError, match=r"^weights: mine: .* no model with weights\.caffemodel or weights"):
+        find_weights("mine")
+    for name in ("weights.safetensors", "weights.caffemodel"):
+        (run / name).touch()
+        assert find_weights("mine") == find_weights(f"{run}/") == str(run / name)
     assert find_weights(f"{run}/weights.caffemodel") == f"{run}/weights.caffemodel"
     for name in ("fsat", "results/mine", "no/weights.caffemodel"):
-        with pytest.raises(InputError, match=f"^weights: {name}: no such file or model; give a .caffemodel, a model"):
+        with pytest.raises(InputError, match=f"^weights: {name}: no such file, or no model with"):
             find_weights(name)
 
 
@@ -499,7 +504,7 @@ def test_other_runs_are_read_from_the_disk(tmp_path: Path) -> None:
     """All of them by their model folders, in float32 and in int8; a run goes before a model of its name that ships."""
     for name in ("Snakefile", "config", "environment.yml", "profiles", "prototxt", "report"):
         (tmp_path / name).symlink_to(ROOT / name)
-    for run, files in (("big", FILES), ("fast", set(FILES) - {WEIGHTS, TENSORS})):
+    for run, files in (("big", FILES), ("fast", set(FILES) - {WEIGHTS})):
         (tmp_path / f"results/{run}/model").mkdir(parents=True)
         for file in files:
             (tmp_path / f"results/{run}/model" / file).touch()
