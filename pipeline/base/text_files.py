@@ -1,5 +1,6 @@
 """Text files of the project's own: one that is damaged is an error that names the file, the place and the way out."""
 
+import codecs
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -7,6 +8,26 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.base.errors import InputError
+
+MARKS = (  # UTF-32's first: UTF-16's is how it begins
+    ("utf-32", (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)),
+    ("utf-16", (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)),
+)
+
+
+def encoding_of(start: bytes) -> str:
+    """The encoding of somebody's text that begins so: utf-8-sig, or UTF-16 or UTF-32 by their byte-order marks.
+
+    UTF-16 without its mark is known by its zero bytes: in every other place, which is where Latin letters, digits and
+    punctuation have them.
+    """
+    for encoding, marks in MARKS:
+        if start.startswith(marks):
+            return encoding
+    even, odd = start[::2].count(0), start[1::2].count(0)
+    if max(even, odd) * 8 < len(start) or min(even, odd) * 4 > max(even, odd) or not start:
+        return "utf-8-sig"
+    return "utf-16-le" if odd > even else "utf-16-be"
 
 
 def read_text(path: Path, remedy: str, error: type[InputError] = InputError) -> str:

@@ -2,49 +2,32 @@
 
 Columns emotion, pixels and Usage in any order, names and values with or without spaces around them
 (fer2013.csv and icml_face_data.csv); names in any case, commas, semicolons or tabs between fields, UTF-16, a byte-order
-mark and CRLF, as spreadsheets write them, are accepted.
+mark and the line ends of every system, as spreadsheets write them, are accepted.
 """
 
-import codecs
-import gzip
-import lzma
-import tarfile
-import zipfile
-import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 
 from pipeline.base.errors import SourceError
-from pipeline.base.file_kinds import HEAD, kind_of
 from pipeline.data.labelled_images import Batch, LabelledImage
 from pipeline.data.labels import IMAGE_SHAPE, LABELS
 from pipeline.data.manifest import USAGES
-from pipeline.data.spreadsheet import delimiter_of, is_utf16
+from pipeline.data.spreadsheet import delimiter_of, names_delimiter, open_csv
 
 COLUMNS = ("emotion", "pixels", "Usage")
 PIXELS = IMAGE_SHAPE[0] * IMAGE_SHAPE[1]
-MAX_LINE_BYTES = 64 << 10  # a row has at most 2304 pixels of 4 bytes and its label and Usage: 9.3 kB
+KNOWN = ("fer2013.csv", "icml_face_data.csv")  # names of the whole set in an archive
+MAX_LINE = 64 << 10  # characters; a row has at most 2304 pixels of 4 and its label and Usage: 9.3 thousand
 EMPTY = b' ",;\t\r\n'  # a row of nothing else is empty; spreadsheets leave some at the end
 ROWS_PER_BATCH = 32  # the parser's arrays then stay in the processor's cache
 
 _LABEL_OF = {str(label).encode(): label for label in range(len(LABELS))}
 _USAGE_OF = {usage.encode(): usage for usage in USAGES}
-_OPEN: dict[str, Callable[..., Any]] = {".xz": lzma.open, ".gz": gzip.open}
-_TRUNCATED = (
-    EOFError,
-    lzma.LZMAError,
-    zlib.error,
-    gzip.BadGzipFile,
-    zipfile.BadZipFile,
-    tarfile.ReadError,
-    UnicodeDecodeError,
-)
 
 
 @dataclass(frozen=True)
@@ -57,7 +40,7 @@ class Table:
 
 
 class CsvSource:
-    """The images of a fer2013.csv, .csv.xz, .csv.gz or a .zip or .tar.gz that holds one.
+    """The images of a fer2013.csv, plain, compressed (.xz, .gz, .bz2) or in a .zip or .tar.
 
     Errors are SourceError naming the line that is wrong, or OSError.
     """
@@ -69,24 +52,18 @@ class CsvSource:
 
     def batches(self) -> Iterator[Batch]:
         """Read the file's lines; the batches parse them."""
-        try:
-            with _open(self.path) as file:
-                utf16 = is_utf16(file.read(2))
-            with _open(self.path) as file:
-                yield from self._batches(codecs.EncodedFile(file, "utf-8", "utf-16") if utf16 else file)
-        except _TRUNCATED as error:
-            raise SourceError(
-                f"{self.path}: {error or 'the archive ends too early'}; is the file truncated? fetch it again"
-            ) from None
+        with open_csv(self.path, KNOWN) as file:
+            yield from self._batches(self._lines(file))
 
-    def _batches(self, file: Any) -> Iterator[Batch]:
-        header, first = file.readline(MAX_LINE_BYTES), 2
-        if header.removeprefix(codecs.BOM_UTF8).lower().startswith(b"sep="):  # tells Excel the delimiter
-            header, first = file.readline(MAX_LINE_BYTES), 3
-        table = _table(header, self.path)
+    def _batches(self, numbered: Iterator[tuple[int, str]]) -> Iterator[Batch]:
+        header_line, header = next(numbered, (1, ""))
+        if names_delimiter(header):
+            header_line, header = next(numbered, (2, ""))
+        table = _table(header, self.path, header_line)
         row = 0
         lines: list[tuple[int, bytes]] = []  # line number and text
-        for number, line in enumerate(iter(partial(file.readline, MAX_LINE_BYTES), b""), start=first):
+        for number, text in numbered:
+            line = text.encode()
             if not line.strip(EMPTY):
                 continue
             lines.append((number, line))
@@ -101,65 +78,30 @@ class CsvSource:
                 f"{self.path}: no rows below the header, where images were expected; is the file truncated?"
             )
 
-
-@contextmanager
-def _open(path: Path) -> Iterator[IO[bytes]]:
-    name = path.name.lower()
-    if name.endswith(".zip"):
-        with zipfile.ZipFile(path) as archive:
-            inside = _csv_among(archive.namelist(), path)
-            if archive.getinfo(inside).flag_bits & 1:
-                raise SourceError(f"{path}: {inside} inside is encrypted; unpack it and give the CSV")
-            with archive.open(inside) as file:
-                yield file
-    elif name.endswith((".tar.gz", ".tgz")):
-        with tarfile.open(path, "r:gz") as tar:
-            names = [member.name for member in tar if member.isfile()]
-            member = tar.extractfile(_csv_among(names, path))
-            assert member is not None  # what is a file can be read
-            yield member
-    else:
-        with path.open("rb") as file:
-            kind = kind_of(file.read(HEAD))
-        unpacked = _OPEN.get(path.suffix.lower())
-        if kind and not unpacked:
-            raise SourceError(f"{path}: {kind} where a CSV was expected; give it its own suffix, or save it as CSV")
-        with (unpacked or open)(path, "rb") as file:
-            yield file
+    def _lines(self, file: IO[str]) -> Iterator[tuple[int, str]]:
+        """The lines, numbered from 1. Raises SourceError for one that is no row of this file, so long is it."""
+        for number, line in enumerate(iter(partial(file.readline, MAX_LINE), ""), start=1):
+            if len(line) == MAX_LINE:
+                raise _fault(
+                    self.path, number, f"more than {MAX_LINE} characters where an image was expected; is this a CSV?"
+                )
+            yield number, line
 
 
-def _csv_among(inside: list[str], path: Path) -> str:
-    """The CSV in an archive, by the names of what is inside."""
-    names = [  # macOS puts a ._NAME beside each
-        name for name in inside if name.lower().endswith(".csv") and not Path(name).name.startswith("._")
-    ]
-    # Kaggle's archive of the challenge holds the whole set and, beside it, its parts.
-    whole = [name for name in names if Path(name).name.lower() in ("fer2013.csv", "icml_face_data.csv")]
-    for candidates in (whole, names):
-        if len(candidates) == 1:
-            return candidates[0]
-    if not names and any("/" in name for name in inside):
-        raise SourceError(f"{path}: folders and no CSV inside; unpack it and give the folder of the class folders")
-    raise SourceError(
-        f"{path}: {len(names)} CSV files inside, where one or fer2013.csv was expected; unpack it and give the CSV"
-    )
-
-
-def _table(header: bytes, path: Path) -> Table:
+def _table(header: str, path: Path, line: int) -> Table:
     """Find the place of each of COLUMNS."""
     if not header:
         raise SourceError(
             f"{path}: the file is empty, where the columns {','.join(COLUMNS)} were expected; fetch it again"
         )
-    header = header.removeprefix(codecs.BOM_UTF8)
-    delimiter = delimiter_of(header)
-    names = [name.decode("utf-8", "replace").lower() for name in _fields(header, delimiter)]
+    delimiter = delimiter_of(header).encode()
+    names = [name.decode().lower() for name in _fields(header.encode(), delimiter)]
     columns = {}
     for column in COLUMNS:
         if names.count(column.lower()) != 1:
             fault = "is missing" if column.lower() not in names else "stands there more than once"
-            raise SourceError(
-                f"{path}:1: column {column} {fault}, where {','.join(COLUMNS)} were expected; is this fer2013.csv?"
+            raise _fault(
+                path, line, f"column {column} {fault}, where {','.join(COLUMNS)} were expected; is this fer2013.csv?"
             )
         columns[column] = names.index(column.lower())
     return Table(columns, len(names), delimiter)
@@ -176,9 +118,8 @@ def _parse(path: Path, table: Table, first_row: int, lines: list[tuple[int, byte
     for number, line in lines:
         fields = _fields(line, table.delimiter)
         if len(fields) != table.count:
-            raise _fault(
-                path, number, f"{len(fields)} fields where {table.count} were expected; is the file truncated?"
-            )
+            hint = "is a field broken over lines?" if line.count(b'"') % 2 else "is the file truncated?"
+            raise _fault(path, number, f"{len(fields)} fields where {table.count} were expected; {hint}")
         label, text, usage = (fields[table.columns[column]] for column in COLUMNS)
         if label not in _LABEL_OF:
             if label.lower() == b"emotion":

@@ -1,7 +1,7 @@
 """FER+: the votes of ten people on each of FER2013's images, in place of its one label or beside it.
 
 Barsoum et al., "Training Deep Networks for Facial Expression Recognition with Crowd-Sourced Label Distribution",
-ICMI 2016; the file is fer2013new.csv, row by row the images of fer2013.csv.
+ICMI 2016; the file is fer2013new.csv, plain, compressed or in an archive, row by row the images of fer2013.csv.
 """
 
 import csv
@@ -16,13 +16,14 @@ from pipeline.base.errors import SourceError
 from pipeline.base.text_files import LineReader, text_at
 from pipeline.data.labelled_images import LabelledImage
 from pipeline.data.manifest import USAGES
-from pipeline.data.spreadsheet import delimiter_of, is_utf16
+from pipeline.data.spreadsheet import delimiter_of, names_delimiter, open_csv
 
 LABELS = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt")
 LABEL_OF = {"angry": "anger", "happy": "happiness", "sad": "sadness"}  # FER2013's words, where they differ
 CHOICES = (*LABELS, "unknown", "NF")  # what could be voted for; NF: not a face
 COLUMNS = ("Usage", "Image name", *CHOICES)
 NO_MAJORITY, TIE = "no majority", "tie"
+KNOWN = "fer2013new.csv"  # its name in an archive
 SIDECAR = "votes.csv"  # beside a manifest.csv: the votes on each of its images
 SIDECAR_COLUMNS = ("path", *CHOICES)
 SIDECAR_HEADER = ",".join(SIDECAR_COLUMNS)
@@ -78,14 +79,12 @@ class Votes:
         self.path = path
         self._usages, self._votes = array("b"), array("H")  # places in USAGES, -1 for others; a number for each choice
         self._policies = POLICIES[policy]
-        with open(path, "rb") as binary:
-            encoding = "utf-16" if is_utf16(binary.read(2)) else "utf-8-sig"
-        with open(path, encoding=encoding, errors="replace", newline="") as file:
+        with open_csv(path, (KNOWN,)) as file:
             header, lines = file.readline(), 1
-            if header.lower().startswith("sep="):  # tells Excel the delimiter
+            if names_delimiter(header):
                 header, lines = file.readline(), 2
-            delimiter = delimiter_of(header.encode()).decode()
-            names = [name.strip(' "\r\n').lower() for name in header.split(delimiter)]
+            delimiter = delimiter_of(header)
+            names = [name.strip(' "\n').lower() for name in header.split(delimiter)]
             if names != [name.lower() for name in COLUMNS]:
                 raise SourceError(f"{path}:{lines}: columns {','.join(COLUMNS)} were expected; is this fer2013new.csv?")
             for line, (usage, *fields) in _records(file, path, delimiter, lines):

@@ -34,6 +34,7 @@ from pipeline.classifier.model_folder import (
     find,
 )
 from pipeline.data.class_folders import SIDECARS
+from pipeline.data.spreadsheet import SUFFIXES
 from pipeline.media.sources import is_live
 from pipeline.media.sources.paths import LISTS
 
@@ -43,16 +44,15 @@ YAML_WORDS = {"true": True, "false": False, "null": None}
 RAW = Path("data/raw")
 # The files that hold FER2013 as Kaggle publishes it, the likeliest first, in small letters.
 RAW_NAMES = (
-    *(
-        f"{name}{suffix}"
-        for name in ("fer2013", "icml_face_data")
-        for suffix in (".csv", ".csv.xz", ".csv.gz", ".csv.zip", ".zip", ".tar.gz")
-    ),
+    *(f"{name}{suffix}" for name in ("fer2013", "icml_face_data") for suffix in SUFFIXES),
     "challenges-in-representation-learning-facial-expression-recognition-challenge.zip",
     "archive.zip",
 )
 # What may lie beside them: of Kaggle's archives, and of FER+.
-RAW_COMPANIONS = ("readme", "readme.md", "readme.txt", "fer2013.bib", "fer2013new.csv", "example_submission.csv")
+RAW_COMPANIONS = (
+    *("readme", "readme.md", "readme.txt", "fer2013.bib", "example_submission.csv"),
+    *(f"fer2013new{suffix}" for suffix in SUFFIXES),
+)
 # What settings leave the data as the source has it. Others put a mark of theirs into the name of the data's folder.
 PLAIN_DATA = {
     "ferplus": None,

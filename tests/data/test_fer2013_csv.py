@@ -1,10 +1,12 @@
 """FER2013's CSV: every form Kaggle has published, and every way a file can be wrong."""
 
+import bz2
 import gzip
 import lzma
 import tarfile
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -47,16 +49,34 @@ def test_reads_spaced_headers_quotes_crlf_and_byte_order_mark(tmp_path: Path) ->
     assert image.pixels.shape == (48, 48)
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be"])
-@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
-def test_reads_what_a_spreadsheet_saved(tmp_path: Path, encoding: str, delimiter: str) -> None:
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])  # Python writes one for utf-16 and utf-32 by itself
+@pytest.mark.parametrize(("delimiter", "end"), [(",", "\n"), (";", "\r\n"), ("\t", "\r")])
+def test_reads_what_a_spreadsheet_saved(tmp_path: Path, encoding: str, mark: str, delimiter: str, end: str) -> None:
     rows = [["Emotion", "PIXELS", "usage"], *(["3", f'"{pixels_text(image)}"', "Training"] for image in noise(40))]
-    text = "\r\n".join(delimiter.join(row) for row in rows) + "\r\n"
-    mark = "\ufeff" if encoding == "utf-16-be" else ""  # which Python writes none for
+    text = end.join(delimiter.join(row) for row in rows) + end
+    mark = "" if encoding in ("utf-8-sig", "utf-16", "utf-32") else mark
     images = read_text(tmp_path, (mark + text).encode(encoding))
     np.testing.assert_array_equal([image.pixels for image in images], noise(40))
-    with pytest.raises(SourceError, match=r"faces\.csv:\d+: "):
+    with pytest.raises(SourceError, match=r"faces\.csv:41: "):
         read_text(tmp_path, (mark + text[:-40]).encode(encoding))
+
+
+def test_reads_lines_that_end_in_different_ways(tmp_path: Path) -> None:
+    rows = ["emotion,pixels,Usage", *(f"3,{pixels_text(image)},Training" for image in noise(6))]
+    text = "".join(row + end for row, end in zip(rows, ["\r", "\n", "\r\n"] * 3, strict=False))
+    np.testing.assert_array_equal([image.pixels for image in read_text(tmp_path, text)], noise(6))
+
+
+def test_names_a_line_that_is_too_long_and_a_field_that_is_broken(tmp_path: Path) -> None:
+    head = f"emotion,pixels,Usage\n3,{GREY},Training\n"
+    for row, message in (
+        (f"3,{GREY * 20},Training", "more than 65536 characters"),
+        ('3,"7 7\n7 7",Training', "2 fields where 3 were expected; is a field broken over lines"),
+        ("\0" * 100, "1 fields where 3 were expected"),
+    ):
+        with pytest.raises(SourceError, match=rf"faces\.csv:3: {message}"):
+            read_text(tmp_path, f"{head}{row}\n")
 
 
 def test_reads_what_excel_puts_around_the_rows(tmp_path: Path) -> None:
@@ -86,7 +106,7 @@ def test_reads_a_last_line_without_its_end(tmp_path: Path) -> None:
     assert len(read_text(tmp_path, f"emotion,pixels,Usage\n0,{GREY},Training")) == 1
 
 
-@pytest.mark.parametrize("suffix", [".xz", ".gz", ".zip", ".tar.gz"])
+@pytest.mark.parametrize("suffix", [".xz", ".gz", ".bz2", ".zip", ".tar", ".tar.gz", ".tar.xz"])
 def test_reads_archives_and_refuses_truncated_ones(tmp_path: Path, suffix: str) -> None:
     write_csv(tmp_path / "fer2013.csv", noise(3))
     data = (tmp_path / "fer2013.csv").read_bytes()
@@ -95,14 +115,17 @@ def test_reads_archives_and_refuses_truncated_ones(tmp_path: Path, suffix: str) 
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
             archive.writestr("fer2013/train.csv", "another table")
             archive.writestr("fer2013/fer2013.csv", data)
-    elif suffix == ".tar.gz":
-        with tarfile.open(path, "w:gz") as tar:
+    elif suffix.startswith(".tar"):
+        mode: Any = f"w:{suffix[5:]}"
+        with tarfile.open(path, mode) as tar:
             tar.add(tmp_path / "fer2013.csv", "fer2013/fer2013.csv")
     else:
-        path.write_bytes({".xz": lzma, ".gz": gzip}[suffix].compress(data))
+        path.write_bytes({".xz": lzma, ".gz": gzip, ".bz2": bz2}[suffix].compress(data))
     np.testing.assert_array_equal([image.pixels for image in read(path)], noise(3))
     whole = path.read_bytes()
-    cut = 4 if suffix != ".tar.gz" else 4000  # a tar ends with zeros that nobody reads
+    cut = (
+        12000 if suffix == ".tar" else 4000 if suffix.startswith(".tar") else 4
+    )  # a tar ends with zeros that nobody reads
     for size in (0, 10, len(whole) // 2, len(whole) - cut):
         path.write_bytes(whole[:size])
         with pytest.raises(SourceError, match=r"fer2013\.csv\.[\w.]+: .*fetch it again"):
@@ -163,7 +186,7 @@ def replace(place: int, number: str) -> str:
         ),
         ("emotion,pixels,Usage\n0,,Training\n", ":2: pixel 0 is '' where a number 0 to 255 was expected"),
         (f"emotion,pixels,Usage\n0,{GREY},Training\n\nemotion,pixels,Usage\n", ":4: a second header"),
-        ("emotion,pixels,Usage\n" + "7" * 100_000, ":2: 1 fields where 3 were expected"),
+        ("emotion,pixels,Usage\n" + "7" * 100_000, ":2: more than 65536 characters where an image was expected"),
     ],
 )
 def test_refuses_what_is_not_fer2013(tmp_path: Path, text: str, message: str) -> None:

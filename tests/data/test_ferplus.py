@@ -1,5 +1,8 @@
 """FER+'s majority."""
 
+import bz2
+import gzip
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -124,6 +127,19 @@ def test_reads_votes_that_a_spreadsheet_saved(tmp_path: Path) -> None:
         (tmp_path / "votes.csv").write_bytes(text.encode(encoding))
         with pytest.raises(SourceError, match=r"votes\.csv:3: a number of votes"):
             Votes(tmp_path / "votes.csv")
+
+
+def test_reads_votes_that_are_packed(tmp_path: Path) -> None:
+    text = f"{','.join(COLUMNS)}\rTraining,a.png,0,3,0,0,0,0,0,6,1,0\r".encode("utf-16-le")
+    (tmp_path / "fer2013new.csv.bz2").write_bytes(bz2.compress(text))
+    with zipfile.ZipFile(tmp_path / "ferplus.zip", "w") as archive:
+        archive.writestr("FERPlus/fer2013new.csv", text)
+        archive.writestr("FERPlus/other.csv", "")
+    for name in ("fer2013new.csv.bz2", "ferplus.zip"):
+        assert Votes(tmp_path / name).label(image(0)) == LABELS.index("contempt")
+    (tmp_path / "fer2013new.csv").write_bytes(gzip.compress(text))
+    with pytest.raises(SourceError, match=r"fer2013new\.csv: gzip data where a CSV was expected"):
+        Votes(tmp_path / "fer2013new.csv")
 
 
 def test_refuses_images_that_are_not_those_voted_on(tmp_path: Path) -> None:

@@ -185,6 +185,10 @@ def test_lists_hold_folders_and_utf_16(tmp_path: Path) -> None:
         image(tmp_path / name)
     (tmp_path / "list.txt").write_text("a é.png\r\ndeep\r\n", encoding="utf-16", newline="")
     assert names(tmp_path / "list.txt") == [str(tmp_path / name) for name in ("a é.png", "deep/b.png", "deep/c.png")]
+    for encoding in ("utf-16-le", "utf-16-be", "utf-8-sig"):
+        for end in ("\n", "\r\n", "\r"):
+            (tmp_path / "list.txt").write_text(f"a é.png{end}deep{end}", encoding=encoding, newline="")
+            assert len(names(tmp_path / "list.txt")) == 3
     (tmp_path / "list.txt").write_bytes(b"\xff\xfea")
     with pytest.raises(SourceError, match="it begins as UTF-16, and is not"):
         open_sources([str(tmp_path / "list.txt")])

@@ -129,7 +129,7 @@ def test_all_images_are_one_source_and_every_other_is_its_own(tmp_path: Path, mo
         assert images.name == "2 images"
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
 def test_a_list_on_standard_input_may_be_utf_16_as_a_file_may(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoding: str
 ) -> None:
@@ -137,6 +137,12 @@ def test_a_list_on_standard_input_may_be_utf_16_as_a_file_may(
     pipe_in(monkeypatch, f"{tmp_path}/a.png\n".encode(encoding))
     (source,) = open_sources(["-"])
     assert [frame.name for frame in source] == [str(tmp_path / "a.png")]
+
+
+def test_a_dark_picture_of_16_bits_is_no_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    pipe_in(monkeypatch, b"P5 16 16 65535\n" + b"\0\x20" * 256)  # a zero byte in every other place, as UTF-16 has
+    (source,) = open_sources(["-"])
+    assert [frame.name for frame in source] == ["stdin-1"]
 
 
 def test_a_file_called_as_a_word_is_read_by_its_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

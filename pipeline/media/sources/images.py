@@ -19,13 +19,13 @@ from pipeline.base.console import log, printable
 from pipeline.base.errors import SourceError
 from pipeline.base.file_kinds import HEAD
 from pipeline.base.image_files import IMAGE_HEAD, MAX_BYTES, decode_image, read_image
+from pipeline.base.text_files import encoding_of
 from pipeline.media.fetch import FetchError, fetch, without_credentials
 from pipeline.media.frames import Frame
 from pipeline.media.sources.image_pipe import split_images
 from pipeline.media.sources.paths import MAX_LIST_BYTES, Found, lines_of, named_in
 
 FETCH_SECONDS = 30.0
-TEXT_MARKS = (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 NETPBM = re.compile(rb"P[1-7]\s")
 DATA_URL = re.compile(r"data:(?P<type>[^;,]*)(?:;[^;,]+)*?;base64,", re.IGNORECASE)
 
@@ -100,10 +100,10 @@ def standard_input(leave_out: Collection[Path] = ()) -> StandardInput | Found:
     stream = _standard_input()
     buffered = stream if hasattr(stream, "peek") else io.BufferedReader(stream)  # type: ignore[type-var]
     head = buffered.peek(1)[:HEAD]
-    # No image begins with the byte-order mark of a text, and of those without a zero byte only Netpbm's are text. What
-    # comes slowly may have no more than the first bytes here.
-    image = not head or b"\0" in head or IMAGE_HEAD.match(head) or NETPBM.match(head)
-    if image and not head.startswith(TEXT_MARKS):
+    # Of the images that are read only Netpbm's may have no zero byte, and none looks like a text in UTF-16. What comes
+    # slowly may have no more than the first bytes here.
+    image = not head or IMAGE_HEAD.match(head) or NETPBM.match(head)
+    if image or (b"\0" in head and encoding_of(head) == "utf-8-sig" and not head.startswith(codecs.BOM_UTF8)):
         return StandardInput(buffered)
     return named_in(lines_of(buffered.read(MAX_LIST_BYTES + 1), "-"), Path(), "-", leave_out)
 

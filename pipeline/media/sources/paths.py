@@ -1,5 +1,6 @@
 """The image and video files that a folder, a glob pattern or a list file stands for."""
 
+import codecs
 import glob
 import os
 import re
@@ -13,6 +14,7 @@ from pipeline.base.console import printable
 from pipeline.base.errors import SourceError
 from pipeline.base.file_kinds import HEAD, kind_of
 from pipeline.base.image_files import is_heic, is_image, reads_heic
+from pipeline.base.text_files import encoding_of
 
 IMAGES = (
     ".avif",
@@ -234,8 +236,8 @@ def read_list(path: Path, leave_out: Collection[Path] = ()) -> Found:
     """The files and folders that a list names, one a line, relative to the list's folder; with Caffe's label behind or
     without.
 
-    Names are bytes, as the file system has them, or UTF-16 with its mark; empty lines are passed over. Raises
-    SourceError naming the first line whose file does not exist.
+    Names are bytes, as the file system has them, or UTF-16; empty lines are passed over. Raises SourceError naming the
+    first line whose file does not exist.
     """
     return named_in(_lines(path), path.parent, printable(path), leave_out)
 
@@ -280,14 +282,17 @@ def _lines(path: Path) -> list[tuple[int, str]]:
 
 def lines_of(data: bytes, name: str) -> list[tuple[int, str]]:
     """The lines of a list that are not empty, each with its number. Raises SourceError for what is no text."""
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+    encoding = encoding_of(data[:HEAD])
+    if encoding != "utf-8-sig":
         try:
-            data = os.fsencode(data.decode("utf-16"))
+            data = os.fsencode(data.decode(encoding).removeprefix("\ufeff"))
         except UnicodeError:
-            raise SourceError(f"{name}: no list of files: it begins as UTF-16, and is not; save it as UTF-8") from None
+            what = encoding.upper()
+            raise SourceError(f"{name}: no list of files: it begins as {what}, and is not; save it as UTF-8") from None
     if len(data) > MAX_LIST_BYTES or b"\0" in data:
         raise SourceError(f"{name}: no list of files, which is text of at most {MAX_LIST_BYTES >> 20} MiB")
-    lines = [line.removesuffix(b"\r") for line in data.removeprefix(b"\xef\xbb\xbf").split(b"\n")]
+    end = b"\n" if b"\n" in data else b"\r"  # the second of old programs alone; a file's name may have it, too
+    lines = [line.removesuffix(b"\r") for line in data.removeprefix(codecs.BOM_UTF8).split(end)]
     return [(number, os.fsdecode(line)) for number, line in enumerate(lines, 1) if line.strip()]
 
 
