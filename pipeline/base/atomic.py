@@ -1,5 +1,6 @@
 """Outputs appear whole or not at all: written under a temporary name beside the target, then renamed.
 
+Where a name is a symbolic link, what it leads to is replaced, and the link stays.
 What has its name survives a power cut: it is on the disk before the renaming, and the name is before the block ends.
 A temporary name is .NAME.N.tmp, and its process holds a lock on it (flock). The kernel frees the lock when the process
 ends, however it does, so that the next one to write NAME can tell what is left over, and removes it.
@@ -32,11 +33,14 @@ NO_EXCHANGE = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP)  # of a kernel or a
 def atomic_file(path: Path, mode: str = "wb", **options: Any) -> Iterator[IO[Any]]:
     """Open a file that replaces `path` when the block ends without an error, and vanishes otherwise.
 
-    `mode` and `options` are open()'s. The target's folder is made. Raises OSError as open() does; whatever
-    stood at `path` before is then still there.
+    `mode` and `options` are open()'s. The target's folder is made. Raises OSError as open() does, and InputError for a
+    pipe or device, which nothing can replace; whatever stood at `path` before is then still there.
     """
     if path.is_dir():  # "" is one, too
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    path = _behind_links(path)
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path}: a pipe or device where a file is to be written; give a file's name")
     _make_parent(path)
     with naming(path):
         temporary, descriptor = _claim(path, lambda name: os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666))
@@ -59,6 +63,7 @@ def atomic_folder(path: Path, own: Collection[str] | None = None) -> Iterator[Pa
 
     own: names of all that may stand in `path` before; anything else raises InputError, so that nobody's files are lost.
     """
+    path = _behind_links(path)
     _restore(path)
     other = sorted(entry.name for entry in path.iterdir() if entry.name not in own) if own and path.is_dir() else []
     if other:
@@ -68,7 +73,7 @@ def atomic_folder(path: Path, own: Collection[str] | None = None) -> Iterator[Pa
         yield temporary
         # The whole file system at once: to sync 32,000 small files one by one takes minutes, this a second.
         _sync_file_system(temporary)
-        if path.is_symlink() or not path.is_dir():
+        if not path.is_dir():
             os.replace(temporary, path)
         elif not _exchange(temporary, path):
             _replace_folder(temporary, path)
@@ -84,6 +89,14 @@ def temporary_folder(path: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)  # after an exchange it is what stood at `path`
         os.close(descriptor)
+
+
+def _behind_links(path: Path) -> Path:
+    """What a link leads to, through any number of links. Raises OSError for links in a circle, which lead nowhere."""
+    target = Path(os.path.realpath(path)) if path.is_symlink() else path
+    if target.is_symlink():
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
+    return target
 
 
 def _make_parent(path: Path) -> None:

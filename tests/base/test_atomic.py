@@ -16,6 +16,7 @@ import pytest
 from pipeline.base import atomic
 from pipeline.base.atomic import atomic_file, atomic_folder
 from pipeline.base.console import in_words
+from pipeline.base.errors import InputError
 
 Make = Callable[[Path], AbstractContextManager[object]]
 
@@ -188,6 +189,40 @@ def test_a_name_that_cannot_be_locked_stays(tmp_path: Path, monkeypatch: pytest.
         monkeypatch.setattr(atomic.fcntl, "flock", lambda *arguments: (_ for _ in ()).throw(OSError(95, "no locks")))
     fill(tmp_path / "output", atomic_file, "new")
     assert names(tmp_path) == [".output.0.tmp", "output"]
+
+
+@pytest.mark.parametrize("make", [atomic_file, atomic_folder])
+@pytest.mark.parametrize("there", [True, False])
+def test_a_link_stays_and_what_it_leads_to_is_written(tmp_path: Path, make: Make, there: bool) -> None:
+    target, link = tmp_path / "disk/target", tmp_path / "link"
+    if there:
+        fill(target, make, "old")
+    (tmp_path / "between").symlink_to("disk/target")
+    link.symlink_to(tmp_path / "between")
+    fill(link, make, "new")
+    assert link.is_symlink()
+    assert (content(target), content(link)) == ("new", "new")
+    assert names(tmp_path / "disk") == ["target"]
+    with suppress(ValueError), make(link):
+        raise ValueError
+    assert content(link) == "new"
+
+
+@pytest.mark.parametrize("make", [atomic_file, atomic_folder])
+def test_links_in_a_circle_are_refused(tmp_path: Path, make: Make) -> None:
+    (tmp_path / "one").symlink_to("other")
+    (tmp_path / "other").symlink_to("one")
+    with pytest.raises(OSError, match=r"symbolic links: '.*/one'"), make(tmp_path / "one"):
+        pass
+
+
+def test_a_pipe_is_never_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("pipe")
+    for name in ("pipe", "link"):
+        with pytest.raises(InputError, match="pipe: a pipe or device where a file is to be written"):
+            fill(tmp_path / name, atomic_file, "new")
+    assert (tmp_path / "pipe").is_fifo()
 
 
 def test_something_always_stands_at_the_name(tmp_path: Path) -> None:

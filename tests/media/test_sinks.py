@@ -145,6 +145,17 @@ def test_annotated_images_stay_within_their_folder(tmp_path: Path, monkeypatch: 
 def test_the_images_that_are_read_are_not_written_over(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="give another folder"):
         AnnotatedImages(tmp_path / "deep" / "..", tmp_path, Overlay())
+    (tmp_path / "in").mkdir()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "in/a.png").write_text("read")
+    (tmp_path / "out/a.png").symlink_to(tmp_path / "in/a.png")
+    (tmp_path / "out/b.png").symlink_to(tmp_path / "elsewhere.png")
+    with AnnotatedImages(tmp_path / "out", tmp_path / "in", Overlay()) as sink:
+        with pytest.raises(InputError, match=r"out/a\.png: a link among the images that are read"):
+            sink.write(frame(str(tmp_path / "in/a.png")), READINGS[0])
+        sink.write(frame(str(tmp_path / "in/b.png")), READINGS[0])
+    assert (tmp_path / "in/a.png").read_text() == "read"
+    assert (tmp_path / "elsewhere.png").exists()
 
 
 Text = Callable[[Path, bool], Sink]

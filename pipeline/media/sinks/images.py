@@ -41,7 +41,12 @@ class AnnotatedImages(Sink):
     def write(self, frame: Frame, reading: Reading) -> None:
         from PIL import Image
 
-        with atomic_file(self.folder if self.single else self.folder / self._place(frame.name)) as file:
+        path = self.folder if self.single else self.folder / self._place(frame.name)
+        if path.is_symlink() and path.resolve().is_relative_to(self.root.resolve()):
+            raise InputError(
+                f"{printable(path)}: a link among the images that are read, of which one would be lost; remove the link"
+            )
+        with atomic_file(path) as file:
             Image.fromarray(self.overlay.draw(frame.image, reading)).save(file, format="PNG", compress_level=1)
 
     def _place(self, name: str) -> Path:
