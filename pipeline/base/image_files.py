@@ -30,7 +30,7 @@ AVIF = {b"avif", b"avis"}
 # How files of images begin, those included that Pillow no longer recognises when they are cut (TIFF, AVIF).
 IMAGE_HEAD = re.compile(
     rb"\xff\xd8\xff[\xc0-\xfe]|\x89PNG\r\n\x1a\n|GIF8[79]a|RIFF....WEBP|BM....\0\0\0\0|II\*\0|MM\0\*"
-    rb"|....ftyp(avif|avis|heic|heix|mif1|msf1)|\0\0\0\x0cjP {2}",
+    rb"|....ftyp(" + b"|".join(sorted(HEIC | AVIF)) + rb")|\0\0\0\x0cjP {2}",
     re.DOTALL,
 )
 DEPTHS = (8, 10, 12, 14, 16, 24, 32)  # bits that cameras and scanners measure, whatever their files have room for

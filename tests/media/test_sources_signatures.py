@@ -92,9 +92,10 @@ def test_a_cut_video_is_told_by_what_it_states(
     assert f"{path}: ends after {frames}" in caplog.text
 
 
-@pytest.mark.parametrize("name", ["a.mkv", "a.avi", "a.flv", "a.wmv", "a.mp4", "a.ts"])
+@pytest.mark.parametrize("name", ["a.mkv", "a.avi", "a.flv", "a.wmv", "a.mp4", "a.ts", "a.mpg", "a.y4m", "a.ivf"])
 def test_what_is_cut_anywhere_is_looked_at_without_an_error(tmp_path: Path, name: str) -> None:
-    path = write_video(tmp_path / name, drawn(3), codec="flv1" if name == "a.flv" else "mpeg4")
+    codec = {"a.flv": "flv1", "a.mpg": "mpeg2video", "a.y4m": "rawvideo", "a.ivf": "libvpx"}.get(name, "mpeg4")
+    path = write_video(tmp_path / name, drawn(3), codec=codec, container={"a.y4m": "yuv4mpegpipe"}.get(name))
     whole = path.read_bytes()
     for size in range(400):
         path.write_bytes(whole[:size])
@@ -121,3 +122,86 @@ def test_the_last_bytes_are_missed_too(tmp_path: Path, name: str, missing: int) 
         whole = whole[: whole.rindex(b"mfra") - 4]  # an index, behind the last picture
     path.write_bytes(whole[:-missing])
     assert signatures.cut(path) is not None
+
+
+@pytest.mark.parametrize(
+    ("container", "codec", "pixels"),
+    [
+        ("mpeg", "mpeg1video", "yuv420p"),
+        ("vob", "mpeg2video", "yuv420p"),
+        ("mjpeg", "mjpeg", "yuvj420p"),
+        ("ivf", "libvpx", "yuv420p"),
+        ("yuv4mpegpipe", "rawvideo", "yuv420p"),
+        ("yuv4mpegpipe", "rawvideo", "yuv411p"),
+        ("yuv4mpegpipe", "rawvideo", "yuv444p"),
+        ("yuv4mpegpipe", "rawvideo", "gray"),
+    ],
+)
+def test_a_last_picture_that_is_cut_is_told(
+    tmp_path: Path, container: str, codec: str, pixels: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write_video(tmp_path / "a.video", drawn(12), codec=codec, container=container, pixels=pixels)
+    assert signatures.cut(path) is None
+    with VideoReader(path) as source:
+        assert len(list(source)) == 12
+    assert (source.failed, caplog.text) == (0, "")
+    whole = path.read_bytes()
+    for missing in (1, 3, 100, len(whole) // 2 - 3):
+        path.write_bytes(whole[:-missing])
+        assert signatures.cut(path) is not None
+    with VideoReader(path) as source:
+        frames = len(list(source))
+    assert frames < 12
+    assert source.failed > 0
+    assert f"{path}: ends after {frames}" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("header", "picture"),
+    [
+        ("W5 H3 F25:1 Ip A1:1 C420jpeg", 15 + 2 * 3 * 2),
+        ("C420p10 H3 W5", 2 * (15 + 2 * 3 * 2)),
+        ("W5 H3 C422p12", 2 * (15 + 2 * 3 * 3)),
+        ("W5 H3 C444alpha", 4 * 15),
+        ("W5 H3 Cmono16", 2 * 15),
+        ("W5 H3", 15 + 2 * 3 * 2),
+    ],
+)
+def test_pictures_of_y4m_have_the_size_that_their_header_says(tmp_path: Path, header: str, picture: int) -> None:
+    path = tmp_path / "a.y4m"
+    whole = f"YUV4MPEG2 {header}\n".encode() + b"FRAME\n" + bytes(picture) + b"FRAME Ip\n" + bytes(picture)
+    path.write_bytes(whole)
+    assert signatures.cut(path) is None
+    for missing in (1, picture, picture + 4):
+        path.write_bytes(whole[:-missing])
+        assert signatures.cut(path) is not None
+    path.write_bytes(whole.replace(b"H3", b"Hx"))
+    assert signatures.cut(path) is None
+
+
+def test_dv_has_whole_frames(tmp_path: Path) -> None:
+    for system, size in ((0x3F, 120_000), (0xBF, 144_000)):
+        (tmp_path / "a.dv").write_bytes(bytes((0x1F, 7, 0, system)) + bytes(3 * size - 4))
+        assert signatures.cut(tmp_path / "a.dv") is None
+        (tmp_path / "a.dv").write_bytes(bytes((0x1F, 7, 0, system)) + bytes(3 * size - 80))
+        assert signatures.cut(tmp_path / "a.dv") is not None
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\0\0\0\x10ftypisomisom" + b"\0\0\0\x08free" * 1000,
+        b"RIFF\4\0\0\0AVI " * 1000,
+        b"DKIF" + bytes(28 + 12 * 1000),
+        b"YUV4MPEG2 W0 H0\n" + b"FRAME\n" * 1000,
+    ],
+)
+def test_a_file_of_very_many_parts_is_not_looked_at_to_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: bytes
+) -> None:
+    monkeypatch.setattr(signatures, "MAX_PARTS", 100)
+    (tmp_path / "many").write_bytes(data[:-3])
+    assert signatures.cut(tmp_path / "many") is None
+    monkeypatch.setattr(signatures, "MAX_PARTS", 2000)
+    (tmp_path / "many").write_bytes(data)
+    assert signatures.cut(tmp_path / "many") is None
