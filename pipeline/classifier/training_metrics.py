@@ -313,12 +313,14 @@ def plot(metrics_path: Path, loss_path: Path, accuracy_path: Path, marks: Mappin
             ha="center",
             va="center" if len(missing) > len(curves) else "bottom",
             color="0.35",
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},  # over the lines
         )
-        axes.set(xlabel=time, ylabel=title, title=f"{path.absolute().parent.name}: {title}")
+        axes.set(xlabel=time, ylabel=title)
+        axes.set_title(f"{path.absolute().parent.name}: {title}", parse_math=False)
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", color="0.92")
         if axes.get_legend_handles_labels()[0]:
-            axes.legend(frameon=False)
+            axes.legend(edgecolor="none", framealpha=0.85)  # the rate's curve may be behind it
         with atomic_file(path) as image:
             figure.savefig(image, format="png", metadata={"Software": None})
         pyplot.close(figure)

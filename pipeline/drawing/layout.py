@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from unicodedata import bidirectional
 
 import cv2
 import numpy as np
+from PIL import features
 
 from pipeline.drawing.canvas import DARK, WHITE, Canvas, Rectangle, fit_text, text_width
 from pipeline.drawing.emoji import name_of
@@ -20,6 +22,7 @@ LABEL_SHARE = 1 / 6.5  # of a face's height, the largest text of its label: "sur
 FEATURES = 0.12  # of a face's size, kept free around its landmarks
 ROW = 1.4  # height of a row of bars, in text sizes
 MAX_ROWS = 8  # of bars; of a model with more labels the most probable are shown
+ISOLATE, END_OF_ISOLATE = "\u2068", "\u2069"  # UAX #9, 2.4: FSI and PDI
 NAME_WIDTH, BAR_WIDTH, PER_CENT_WIDTH = 5.2, 4.4, 2.6  # columns of bars, in text sizes
 
 
@@ -176,7 +179,8 @@ class Face:
         track = "" if self.reading.track is None else f"#{self.reading.track} "
         sure = f"{'?' if self.reading.uncertain else ''} {self.reading.probabilities[self.reading.label]:.0%}"
         sure += "".join(f" {condition}" for condition in self.reading.conditions if conditions)
-        return track + fit_text(self.name(self.reading.label), size, width - text_width(track + sure, size)) + sure
+        name = fit_text(self.name(self.reading.label), size, width - text_width(track + sure, size))
+        return track + isolated(name) + sure
 
     def name(self, label: str) -> str:
         """What a label is called."""
@@ -192,6 +196,16 @@ class Face:
 def one_line(label: str) -> str:
     """A label on one line, without what no font shows."""
     return "".join(letter if letter.isprintable() else " " for letter in label).strip()
+
+
+def isolated(name: str) -> str:
+    """A name that is to stand in a line read from left to right: one in Arabic, say, must not turn what is around it.
+
+    Only where letters are laid out by direction (Pillow's Raqm); elsewhere the marks would be drawn.
+    """
+    if features.check("raqm") and any(bidirectional(letter) in ("R", "AL") for letter in name):
+        return f"{ISOLATE}{name}{END_OF_ISOLATE}"
+    return name
 
 
 def panel_size(rows: int, text: int) -> tuple[int, int]:

@@ -4,6 +4,7 @@ import argparse
 import json
 import math
 import time
+import warnings
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -56,6 +57,8 @@ BOOTSTRAP_SEED = 1
 PRIOR_POWERS = (0.0, 0.25, 0.5, 1.0)  # of the table of class priors
 CHOICE_POWERS = np.arange(21) / 20  # that the default class prior is chosen from
 CAFFE_BATCH = 100
+CELL, MAX_NUMBERED = 0.66, 30  # inches of a cell with a number; classes that have such cells
+UNNUMBERED, MAX_TICKS = 12.0, 120  # inches of the matrix of more classes; names beside it: of still more some have none
 MAX_TICK = 16  # letters of a class's name beside the confusion matrix
 
 
@@ -596,43 +599,56 @@ def _report(part: str, found: dict[str, Any] | None, power: float | None) -> Non
 
 
 def _draw_confusion(parts: dict[str, dict[str, Any]], labels: tuple[str, ...], path: Path) -> None:
-    """A row of two tables for each part: counts, and shares of each true class; the darker, the more."""
+    """A row of two tables for each part: counts, and shares of each true class; the darker, the more.
+
+    Of more than MAX_NUMBERED classes the cells are smaller and have no numbers, so that any number has a picture.
+    """
+    from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    side = 1.8 + 0.66 * len(labels)
+    side = 1.8 + (CELL * len(labels) if len(labels) <= MAX_NUMBERED else UNNUMBERED)
     width = max(side, TITLE_WIDTH)
-    figure = Figure(figsize=(2 * width + 0.6, (side + 0.8) * len(parts)), layout=ConstrainedLayoutEngine(h_pad=0.15))
-    FigureCanvasAgg(figure)
-    rows = figure.subplots(len(parts), 2, squeeze=False)
-    for (left, right), (part, found) in zip(rows, parts.items(), strict=True):
-        counts = np.array(found["confusion"])
-        shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-        low, high = found["accuracy_95"]
-        left.set_title(f"{part}: {found['n']:,} images\nmacro-F1 {found['macro_f1']:.3f}", fontweight="bold")
-        right.set_title(
-            f"{part}: shares of the true class\naccuracy {found['accuracy']:.1%} (95%: {low:.1%} to {high:.1%})",
-            fontweight="bold",
-        )
-        _draw_table(left, counts / max(counts.max(), 1), [[f"{count:,}" for count in row] for row in counts], labels)
-        _draw_table(right, shares, [[f"{share:.0%}" for share in row] for row in shares], labels)
-    with atomic_file(path) as file:
-        figure.savefig(file, format="png", dpi=140)
+    # A dollar in a class's name begins no formula, and a letter that the font lacks is drawn as a box.
+    with rc_context({"text.parse_math": False}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        layout = ConstrainedLayoutEngine(h_pad=0.15)
+        figure = Figure(figsize=(2 * width + 0.6, (side + 0.8) * len(parts)), layout=layout)
+        FigureCanvasAgg(figure)
+        rows = figure.subplots(len(parts), 2, squeeze=False)
+        for (left, right), (part, found) in zip(rows, parts.items(), strict=True):
+            counts = np.array(found["confusion"])
+            shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+            low, high = found["accuracy_95"]
+            left.set_title(f"{part}: {found['n']:,} images\nmacro-F1 {found['macro_f1']:.3f}", fontweight="bold")
+            right.set_title(
+                f"{part}: shares of the true class\naccuracy {found['accuracy']:.1%} (95%: {low:.1%} to {high:.1%})",
+                fontweight="bold",
+            )
+            _draw_table(left, counts / max(counts.max(), 1), counts, "{:,}", labels)
+            _draw_table(right, shares, shares, "{:.0%}", labels)
+        with atomic_file(path) as file:
+            figure.savefig(file, format="png", dpi=140)
 
 
-def _draw_table(axes: "Axes", darkness: np.ndarray, texts: list[list[str]], labels: tuple[str, ...]) -> None:
+def _draw_table(axes: "Axes", darkness: np.ndarray, values: np.ndarray, form: str, labels: tuple[str, ...]) -> None:
     from matplotlib.patches import Rectangle
 
     # One hue from light to dark: read by lightness alone, so colour blindness takes nothing away.
     axes.imshow(darkness, cmap="Blues", vmin=0, vmax=1.1)
     names = [label if len(label) <= MAX_TICK else f"{label[: MAX_TICK - 1]}…" for label in labels]
-    axes.set_xticks(range(len(labels)), names, rotation=40, ha="right", rotation_mode="anchor")
-    axes.set_yticks(range(len(labels)), names)
+    every = -(-len(labels) // MAX_TICKS)
+    ticks = range(0, len(labels), every)
+    size = min(10, 56 * UNNUMBERED / len(ticks))
+    axes.set_xticks(ticks, names[::every], rotation=40, ha="right", rotation_mode="anchor", fontsize=size)
+    axes.set_yticks(ticks, names[::every], fontsize=size)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     axes.tick_params(length=0)
     axes.spines[:].set_color("#888888")
+    if len(labels) > MAX_NUMBERED:
+        return
     for place in range(len(labels)):
         axes.add_patch(Rectangle((place - 0.5, place - 0.5), 1, 1, fill=False, edgecolor="#08306B", linewidth=1.5))
     for (i, j), value in np.ndenumerate(darkness):
@@ -640,7 +656,7 @@ def _draw_table(axes: "Axes", darkness: np.ndarray, texts: list[list[str]], labe
         axes.text(
             j,
             i,
-            texts[i][j],
+            form.format(values[i, j]),
             ha="center",
             va="center",
             color=ink,

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import features
 
 from pipeline.drawing.blur import hide_faces
 from pipeline.drawing.canvas import DARK, MUTED, PANEL_OPACITY, WHITE, Canvas, emoji_sprite, text_sprite
-from pipeline.drawing.layout import MIN_SIDE
+from pipeline.drawing.layout import MIN_SIDE, Face, Layout
 from pipeline.drawing.overlay import Overlay, Parts
 from pipeline.drawing.palette import COLOURS, colours, luminance, rgb
 from pipeline.readings import LANDMARKS, FaceReading, Reading
@@ -366,6 +367,18 @@ def test_labels_of_any_kind_are_drawn_and_stay_in_the_frame(label: str, shown: L
     plain = draw(parts, image)
     assert changed(drawn, plain).sum() > 800
     assert not changed(drawn, plain)[:, :4].any()
+
+
+@pytest.mark.skipif(not features.check("raqm"), reason="Raqm lays letters out by direction")
+@pytest.mark.parametrize("label", ["غاضب", "כועס", "happy سعيد"])
+def test_a_name_from_right_to_left_leaves_what_is_around_it_in_its_place(label: str) -> None:
+    reading = face(BOX, label, (label, "sad"), track=2)
+    line = text_sprite(Face.of(reading, Layout.of(640, 480, side=None), {}).text(20, 600), 20, WHITE).colour
+    begin, end = text_sprite("#2 é", 20, WHITE).colour, text_sprite("é 70%", 20, WHITE).colour
+    np.testing.assert_array_equal(line[:, :28], begin[:, :28])
+    # Letters begin at parts of a pixel; what is turned around differs by more than 60.
+    rolled = (np.roll(line, shift, axis=1)[:, -40:-4].astype(int) for shift in (-1, 0, 1))
+    assert min(abs(part - end[:, -40:-4]).mean() for part in rolled) < 10
 
 
 def test_letters_beyond_ascii_are_not_all_the_same() -> None:

@@ -1,7 +1,8 @@
 """The summary: who was seen when, and with which expressions, can be read off the picture, however long it went on."""
 
+import re
 from collections.abc import Iterable, Iterator
-from itertools import pairwise
+from itertools import groupby, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -218,6 +219,30 @@ def test_names_of_any_kind_are_drawn(tmp_path: Path, name: str) -> None:
     label = FaceReading((0, 0, 50, 50), 0.9, {}, {name: 0.6, "sad": 0.4}, "found", 1)
     both = [*frames([(label,)] * 5, name=name), *frames([(label,)] * 5, name="b.mp4")]
     assert draw(tmp_path / "out.png", both).size
+
+
+@pytest.mark.parametrize(("count", "name"), [(8, "happiness"), (30, "an expression"), (3, "x" * 40)])
+def test_labels_do_not_run_into_one_another(tmp_path: Path, count: int, name: str) -> None:
+    labels = [f"{name} {number}" for number in range(count)]
+    seen = FaceReading((0, 0, 50, 50), 0.9, {}, dict.fromkeys(labels, 1 / count), "found", 1)
+    drawn = draw(tmp_path / "out.png", frames([(seen,)] * 5))
+    top = round(HEADER * DPI)
+    row = drawn[top : top + round(0.24 * DPI), round(LEFT * DPI) : round((WIDTH - RIGHT) * DPI)]
+    blank = (row == 255).all(axis=(0, 2))
+    gaps = [sum(1 for _ in group) for is_blank, group in groupby(blank.tolist()) if is_blank]
+    assert sum(width >= 0.08 * DPI for width in gaps) >= min(count, 3)
+    assert (drawn[:, round((WIDTH - RIGHT) * DPI) + 1 :][: round((HEADER + 0.3) * DPI)] == 255).all()
+
+
+def test_an_image_stands_under_its_own_number(tmp_path: Path) -> None:
+    with Summary(tmp_path / "out.svg", Parts()) as summary:
+        for index in range(MAX_BINS + 700):
+            frame = Frame(f"{index + 1}.png", IMAGE, index)
+            summary.write(frame, Reading(frame.name, 160, 120, (face("happy", None),), index))
+    drawn = (tmp_path / "out.svg").read_text()
+    names = re.findall(r"<!-- (\d+)\.png -->", drawn)
+    assert len(names) > 5
+    assert names == re.findall(r"<!-- (\d+) -->", drawn)[: len(names)]
 
 
 def test_an_error_leaves_no_picture(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """A picture of how expressions went over time, a row for every person."""
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,7 +35,8 @@ LEFT, RIGHT = 3.1, 0.35  # of the plots, in inches; on the left stands who it is
 HEADER, LEGEND_ROW, ROW, FOOTER = 1.1, 0.42, 1.3, 0.7  # heights in inches
 LETTERS = 13  # of an image's name, in an inch
 FACE, BADGE = 0.86, 0.27  # sizes in inches of a thumbnail, of an emoji
-LEGEND_COLUMNS = 8
+LEGEND_COLUMNS, LEGEND_TEXT, LABEL = 8, 9.5, 20  # at most; points; letters of a label
+LEGEND_MARK, LEGEND_GAP = BADGE + 0.17, 0.12  # widths in inches of emoji and colour, and between labels
 INK, FAINT, GROUND = "#22262b", "#5f6773", "#f1f2f5"
 PALE, DARK = (1.0, 1.0, 1.0), (0.13, 0.15, 0.17)  # red, green, blue of what lies over uncertain bands and of hatching
 
@@ -77,7 +79,9 @@ class Summary(Sink):
         with atomic_file(self.path) as file:
             yield
             timelines = [timeline for timeline in (self.moving, self.still) if timeline.frames]
-            draw_timelines(file, self.labels, timelines, self.path.suffix.lower().removeprefix("."))
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Glyph .* missing from font")  # it is drawn as a box
+                draw_timelines(file, self.labels, timelines, self.path.suffix.lower().removeprefix("."))
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,17 +128,16 @@ class BinnedTrack:
 
 def draw_timelines(file: IO[bytes], labels: tuple[str, ...], timelines: Sequence[Timeline], form: str = "png") -> None:
     """Draw the timelines, one under the other, as a PNG, PDF or SVG."""
-    import warnings
-
     from matplotlib.figure import Figure
 
     rows = [_longest(timeline) for timeline in timelines]
-    top = HEADER + LEGEND_ROW * -(-len(labels) // LEGEND_COLUMNS)
+    columns = _legend_columns(labels)
+    top = HEADER + LEGEND_ROW * -(-len(labels) // columns)
     height = top + sum(max(1, len(people)) * ROW + FOOTER for people in rows)
     figure = Figure(figsize=(WIDTH, height), dpi=DPI, facecolor="white")
     page = figure.add_axes((0, 0, 1, 1), xlim=(0, WIDTH), ylim=(height, 0))
     page.axis("off")
-    _draw_header(page, labels, timelines)
+    _draw_header(page, labels, columns, timelines)
     for timeline, people in zip(timelines, rows, strict=True):
         keys: Sequence[tuple[str, int | None] | None] = people or [None]
         for key in keys:
@@ -162,9 +165,7 @@ def draw_timelines(file: IO[bytes], labels: tuple[str, ...], timelines: Sequence
         _draw_notes(page, top, timeline, people)
         top += FOOTER
     page.set(xlim=(0, WIDTH), ylim=(height, 0), aspect="auto")
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # it is drawn as a box
-        figure.savefig(file, format=form, dpi=DPI)
+    figure.savefig(file, format=form, dpi=DPI)
 
 
 def _longest(timeline: Timeline) -> list[tuple[str, int | None]]:
@@ -174,7 +175,17 @@ def _longest(timeline: Timeline) -> list[tuple[str, int | None]]:
     return sorted(longest, key=lambda key: (min(people[key].bins), key[1] or 0))
 
 
-def _draw_header(page: "Axes", labels: tuple[str, ...], timelines: Sequence[Timeline]) -> None:
+def _legend_columns(labels: tuple[str, ...]) -> int:
+    """How many labels stand side by side in the legend, so that none runs into the next one."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(dpi=DPI)
+    texts = [figure.text(0, 0, _cut(label, LABEL), fontsize=LEGEND_TEXT, parse_math=False) for label in labels]
+    widest = max((text.get_window_extent().width / DPI for text in texts), default=0)
+    return max(1, min(LEGEND_COLUMNS, len(labels), int((WIDTH - LEFT - RIGHT) / (LEGEND_MARK + widest + LEGEND_GAP))))
+
+
+def _draw_header(page: "Axes", labels: tuple[str, ...], columns: int, timelines: Sequence[Timeline]) -> None:
     told = []
     for timeline in timelines:
         frames = sum(timeline.frames.values())
@@ -192,9 +203,9 @@ def _draw_header(page: "Axes", labels: tuple[str, ...], timelines: Sequence[Time
     page.text(0.3, 0.42, title, color=INK, fontsize=19, weight="bold", va="center")
     page.text(0.3, 0.8, "  ·  ".join(told) or "no frames", color=FAINT, fontsize=10.5, va="center", parse_math=False)
     palette = colours(labels)
-    column = (WIDTH - LEFT - RIGHT) / max(1, min(LEGEND_COLUMNS, len(labels)))
+    column = (WIDTH - LEFT - RIGHT) / columns
     for index, label in enumerate(labels):
-        x, y = LEFT + index % LEGEND_COLUMNS * column, HEADER + 0.12 + index // LEGEND_COLUMNS * LEGEND_ROW
+        x, y = LEFT + index % columns * column, HEADER + 0.12 + index // columns * LEGEND_ROW
         _draw_emoji(page, emoji.name_of(label), x + BADGE / 2, y, BADGE, faded=False)
         page.plot(
             [x + BADGE + 0.08, x + BADGE + 0.08],
@@ -203,9 +214,8 @@ def _draw_header(page: "Axes", labels: tuple[str, ...], timelines: Sequence[Time
             linewidth=5,
             solid_capstyle="butt",
         )
-        page.text(
-            x + BADGE + 0.17, y, _short(one_line(label), 12), color=INK, fontsize=9.5, va="center", parse_math=False
-        )
+        text = _cut(label, LABEL)
+        page.text(x + LEGEND_MARK, y, text, color=INK, fontsize=LEGEND_TEXT, va="center", parse_math=False)
 
 
 def _set_up(plot: "Axes", timeline: Timeline, *, last: bool) -> None:
@@ -221,7 +231,8 @@ def _set_up(plot: "Axes", timeline: Timeline, *, last: bool) -> None:
         ticks = np.arange(np.ceil(begin / step) * step, end + 1e-9, step)
         plot.set_xticks(ticks, [_clock(tick, step) for tick in ticks] if last else [])
     else:
-        step = max(1, round((end - begin) / 12))
+        bins = round((end - begin) / timeline.width)
+        step = round(timeline.width) * max(1, round(bins / 12))  # a number is that of the image whose name is below
         numbers = np.arange(0, round(end), step)
         letters = int((WIDTH - LEFT - RIGHT) / len(numbers) * LETTERS)
         names = [f"{number + 1}\n{_short(Path(timeline.title(int(number))).name, letters)}" for number in numbers]
@@ -262,7 +273,7 @@ def _draw_person(page: "Axes", top: float, labels: tuple[str, ...], timeline: Ti
     page.text(
         x,
         middle + 0.02,
-        f"mostly {_short(one_line(mostly), 12)}",
+        f"mostly {_cut(mostly, 12)}",
         color=INK,
         fontsize=9.5,
         va="center",
@@ -355,6 +366,12 @@ def _clock(seconds: float, step: float = 1) -> str:
     hours, minutes = divmod(minutes, 60)
     rest = f"{tenths / 10:04.1f}" if step < 1 else f"{tenths // 10:02d}"
     return f"{hours}:{minutes:02d}:{rest}" if hours else f"{minutes}:{rest}"
+
+
+def _cut(label: str, most: int) -> str:
+    """The beginning of a label of too many letters, as it is cut in all drawings."""
+    label = one_line(label)
+    return label if len(label) <= most else f"{label[: most - 1]}…"
 
 
 def _short(text: str, most: int) -> str:
