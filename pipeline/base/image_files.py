@@ -35,6 +35,7 @@ IMAGE_HEAD = re.compile(
 )
 DEPTHS = (8, 10, 12, 14, 16, 24, 32)  # bits that cameras and scanners measure, whatever their files have room for
 ORIENTATION = 0x0112  # EXIF's tag
+SUBFILE, SUB_IFDS = 0x00FE, 0x014A  # a TIFF's tags: bit 0 of the first marks a preview; the second leads to more images
 PHOTOMETRIC, WHITE_IS_ZERO = 0x0106, 0  # a TIFF's tag, and the value of it that Pillow obeys up to 8 bits
 TRANSPOSED = (5, 6, 7, 8)  # of its values, those that exchange width and height
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -211,6 +212,8 @@ def _unpack(file: BinaryIO, bounds: ImageBounds, check: Look, say: Remark) -> Sc
     file.seek(0)
     # Pillow warns of metadata that does not matter here.
     with warnings.catch_warnings(action="ignore"), Image.open(file, formats=formats) as image:
+        if isinstance(image, TiffImageFile) and image.tag_v2.get(SUBFILE, 0) & 1 and SUB_IFDS in image.tag_v2:
+            raise ValueError("a camera's raw photograph, which begins with a small preview; save it as JPEG")
         width, height = image.size
         check(width, height)
         size = bounds.size(width, height)

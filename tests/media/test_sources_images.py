@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import BmpImagePlugin, Image
+from PIL import BmpImagePlugin, Image, TiffImagePlugin, TiffTags
 
 from pipeline.base import image_files
 from pipeline.base.errors import SourceError
@@ -314,6 +314,22 @@ def test_a_pipe_among_the_images_holds_up_nobody(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
     with pytest.raises(SourceError, match=r"pipe\.png: a pipe or device where an image file was expected"):
         read_image(tmp_path / "pipe.png")
+
+
+@pytest.mark.parametrize(("subfile", "more", "raw"), [(1, True, True), (1, False, False), (0, True, False)])
+def test_the_preview_of_a_raw_photograph_is_not_taken_for_it(
+    tmp_path: Path, subfile: int, more: bool, raw: bool
+) -> None:
+    """As a DNG begins; a pyramid, whose further images are the smaller ones, is read."""
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    for tag, value in ((254, subfile), (330, 8))[: 1 + more]:
+        tags.tagtype[tag], tags[tag] = TiffTags.LONG, value
+    Image.new("RGB", (40, 30)).save(tmp_path / "a.dng", format="TIFF", tiffinfo=tags)
+    if raw:
+        with pytest.raises(SourceError, match=r"a\.dng: .*a camera's raw photograph, .* save it as JPEG"):
+            read_image(tmp_path / "a.dng")
+    else:
+        assert read_image(tmp_path / "a.dng").shape == (30, 40, 3)
 
 
 def test_floating_point_pixels_are_refused(tmp_path: Path) -> None:
