@@ -2,7 +2,9 @@
 
 import codecs
 import json
+import math
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -72,11 +74,31 @@ def text_at(path: Path, ends: Sequence[int], numbers: Iterable[int]) -> Iterator
 
 
 def read_json(path: Path, remedy: str, error: type[InputError] = InputError) -> dict[str, Any]:
-    """Read a JSON object. Raises `error` naming what is wrong and the remedy, OSError when the file cannot be read."""
+    """Read a JSON object whose names differ and whose numbers are finite, as the pipeline writes them.
+
+    Raises `error` naming what is wrong and the remedy, OSError when the file cannot be read.
+    """
+    text = read_text(path, remedy, error)
     try:
-        value = json.loads(read_text(path, remedy, error))
+        value = json.loads(text, parse_float=_finite, parse_constant=_finite, object_pairs_hook=_object)
     except (ValueError, RecursionError) as wrong:
         raise error(f"{path}: no JSON ({wrong}); {remedy}") from None
     if not isinstance(value, dict):
         raise error(f"{path}: a JSON object was expected; {remedy}")
+    return value
+
+
+def _finite(word: str) -> float:
+    """A number of JSON, or NaN or Infinity, which Python reads there though they are none."""
+    value = float(word)
+    if not math.isfinite(value):
+        raise ValueError(f"{word[:60]}, where a finite number was expected")
+    return value
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        ((twice, _),) = Counter(name for name, _ in pairs).most_common(1)
+        raise ValueError(f"{twice[:60]!r} twice in one object")
     return value

@@ -5,6 +5,7 @@ from typing import Any
 
 from pipeline.base.errors import InputError
 from pipeline.base.text_files import read_json
+from pipeline.classifier.calibration import TEMPERATURES
 
 REMEDY = "evaluate the net again"
 # Of a part, which is null where it has no images.
@@ -51,7 +52,7 @@ PART = {
             "items": {
                 "type": "object",
                 "required": ["power", "accuracy", "macro_f1", "macro_recall", "ece", "ece_at_prior"],
-                "additionalProperties": {"type": ["number", "object", "array", "null"]},
+                "additionalProperties": {"$ref": "#/$defs/share"},
             },
         },
         "views": {
@@ -61,17 +62,23 @@ PART = {
                 "required": ["views", "accuracy", "served", "macro_f1", "ms_per_image"],
                 "properties": {
                     "views": {"type": "integer", "minimum": 1},
-                    **{name: {"type": "number"} for name in ("accuracy", "macro_f1", "ms_per_image")},
+                    **{name: {"$ref": "#/$defs/share"} for name in ("accuracy", "macro_f1")},
+                    "ms_per_image": {"type": "number", "minimum": 0},
                     "served": {
-                        "type": "object",
+                        "type": ["object", "null"],  # without a temperature
                         "required": ["accuracy", "ece"],
-                        "properties": {name: {"type": "number"} for name in ("accuracy", "ece")},
+                        "properties": {name: {"$ref": "#/$defs/share"} for name in ("accuracy", "ece")},
                     },
                 },
             },
         },
     },
-    "dependentRequired": {"served": ["priors", "views"]},
+    "dependentSchemas": {
+        "served": {
+            "required": ["priors", "views"],
+            "properties": {"views": {"items": {"properties": {"served": {"type": "object"}}}}},
+        },
+    },
 }  # fmt: skip
 SCHEMA = {
     "type": "object",
@@ -80,11 +87,18 @@ SCHEMA = {
         "val": PART,
         "test": PART,
         "training_shares": {"type": ["object", "null"], "additionalProperties": {"$ref": "#/$defs/share"}},
-        "temperature": {"type": ["number", "null"], "exclusiveMinimum": 0},
-        "view_temperatures": {"type": ["object", "null"], "additionalProperties": {"type": "number"}},
+        "temperature": {"anyOf": [{"$ref": "#/$defs/temperature"}, {"type": "null"}]},
+        "view_temperatures": {"type": ["object", "null"], "additionalProperties": {"$ref": "#/$defs/temperature"}},
         "class_prior": {"anyOf": [{"$ref": "#/$defs/share"}, {"type": "null"}]},
     },
-    "$defs": {"share": {"type": "number", "minimum": 0, "maximum": 1}},
+    # What images are served with is chosen on val, all of it or nothing.
+    "if": {"properties": {"temperature": {"type": "null"}}},
+    "then": {"properties": {"class_prior": {"type": "null"}}},
+    "else": {"properties": {"class_prior": {"type": "number"}}},
+    "$defs": {
+        "share": {"type": "number", "minimum": 0, "maximum": 1},
+        "temperature": {"type": "number", "minimum": TEMPERATURES[0], "maximum": TEMPERATURES[1]},
+    },
 }
 
 

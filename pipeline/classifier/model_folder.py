@@ -18,10 +18,12 @@ from pipeline.base.onnx_runtime import CPU, open_session
 from pipeline.base.text_files import read_json
 from pipeline.caffe.data_transformer import Transformer
 from pipeline.caffe.proto.caffe_pb2 import TEST, TransformationParameter
+from pipeline.caffe.proto.prototxt_errors import shorten
 from pipeline.classifier import class_prior
 from pipeline.classifier.calibration import TEMPERATURES, calibrate
 from pipeline.classifier.class_prior import ClassPrior, ClassPriorError
 from pipeline.classifier.features import find_features, with_output
+from pipeline.classifier.run_record import is_run_record
 from pipeline.classifier.views import COUNTS, ViewsError, check, read_views
 from pipeline.data import manifest
 
@@ -48,6 +50,7 @@ REMEDY = "fetch or export the model again"
 FACES = ("aligned", "images")
 CHANNELS = (1, 3)
 MAX_SIDE = 4096  # pixels
+MAX_NAME = 200  # characters of the model's name or version
 SCALES = (1e-6, 1e6)
 
 MODELS = Path(__file__).resolve().parents[1] / "weights"
@@ -154,8 +157,8 @@ def read_training(path: Path) -> dict[str, Any]:
     Raises ModelError when model.json is damaged.
     """
     training = read_json(path / INDEX, REMEDY, ModelError).get("training") or {}
-    if not isinstance(training, dict):
-        raise ModelError(f"{path / INDEX}: training that is no table; export the model again")
+    if training and not is_run_record(training):
+        raise ModelError(f"{path / INDEX}: training that is not what train writes; {REMEDY}")
     return training
 
 
@@ -190,21 +193,29 @@ def read(path: Path) -> ModelFolder:
         raise ModelError(f"{path}: no {INDEX} inside, where a model folder was expected; make one with export")
     index = read_json(path / INDEX, REMEDY, ModelError)
     hashes = index.get("sha256")
-    if not isinstance(hashes, dict) or not isinstance(index.get("name"), str):
-        raise ModelError(f"{path / INDEX}: name and sha256 were expected; export the model again")
+    if not isinstance(hashes, dict):
+        raise ModelError(f"{path / INDEX}: no table sha256; {REMEDY}")
+    for key in ("name", "version"):
+        if not is_name(index.get(key)):
+            raise ModelError(
+                f"{path / INDEX}: {key} {shorten(repr(index.get(key)))} where a text of 1 to {MAX_NAME} printable "
+                f"characters was expected; {REMEDY}"
+            )
     _check_files(path, hashes)
     temperatures = _temperatures(index, path / INDEX)
     preprocessing = _read_preprocessing(path / PREPROCESSING)
     preprocessing.transformer(path / MEAN)
     labels = manifest.read_labels(path / LABELS)
-    shares = _training_shares(index, labels, path / INDEX)
+    shares = read_training_shares(index, labels, path / INDEX, REMEDY)
     power = _given(index, "class_prior", 0.0)
     if not _is_number(power) or not 0 <= power <= 1:
-        raise ModelError(f"{path / INDEX}: class_prior {power}, not a number from 0 to 1; export the model again")
+        raise ModelError(
+            f"{path / INDEX}: class_prior {shorten(repr(power))}, not a number from 0 to 1; export the model again"
+        )
     return ModelFolder(
         path,
         index["name"],
-        str(index.get("version")),
+        index["version"],
         labels,
         preprocessing,
         temperatures.pop(1),
@@ -232,7 +243,9 @@ def _check_files(path: Path, hashes: Mapping[str, str]) -> None:
             raise ModelError(f"{path / INDEX}: no hash of {name}; export the model again")
     for name, expected in hashes.items():
         if name not in FILES:
-            raise ModelError(f"{path / INDEX}: lists {name!r}, which is no file of a model; export the model again")
+            raise ModelError(
+                f"{path / INDEX}: lists {shorten(repr(name))}, which is no file of a model; export the model again"
+            )
         if not (path / name).is_file():
             raise ModelError(f"{path / name}: missing, where {INDEX} lists it; fetch or export the model again")
         _check_hash(path / name, sha256(path / name), expected)
@@ -254,6 +267,11 @@ def _given(index: dict[str, Any], key: str, default: Any) -> Any:
     return default if value is None else value
 
 
+def is_name(value: Any) -> bool:
+    """Whether a model may have it for its name or version, which stand on pages, in cards and in answers."""
+    return isinstance(value, str) and value.isprintable() and 0 < len(value) <= MAX_NAME
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
@@ -268,7 +286,8 @@ def _temperatures(index: dict[str, Any], path: Path) -> dict[int, float]:
     for temperature in temperatures.values():
         if not _is_number(temperature) or not lowest <= temperature <= highest:
             raise ModelError(
-                f"{path}: temperature {temperature}, not a number from {lowest} to {highest}; export the model again"
+                f"{path}: temperature {shorten(repr(temperature))}, not a number from {lowest} to {highest}; "
+                "export the model again"
             )
     return {count: temperatures[str(count)] for count in COUNTS if str(count) in temperatures}
 
@@ -279,7 +298,7 @@ def _read_preprocessing(path: Path) -> Preprocessing:
     names = [each.name for each in fields(Preprocessing)]
     for wrong, what in ((set(found) - set(names), "unknown"), (set(names) - set(found), "missing")):
         if wrong:
-            raise ModelError(f"{path}: {min(wrong)!r} is {what}; export the model again")
+            raise ModelError(f"{path}: {shorten(repr(min(wrong)))} is {what}; export the model again")
     sides = [found[name] for name in ("height", "width")]
     right = {
         "channels": (type(found["channels"]) is int and found["channels"] in CHANNELS, " or ".join(map(str, CHANNELS))),
@@ -301,21 +320,45 @@ def _read_preprocessing(path: Path) -> Preprocessing:
     }
     for name, (fits, expected) in right.items():
         if not fits:
-            raise ModelError(f"{path}: {name} {found[name]!r} where {expected} was expected; export the model again")
+            given = shorten(repr(found[name]))
+            raise ModelError(f"{path}: {name} {given} where {expected} was expected; export the model again")
     return Preprocessing(**found)
 
 
-def _training_shares(index: dict[str, Any], labels: tuple[str, ...], path: Path) -> np.ndarray | None:
-    """The training shares (classes,) of model.json, None where it has none. Raises ModelError when they are none."""
-    found = index.get("training_shares")
+def read_training_shares(
+    record: Mapping[str, Any], labels: tuple[str, ...], path: Path, remedy: str
+) -> np.ndarray | None:
+    """The training shares (classes,) of model.json or metrics.json at `path`, None where it has none.
+
+    Raises ModelError when they are of other labels, are not above 0 or do not add up to 1; it ends in the remedy.
+    """
+    found = record.get("training_shares")
     if found is None:
         return None
     if not isinstance(found, dict) or list(found) != list(labels):
-        raise ModelError(f"{path}: training_shares of other labels than {', '.join(labels)}; export the model again")
+        raise ModelError(f"{path}: training_shares of other labels than {', '.join(labels)}; {remedy}")
     values = list(found.values())
     if not all(isinstance(value, float) and 0 < value <= 1 for value in values) or abs(sum(values) - 1) > 1e-6:
-        raise ModelError(f"{path}: training_shares that are no shares; export the model again")
+        raise ModelError(f"{path}: training_shares that are no shares; {remedy}")
     return np.array(values)
+
+
+def _is_batch(value: "onnxruntime.NodeArg", sizes: Sequence[int | None]) -> bool:
+    """Whether a net's input or output is float (N, *sizes) for any N. None, and a size that the net only names: any."""
+    batch, *found = value.shape or [0]
+    return (
+        value.type == "tensor(float)"
+        and not isinstance(batch, int)
+        and len(found) == len(sizes)
+        and all(
+            None in (size, made) or isinstance(size, str) or size == made
+            for size, made in zip(found, sizes, strict=True)
+        )
+    )
+
+
+def _described(values: "Sequence[onnxruntime.NodeArg]") -> str:
+    return " and ".join(f"{value.name} of shape {tuple(value.shape)}, {value.type}" for value in values) or "nothing"
 
 
 class Classifier:
@@ -344,32 +387,42 @@ class Classifier:
         self._views = views
         self._temperature = folder.temperature_of(views)
         self._session = self.session(folder.read_onnx(), threads, name=str(folder.onnx), providers=providers)
-        (self._input,) = self._session.get_inputs()
-        output, *more = self._session.get_outputs()
-        self._maps = [value.name for value in more if value.name == CLASS_MAPS]
         self._folder = folder
-        shape = self._transform.output_shape(
-            self.preprocessing.channels, self.preprocessing.height, self.preprocessing.width
-        )
-        # A net that takes images of any size, as global pooling makes it, has names where others have sizes.
-        sizes = tuple(self._input.shape[1:])
-        if len(sizes) != len(shape) or any(
-            isinstance(size, int) and size != made for size, made in zip(sizes, shape, strict=True)
-        ):
-            raise ModelError(
-                f"{folder.onnx}: takes images of shape {sizes} where {PREPROCESSING} makes "
-                f"{shape}; export the model again"
-            )
+        self._input, output, *more = self._values()
+        self._maps = [value.name for value in more if value.name == CLASS_MAPS]
         self._output = output.name
         self._providers = providers
         self._with_features: tuple[str, onnxruntime.InferenceSession] | None = None
         self._net: Net | None = None
         self._lock = Lock()
-        if output.shape[1] != len(self.labels):
+
+    def _values(self) -> "list[onnxruntime.NodeArg]":
+        """The net's one input, and its outputs. Raises ModelError unless they are what the folder's files say."""
+        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        given = self.preprocessing
+        shape = self._transform.output_shape(given.channels, given.height, given.width)
+        classes = len(self.labels)
+        # A net that takes images of any size, as global pooling makes it, has names where others have sizes.
+        if len(inputs) != 1 or not _is_batch(inputs[0], shape):
             raise ModelError(
-                f"{folder.onnx}: gives {output.shape[1]} probabilities where {LABELS} names {len(self.labels)} "
+                f"{self._folder.onnx}: takes {_described(inputs)} where {PREPROCESSING} makes float of shape "
+                f"{('N', *shape)}; export the model again"
+            )
+        wanted: list[tuple[onnxruntime.NodeArg, list[int | None]]] = [(outputs[0], [None])]
+        wanted += [(value, [classes, None, None]) for value in outputs[1:] if value.name == CLASS_MAPS]
+        for value, sizes in wanted:
+            if not _is_batch(value, sizes):
+                expected = ("N", classes, "h", "w")[: len(sizes) + 1]
+                raise ModelError(
+                    f"{self._folder.onnx}: gives {_described([value])} where float of shape {expected} was expected; "
+                    "export the model again"
+                )
+        if outputs[0].shape[1] != classes:
+            raise ModelError(
+                f"{self._folder.onnx}: gives {outputs[0].shape[1]} probabilities where {LABELS} names {classes} "
                 "classes; export the model again"
             )
+        return [*inputs, *outputs]
 
     @classmethod
     def as_trained(cls, folder: ModelFolder, threads: int = 1) -> "Classifier":

@@ -32,16 +32,25 @@ def read_rows(path: Path) -> dict[int, dict[str, str]]:
     remedy = "train again, which makes it anew"
     if not path.exists():
         raise InputError(f"{path}: missing; {remedy}")
-    reader = csv.reader(io.StringIO(read_text(path, remedy), newline=""), strict=True)
+    text = read_text(path, remedy)
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
         if tuple(next(reader, ())) != METRICS:
             raise ValueError(f"columns {','.join(METRICS)} were expected")
-        rows = {}
+        rows: dict[int, dict[str, str]] = {}
+        last = -1
         for fields in reader:
-            row = dict(zip(METRICS, fields, strict=True))
+            if len(fields) != len(METRICS):
+                raise ValueError(f"{len(fields)} fields where {len(METRICS)} were expected")
             for value in filter(None, fields):
                 float(value)
-            rows[int(row["iteration"])] = row
+            iteration = int(fields[0])
+            if iteration <= last:
+                raise ValueError(f"iteration {iteration} where one above {last} was expected")
+            rows[iteration] = dict(zip(METRICS, fields, strict=True))
+            last = iteration
+        if not text.endswith("\n"):
+            raise ValueError("a line without an end, as where a file is cut")
         return rows
     except (ValueError, csv.Error) as error:
         raise InputError(f"{path}:{max(1, reader.line_num)}: {error}; {remedy}") from None
@@ -194,9 +203,10 @@ class TrainingMetrics:
     def best(self) -> snapshot.Snapshot | None:
         """The snapshot that tested best by test_metric, the earliest on a tie; None where there was no test."""
         snapshots = snapshot.find_snapshots(self.param.snapshot_prefix)
-        tested = [s for s in snapshots if self.rows.get(s.iteration, {}).get(self.metric)]
+        values = {s: float(self.rows.get(s.iteration, {}).get(self.metric) or "nan") for s in snapshots}
+        tested = [s for s in snapshots if not math.isnan(values[s])]
         best = min if self.param.test_metric == "loss" else max
-        return best(tested, key=lambda s: float(self.rows[s.iteration][self.metric]), default=None)
+        return best(tested, key=values.__getitem__, default=None)
 
     def averaged(self) -> list[snapshot.Snapshot]:
         """The snapshots to average, oldest first: the last ones that a run without interruptions writes. Of a run that

@@ -8,7 +8,7 @@ from pipeline.base.onnx_runtime import CPU, PROVIDERS
 from pipeline.caffe.real_caffe import ENGINES
 from pipeline.classifier.calibration import UNCERTAIN
 from pipeline.classifier.class_prior import ClassPrior, ClassPriorError, parse_prior
-from pipeline.classifier.model_folder import DEFAULTS, SHIPPED
+from pipeline.classifier.model_folder import DEFAULTS, MAX_NAME, SHIPPED, is_name
 from pipeline.classifier.views import COUNTS
 from pipeline.faces.detector import DETECTORS
 
@@ -156,8 +156,15 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
 def add_model_name(parser: argparse.ArgumentParser, default: str | None = None) -> None:
     """The name and version that a model folder's model.json states."""
     shown = default or "the net's"
-    parser.add_argument("--name", default=default, help=f"the model's name (default: {shown})")
-    parser.add_argument("--model-version", default="1", help="the model's version (default: 1)")
+    parser.add_argument("--name", type=model_name, default=default, help=f"the model's name (default: {shown})")
+    parser.add_argument("--model-version", type=model_name, default="1", help="the model's version (default: 1)")
+
+
+def model_name(text: str) -> str:
+    """An argument that is the name or the version of a model."""
+    if not is_name(text):
+        raise argparse.ArgumentTypeError(f"{text[:60]!r} where 1 to {MAX_NAME} printable characters were expected")
+    return text
 
 
 def positive(text: str) -> int:

@@ -14,12 +14,12 @@ from pipeline.base.atomic import atomic_folder
 from pipeline.base.console import log
 from pipeline.base.errors import InputError
 from pipeline.base.hashing import sha256
-from pipeline.base.text_files import read_json
 from pipeline.caffe.database import DatabaseReader
 from pipeline.classifier import metrics as metrics_file
 from pipeline.classifier import model_folder
 from pipeline.classifier.hub_card import UNKNOWN, front_matter
 from pipeline.classifier.model_folder import Preprocessing
+from pipeline.classifier.run_record import read_run_record
 from pipeline.classifier.trained import PARTS, Trained, load, predictions, read_batches, versions
 from pipeline.stages.arguments import add_model_name, add_net_arguments
 
@@ -141,7 +141,7 @@ def export(
         (folder / model_folder.TENSORS).write_bytes(save(_tensors(trained, half=precision == "int8"), {"format": "pt"}))
         index |= {
             **measured,
-            "training": read_json(record, "train again, which resumes, or leave --run out") if record else None,
+            "training": read_run_record(record, "train again, which resumes, or leave --run out") if record else None,
             "created_by": versions("numpy", "torch", "onnx", "onnxruntime"),
         }
         onnx.save(model, folder / model_folder.ONNX)
@@ -193,6 +193,7 @@ def read_model_metrics(path: Path, labels: tuple[str, ...]) -> dict[str, Any]:
             raise ExportError(
                 f"{path}: {part} has other classes than {', '.join(labels)}; give the metrics of this net"
             )
+    model_folder.read_training_shares(metrics, labels, path, metrics_file.REMEDY)
     left_out = ("confusion", "unseen", "seen_in_training")
     told = {part: {key: found[key] for key in found if key not in left_out} for part, found in parts.items()}
     return {name: metrics[name] for name in METRICS if name != "metrics"} | {"metrics": told}

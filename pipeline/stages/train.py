@@ -28,7 +28,6 @@ from pipeline.base.console import log
 from pipeline.base.errors import InputError
 from pipeline.base.hashing import sha256
 from pipeline.base.signals import ENDING, on_ending
-from pipeline.base.text_files import read_json
 from pipeline.caffe import glog
 from pipeline.caffe.averaging import average_snapshots
 from pipeline.caffe.common import check_device, solver_count, solver_rank
@@ -39,12 +38,14 @@ from pipeline.caffe.net import Net
 from pipeline.caffe.precision import AUTO, PRECISIONS, bfloat16_speed, faster_precision, has_bfloat16_units
 from pipeline.caffe.proto.caffe_pb2 import DataParameter, SolverParameter
 from pipeline.caffe.proto.files import read_solver
+from pipeline.caffe.proto.prototxt_errors import shorten
 from pipeline.caffe.real_caffe import RealCaffe, refuse_extensions, root_from_environment
 from pipeline.caffe.solver import POLICIES, get_solver, naming_solver, parallel, snapshot
 from pipeline.caffe.solver.nets import test_nets, train_net, weights
 from pipeline.caffe.solver.solve import Action, Event, solve
 from pipeline.caffe.solver.train_log_writer import TrainingLog, described
 from pipeline.classifier.board import add_picture, open_board
+from pipeline.classifier.run_record import read_run_record
 from pipeline.classifier.training_metrics import TrainingMetrics, check_average, plot
 from pipeline.stages.arguments import add_engine_arguments
 
@@ -357,19 +358,7 @@ def _earlier_runs(param: SolverParameter, record: Path) -> list[dict[str, Any]]:
         last = read_run_record(record)
     except InputError:
         return []
-    return [last, *reversed(last.pop("earlier"))]
-
-
-def read_run_record(path: Path) -> dict[str, Any]:
-    """run.json, with "earlier" even where that is empty. Raises InputError when it is missing or damaged."""
-    remedy = "train again, which makes it anew"
-    if not path.exists():
-        raise InputError(f"{path}: missing; {remedy}")
-    record = {"earlier": [], **read_json(path, remedy)}
-    earlier = record["earlier"]
-    if not isinstance(earlier, list) or not all(isinstance(run, dict) for run in earlier) or "sha256" not in record:
-        raise InputError(f"{path}: not what train writes; {remedy}")
-    return record
+    return [last, *reversed(last.pop("earlier", []))]
 
 
 def _decisive(run: dict[str, Any]) -> dict[str, Any]:
@@ -416,7 +405,7 @@ def _resume(param: SolverParameter, record: Path, settings: dict[str, Any]) -> s
     try:
         if found:
             before = read_run_record(record)
-            earlier = before.pop("earlier")
+            earlier = before.pop("earlier", [])
     except InputError as error:
         log.warning("%s. Nothing says which settings made the snapshots under %s: they are taken for made by the "
                     "present ones; to start anew, remove them", error, param.snapshot_prefix)  # fmt: skip
@@ -450,7 +439,8 @@ def _differences(before: dict[str, Any], now: dict[str, Any], place: str = "") -
         if isinstance(old, dict) and isinstance(new, dict):
             yield from _differences(old, new, f"{place}{name} ")
         elif old != new:
-            yield f"{place}{name}: another one" if place == "sha256 " else f"{place}{name}: {old}, now {new}"
+            what = "another one" if place == "sha256 " else f"{shorten(str(old))}, now {new}"
+            yield f"{place}{shorten(name)}: {what}"
 
 
 def _check_whole(found: snapshot.Snapshot) -> None:

@@ -44,6 +44,24 @@ def test_numbers_are_exact_where_they_must_be(tmp_path: Path) -> None:
         assert (manifest.read(tmp_path / "manifest.csv") == [row]) == exact
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("happy\nsad", r"labels\.txt:2: a line without an end, as where a file is cut; make it again with extract"),
+        ("happy\nsad\n\n", "one distinct class name"),
+        ("happy\nhappy\n", "one distinct class name"),
+        ("happy\r\nsad\r\n", "of printable characters"),
+        ("\ufeffhappy\nsad\n", "of printable characters"),
+        ("", "one distinct class name"),
+    ],
+)
+def test_labels_that_are_cut_or_altered_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "labels.txt"
+    path.write_bytes(text.encode())
+    with pytest.raises(manifest.ManifestError, match=message):
+        manifest.read_labels(path)
+
+
 def test_no_images_have_no_duplicates() -> None:
     assert set(Duplicates().count()["within"].values()) == {0}
 

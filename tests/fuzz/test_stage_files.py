@@ -15,10 +15,10 @@ from pipeline.base.errors import InputError
 from pipeline.base.hashing import sha256
 from pipeline.classifier import model_folder
 from pipeline.classifier.metrics import read_metrics
+from pipeline.classifier.run_record import read_run_record
 from pipeline.classifier.training_metrics import METRICS, read_rows
 from pipeline.data import ferplus, manifest
 from pipeline.stages.targets import read_answers
-from pipeline.stages.train import read_run_record
 from pipeline.stages.workflow import find_net_settings
 
 KINDS = ("word", "word", "drop", "copy", "insert", "set", "cut", "flip")

@@ -124,12 +124,12 @@ def test_two_exports_are_the_same_to_the_byte(trained: TrainedNet, tmp_path: Pat
 
 def test_metrics_and_run_reach_index_and_card(trained: TrainedNet, tmp_path: Path) -> None:
     metrics = trained.evaluate(tmp_path / "run")
-    (tmp_path / "run/run.json").write_text('{"seed": 1}')
+    (tmp_path / "run/run.json").write_text('{"seed": 1, "sha256": {}}')
     given = {"metrics": tmp_path / "run/metrics.json", "record": tmp_path / "run/run.json", "license_name": "mit"}
     index = trained.export(tmp_path / "model", **given)
     assert index["license"] == "mit"
     assert index["metrics"]["val"]["accuracy"] == metrics["val"]["accuracy"]
-    assert index["training"] == {"seed": 1}
+    assert index["training"] == {"seed": 1, "sha256": {}}
     assert read(tmp_path / "model").temperature == metrics["temperature"] == index["temperature"]
     images = held_out(trained)
     probabilities = probabilities_by_hand(trained, images[:, 0])
@@ -146,6 +146,39 @@ def test_metrics_and_run_reach_index_and_card(trained: TrainedNet, tmp_path: Pat
     (entry,) = head["model-index"]
     values = {result["dataset"]["type"]: result["metrics"][0]["value"] for result in entry["results"]}
     assert values == {part: metrics[part]["accuracy"] for part in ("val", "test")}
+
+
+@pytest.mark.parametrize("said", ["{}", '{"accuracy": 0.7}', '{"sha256": 5}', '{"sha256": {}, "earlier": [1]}'])
+def test_a_record_of_no_training_is_refused(trained: TrainedNet, tmp_path: Path, said: str) -> None:
+    (tmp_path / "run.json").write_text(said)
+    with pytest.raises(InputError, match=r"run\.json: not what train writes; train again, .* or leave --run out"):
+        trained.export(tmp_path / "model", record=tmp_path / "run.json")
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_net_that_was_measured_without_a_val_set_is_exported(tmp_path: Path) -> None:
+    trained = make_trained_net(noise(40), tmp_path, protocol="merged")
+    measured = trained.evaluate(tmp_path / "run", views=2)
+    index = trained.export(tmp_path / "model", metrics=tmp_path / "run/metrics.json")
+    assert index["metrics"]["test"]["accuracy"] == measured["test"]["accuracy"]
+    assert read(tmp_path / "model").temperature == 1
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"temperature": 99.0}, "temperature: "),
+        ({"class_prior": None}, "class_prior: "),
+        ({"training_shares": {"happy": 1.0}}, "training_shares of other labels than angry, .*; evaluate the net again"),
+    ],
+)
+def test_damaged_metrics_are_named_by_their_own_file(
+    trained: TrainedNet, tmp_path: Path, changed: dict[str, object], message: str
+) -> None:
+    metrics = trained.evaluate(tmp_path / "run")
+    (tmp_path / "run/metrics.json").write_text(json.dumps(metrics | changed))
+    with pytest.raises(InputError, match=rf"run/metrics\.json: {message}"):
+        trained.export(tmp_path / "model", metrics=tmp_path / "run/metrics.json")
 
 
 def test_views_are_calibrated_by_their_own_temperature(trained: TrainedNet, tmp_path: Path) -> None:
@@ -298,7 +331,9 @@ def test_preprocessing_out_of_its_range_is_refused(folder: Path, name: str, valu
     fields = json.loads((folder / "preprocessing.json").read_text())
     (folder / "preprocessing.json").write_text(json.dumps(fields | {name: value}))
     reseal(folder, "preprocessing.json")
-    with pytest.raises(ModelError, match=rf"preprocessing\.json: {name} .* was expected; export the model again"):
+    with pytest.raises(
+        ModelError, match=rf"preprocessing\.json: ({name}|no JSON) .* was expected.* export the model again"
+    ):
         read(folder)
 
 
@@ -318,6 +353,47 @@ def test_temperatures_out_of_their_range_are_refused(folder: Path, changed: dict
     (folder / "model.json").write_text(json.dumps(index | changed))
     with pytest.raises(ModelError, match=r"model\.json: (temperature|view_temperatures) "):
         read(folder)
+
+
+@pytest.mark.parametrize("name", ["name", "version"])
+@pytest.mark.parametrize("value", [None, 4, True, "", "two\nlines", "\ud800", "x" * 201])
+def test_names_that_cannot_be_shown_are_refused(folder: Path, name: str, value: object) -> None:
+    index = json.loads((folder / "model.json").read_text())
+    (folder / "model.json").write_text(json.dumps(index | {name: value}))
+    with pytest.raises(ModelError, match=rf"model\.json: {name} .{{1,100}} where a text of 1 to 200 printable") as told:
+        read(folder)
+    assert "\n" not in str(told.value)
+
+
+FIRST_SEVEN = """start = Constant<value_ints=[0]>() end = Constant<value_ints=[7]>() axis = Constant<value_ints=[1]>()
+flat = Flatten(data) prob = Slice(flat, start, end, axis)"""
+
+
+@pytest.mark.parametrize(
+    ("signature", "body", "message"),
+    [
+        ("(float[N,1,42,42] data, float[1] more) => (float[N,7] prob)", FIRST_SEVEN, "takes data of .* and more of"),
+        ("(double[N,1,42,42] data) => (double[N,7] prob)", FIRST_SEVEN, r"takes data of shape .* tensor\(double\)"),
+        ("(float[4,1,42,42] data) => (float[4,7] prob)", FIRST_SEVEN, r"takes data of shape \(4, 1, 42, 42\)"),
+        ("(float[N,1,42,42] data) => (float prob)", "prob = ReduceMean<keepdims=0>(data)", r"gives prob of shape \(\)"),
+        (
+            "(float[N,1,42,42] data) => (float[N,1,42,42] prob)",
+            "prob = Relu(data)",
+            r"gives prob of shape \('N', 1, 42",
+        ),
+        (
+            "(float[N,1,42,42] data) => (float[N,7] prob, float[N,7] class_maps)",
+            f"{FIRST_SEVEN} class_maps = Relu(prob)",
+            r"gives class_maps of shape \('N', 7\), tensor\(float\) where float of shape \('N', 7, 'h', 'w'\) was",
+        ),
+    ],
+)
+def test_a_net_of_other_inputs_or_outputs_is_refused(folder: Path, signature: str, body: str, message: str) -> None:
+    text = f'<ir_version: 8, opset_import: ["": 17]> net {signature} {{ {body} }}'
+    onnx.save(onnx.parser.parse_model(text), folder / "model.onnx")
+    reseal(folder, "model.onnx")
+    with pytest.raises(ModelError, match=rf"model\.onnx: {message}"):
+        Classifier(read(folder))
 
 
 def test_a_file_that_is_not_listed_is_refused(folder: Path) -> None:
@@ -368,7 +444,7 @@ def test_class_shares_that_are_none_are_refused(trained: TrainedNet, tmp_path: P
     shares = metrics["training_shares"]
     for changed, message in (
         ({"class_prior": 2.0}, "class_prior 2.0, not a number from 0 to 1"),
-        ({"class_prior": "half"}, "class_prior half"),
+        ({"class_prior": "half"}, "class_prior 'half'"),
         ({"training_shares": {"happy": 1.0}}, "training_shares of other labels"),
         ({"training_shares": [1.0]}, "training_shares of other labels"),
         ({"training_shares": shares | {"happy": 0.0}}, "training_shares that are no shares"),
@@ -383,7 +459,11 @@ def test_files_that_contradict_one_another_are_not_used(trained: TrainedNet, tmp
     trained.export(tmp_path / "model")
     for name, text, message in (
         ("labels.txt", "happy\nsad\n", "gives 7 probabilities where labels.txt names 2"),
-        ("preprocessing.json", (tmp_path / "model/preprocessing.json").read_text().replace("42", "40"), "takes images"),
+        (
+            "preprocessing.json",
+            (tmp_path / "model/preprocessing.json").read_text().replace("42", "40"),
+            "takes data of shape",
+        ),
         ("preprocessing.json", '{"size": 48}', "preprocessing.json: .*'size'"),
         ("model.onnx", "weights", "model.onnx: "),
     ):

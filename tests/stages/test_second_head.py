@@ -33,7 +33,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> TrainedNet:
 def run(trained: TrainedNet, tmp_path: Path) -> Path:
     """A run that trained a second head: both_heads.caffemodel, its model folder, and labels.txt of FER+."""
     both_heads(trained).save(tmp_path / "both_heads.caffemodel")
-    (tmp_path / "run.json").write_text('{"seed": 1}')
+    (tmp_path / "run.json").write_text('{"seed": 1, "sha256": {}}')
     weights = tmp_path / "both_heads.caffemodel"
     trained.export(tmp_path / "model", weights=weights, record=tmp_path / "run.json")
     manifest.write_labels(tmp_path / "labels.txt", ferplus.LABELS)
@@ -55,7 +55,7 @@ def test_the_new_net_answers_as_the_head_did_among_the_labels(trained: TrainedNe
     expected = torch.softmax(scores[:, : len(ferplus.LABELS)], 1)
     torch.testing.assert_close(made.forward(data=images)["prob"], expected)
     assert (run / "ferplus/mean.binaryproto").read_bytes() == trained.mean.read_bytes()
-    assert json.loads((run / "ferplus/run.json").read_text()) == {"seed": 1}
+    assert json.loads((run / "ferplus/run.json").read_text()) == {"seed": 1, "sha256": {}}
 
 
 @pytest.mark.parametrize(
