@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Query, WebSocket
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
@@ -92,6 +93,9 @@ def build(
     _add_live(app, service)
     _add_state(app, service)
     specification = json.dumps({**app.openapi(), "x-problems": {code: vars(kind) for code, kind in KINDS.items()}})
+    for route in app.routes:  # only now: the specification would tell of it as of another operation
+        if isinstance(route, APIRoute) and "GET" in route.methods:
+            route.methods.add("HEAD")
     pages = {**assets(model.card), "/openapi.json": Asset(specification.encode(), "application/json")}
     for path, asset in pages.items():
         app.add_route(path, asset.answer, include_in_schema=False)
@@ -180,8 +184,8 @@ def _add_reading(app: FastAPI, service: Service) -> None:
     )
     async def read(request: Request, explain: Explain = False) -> Response:
         reader = service.reader_of(explain)
-        (upload,) = await service.uploads(request, one=True, explain=explain)
-        done = await service.read(upload, asker(request), reader)
+        async with service.uploads(request, one=True, explain=explain) as (upload,):
+            done = await service.read(upload, asker(request), reader)
         if request.headers.get("accept", "").strip().lower() == PNG:
             return Response(await service.workers.run(_drawn, done.frame, done.reading, expected=True), media_type=PNG)
         return JSONResponse({**done.to_json(), "model": service.model.to_json()})
@@ -203,16 +207,17 @@ def _add_reading(app: FastAPI, service: Service) -> None:
         readings: list[dict[str, Any]] = []
         failed = 0
         client = asker(request)
-        for upload in await service.uploads(request, one=False, explain=explain):
-            if await request.is_disconnected():
-                raise ClientDisconnect
-            try:
-                done = await service.read(upload, client, reader, expected=True)
-                readings.append(done.to_json())
-            except Problem as problem:
-                service.metrics.problems.labels(problem.code).inc()
-                failed += 1
-                readings.append({"file": upload.name, "problem": problem.to_json()})
+        async with service.uploads(request, one=False, explain=explain) as uploads:
+            for upload in uploads:
+                if await request.is_disconnected():
+                    raise ClientDisconnect
+                try:
+                    done = await service.read(upload, client, reader, expected=True)
+                    readings.append(done.to_json())
+                except Problem as problem:
+                    service.metrics.problems.labels(problem.code).inc()
+                    failed += 1
+                    readings.append({"file": upload.name, "problem": problem.to_json()})
         return JSONResponse({"model": service.model.to_json(), "failed": failed, "readings": readings})
 
 

@@ -3,7 +3,8 @@
 import math
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -126,19 +127,25 @@ class Service:
             raise Problem("explain_off", "A heat map was asked for.")
         return reader
 
-    async def uploads(self, request: Request, *, one: bool, explain: bool) -> list[Upload]:
-        """The images in the request. explain: its client pays for a heat map of each, too. Raises Problem."""
+    @asynccontextmanager
+    async def uploads(self, request: Request, *, one: bool, explain: bool) -> AsyncIterator[list[Upload]]:
+        """Give the images in the request, whose body counts as held in memory until they are read.
+
+        explain: its client pays for a heat map of each, too. Raises Problem.
+        """
         kind = content_type(request)
         if self.workers.full:  # before the body is taken
             raise Problem("busy", "Too many images wait to be read.", {"Retry-After": "2"})
         client = asker(request)
         with self.memory.body(client) as hold:
-            body = await read_body(request, self.limits, hold)
-            found = await self.workers.run(lambda: parse_upload(kind, body, self.limits.images, one=one))
-        cost = 2 * len(found) if explain else len(found)  # the net runs once more for a heat map
-        if cost > 1:
-            self.charge(client, cost - 1)
-        return found
+            found = await self._parse(kind, await read_body(request, self.limits, hold), one)
+            cost = 2 * len(found) if explain else len(found)  # the net runs once more for a heat map
+            if cost > 1:
+                self.charge(client, cost - 1)
+            yield found
+
+    async def _parse(self, kind: str, body: bytes, one: bool) -> list[Upload]:
+        return await self.workers.run(lambda: parse_upload(kind, body, self.limits.images, one=one))
 
     async def read(self, upload: Upload, client: str, reader: Reader, *, expected: bool = False) -> ImageReading:
         """Raises Problem. client: who pays for its pixels. expected: of a batch that was let in already."""

@@ -501,7 +501,8 @@ class Server(uvicorn.Server):
 def server(app: ASGIApp, listen: Listen, limits: Limits) -> Server:
     """A server that is run with `run(sockets=[bind(listen)])`."""
     # What it says are visitors' mistakes, some with a traceback; faults of ours are told by Guard.
-    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+    for name in ("uvicorn.error", "python_multipart"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     config = uvicorn.Config(
         Watched(app),
         http="h11",

@@ -144,6 +144,16 @@ def test_no_other_path_is_served(real: Running, path: str) -> None:
         problem(client.send(request), 404, "not_found")
 
 
+@pytest.mark.parametrize("path", ["/", "/health", "/v1/model", "/metrics", "/openapi.json"])
+def test_what_can_be_got_can_be_asked_for_its_head(start: Start, painted: Painted, path: str) -> None:
+    running = start(painted)
+    with running.client() as client:
+        head = client.head(path)
+        assert (head.status_code, head.content) == (200, b"")
+        assert head.headers["content-type"] == client.get(path).headers["content-type"]
+        assert set(client.put(path).headers["allow"].split(", ")) == {"GET", "HEAD"}
+
+
 def test_wrong_methods_types_and_bodies_are_told_apart(start: Start, painted: Painted) -> None:
     running = start(painted, Limits(body_bytes=20_000, pixels=10_000, images=2))
     assert problem(running.get("/v1/read"), 405, "wrong_method")

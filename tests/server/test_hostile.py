@@ -100,6 +100,28 @@ def test_all_bodies_together_have_a_limit(start: Start, painted: Painted) -> Non
     wait_until(lambda: running.post("/v1/read", files={"image": b"x" * 30_000}).status_code == 422)
 
 
+def test_bodies_that_wait_to_be_read_are_held_as_well(start: Start, painted: Painted) -> None:
+    image = picture(90, 60)
+    running = start(painted, Limits(workers=1, body_bytes=len(image), held_bytes=2 * len(image)))
+    painted.gate.clear()
+    statuses: list[int] = []
+
+    def send() -> None:
+        statuses.append(running.post("/v1/read", content=image, headers={"Content-Type": "image/png"}).status_code)
+
+    senders = [threading.Thread(target=send) for _ in range(6)]
+    for sender in senders:
+        sender.start()
+    try:
+        wait_until(lambda: len(statuses) == 4)
+        assert running.figure("expressions_queue") == 2
+    finally:
+        painted.gate.set()
+    for sender in senders:
+        sender.join()
+    assert Counter(statuses) == {503: 4, 200: 2}
+
+
 @pytest.mark.parametrize("sent", [b"", b"POST /v1/re", HEAD, HEAD + b"X: " + b"y" * 100])
 def test_a_head_that_does_not_end_is_not_waited_for(start: Start, painted: Painted, sent: bytes) -> None:
     running = start(painted, Limits(head_seconds=0.3))
@@ -414,6 +436,23 @@ def test_visitors_write_no_traceback(
         rest(connection)
     goes_on(running)
     assert not [record for record in caplog.records if record.exc_info or record.levelno > logging.WARNING]
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        b"no boundary",
+        b'--B\r\nContent-Disposition: form-data; name="a"; filename="b"\r\nContent-Transfer-Encoding: mine\r\n\r\nx',
+        b"--B\r\n\xff: y\r\n\r\n",
+    ],
+)
+def test_forms_write_nothing_into_the_log(
+    start: Start, painted: Painted, caplog: pytest.LogCaptureFixture, form: bytes
+) -> None:
+    running = start(painted)
+    headers = {"Content-Type": "multipart/form-data; boundary=B"}
+    assert running.post("/v1/read", content=form + b"\r\n--B--\r\n", headers=headers).status_code in (400, 422)
+    assert not [record for record in caplog.records if not record.name.startswith("httpx")]
 
 
 def test_stopping_while_a_picture_is_read_writes_no_traceback(
