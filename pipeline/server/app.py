@@ -94,8 +94,8 @@ def build(
     _add_state(app, service)
     specification = json.dumps({**app.openapi(), "x-problems": {code: vars(kind) for code, kind in KINDS.items()}})
     for route in app.routes:  # only now: the specification would tell of it as of another operation
-        if isinstance(route, APIRoute) and "GET" in route.methods:
-            route.methods.add("HEAD")
+        if isinstance(route, APIRoute) and route.methods == {"GET"}:
+            route.methods = {"GET", "HEAD"}
     pages = {**assets(model.card), "/openapi.json": Asset(specification.encode(), "application/json")}
     for path, asset in pages.items():
         app.add_route(path, asset.answer, include_in_schema=False)

@@ -74,6 +74,11 @@ def host_name(host: str) -> str:
         return (match[2] or "").lower().rstrip(".")
 
 
+def bare_name(name: str) -> str:
+    """A name or address without a port as host_name() gives that of a Host header; "" for what is neither."""
+    return host_name(f"{name}:0") or host_name(f"[{name}]:0")
+
+
 class Guard:
     """Wraps the whole application: refuses, adds headers, counts, and turns what is not caught into a problem."""
 

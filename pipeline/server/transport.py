@@ -475,9 +475,10 @@ def bind(listen: Listen) -> socket.socket:
         except OSError:
             listener.close()
             raise
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # the latter of a name that can be none
+        why = error.strerror if isinstance(error, OSError) else "no name of a host"
         raise InputError(
-            f"{listen.host}:{listen.port}: cannot listen there: {error.strerror}; choose another --host or --port"
+            f"{listen.host}:{listen.port}: cannot listen there: {why}; choose another --host or --port"
         ) from None
     return listener
 

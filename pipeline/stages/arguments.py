@@ -175,6 +175,14 @@ def positive(text: str) -> int:
     return value
 
 
+def port_number(text: str) -> int:
+    """An argument that is a port of TCP, 0 for any that is free."""
+    value = int(text)
+    if not 0 <= value <= 65535:
+        raise argparse.ArgumentTypeError(f"{value} where 0 to 65535 was expected")
+    return value
+
+
 def interval(text: str) -> float:
     """An argument that is a time from one search for faces to the next, in seconds."""
     from pipeline.faces.tracking import check_every

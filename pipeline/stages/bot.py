@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from pipeline.base.console import log
 from pipeline.base.errors import InputError
 from pipeline.bot.credentials import SECRET_VARIABLE, TOKEN_VARIABLE, read_bot_token, webhook_secret
-from pipeline.stages.arguments import PREDICTOR_SETTINGS, add_predictor_arguments, build_predictor
+from pipeline.stages.arguments import PREDICTOR_SETTINGS, add_predictor_arguments, build_predictor, port_number
 
 USERS = Path("data/bot/users.sqlite3")
 SETTINGS = (*PREDICTOR_SETTINGS, "threads")  # what the environment may give
@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     webhook.add_argument("--webhook", metavar="URL", help="where Telegram reaches this bot, https://…")
     webhook.add_argument("--listen", default="127.0.0.1", metavar="ADDRESS", help="answer here (default 127.0.0.1)")
-    webhook.add_argument("--port", type=int, default=8443, help="and at this port (default 8443)")
+    webhook.add_argument("--port", type=port_number, default=8443, help="and at this port (default 8443)")
     webhook.add_argument("--certificate", type=Path, metavar="FILE", help="PEM; speak TLS here, not in a proxy")
     webhook.add_argument("--key", type=Path, metavar="FILE", help="PEM; the certificate's")
 
@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> None:
     if args.webhook:
         _check_webhook(args)
         webhook = Webhook(args.webhook, args.listen, args.port, webhook_secret(), args.certificate, args.key)
-    if args.api_url and urlsplit(args.api_url).scheme not in ("http", "https"):
+    if args.api_url and not _is_address(args.api_url, ("http", "https")):
         raise InputError(f"--api-url {args.api_url}: an address of the form https://… was expected")
     # What the library below has to say goes where our own messages go.
     logging.getLogger("telegram").handlers = list(log.handlers)
@@ -87,12 +87,20 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _check_webhook(args: argparse.Namespace) -> None:
-    url = urlsplit(args.webhook)
     # Telegram calls https only; a Bot API server of one's own may call http.
-    if url.scheme not in (("https", "http") if args.api_url else ("https",)) or not url.hostname:
+    if not _is_address(args.webhook, ("https", "http") if args.api_url else ("https",)):
         raise InputError(f"--webhook {args.webhook}: an address of the form https://example.org/path was expected")
     if bool(args.certificate) != bool(args.key):
         raise InputError("--certificate and --key belong together: give both, or none and let a proxy speak TLS")
     for path in filter(None, (args.certificate, args.key)):
         with open(path, "rb"):  # so that what is missing is named
             pass
+
+
+def _is_address(text: str, schemes: tuple[str, ...]) -> bool:
+    """Whether it is a URL of one of the schemes that names a host, and a port that there can be."""
+    try:
+        url = urlsplit(text)
+        return url.scheme in schemes and bool(url.hostname) and (url.port is None or url.port > 0)
+    except ValueError:  # brackets without an IPv6 address, or a port beyond 65535
+        return False

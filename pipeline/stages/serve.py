@@ -10,13 +10,19 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.base.console import log
+from pipeline.base.console import log, printable
 from pipeline.base.errors import InputError
 from pipeline.base.hashing import sha256
 from pipeline.base.text_files import read_text
 from pipeline.classifier import model_folder
 from pipeline.classifier.hub_card import without_front_matter
-from pipeline.stages.arguments import PREDICTOR_SETTINGS, add_predictor_arguments, build_predictor, positive
+from pipeline.stages.arguments import (
+    PREDICTOR_SETTINGS,
+    add_predictor_arguments,
+    build_predictor,
+    port_number,
+    positive,
+)
 
 if TYPE_CHECKING:
     from socket import socket
@@ -82,13 +88,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="that are read in one image or frame, the largest ones (default 100)",
     )
     limits.add_argument("--allow-urls", action="store_true", help="fetch images by their public addresses")
-
-
-def port_number(text: str) -> int:
-    value = int(text)
-    if not 0 <= value <= 65535:
-        raise argparse.ArgumentTypeError(f"{value} where 0 to 65535 was expected")
-    return value
 
 
 def run(args: argparse.Namespace) -> None:
@@ -184,8 +183,11 @@ def read_server_token(file: Path | None) -> str | None:
 
 
 def choose_access(listen: "Listen", token: str | None, names: list[str]) -> "Access":
-    """Who may ask. Raises InputError where anyone could, or where the token would be read on its way."""
-    from pipeline.server.guard import LOOPBACK, Access
+    """Who may ask.
+
+    Raises InputError where anyone could, where the token would be read on its way, and for a name that no client sends.
+    """
+    from pipeline.server.guard import LOOPBACK, Access, bare_name
     from pipeline.server.transport import check_certificate
 
     if (listen.certificate is None) != (listen.key is None):
@@ -209,4 +211,10 @@ def choose_access(listen: "Listen", token: str | None, names: list[str]) -> "Acc
         )
     if not names and not listen.loopback:
         return Access(token, None)  # whoever has the token may call this machine what they like
-    return Access(token, LOOPBACK | {listen.host} | {name.lower() for name in names})
+    for name in names:
+        if not bare_name(name):
+            raise InputError(
+                f"--name {printable(name)}: a host's name or address alone was expected, without https:// and port, as "
+                "faces.example.org; with letters beyond English its form that begins with xn--"
+            )
+    return Access(token, LOOPBACK | {listen.host} | set(map(bare_name, names)))

@@ -24,7 +24,7 @@ import torch
 
 from pipeline import __version__
 from pipeline.base.atomic import atomic_file
-from pipeline.base.console import log
+from pipeline.base.console import log, printable
 from pipeline.base.errors import InputError
 from pipeline.base.hashing import sha256
 from pipeline.base.signals import ENDING, on_ending
@@ -440,7 +440,7 @@ def _differences(before: dict[str, Any], now: dict[str, Any], place: str = "") -
             yield from _differences(old, new, f"{place}{name} ")
         elif old != new:
             what = "another one" if place == "sha256 " else f"{shorten(str(old))}, now {new}"
-            yield f"{place}{shorten(name)}: {what}"
+            yield f"{place}{printable(name)}: {what}"
 
 
 def _check_whole(found: snapshot.Snapshot) -> None:

@@ -213,6 +213,8 @@ def test_what_is_wrong_at_the_start_is_one_line(tmp_path: Path) -> None:
     assert bad_command({}).startswith("error: no token: set the variable TELEGRAM_BOT_TOKEN or give --token-file")
     assert "--threads 0: at least 1" in bad_command(token, "--threads", 0)
     assert "https://example.org/path was expected" in bad_command(token, "--webhook", "http://example.org/x")
+    assert "--webhook https://[e.org/x: an address of the form" in bad_command(token, "--webhook", "https://[e.org/x")
+    assert "--api-url http://[: an address of the form" in bad_command(token, "--api-url", "http://[")
     assert "belong together" in bad_command(token, "--webhook", "https://example.org/x", "--key", __file__)
     (tmp_path / "users").write_bytes(zlib.compress(bytes(range(256)) * 99))
     errors = bad_command(token, *users, "--api-url", "http://127.0.0.1:9")

@@ -23,7 +23,7 @@ from websockets.sync.client import ClientConnection, connect
 from pipeline.base.errors import InputError
 from pipeline.server.guard import LOOPBACK
 from pipeline.server.metrics import FOLDER
-from pipeline.server.transport import Listen
+from pipeline.server.transport import Listen, bind
 from pipeline.stages.serve import TOKEN, add_arguments, choose_access, read_server_token, run
 
 ROOT = Path(__file__).parents[2]
@@ -162,6 +162,27 @@ def test_a_proxys_word_is_as_good_as_tls() -> None:
     assert choose_access(listen, SECRET, ["Faces.example.org"]).names == {"faces.example.org", "0.0.0.0", *LOOPBACK}
     with pytest.raises(InputError, match="an address or a network was expected"):
         choose_access(Listen("0.0.0.0", 0, proxy="everybody"), SECRET, [])
+
+
+@pytest.mark.parametrize(
+    ("name", "compared"),
+    [("Faces.example.org.", "faces.example.org"), ("192.0.2.7", "192.0.2.7"), ("2001:DB8::1", "2001:db8::1")],
+)
+def test_names_are_compared_as_clients_send_them(name: str, compared: str) -> None:
+    access = choose_access(Listen("127.0.0.1", 0), None, [name])
+    assert access.names == {compared, *LOOPBACK}
+
+
+@pytest.mark.parametrize("name", ["https://faces.example.org", "faces.example.org:8000", "*", "two names", "", "ä.de"])
+def test_a_name_that_no_client_sends_is_refused(name: str) -> None:
+    with pytest.raises(InputError, match=r"--name .*: a host's name or address alone was expected"):
+        choose_access(Listen("127.0.0.1", 0), None, [name])
+
+
+@pytest.mark.parametrize("host", ["a..b", f"{'a' * 64}.example"])
+def test_a_host_that_can_be_none_is_named(host: str) -> None:
+    with pytest.raises(InputError, match=rf"{host}:8000: cannot listen there: no name of a host"):
+        bind(Listen(host, 8000))
 
 
 def test_tokens_come_from_a_file_or_the_environment_and_are_hard_to_guess(
