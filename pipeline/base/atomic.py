@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
@@ -58,16 +58,21 @@ def atomic_file(path: Path, mode: str = "wb", **options: Any) -> Iterator[IO[Any
 
 
 @contextmanager
-def atomic_folder(path: Path, own: Collection[str] | None = None) -> Iterator[Path]:
+def atomic_folder(path: Path, own: Collection[str] | None = None, inputs: Iterable[Path] = ()) -> Iterator[Path]:
     """Give an empty folder that replaces `path` when the block ends without an error, and vanishes otherwise.
 
-    own: names of all that may stand in `path` before; anything else raises InputError, so that nobody's files are lost.
+    own: names of all that may stand in `path` before. inputs: files and folders that it is made from. Anything else in
+    `path`, and an input in it, raises InputError, so that nobody's files are lost.
     """
     path = _behind_links(path)
     _restore(path)
     other = sorted(entry.name for entry in path.iterdir() if entry.name not in own) if own and path.is_dir() else []
     if other:
         raise InputError(f"{path}: holds other files ({other[0]}), which would be lost; give a new folder")
+    place = path.resolve()
+    for each in inputs:
+        if each.resolve().is_relative_to(place):
+            raise InputError(f"{path}: {each}, which is read, is there and would be lost; give another folder")
     _make_parent(path)
     with naming(path), temporary_folder(path) as temporary:
         yield temporary

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 from collections.abc import Iterable, Iterator, MutableSequence, Sequence
+from math import isfinite
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ from pipeline.base.text_files import LineReader, read_text, text_at
 NAME = "manifest.csv"
 REMEDY = "make it again with extract or align"
 USAGES = ("Training", "PublicTest", "PrivateTest")
+STATUSES = ("", "found", "fallback")  # of alignment
 
 
 class ManifestError(InputError):
@@ -100,7 +102,7 @@ def stream(path: Path, ends: MutableSequence[int] | None = None) -> Iterator[Man
         columns = tuple(next(reader, ()))
         if columns not in (COLUMNS, EXTRACT_COLUMNS):
             raise ValueError(
-                f"columns {','.join(columns)} where {','.join(EXTRACT_COLUMNS)} and alignment's were expected"
+                f"columns {','.join(columns) or 'none'} where {','.join(EXTRACT_COLUMNS)} and alignment's were expected"
             )
         if ends is not None:
             ends.append(lines.end)
@@ -110,7 +112,7 @@ def stream(path: Path, ends: MutableSequence[int] | None = None) -> Iterator[Man
                 ends.append(lines.end)
             yield row
     except (ValueError, csv.Error) as error:
-        raise ManifestError(f"{path}:{reader.line_num}: {error}; {REMEDY}") from None
+        raise ManifestError(f"{path}:{max(1, reader.line_num)}: {error}; {REMEDY}") from None
 
 
 def read_at(path: Path, ends: Sequence[int], numbers: Iterable[int]) -> Iterator[ManifestRow]:
@@ -125,18 +127,15 @@ def _row(fields: list[str], expected: int) -> ManifestRow:
     row, usage, label, path, sha256, *alignment = fields
     if usage not in USAGES:
         raise ValueError(f"usage {usage!r} where one of {', '.join(USAGES)} was expected")
-    if not path or "\0" in path:
+    if not path.strip("./") or "\0" in path:
         raise ValueError(f"path {path!r} where an image's was expected")
     status, *numbers = alignment or [""]
-    return ManifestRow(
-        int(row),
-        usage,
-        int(label),
-        path,
-        sha256,
-        status or None,
-        *(float(number) if number else None for number in numbers),
-    )
+    if status not in STATUSES:
+        raise ValueError(f"status {status!r} where found, fallback or nothing was expected")
+    places = [float(number) if number else None for number in numbers]
+    if not isfinite(sum(filter(None, places))):
+        raise ValueError(f"{','.join(numbers)} where finite numbers were expected")
+    return ManifestRow(int(row), usage, int(label), path, sha256, status or None, *places)
 
 
 def check_pixels(row: ManifestRow, image: np.ndarray, path: str | Path) -> None:

@@ -27,7 +27,7 @@ from pipeline.faces.contact_sheet import Tile, draw_sheet
 from pipeline.faces.detector import Detections, Detector, WholeImage, build_detector
 from pipeline.faces.landmarks import Landmarker
 from pipeline.readings import LANDMARKS
-from pipeline.stages.arguments import add_detector_arguments
+from pipeline.stages.arguments import add_detector_arguments, positive
 from pipeline.stages.shard_arguments import add_shard_arguments
 
 STAGE = "align"
@@ -58,16 +58,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="keep",
         help="images without a face: keep them whole, scaled to 48x48, or drop them (default: keep)",
     )
-    parser.add_argument("--min-face", type=int, default=20, help="side of the smallest face, in pixels (default: 20)")
-    parser.add_argument("--batch", type=int, default=64, help="images that go through the nets at once (default: 64)")
-    parser.add_argument("--threads", type=int, default=2, help="processor cores to use (default: 2)")
+    parser.add_argument(
+        "--min-face", type=positive, default=20, help="side of the smallest face, in pixels (default: 20)"
+    )
+    parser.add_argument(
+        "--batch", type=positive, default=64, help="images that go through the nets at once (default: 64)"
+    )
+    parser.add_argument("--threads", type=positive, default=2, help="processor cores to use (default: 2)")
     add_shard_arguments(parser, "align")
 
 
 def run(args: argparse.Namespace) -> None:
-    for name in ("batch", "threads"):
-        if getattr(args, name) < 1:
-            raise InputError(f"--{name} {getattr(args, name)} where at least 1 was expected")
     if args.gather:
         gather(args.manifest, args.output, args.gather)
         return
@@ -91,8 +92,8 @@ def align(
     this stage. Returns the summary: how many faces were found in each Usage. Raises InputError naming an image that
     cannot be read, or is not 8-bit grey or RGB.
     """
-    source = _Source(manifest_path, output)
-    with atomic_folder(output, own=OWN) as folder:
+    source = _Source(manifest_path)
+    with atomic_folder(output, own=OWN, inputs=[source.root]) as folder:
         _align_rows(source, range(source.count), Work(detector, missing, batch, threads), folder)
         summary = _finish(source, [folder / EXACT_ROWS], folder, missing)
         (folder / EXACT_ROWS).unlink()
@@ -105,8 +106,8 @@ def align_shard(manifest_path: Path, output: Path, shard: Shard, work: Work, mad
 
     made_by: what tells the detector from others. Raises InputError as align() does.
     """
-    source = _Source(manifest_path, output)
-    with atomic_folder(output, own=(*USAGES, EXACT_ROWS, SHARD_FILE)) as folder:
+    source = _Source(manifest_path)
+    with atomic_folder(output, own=(*USAGES, EXACT_ROWS, SHARD_FILE), inputs=[source.root]) as folder:
         _align_rows(source, shard.rows(source.count, work.batch), work, folder)
         write_note(folder, STAGE, shard, {**made_by, "missing": work.missing, "batch": work.batch})
         summary = _summary(manifest.stream(folder / EXACT_ROWS), work.missing)
@@ -118,15 +119,20 @@ def gather(manifest_path: Path, output: Path, shards: Sequence[Path]) -> dict[st
 
     Raises InputError where a shard is missing, given twice, made with other settings than another, or of other images.
     """
-    source = _Source(manifest_path, output)
+    source = _Source(manifest_path)
     folders, made_by = in_order(STAGE, shards)
-    missing = made_by["missing"]
+    missing = made_by.get("missing")
+    if missing not in MISSING:
+        raise InputError(
+            f"{shards[0] / SHARD_FILE}: missing {missing!r} where {' or '.join(MISSING)} was expected; make all shards "
+            "again"
+        )
     exact = [folder / EXACT_ROWS for folder in folders]
     for row, found in zip_longest(manifest.stream(manifest_path), chain.from_iterable(map(manifest.stream, exact))):
         if row is None or found is None or (row.row, row.sha256) != (found.row, found.sha256):
             where = "the end" if row is None else f"row {row.row}"
             raise InputError(f"{manifest_path}: {where} where the shards have another image; make all shards again")
-    with atomic_folder(output, own=OWN) as folder:
+    with atomic_folder(output, own=OWN, inputs=[source.root, *shards]) as folder:
         source.make_folders(folder)
         for shard, path in zip(folders, exact, strict=True):
             for row in manifest.stream(path):
@@ -140,10 +146,8 @@ def gather(manifest_path: Path, output: Path, shards: Sequence[Path]) -> dict[st
 class _Source:
     """The images to align: those of a manifest, with labels, votes where there are some, and their number."""
 
-    def __init__(self, path: Path, output: Path) -> None:
-        """Raises InputError where the manifest cannot be used, or `output` is its folder."""
-        if output.resolve() == path.parent.resolve():
-            raise InputError(f"{output}: the images to align are there; give another folder")
+    def __init__(self, path: Path) -> None:
+        """Raises InputError where the manifest cannot be used."""
         self.path, self.root = path, path.parent
         self.labels = manifest.read_labels(self.root / "labels.txt")
         self._folders, self.count = _check(path, self.labels)

@@ -90,7 +90,8 @@ def ensemble(
     if not same:
         preprocessing = replace(preprocessing, crop_size=0, scale=1.0)
     graph = join(members)
-    with atomic_folder(output / "model", own=model_folder.FILES) as folder:
+    inputs = [member.path for member in members]
+    with atomic_folder(output / "model", own=model_folder.FILES, inputs=inputs) as folder:
         onnx.save(graph, folder / model_folder.ONNX)
         if same:
             shutil.copyfile(members[0].path / model_folder.MEAN, folder / model_folder.MEAN)

@@ -119,7 +119,8 @@ def export(
     transform = trained.transformer.param
     preprocessing = Preprocessing(*trained.image_shape, transform.crop_size, transform.scale, faces)
     measured = read_model_metrics(metrics, trained.labels) if metrics else dict.fromkeys(METRICS)
-    with atomic_folder(output, own=model_folder.FILES) as folder:
+    inputs = (deploy, weights, mean, databases)
+    with atomic_folder(output, own=model_folder.FILES, inputs=inputs) as folder:
         # Where the net would take images of any size, those that it is served are of one.
         model = with_class_maps(trained.net, to_onnx(trained.net, flexible=False))
         held_out = held_out_database(databases)

@@ -134,7 +134,7 @@ def extract(
     own = (*USAGES, manifest.NAME, "labels.txt", "summary.json", ferplus.SIDECAR)
     with _nothing_written():
         work = Extraction(source, votes, **options)
-        with atomic_folder(output, own=own) as folder:
+        with atomic_folder(output, own=own, inputs=(source, *shards)) as folder:
             tally = _Tally(work.labels)
             found = _gather(shards, work, folder) if shards else _write_images(work.images.batches(), work, folder)
             manifest.write(folder / manifest.NAME, tally.count(found), manifest.EXTRACT_COLUMNS)
@@ -163,7 +163,8 @@ def extract_shard(source: Path, output: Path, votes: Path | None = None, *, shar
     """Write the images of every N-th batch of a source, for extract() to put together. Raises as extract() does."""
     with _nothing_written():
         work = Extraction(source, votes, **options)
-        with atomic_folder(output, own=(*USAGES, manifest.NAME, DROPPED, SHARD_FILE)) as folder:
+        own = (*USAGES, manifest.NAME, DROPPED, SHARD_FILE)
+        with atomic_folder(output, own=own, inputs=[source]) as folder:
             batches = islice(work.images.batches(), shard.number - 1, None, shard.count)
             with open(folder / DROPPED, "w", encoding="utf-8", newline="") as file:
                 rows = _without_dropped(_write_images(batches, work, folder), csv.writer(file))

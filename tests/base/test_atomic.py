@@ -55,6 +55,20 @@ def test_an_error_names_the_output(make: Make) -> None:
         pass
 
 
+@pytest.mark.parametrize("output", [".", "set", "link"])
+@pytest.mark.parametrize("read", ["set", "set/Training/a.png"])
+def test_a_folder_does_not_replace_what_it_is_made_from(tmp_path: Path, output: str, read: str) -> None:
+    (tmp_path / "set/Training").mkdir(parents=True)
+    (tmp_path / "set/Training/a.png").touch()
+    (tmp_path / "link").symlink_to("set")
+    with (
+        pytest.raises(InputError, match=rf"{read}, which is read, is there and would be lost; give another folder"),
+        atomic_folder(tmp_path / output, own=("Training", "set", "link"), inputs=[tmp_path / read]),
+    ):
+        pass
+    assert (tmp_path / "set/Training/a.png").exists()
+
+
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 

@@ -45,6 +45,21 @@ def test_numbers_are_exact_where_they_must_be(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (ManifestRow(0, "Training", 0, ".", "0" * 64), r":2: path '\.' where an image's was expected"),
+        (ManifestRow(0, "Training", 0, "a.png", "0" * 64, "maybe"), ":2: status 'maybe' where found, fallback or noth"),
+        (ManifestRow(0, "Training", 0, "a.png", "0" * 64, "found", float("nan")), ":2: nan,.* where finite numbers"),
+    ],
+)
+def test_a_row_that_says_nothing_is_named(tmp_path: Path, row: ManifestRow, message: str) -> None:
+    path = tmp_path / "manifest.csv"
+    manifest.write(path, [row], manifest.COLUMNS)
+    with pytest.raises(manifest.ManifestError, match=rf"manifest\.csv{message}.*; make it again"):
+        manifest.read(path)
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("happy\nsad", r"labels\.txt:2: a line without an end, as where a file is cut; make it again with extract"),

@@ -4,6 +4,7 @@ import argparse
 import hashlib
 import json
 import resource
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -211,8 +212,13 @@ def test_other_peoples_files_are_left_alone(small_manifest: Path, detector: Dete
     (tmp_path / "thesis" / "chapter.txt").write_text("1")
     with pytest.raises(InputError, match=r"chapter\.txt"):
         align(small_manifest, tmp_path / "thesis", detector)
-    with pytest.raises(InputError, match="the images to align are there"):
+    with pytest.raises(InputError, match="images, which is read, is there and would be lost"):
         align(small_manifest, small_manifest.parent, detector)
+    inside = shutil.copytree(small_manifest.parent, tmp_path / "set/Training")
+    before = tree(tmp_path / "set")
+    with pytest.raises(InputError, match="set/Training, which is read, is there and would be lost"):
+        align(inside / "manifest.csv", tmp_path / "set", detector)
+    assert tree(tmp_path / "set") == before
 
 
 def test_the_command_tells_the_totals(small_manifest: Path, tmp_path: Path) -> None:
@@ -232,12 +238,22 @@ def test_the_command_tells_the_totals(small_manifest: Path, tmp_path: Path) -> N
     assert done.stdout == ""
 
 
-@pytest.mark.parametrize(("option", "value"), [("--batch", "0"), ("--threads", "-1"), ("--min-face", "3")])
-def test_options_that_make_no_sense_are_refused(option: str, value: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("option", "value"), [("--batch", "0"), ("--threads", "-1"), ("--min-face", "0")])
+def test_options_that_make_no_sense_are_refused(
+    option: str, value: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     parser = argparse.ArgumentParser()
     add_arguments(parser)
-    with pytest.raises(InputError, match=value):
-        run(parser.parse_args(["manifest.csv", str(tmp_path), option, value]))
+    with pytest.raises(SystemExit, match="2"):
+        parser.parse_args(["manifest.csv", str(tmp_path), option, value])
+    assert f"argument {option}: {value} where at least 1 was expected" in capsys.readouterr().err
+
+
+def test_faces_smaller_than_the_detectors_window_are_not_looked_for(tmp_path: Path) -> None:
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    with pytest.raises(InputError, match="min_face 3 where at least 12"):
+        run(parser.parse_args(["manifest.csv", str(tmp_path), "--min-face", "3"]))
 
 
 @pytest.mark.parametrize("missing", ["keep", "drop"])
@@ -273,6 +289,18 @@ def test_shards_of_other_images_or_too_few_are_refused(small_manifest: Path, tmp
         with pytest.raises(InputError, match=rf"manifest\.csv: {where} where the shards have another image"):
             gather(small_manifest, tmp_path / "aligned", shards)
     assert not (tmp_path / "aligned").exists()
+
+
+@pytest.mark.parametrize("policy", [None, "perhaps"])
+def test_shards_that_do_not_say_what_became_of_misses_are_refused(
+    small_manifest: Path, tmp_path: Path, policy: str | None
+) -> None:
+    work = Work(WholeImage(), "keep", batch=8, threads=1)
+    align_shard(small_manifest, tmp_path / "one", Shard(1, 1), work, {})
+    note = json.loads((tmp_path / "one/shard.json").read_text()) | {"missing": policy}
+    (tmp_path / "one/shard.json").write_text(json.dumps(note))
+    with pytest.raises(InputError, match=r"one/shard\.json: missing .* where keep or drop was expected"):
+        gather(small_manifest, tmp_path / "aligned", [tmp_path / "one"])
 
 
 def test_the_command_aligns_shards_and_gathers_them(small_manifest: Path, tmp_path: Path) -> None:

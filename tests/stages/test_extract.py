@@ -4,6 +4,7 @@ import csv
 import hashlib
 import json
 import resource
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -41,6 +42,19 @@ def test_images_hold_the_pixels_of_their_rows(small_csv: Path, tmp_path: Path) -
         "PublicTest": 8,
         "PrivateTest": 8,
     }
+
+
+@pytest.mark.parametrize("output", [".", ".."])
+def test_class_folders_are_not_replaced_by_what_is_made_of_them(
+    small_manifest: Path, tmp_path: Path, output: str
+) -> None:
+    """Though the folders in them have the very names that extract gives its own."""
+    faces = tmp_path / "set/Training"
+    for usage in ("Training", "PublicTest"):
+        shutil.copytree(small_manifest.parent / usage, faces / usage)
+    with pytest.raises(InputError, match=r"which is read, is there and would be lost; .*nothing was written"):
+        extract(faces, faces / output)
+    assert sorted(path.name for path in faces.iterdir()) == ["PublicTest", "Training"]
 
 
 def test_takes_class_folders_such_as_its_own(small_manifest: Path, tmp_path: Path) -> None:
