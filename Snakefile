@@ -5,6 +5,7 @@ snakemake predict --config input=X         read expressions: X is cam, an image,
 """
 
 import os
+from copy import deepcopy
 
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
@@ -14,7 +15,7 @@ if os.path.exists("pipeline.py"):  # Python looks here first
 
 from pipeline.classifier.model_folder import FILES as MODEL_FILES
 from pipeline.data.folds import fold_mark
-from pipeline.stages.environment import read_environment
+from pipeline.stages.environment import read_command_line, read_environment
 from pipeline.stages.workflow import (
     check_settings,
     command_options,
@@ -28,7 +29,6 @@ from pipeline.stages.workflow import (
     model_files,
     print_closing_words,
     print_errors_last,
-    read_words,
     require_engine,
     parse_input,
     watch_store,
@@ -36,24 +36,22 @@ from pipeline.stages.workflow import (
 
 min_version("9.0")
 
-# The environment overrides every file of settings, and the command line, which is all of config here, the environment:
-# after each configfile `said` is put over it again.
-said = read_environment(os.environ) | config
+# The environment overrides every file of settings, and the command line, with the files that it names all of config here,
+# the environment: after each configfile, which would change tables in `said`, a copy of it is put over config again.
+said = read_environment(os.environ) | config | read_command_line(workflow.config_settings.config_args)
 shell.prefix('unset "${{!EXPRESSIONS_@}}"; ')  # the stages get them as options
 
 
 configfile: "config/config.yaml"
 
 
-config.update(said)
-read_words(config)
+config.update(deepcopy(said))
 net_settings = find_net_settings(config["net"])
 if net_settings:
 
     configfile: net_settings
 
-    config.update(said)
-    read_words(config)
+    config.update(deepcopy(said))
 
 
 dataset = find_dataset(config)
@@ -61,8 +59,7 @@ if dataset.is_sample:
 
     configfile: "config/sample.yaml"
 
-    config.update(said)
-    read_words(config)
+    config.update(deepcopy(said))
 
 
 check_settings(config)

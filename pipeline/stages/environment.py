@@ -1,13 +1,12 @@
 """Settings by environment variable: each setting of config/config.yaml as EXPRESSIONS_<NAME>.
 
-`snakemake` takes them all, above every file of settings and below the command line; predict, serve and bot take those
-that are options of theirs. docs/settings.md has the table.
+`snakemake` takes them all, above every file of settings and below the command line, whose words are read likewise;
+predict, serve and bot take those that are options of theirs. docs/settings.md has the table.
 """
 
 import argparse
 import difflib
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +58,20 @@ def read_environment(environ: Mapping[str, str]) -> dict[str, Any]:
     return settings
 
 
+def read_command_line(words: Iterable[str]) -> dict[str, Any]:
+    """The settings that words such as run=5 give `snakemake --config`, which itself would take this run for a number.
+
+    Unknown ones are left out, and unfit values are as they stand: who checks all settings names them.
+    """
+    import yaml
+
+    from pipeline.stages.settings import read_text
+
+    schema = yaml.safe_load(SCHEMA.read_text(encoding="utf-8"))
+    given = dict(word.split("=", 1) for word in words)
+    return {name: read_text(schema, name, text) for name, text in given.items() if name in schema["properties"]}
+
+
 def variable_of(setting: str) -> str:
     return PREFIX + setting.upper()
 
@@ -83,22 +96,9 @@ def _takes_aliases(environ: Mapping[str, str]) -> bool:
 
 
 def _value(schema: dict[str, Any], name: str, variable: str, text: str) -> Any:
-    """A variable's text as YAML or, where that does not fit the setting, as it stands: a run may be called 5."""
-    from jsonschema import Draft202012Validator
-    from jsonschema.exceptions import best_match
+    from pipeline.stages.settings import error_of, read_text
 
-    validator = Draft202012Validator({**schema["properties"][name], "$defs": schema.get("$defs", {})})
-    for value in _readings(text):
-        if validator.is_valid(value):
-            return value
-    error = best_match(validator.iter_errors(value))
-    assert error is not None  # the last reading was not valid
-    raise InputError(f"{variable}: {error.message}; config/config.yaml tells what {name} may be")
-
-
-def _readings(text: str) -> Iterator[Any]:
-    import yaml
-
-    with suppress(yaml.YAMLError):
-        yield yaml.safe_load(text)
-    yield text
+    value = read_text(schema, name, text)
+    if error := error_of(schema, name, value):
+        raise InputError(f"{variable}: {error}; config/config.yaml tells what {name} may be")
+    return value

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonschema import Draft202012Validator
 from jsonschema.exceptions import best_match
 
 from pipeline.base.errors import InputError
@@ -37,10 +36,10 @@ from pipeline.data.class_folders import SIDECARS
 from pipeline.data.spreadsheet import SUFFIXES
 from pipeline.media.sources import is_live
 from pipeline.media.sources.paths import LISTS
+from pipeline.stages.settings import Validator
 
 SCHEMA = Path("config/schema.yaml")
 NETS = Path("prototxt")
-YAML_WORDS = {"true": True, "false": False, "null": None}
 RAW = Path("data/raw")
 # The files that hold FER2013 as Kaggle publishes it, the likeliest first, in small letters.
 RAW_NAMES = (
@@ -149,7 +148,7 @@ def find_dataset(config: Mapping[str, Any]) -> Dataset:
     csv = config["csv"]
     address = csv if csv is not None and is_address(str(csv)) else None
     path = Path(str(csv)).expanduser() if csv is not None else _in_raw(RAW) or SAMPLE_CSV
-    made = {name: config[name] for name, plain in PLAIN_DATA.items() if config[name] != plain}
+    made = {name: _in_texts(config[name]) for name, plain in PLAIN_DATA.items() if config[name] != plain}
     if config["ferplus"]:
         made |= {name: config[name] for name in ("ferplus_policy", "labels")}
     if csv == SAMPLE or path == SAMPLE_CSV:
@@ -177,6 +176,15 @@ def _marked(name: str, made: dict[str, Any]) -> str:
         words.append(f"{len(made['classes'])}_classes")
     text = json.dumps(made, sort_keys=True, default=str)
     return "-".join([name, *words, hashlib.sha256(text.encode()).hexdigest()[:8]])
+
+
+def _in_texts(value: Any) -> Any:
+    """A list or table of classes, which may be numbers in a file, as texts: those of a command line are."""
+    if isinstance(value, list):
+        return list(map(str, value))
+    if isinstance(value, Mapping):
+        return {str(old): str(new) for old, new in value.items()}
+    return value
 
 
 def _in_raw(folder: Path, depth: int = 1) -> Path | None:
@@ -245,28 +253,6 @@ def find_weights(weights: str | None) -> str | None:
     )
 
 
-def read_words(config: dict[str, Any]) -> None:
-    """Read true, false and null in place, as config.yaml writes them; Snakemake takes a command line's for text.
-
-    So it does with numbers in lists and tables, which `steps` and `class_prior` hold.
-    """
-    for name, value in config.items():
-        if isinstance(value, str):
-            config[name] = YAML_WORDS.get(value, value)
-        elif isinstance(value, dict):  # names of labels and folders, which may be numbers
-            read = _number if name == "class_prior" else str
-            config[name] = {str(old): read(new) for old, new in value.items()}
-        elif isinstance(value, list) and name == "steps":
-            config[name] = list(map(_number, value))
-
-
-def _number(value: Any) -> Any:
-    """A number that may be a text; what is none stays, for the schema to refuse."""
-    with suppress(ValueError):
-        return float(value) if isinstance(value, str) else value
-    return value
-
-
 def check_settings(config: Mapping[str, Any]) -> None:
     """Compare the settings with their JSON schema and with each other. Raises InputError naming a wrong setting."""
     _check(config, "settings")
@@ -284,10 +270,12 @@ def check_settings(config: Mapping[str, Any]) -> None:
 def _check(settings: Any, name: str, **changes: Any) -> None:
     """Compare settings with their JSON schema, in which `changes` replace keywords."""
     schema = yaml.safe_load(SCHEMA.read_text()) | changes
-    error = best_match(Draft202012Validator(schema).iter_errors(settings))
+    error = best_match(Validator(schema).iter_errors(settings))
     if error is not None:
         where = "".join(f"{place}: " for place in error.absolute_path)
-        raise InputError(f"{name}: {where}{error.message}; config/config.yaml tells what may stand there")
+        text = error.validator == "type" and "string" in error.validator_value and error.instance is not None
+        hint = "put a text that YAML reads as something else in quotes; " if text else ""
+        raise InputError(f"{name}: {where}{error.message}; {hint}config/config.yaml tells what may stand there")
 
 
 def require_engine(config: Mapping[str, Any]) -> list[str]:

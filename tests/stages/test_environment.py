@@ -20,7 +20,7 @@ def test_every_setting_is_a_variable_read_as_yaml() -> None:
         "EXPRESSIONS_STEPS": "[0.5, 0.9]",
         "EXPRESSIONS_MIRROR": "false",
         "EXPRESSIONS_RUN": "5",
-        "EXPRESSIONS_CLASS_NAMES": "{1: fear}",
+        "EXPRESSIONS_CLASS_NAMES": "{1: fear, no: 007}",
         "EXPRESSIONS_BASE_LR": "",
         "EPOCHS": "9",
         "PATH": "/bin",
@@ -30,7 +30,7 @@ def test_every_setting_is_a_variable_read_as_yaml() -> None:
         "steps": [0.5, 0.9],
         "mirror": False,
         "run": "5",
-        "class_names": {1: "fear"},
+        "class_names": {"1": "fear", "no": "007"},
         "base_lr": None,
     }
 

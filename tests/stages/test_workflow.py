@@ -27,7 +27,6 @@ from pipeline.stages.workflow import (
     find_weights,
     members,
     parse_input,
-    read_words,
     require_engine,
     watch_store,
 )
@@ -128,13 +127,6 @@ def test_the_settings_fit_their_schema(monkeypatch: pytest.MonkeyPatch) -> None:
     check_settings(CONFIG | yaml.safe_load((ROOT / "config/sample.yaml").read_text()))
 
 
-def test_a_command_line_may_say_true_false_and_null_as_the_file_does() -> None:
-    said = {"blur": "true", "window": "false", "mirror": "null", "run": "truly", "class_names": {1: 2}}
-    config = CONFIG | said
-    read_words(config)
-    assert config == CONFIG | {"blur": True, "window": False, "mirror": None, "run": "truly", "class_names": {"1": "2"}}
-
-
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -144,6 +136,11 @@ def test_a_command_line_may_say_true_false_and_null_as_the_file_does() -> None:
         ({"epochs": 10**10}, r"epochs: 10000000000 is greater than the maximum of 2147483647"),
         ({"display": 1 << 31}, r"display: 2147483648 is greater than the maximum of 2147483647"),
         ({"snapshot": "9999999999 epochs"}, r"snapshot: '9999999999 epochs' does not match"),
+        ({"epochs": 3.0}, r"epochs: 3.0 is not of type 'integer'"),
+        ({"base_lr": float("nan")}, r"base_lr: nan is not of type 'number', 'null'"),
+        ({"classes": [True, "no"]}, r"classes: 0: True is .* put a text that YAML reads as something else in quotes"),
+        ({"class_names": {True: "happy"}}, r"class_names: True is not of type 'string', 'integer'"),
+        ({"class_prior": "unifrom"}, r"class_prior: 'unifrom' does not match"),
         ({"epochs": True}, r"epochs: True is not of type 'integer'"),
         ({"protocol": "kagle"}, r"protocol: 'kagle' is not one of \['kaggle', 'merged'\]"),
         ({"steps": [0.6, 1.2]}, r"steps: 1: 1.2 is greater than or equal to the maximum of 1"),
@@ -174,12 +171,16 @@ def test_unfit_settings_are_refused_in_one_line(
     assert "\n" not in str(caught.value)
 
 
-def test_a_command_line_may_hold_numbers_in_lists_and_tables() -> None:
+def test_a_command_line_is_read_by_the_schema() -> None:
     dry = ("--dry-run", "--printshellcmds", "--forceall", "--config", "csv=sample")
     read = snakemake("predict", *dry, f"input={ROOT}", "class_prior={neutral: 0.7, 3: 0.2}")
     assert "--class-prior neutral=0.7,3=0.2 " in read.stdout, read.stderr
     rendered = snakemake("render", *dry, "steps=[0.5, 0.8]")
     assert "--steps 0.5 0.8 " in rendered.stdout, rendered.stderr
+    named = snakemake("render", *dry, "run=007", "classes=[yes, 1e3]")
+    assert "extract.log extract data/sample/sample.csv data/sample-2_classes-" in named.stdout, named.stderr
+    assert " results/007 --epochs" in named.stdout
+    assert "--classes yes 1e3 " in named.stdout
     wrong = snakemake("render", *dry, "steps=[0.5, late]")
     assert "steps: 1: 'late' is not of type 'number'" in wrong.stdout + wrong.stderr
 
