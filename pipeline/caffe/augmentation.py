@@ -44,11 +44,15 @@ def check_augmentation(param: AugmentationParameter) -> None:
 def read_augmentation(words: Sequence[str]) -> AugmentationParameter:
     """What words such as rotation=12, erasing=0.2:0.5 (with a probability) and alternate_mirror say.
 
-    Raises AugmentationError for a word that is none, and as check_augmentation does.
+    Raises AugmentationError for a word that is none or a change that is named twice, and as check_augmentation does.
     """
     param = AugmentationParameter()
+    named: set[str] = set()
     for word in words:
         name, _, rest = word.partition("=")
+        if name in named:
+            raise AugmentationError(f"'{word}': {name} is named twice; give each change once")
+        named.add(name)
         value, _, probability = rest.partition(":")
         try:
             if word == "alternate_mirror":

@@ -102,7 +102,7 @@ def balanced_weights(labels: tuple[str, ...], counts: Iterable[int]) -> dict[str
 def read_class_weights(words: Sequence[str], labels: tuple[str, ...], database: Path) -> dict[str, float]:
     """Weights from words such as disgust=2, or from the one word balanced and the labels in the training database.
 
-    Raises InputError for a word that is none, and as balanced_weights does.
+    Raises InputError for a word that is none or a label that is named twice, and as balanced_weights does.
     """
     if list(words) == ["balanced"]:
         with DatabaseReader(database) as reader:
@@ -111,6 +111,8 @@ def read_class_weights(words: Sequence[str], labels: tuple[str, ...], database: 
     weights = {}
     for word in words:
         label, _, weight = word.rpartition("=")
+        if label in weights:
+            raise InputError(f"class_weights: '{word}': {label} is named twice; give each label once")
         try:
             weights[label] = float(weight)
         except ValueError:

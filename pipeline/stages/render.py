@@ -48,6 +48,12 @@ POLICY_FIELDS = {
     "poly": ("power",),
     "sigmoid": ("gamma", "stepsize"),
 }
+# The policies that each of these settings changes.
+OVERRIDES_OF = {
+    "gamma": [policy for policy, fields in POLICY_FIELDS.items() if "gamma" in fields],
+    "power": [policy for policy, fields in POLICY_FIELDS.items() if "power" in fields],
+    "plateau_patience": ["plateau"],
+}
 DURATION = re.compile(r"(\d{1,18})|(\d{1,9}(?:\.\d{1,9})?) epochs?")
 
 
@@ -248,6 +254,7 @@ def _set_schedule(
         setattr(solver, field, overrides[field])
     _set_durations(solver, {name: str(overrides[name]) for name in DURATIONS if name in overrides}, epoch)
     _check_policy(solver, net, test_database)
+    _check_effect(solver, overrides)
     solver.ClearField("stepvalue")
     if solver.lr_policy == "multistep":
         solver.stepvalue[:] = [round(step * solver.max_iter) for step in steps]
@@ -307,6 +314,22 @@ def _check_policy(solver: SolverParameter, net: Path, test_database: Path) -> No
             f"{test_database.with_name('val_lmdb')} is empty, so nothing is held out to go by for "
             "early_stopping or plateau_patience; leave them out, or take protocol kaggle with a source "
             "that has PublicTest"
+        )
+
+
+def _check_effect(solver: SolverParameter, overrides: Mapping[str, float | str]) -> None:
+    """Raise InputError naming an override that would change nothing."""
+    for name, policies in OVERRIDES_OF.items():
+        if name in overrides and solver.lr_policy not in policies:
+            raise InputError(
+                f"{name} {overrides[name]}: changes nothing with lr_policy '{solver.lr_policy}'; leave it out (null), "
+                f"or take lr_policy {' or '.join(policies)}"
+            )
+    by_tests = solver.early_stopping or (solver.lr_policy == "plateau" and solver.plateau_patience)
+    if overrides.get("min_delta") and not by_tests:
+        raise InputError(
+            f"min_delta {overrides['min_delta']}: changes nothing without early_stopping or plateau_patience; leave it "
+            "out (null), or set one of them"
         )
 
 

@@ -142,8 +142,8 @@ def find_dataset(config: Mapping[str, Any]) -> Dataset:
     Where that is empty it is the sample.
 
     Its name is the file's or folder's, and a mark of the settings that make other data of it, and of its folder where
-    that is not data/raw. Raises InputError when there is nothing at the path, or nothing known in a data/raw that is
-    not empty.
+    that is not data/raw. Raises InputError when there is nothing at the path, nothing known in a data/raw that is not
+    empty, or a setting of class folders where there are none.
     """
     csv = config["csv"]
     address = csv if csv is not None and is_address(str(csv)) else None
@@ -151,10 +151,14 @@ def find_dataset(config: Mapping[str, Any]) -> Dataset:
     made = {name: _in_texts(config[name]) for name, plain in PLAIN_DATA.items() if config[name] != plain}
     if config["ferplus"]:
         made |= {name: config[name] for name in ("ferplus_policy", "labels")}
-    if csv == SAMPLE or path == SAMPLE_CSV:
-        return Dataset(_marked(SAMPLE, made), SAMPLE_CSV)
-    if not address and not path.exists():
+    is_sample = csv == SAMPLE or path == SAMPLE_CSV
+    if not is_sample and not address and not path.exists():
         raise InputError(f"csv: {path}: no such file or folder; give fer2013.csv, a folder of class folders or sample")
+    for name in ("held_out", "groups"):
+        if name in made and (is_sample or not path.is_dir()):
+            raise InputError(f"{name}: changes nothing, since the data set is no folder of class folders; leave it out")
+    if is_sample:
+        return Dataset(_marked(SAMPLE, made), SAMPLE_CSV)
     name = "folders" if path == RAW else re.sub(r"[^\w-]+", "_", path.resolve().name.split(".")[0]) or "folders"
     if address:
         made["csv"] = address
@@ -260,11 +264,27 @@ def check_settings(config: Mapping[str, Any]) -> None:
         for name in ("head_of", "export_path"):
             if config[name]:
                 raise InputError(f"{name}: takes one run where seeds is {config['seeds']}; say seeds=1")
-    taught = any(share.startswith("teacher=") for share in config["soft_targets"] or ())
-    if config["teacher"] and not taught:
-        raise InputError(
-            "teacher: changes nothing by itself; say also, for example, soft_targets=[labels=0.3,teacher=0.7]"
-        )
+    _check_effect(config)
+
+
+def _check_effect(config: Mapping[str, Any]) -> None:
+    """Raise InputError naming a setting that changes nothing beside the others."""
+    shares = {share.partition("=")[0] for share in config["soft_targets"] or ()}
+    # What each is where nobody sets it, whether it has what it needs, and what that is.
+    needed: dict[str, tuple[Any, bool, str]] = {
+        "teacher": (None, "teacher" in shares, "a share in soft_targets, as soft_targets=[labels=0.3,teacher=0.7]"),
+        "teacher_temperature": (1, bool(config["teacher"]), "teacher"),
+        "out_of_fold": (False, bool(config["teacher"]), "teacher"),
+        "label_smoothing": (0, not shares or "labels" in shares, "a share of labels in soft_targets"),
+        "auxiliary_weight": (0.4, bool(config["auxiliary"]), "auxiliary=votes"),
+        "missing": ("keep", config["train_on"] != "images", "train_on=aligned or train_on=both"),
+    }
+    for name, (unset, has_it, what) in needed.items():
+        if config[name] != unset and not has_it:
+            raise InputError(f"{name}: changes nothing by itself; it needs {what}")
+    for name in ("weights", "freeze", "teacher", "soft_targets", "auxiliary"):
+        if config["head_of"] and config[name]:
+            raise InputError(f"{name}: changes nothing with head_of, which trains nothing; leave one of them out")
 
 
 def _check(settings: Any, name: str, **changes: Any) -> None:

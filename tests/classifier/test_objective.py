@@ -18,6 +18,7 @@ from pipeline.classifier.objective import (
     learn_auxiliary,
     learn_by_infogain,
     learn_targets,
+    read_class_weights,
 )
 
 LABELS = ("happy", "neutral", "sad")
@@ -117,6 +118,11 @@ def test_balanced_weights_give_every_label_the_same_say() -> None:
 def test_a_weight_of_a_label_that_does_not_exist_is_refused() -> None:
     with pytest.raises(InputError, match="class_weights: contempt, where the labels are happy, neutral, sad"):
         infogain_matrix(LABELS, 0, {"contempt": 2})
+
+
+def test_a_label_that_is_weighed_twice_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="class_weights: 'sad=3': sad is named twice"):
+        read_class_weights(["sad=2", "happy=1", "sad=3"], LABELS, tmp_path)
 
 
 def test_a_net_without_one_loss_is_refused(message: NetParameter, targets: Path) -> None:

@@ -150,6 +150,35 @@ def test_numbers_that_caffe_cannot_count_to_are_refused(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"plateau_patience": 3}, "plateau_patience 3: changes nothing with lr_policy 'multistep'; leave it out"),
+        ({"lr_policy": "fixed", "gamma": 0.5}, "gamma 0.5: changes nothing with lr_policy 'fixed'; .* step or exp"),
+        ({"power": 2.0}, "power 2.0: changes nothing with lr_policy 'multistep'; .* take lr_policy inv or poly"),
+        ({"min_delta": 0.01}, "min_delta 0.01: changes nothing without early_stopping or plateau_patience"),
+    ],
+)
+def test_a_setting_that_would_change_nothing_is_refused(
+    databases: Path, tmp_path: Path, changed: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(InputError, match=said):
+        render(NET, databases, tmp_path / "run", **RECIPE | changed)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"early_stopping": 2, "min_delta": 0.01},
+        {"lr_policy": "plateau", "gamma": 0.5, "plateau_patience": 3, "min_delta": 0.01},
+        {"lr_policy": "inv", "gamma": 0.5, "power": 2.0},
+    ],
+)
+def test_a_setting_that_changes_something_is_taken(databases: Path, tmp_path: Path, changed: dict[str, Any]) -> None:
+    render(NET, databases, tmp_path / "run", **RECIPE | changed)
+
+
 def test_the_deployed_net_is_given_the_scale_of_training(databases: Path, net: Path, tmp_path: Path) -> None:
     text = (net / "train_val.prototxt").read_text()
     (net / "train_val.prototxt").write_text(text.replace("crop_size: 42", "crop_size: 42 scale: 0.25"))
@@ -242,6 +271,8 @@ def test_augmentation_is_the_training_layers_alone_and_can_be_looked_at(database
         (["zoom=2"], "zoom 2 where"),
         (["blur=1:2"], "blur_probability 2"),
         (["shift=a"], "'shift=a'"),
+        (["rotation=3", "zoom=0.1", "rotation=9"], "'rotation=9': rotation is named twice"),
+        (["alternate_mirror", "alternate_mirror"], "'alternate_mirror': alternate_mirror is named twice"),
     ],
 )
 def test_augmentation_that_is_impossible_is_refused(

@@ -158,6 +158,17 @@ def test_the_settings_fit_their_schema(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"seeds": 2, "head_of": "small"}, r"head_of: takes one run where seeds is 2; say seeds=1"),
         ({"seeds": 2, "export_path": "model"}, r"export_path: takes one run where seeds is 2; say seeds=1"),
         ({"teacher": ["big"], "soft_targets": ["labels=1"]}, r"teacher: changes nothing .* soft_targets=\[labels=0.3"),
+        ({"teacher": ["big", "big"]}, r"teacher: \['big', 'big'\] has non-unique elements"),
+        ({"ensemble": ["big", "big"]}, r"ensemble: \['big', 'big'\] has non-unique elements"),
+        ({"teacher_temperature": 2}, r"teacher_temperature: changes nothing by itself; it needs teacher"),
+        ({"out_of_fold": True}, r"out_of_fold: changes nothing by itself; it needs teacher"),
+        ({"auxiliary_weight": 1}, r"auxiliary_weight: changes nothing by itself; it needs auxiliary=votes"),
+        (
+            {"label_smoothing": 0.1, "soft_targets": ["votes=1"]},
+            r"label_smoothing: .* a share of labels in soft_targets",
+        ),
+        ({"missing": "drop", "train_on": "images"}, r"missing: changes nothing .* train_on=aligned or train_on=both"),
+        ({"head_of": "two", "weights": "fast"}, r"weights: changes nothing with head_of, which trains nothing"),
         ({"class_prior": 1.5}, r"class_prior: 1.5 is greater than the maximum of 1"),
         ({"class_prior": {"happy": 2}}, r"class_prior: happy: 2 is greater than or equal to the maximum of 1"),
     ],
@@ -409,6 +420,18 @@ def test_what_it_does_not_know_in_data_raw_stops(
     assert found("sample").is_sample
 
 
+def test_settings_of_class_folders_are_refused_beside_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "fer2013.csv").touch()
+    (tmp_path / "faces").mkdir()
+    for csv in ("fer2013.csv", "sample", "s3://faces/fer2013.csv"):
+        for settings in ({"held_out": 0.2}, {"groups": "_"}):
+            with pytest.raises(InputError, match=f"{next(iter(settings))}: changes nothing, since the data set is no"):
+                found(csv, **settings)
+    assert found("faces", held_out=0.2, groups="_").is_folder
+    assert found("faces", classes=[1, 2]) == found("faces", classes=["1", "2"])
+
+
 def test_data_that_differs_has_folders_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for folder in ("a", "b", "data/raw"):
@@ -423,8 +446,9 @@ def test_data_that_differs_has_folders_of_its_own(tmp_path: Path, monkeypatch: p
         found(classes=["happy", "sad"]).name,
         found(classes=["sad", "happy"]).name,
         found(class_names={"happy": "glad"}).name,
-        found(held_out=0.2).name,
-        found(groups="none").name,
+        found("a").name,
+        found("a", held_out=0.2).name,
+        found("a", groups="none").name,
         found(missing="drop").name,
         found(align_detector="haar").name,
         found("sample").name,
