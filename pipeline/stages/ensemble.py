@@ -68,7 +68,8 @@ def ensemble(
     """Measure the mean of several models' probabilities and write the joint model folder `output`/model.
 
     The members may have different nets and pre-processing; where that differs, each member's is put into the graph,
-    and ten views are then not to be had. `output` gets metrics.json and confusion.png too, as evaluate writes them.
+    and ten views are then not to be had. `output` gets metrics.json and confusion.png too, as evaluate writes them;
+    the training shares are the mean of the members'.
 
     Args:
         models: names or folders of two or more models (model_folder.find).
@@ -85,6 +86,14 @@ def ensemble(
 
     members = [model_folder.read(model_folder.find(model)) for model in models]
     _check(members, databases)
+    for member in members:
+        if member.training_shares is None:
+            log.warning(
+                "%s: no training_shares, so it is taken to have learned the label shares of %s; export it with the "
+                "metrics of evaluate to say which it learned",
+                member.path / model_folder.INDEX,
+                databases,
+            )
     same = _same_preprocessing(members)
     preprocessing = members[0].preprocessing
     if not same:
@@ -111,6 +120,7 @@ def ensemble(
             databases=databases,
             manifest_path=manifest_path,
             views=views,
+            member_shares=[member.training_shares for member in members],
             files=tuple(member.onnx for member in members),
             made_by=versions("numpy", "onnxruntime", "scikit-learn"),
         )

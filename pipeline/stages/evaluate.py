@@ -215,10 +215,16 @@ def measure(
     files: tuple[Path, ...],
     made_by: list[str],
     class_weights: Mapping[str, float] | None = None,
+    member_shares: Sequence[np.ndarray | None] = (),
     in_caffe: Callable[[Path], np.ndarray] | None = None,
     shards: Sequence[Path] = (),
 ) -> dict[str, Any]:
-    """evaluate(), of what gives probabilities. files: its own; made_by: names and versions of what computes them."""
+    """evaluate(), of what gives probabilities. files: its own; made_by: names and versions of what computes them.
+
+    member_shares: of each member whose probabilities it averages the label shares that it learned, None where they are
+    not known and those of train_lmdb are taken. The mean has learned their mean: it is what members say of a face that
+    tells them nothing.
+    """
     check(views, trained.transformer)
 
     def predict(part: str, count: int) -> tuple[np.ndarray, np.ndarray, float]:
@@ -236,6 +242,8 @@ def measure(
     found = [row.label for row in training]
     natural = training_shares(found, trained.labels, databases)
     shares = training_shares(found, trained.labels, databases, class_weights)
+    if member_shares:
+        shares = np.mean([shares if known is None else known for known in member_shares], axis=0)
     metrics: dict[str, Any] = {
         **dict.fromkeys(PARTS),
         "training_shares": dict(zip(trained.labels, map(float, shares), strict=True)),

@@ -70,6 +70,23 @@ def test_it_gives_the_mean_of_its_members(
     assert (tmp_path / "five/confusion.png").exists()
 
 
+def test_it_has_learned_the_mean_of_its_members_shares(
+    trained: TrainedNet, export: Export, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    plain = trained.evaluate(tmp_path / "plain")
+    weighted = trained.evaluate(tmp_path / "weighted", class_weights=["angry=9"])
+    assert weighted["training_shares"]["angry"] > plain["training_shares"]["angry"] + 0.2
+    one = export("one", metrics=tmp_path / "weighted/metrics.json")
+    two = export("two", factor=2, metrics=tmp_path / "weighted/metrics.json")
+    three = export("three", factor=3)
+    assert join(trained, [one, two], tmp_path / "same")["training_shares"] == pytest.approx(weighted["training_shares"])
+    assert "no training_shares" not in caplog.text
+    mixed = join(trained, [one, three], tmp_path / "mixed")["training_shares"]
+    shares = [metrics["training_shares"] for metrics in (plain, weighted)]
+    assert mixed == pytest.approx({label: (shares[0][label] + shares[1][label]) / 2 for label in shares[0]})
+    assert "three/model.json: no training_shares, so it is taken to have learned" in caplog.text
+
+
 def labels(trained: TrainedNet) -> np.ndarray:
     with DatabaseReader(trained.databases / "val_lmdb") as reader:
         return np.array([datum.label for _, datum in reader])
