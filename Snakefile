@@ -88,6 +88,8 @@ def source():
 IMAGES = f"data/{dataset.name}/images"
 ALIGNED = f"data/{dataset.name}/aligned"
 FACES = f"data/{dataset.name}/{config['train_on']}"
+# What the databases hold: without a detector, align leaves images whole.
+TRAIN_ON = "images" if config["align_detector"] == "none" else config["train_on"]
 FOLD = fold_mark(config["fold"])
 DATABASES = f"data/{dataset.name}/databases/{config['train_on']}_{config['protocol']}{FOLD}"
 VOTES = ["votes.csv"] if config["ferplus"] else []
@@ -441,7 +443,7 @@ if config["teacher"]:
             databases=subpath(input.labels, parent=True),
             teachers=lambda wildcards, input: folders(input.teachers),
             options=lambda wildcards, input: [
-                *command_options({"temperature": config["teacher_temperature"]}, "temperature"),
+                *["--temperature", config["teacher_temperature"], "--train-on", TRAIN_ON],
                 *(["--manifest", input.manifest] if config["out_of_fold"] else []),
             ],
         shell:
@@ -591,8 +593,10 @@ if HEAD_OF:
         params:
             head_of=lambda wildcards, input: folders(input.model),
             run=subpath(output.deploy, parent=True),
+            train_on=TRAIN_ON,
         shell:
             "python -m pipeline --log {log} second_head {params.head_of:q} {input.labels} {params.run}"
+            " --train-on {params.train_on}"
 
 
 rule evaluate:
@@ -702,8 +706,7 @@ rule export:
         model=subpath(output[0], parent=True),
         databases=subpath(input.labels, parent=True),
         run=subpath(input.deploy, parent=True),
-        # Without a detector, align leaves images whole.
-        faces="images" if config["train_on"] == "images" or config["align_detector"] == "none" else "aligned",
+        faces="images" if TRAIN_ON == "images" else "aligned",
         precision=config["export_precision"],
     shell:
         "python -m pipeline --log {log} export {input.deploy} {input.weights} {params.model:q}"
@@ -738,7 +741,7 @@ rule ensemble:
         output=subpath(output.metrics, parent=True),
         databases=subpath(input.labels, parent=True),
         models=lambda wildcards, input: folders(input.models),
-        options=command_options(config, "views"),
+        options=["--train-on", TRAIN_ON, *command_options(config, "views")],
     shell:
         "python -m pipeline --log {log} ensemble {params.output} {params.models:q} --databases {params.databases}"
         " --manifest {input.manifest} {params.options:q}"

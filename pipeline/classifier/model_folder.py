@@ -42,12 +42,15 @@ MEAN = "mean.binaryproto"
 PREPROCESSING = "preprocessing.json"
 CLASS_MAPS = "class_maps"  # the ONNX file's second output, where the net has one
 CARD = "MODEL_CARD.md"
+SEEN = "faces_seen"  # of model.json: FACES that an ensemble's members have all learned from
 NEEDED = (ONNX, LABELS, MEAN, PREPROCESSING, CARD)
 FILES = (INDEX, DEPLOY, WEIGHTS, TENSORS, *NEEDED)
 
 REMEDY = "fetch or export the model again"
 # What preprocessing.json may say.
 FACES = ("aligned", "images")
+KINDS = {"aligned": "aligned faces", "images": "whole images"}
+TRAIN_ON = {"aligned": {"aligned"}, "images": {"images"}, "both": {"aligned", "images"}}  # by the setting
 CHANNELS = (1, 3)
 MAX_SIDE = 4096  # pixels
 MAX_NAME = 200  # characters of the model's name or version
@@ -233,6 +236,38 @@ def check_labels(folder: ModelFolder, labels: Path) -> None:
         raise ModelError(
             f"{folder.path}: labels {', '.join(folder.labels)} where {labels} has {', '.join(names)}; give models of "
             "these labels"
+        )
+
+
+def faces_seen(folder: ModelFolder) -> set[str]:
+    """Of FACES, those that a model has learned from.
+
+    model.json of an ensemble says it. Another model's preprocessing tells what it is served; that it was trained with
+    train_on=both shows in the databases that the record of its training names. Raises ModelError for what is no record.
+    """
+    seen = {folder.preprocessing.faces}
+    index = read_json(folder.path / INDEX, REMEDY, ModelError)
+    if SEEN in index:
+        if index[SEEN] not in map(sorted, TRAIN_ON.values()) or folder.preprocessing.faces not in index[SEEN]:
+            raise ModelError(
+                f"{folder.path / INDEX}: {SEEN} {index[SEEN]} where some of {', '.join(FACES)} were expected, among "
+                f"them {folder.preprocessing.faces}; {REMEDY}"
+            )
+        return set(index[SEEN])
+    for file in map(Path, read_training(folder.path).get("sha256", ())):
+        if file.parent.name == "train_lmdb" and seen == {"aligned"}:
+            seen |= TRAIN_ON.get(file.parent.parent.name.partition("_")[0], set())
+    return seen
+
+
+def check_faces(folder: ModelFolder, train_on: str) -> None:
+    """Raise ModelError unless a model has learned from all kinds of faces that a run with this `train_on` reads."""
+    seen = faces_seen(folder)
+    for kind in sorted(TRAIN_ON[train_on] - seen):
+        raise ModelError(
+            f"{folder.path}: learned from {' and '.join(KINDS[kind] for kind in sorted(seen))}, where this run reads "
+            f"{KINDS[kind]}, of which it knows nothing; take a model that was trained with train_on={kind} or "
+            "train_on=both, or set train_on as that model's run did"
         )
 
 

@@ -17,7 +17,7 @@ from pipeline.classifier.model_folder import Classifier
 from pipeline.classifier.trained import read_batches
 from pipeline.data import manifest
 from pipeline.data.folds import fold_mark, fold_of
-from pipeline.stages.arguments import positive
+from pipeline.stages.arguments import add_train_on, positive
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,11 +44,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="manifest.csv of the databases: out of fold; the i-th teacher, which was trained without "
         "fold i, answers on the images of fold i alone",
     )
+    add_train_on(parser)
     parser.add_argument("--threads", type=positive, default=2, help="CPU threads to use (default 2)")
 
 
 def run(args: argparse.Namespace) -> None:
-    answers(args.databases, args.output, args.teacher, args.temperature, args.manifest, threads=args.threads)
+    answers(
+        args.databases,
+        args.output,
+        args.teacher,
+        args.temperature,
+        args.manifest,
+        train_on=args.train_on,
+        threads=args.threads,
+    )
 
 
 def answers(
@@ -58,18 +67,19 @@ def answers(
     temperature: float = 1.0,
     manifest_path: Path | None = None,
     *,
+    train_on: str = "aligned",
     threads: int = 2,
 ) -> None:
     """Write the teachers' mean answer on every image of train_lmdb, in its order, to a CSV: key and labels.
 
-    teachers: model folders. manifest_path: answers out of fold, by one teacher a fold. Raises InputError when a model
-    folder is damaged, a teacher has other labels or, out of fold, names databases in its record that do not leave its
-    fold out, or the manifest has not these images.
+    teachers: model folders. manifest_path: answers out of fold, by one teacher a fold. train_on: what the databases
+    hold. Raises InputError when a model folder is damaged, a teacher has other labels, has not learned from such faces
+    or, out of fold, names databases in its record that do not leave its fold out, or the manifest has not these images.
     """
     if not temperature > 0:
         raise InputError(f"temperature {temperature:g} where more than 0 was expected")
     labels = databases / "labels.txt"
-    nets = [_open(folder, labels, threads) for folder in teachers]
+    nets = [_open(folder, labels, train_on, threads) for folder in teachers]
     folds = _folds(manifest_path, len(nets)) if manifest_path else None
     if folds:
         _check_folds(teachers)
@@ -98,9 +108,10 @@ def answers(
     )
 
 
-def _open(folder: Path, labels: Path, threads: int) -> Classifier:
+def _open(folder: Path, labels: Path, train_on: str, threads: int) -> Classifier:
     model = model_folder.read(folder)
     model_folder.check_labels(model, labels)
+    model_folder.check_faces(model, train_on)
     return Classifier.as_trained(model, threads)
 
 

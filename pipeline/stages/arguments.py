@@ -8,7 +8,7 @@ from pipeline.base.onnx_runtime import CPU, PROVIDERS
 from pipeline.caffe.real_caffe import ENGINES
 from pipeline.classifier.calibration import UNCERTAIN
 from pipeline.classifier.class_prior import ClassPrior, ClassPriorError, parse_prior
-from pipeline.classifier.model_folder import DEFAULTS, MAX_NAME, SHIPPED, is_name
+from pipeline.classifier.model_folder import DEFAULTS, MAX_NAME, SHIPPED, TRAIN_ON, is_name
 from pipeline.classifier.views import COUNTS
 from pipeline.faces.detector import DETECTORS
 
@@ -135,6 +135,16 @@ def add_net_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("weights", type=Path, help=".caffemodel")
     parser.add_argument("--databases", type=Path, required=True, help="folder that the lmdb stage wrote")
     parser.add_argument("--mean", type=Path, required=True, help="mean.binaryproto of the training database")
+
+
+def add_train_on(parser: argparse.ArgumentParser) -> None:
+    """What a run's databases hold."""
+    parser.add_argument(
+        "--train-on",
+        choices=sorted(TRAIN_ON),
+        default="aligned",
+        help="what the databases hold: aligned faces, whole images, or both (default aligned)",
+    )
 
 
 def add_engine_arguments(parser: argparse.ArgumentParser) -> None:

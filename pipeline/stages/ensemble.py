@@ -20,7 +20,7 @@ from pipeline.classifier.hub_card import UNKNOWN
 from pipeline.classifier.model_folder import Classifier, ModelFolder
 from pipeline.classifier.trained import Measurable, read_batches, versions
 from pipeline.data import manifest
-from pipeline.stages.arguments import add_model_name, add_views
+from pipeline.stages.arguments import add_model_name, add_train_on, add_views
 from pipeline.stages.evaluate import measure
 from pipeline.stages.export import TOLERANCE, held_out_database, read_model_metrics, seal, write_card
 
@@ -39,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("models", nargs="+", metavar="MODEL", help="two or more: names of runs, or model folders")
     parser.add_argument("--databases", type=Path, required=True, help="folder that the lmdb stage wrote")
     parser.add_argument("--manifest", type=Path, required=True, help="manifest.csv that the databases were made from")
+    add_train_on(parser)
     add_views(parser, "of each image, whose probabilities are averaged: ")
     add_model_name(parser, "Ensemble")
 
@@ -49,6 +50,7 @@ def run(args: argparse.Namespace) -> None:
         args.output,
         databases=args.databases,
         manifest_path=args.manifest,
+        train_on=args.train_on,
         views=args.views,
         name=args.name,
         version=args.model_version,
@@ -61,6 +63,7 @@ def ensemble(
     *,
     databases: Path,
     manifest_path: Path,
+    train_on: str = "aligned",
     views: int = 1,
     name: str = "Ensemble",
     version: str = "1",
@@ -74,18 +77,20 @@ def ensemble(
     Args:
         models: names or folders of two or more models (model_folder.find).
         databases, manifest_path, views: as evaluate has them.
+        train_on: what the databases hold (model_folder.TRAIN_ON).
 
     Returns:
         What model.json holds.
 
     Raises:
         EnsembleError: the members have different faces or image sizes, or are of different ONNX versions.
-        InputError: a model folder, a database or the manifest is missing or damaged, or a member has other labels.
+        InputError: a model folder, a database or the manifest is missing or damaged, or a member has other labels or
+            has not learned from such faces.
     """
     import onnx
 
     members = [model_folder.read(model_folder.find(model)) for model in models]
-    _check(members, databases)
+    _check(members, databases, train_on)
     for member in members:
         if member.training_shares is None:
             log.warning(
@@ -135,6 +140,7 @@ def ensemble(
                 {"name": member.name, "version": member.version, "onnx_sha256": sha256(member.onnx)}
                 for member in members
             ],
+            model_folder.SEEN: sorted(set.intersection(*map(model_folder.faces_seen, members))),
             "greatest_difference_from_members": difference,
             **read_model_metrics(output / "metrics.json", joint.labels),
             "created_by": versions("numpy", "onnx", "onnxruntime"),
@@ -150,7 +156,7 @@ def _shape(member: ModelFolder) -> tuple[int, int, int]:
     return wanted.channels, wanted.height, wanted.width
 
 
-def _check(members: list[ModelFolder], databases: Path) -> None:
+def _check(members: list[ModelFolder], databases: Path, train_on: str) -> None:
     if len(members) < 2:
         raise EnsembleError(f"{members[0].path}: one model alone, where two or more were expected for an ensemble")
     first = members[0]
@@ -161,6 +167,7 @@ def _check(members: list[ModelFolder], databases: Path) -> None:
                 f"{member.path}: takes {member.preprocessing.faces} faces of shape {_shape(member)} where {first.path} "
                 f"takes {first.preprocessing.faces} ones of {_shape(first)}; an ensemble reads one face"
             )
+        model_folder.check_faces(member, train_on)
 
 
 def _same_preprocessing(members: list[ModelFolder]) -> bool:

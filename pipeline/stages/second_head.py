@@ -13,6 +13,7 @@ from pipeline.caffe.proto.files import read_net, read_weights, write_binary, wri
 from pipeline.classifier import model_folder
 from pipeline.classifier.objective import AUXILIARY_SCORES, last_inner_product
 from pipeline.data import ferplus, manifest
+from pipeline.stages.arguments import add_train_on
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,20 +24,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "output", type=Path, help="folder for deploy.prototxt, best.caffemodel, mean.binaryproto and run.json"
     )
+    add_train_on(parser)
 
 
 def run(args: argparse.Namespace) -> None:
-    second_head(args.head_of, args.labels, args.output)
+    second_head(args.head_of, args.labels, args.output, train_on=args.train_on)
 
 
-def second_head(model: Path, labels: Path, output: Path) -> None:
+def second_head(model: Path, labels: Path, output: Path, *, train_on: str = "aligned") -> None:
     """Write the deploy.prototxt and best.caffemodel of a net whose classifier is the second head, one output a label.
 
     The mean file and the run.json of the training go beside them.
 
     What could be voted for beside the labels is left out: its rows of the classifier go, and the softmax is over the
-    others. Raises InputError when the model folder has no weights, they have no second head, or a label was not voted
-    for.
+    others. train_on: what the databases hold that the net will be measured on. Raises InputError when the model folder
+    has no weights, they have no second head, the model has not learned from such faces, or a label was not voted for.
     """
     names = manifest.read_labels(labels)
     strange = [name for name in names if name not in ferplus.CHOICES]
@@ -45,7 +47,7 @@ def second_head(model: Path, labels: Path, output: Path) -> None:
             f"{labels}: {', '.join(strange)}, where some of FER+'s {', '.join(ferplus.CHOICES)} were "
             "expected; extract with labels: ferplus"
         )
-    model_folder.read(model)
+    model_folder.check_faces(model_folder.read(model), train_on)
     weights = model / model_folder.WEIGHTS
     if not weights.exists():
         raise InputError(

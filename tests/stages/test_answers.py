@@ -12,7 +12,7 @@ from helpers.trained_net import TrainedNet, make_trained_net, write_weights
 
 from pipeline.base.errors import InputError
 from pipeline.caffe.database import DatabaseReader, datum_to_array
-from pipeline.classifier.model_folder import INDEX, Classifier, read
+from pipeline.classifier.model_folder import INDEX, TRAIN_ON, Classifier, read
 from pipeline.data import manifest
 from pipeline.data.folds import fold_of
 from pipeline.stages.answers import answers
@@ -105,6 +105,36 @@ def test_out_of_fold_a_teacher_has_not_seen_its_fold(trained: TrainedNet, models
     with pytest.raises(InputError, match=wrong):
         answers(trained.databases, tmp_path / "answers.csv", without[::-1], manifest_path=trained.manifest)
     assert not (tmp_path / "answers.csv").exists()
+
+
+def test_a_teacher_answers_on_faces_of_the_kind_that_it_learned_from(
+    trained: TrainedNet, models: list[Path], tmp_path: Path
+) -> None:
+    """A model of both kinds is served aligned faces; the record of its training tells it from one of these alone."""
+    whole, both, ensemble = (tmp_path / name for name in ("whole", "both", "ensemble"))
+    trained.export(whole, faces="images")
+    for folder, told in (
+        (both, {"training": {"sha256": {"data/set/databases/both_kaggle/train_lmdb/data.mdb": ""}}}),
+        (ensemble, {"faces_seen": ["aligned", "images"]}),
+    ):
+        shutil.copytree(models[0], folder)
+        (folder / INDEX).write_text(json.dumps(json.loads((folder / INDEX).read_text()) | told))
+    taken = [(models[0], "aligned"), (whole, "images"), *((model, on) for model in (both, ensemble) for on in TRAIN_ON)]
+    for model, train_on in taken:
+        answers(trained.databases, tmp_path / "answers.csv", [model], train_on=train_on)
+        (tmp_path / "answers.csv").unlink()
+    for model, train_on, said in (
+        (models[0], "images", "0: learned from aligned faces, where this run reads whole images.*train_on=images or"),
+        (models[0], "both", "0: learned from aligned faces, where this run reads whole images"),
+        (whole, "aligned", "whole: learned from whole images, where this run reads aligned faces.*train_on=aligned or"),
+        (whole, "both", "whole: learned from whole images, where this run reads aligned faces"),
+    ):
+        with pytest.raises(InputError, match=said):
+            answers(trained.databases, tmp_path / "answers.csv", [model], train_on=train_on)
+        assert not (tmp_path / "answers.csv").exists()
+    (ensemble / INDEX).write_text(json.dumps(json.loads((ensemble / INDEX).read_text()) | {"faces_seen": ["images"]}))
+    with pytest.raises(InputError, match=r"faces_seen \['images'\] where some of aligned, images were expected"):
+        answers(trained.databases, tmp_path / "answers.csv", [ensemble])
 
 
 def test_a_manifest_of_other_images_is_refused(trained: TrainedNet, models: list[Path], tmp_path: Path) -> None:

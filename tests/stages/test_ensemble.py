@@ -62,6 +62,7 @@ def test_it_gives_the_mean_of_its_members(
     raw = Classifier(replace(joint, temperature=1.0, class_prior=0.0))
     np.testing.assert_allclose(raw(images), np.mean(alone, axis=0), atol=1e-5)
     assert [member["name"] for member in index["members"]] == ["Small", "Small"]
+    assert index["faces_seen"] == ["aligned"]
     metrics = json.loads((tmp_path / "five/metrics.json").read_text())
     accuracy = (np.mean(alone, axis=0).argmax(axis=1) == labels(trained)).mean()
     assert metrics["val"]["accuracy"] == pytest.approx(accuracy)
@@ -120,6 +121,8 @@ def test_what_cannot_be_joined_is_refused(trained: TrainedNet, export: Export, t
         with pytest.raises(InputError, match=message):
             join(trained, models, tmp_path / "out")
         assert not (tmp_path / "out").exists()
+    with pytest.raises(InputError, match="one: learned from aligned faces, where this run reads whole images"):
+        join(trained, [one, one], tmp_path / "out", train_on="both")
     different = export("different", crop=40)
     with pytest.raises(InputError, match="views 10: the net takes whole images"):
         join(trained, [one, different], tmp_path / "out", views=10)

@@ -72,6 +72,12 @@ def test_models_without_a_second_head_are_refused(trained: TrainedNet, run: Path
     assert not (run / "ferplus").exists()
 
 
+def test_a_head_is_not_measured_on_faces_that_it_has_never_seen(run: Path) -> None:
+    with pytest.raises(InputError, match="model: learned from aligned faces, where this run reads whole images"):
+        second_head(run / "model", run / "labels.txt", run / "ferplus", train_on="images")
+    assert not (run / "ferplus").exists()
+
+
 def test_labels_that_nobody_voted_for_are_refused(run: Path) -> None:
     manifest.write_labels(run / "labels.txt", ("angry", "fear"))
     with pytest.raises(InputError, match=r"labels\.txt: angry, where some of FER\+'s"):

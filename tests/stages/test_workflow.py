@@ -322,6 +322,9 @@ def test_faces_that_are_not_aligned_are_read_as_they_are() -> None:
     words = ["export", "--dry-run", "--forceall", "--printshellcmds", "--config", "csv=sample", "align_detector=none"]
     assert "--faces images" in snakemake(*words).stdout
     assert "--faces aligned" in snakemake(*words[:-1]).stdout
+    ensemble = ("ensemble", *words[1:-1], "ensemble=[fast,accurate]")
+    assert "--train-on both " in snakemake(*ensemble, "train_on=both").stdout
+    assert "--train-on images " in snakemake(*ensemble, "train_on=both", "align_detector=none").stdout
 
 
 def test_weights_are_a_file_or_a_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
