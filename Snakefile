@@ -7,7 +7,9 @@ snakemake predict --config input=X         read expressions: X is cam, an image,
 import os
 from copy import deepcopy
 
+from snakemake.common import async_run
 from snakemake.exceptions import WorkflowError
+from snakemake.io import is_flagged
 from snakemake.utils import min_version
 
 if os.path.exists("pipeline.py"):  # Python looks here first
@@ -168,6 +170,17 @@ def of_seeds(*files):
     return expand(files, seed=SEEDS) if len(SEEDS) > 1 else list(files)
 
 
+def remove_left_out():
+    """Remove from object storage what an earlier export left there; on a disk export replaces the whole folder."""
+    for job in workflow.dag.finished_jobs:
+        if job.rule.name == "export":
+            folder = EXPORTED.format(**job.wildcards_dict)
+            for name in set(MODEL_FILES) - set(exported_files(config["export_precision"])):
+                file = workflow.modifier.path_modifier.apply_default_storage(f"{folder}/{name}")
+                if is_flagged(file, "storage_object") and exists(f"{folder}/{name}"):
+                    async_run(file.flags["storage_object"].managed_remove())
+
+
 report: "report/workflow.rst"
 
 
@@ -175,7 +188,12 @@ onstart:
     print(dataset.description)
 
 
+onsuccess:
+    remove_left_out()
+
+
 onerror:
+    remove_left_out()
     print_errors_last(log)
 
 

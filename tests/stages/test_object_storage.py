@@ -12,12 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from helpers.small_set import noise, write_csv
+from helpers.trained_net import make_trained_net
 
-from pipeline.classifier.model_folder import FILES, MODELS
+from pipeline.classifier.model_folder import FILES, MODELS, TENSORS, WEIGHTS
 from pipeline.stages.extract import extract
 from pipeline.stages.lmdb import lmdb
 from pipeline.stages.mean import mean
+from pipeline.stages.workflow import find_dataset
 
 ROOT = Path(__file__).parents[2]
 LINKED = ("Snakefile", "config", "environment.yml", "profiles", "prototxt", "report")
@@ -121,6 +124,38 @@ def test_data_come_from_and_go_to_the_store_and_are_those_of_a_local_run(store: 
     }
     assert {"train_lmdb/data.mdb", "val.txt", "labels.txt", "mean.binaryproto"} <= set(stored)
     assert stored == {name: (tmp_path / "databases" / name).read_bytes() for name in stored}
+
+
+def test_an_export_leaves_no_files_of_an_earlier_one_in_the_store(store: Any, tmp_path: Path) -> None:
+    trained = make_trained_net(noise(30), tmp_path)
+    trained.evaluate(tmp_path / "measured")
+    data = find_dataset(
+        yaml.safe_load((ROOT / "config/config.yaml").read_text()) | {"csv": "s3://faces/small.csv"}
+    ).name
+    databases, run = f"run/data/{data}/databases/images_kaggle", "run/results/new"
+    for part in ("train", "val", "test"):
+        store.upload_file(
+            str(trained.databases / f"{part}_lmdb/data.mdb"), "faces", f"{databases}/{part}_lmdb/data.mdb"
+        )
+    for file, key in (
+        (trained.databases / "labels.txt", f"{databases}/labels.txt"),
+        (trained.mean, f"{databases}/mean.binaryproto"),
+        (trained.deploy, f"{run}/deploy.prototxt"),
+        (trained.weights, f"{run}/best.caffemodel"),
+        (tmp_path / "measured/metrics.json", f"{run}/metrics.json"),
+    ):
+        store.upload_file(str(file), "faces", key)
+    for name in (WEIGHTS, TENSORS):
+        store.put_object(Bucket="faces", Key=f"{run}/model/{name}", Body=b"of an earlier export")
+    record = tmp_path / "work/.snakemake/storage/s3/faces" / run / "run.json"
+    record.parent.mkdir(parents=True)
+    record.write_text("{}")
+
+    words = ("export", "--allowed-rules", "export")
+    done = snakemake(tmp_path / "work", store.meta.endpoint_url, *words, settings=("run=new", "export_precision=int8"))
+    assert done.returncode == 0, done.stderr
+    stored = [item["Key"] for item in store.list_objects_v2(Bucket="faces", Prefix=f"{run}/model/")["Contents"]]
+    assert {Path(key).name for key in stored} == set(FILES) - {WEIGHTS, TENSORS}
 
 
 @pytest.mark.parametrize(
