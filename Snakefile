@@ -102,11 +102,12 @@ EXTRACT_SHARDS, ALIGN_SHARDS, LMDB_SHARDS = (
 )
 EXTRACT_OPTIONS = command_options(
     config,
-    *["ferplus_policy", "labels", "class_names", "classes", "held_out", "groups", "seed"],
+    *["ferplus_policy", "labels", "class_names", "classes"],
+    *(["held_out", "groups", "seed"] if dataset.is_folder else []),
 )
-ALIGN_DETECTOR = command_options(
-    {"detector": config["align_detector"], "detector_model": config["align_detector_model"]},
-    *["detector", "detector_model"],
+ALIGN_OPTIONS = command_options(
+    config | {"detector": config["align_detector"], "detector_model": config["align_detector_model"]},
+    *["detector", "detector_model", "missing"],
 )
 DATABASE_FILES = [f"{DATABASES}/{part}_lmdb/data.mdb" for part in ("train", "val", "test")]
 # Which image each record of a database is.
@@ -153,6 +154,20 @@ OTHERS = {
     name: [path for file in MODEL_FILES if exists(path := f"results/{name}/model/{file}")]
     for name in [*(config["teacher"] or []), *(config["ensemble"] or []), *([HEAD_OF] if HEAD_OF else [])]
 }
+
+
+# Snakemake runs a rule again whose params have changed, but for those that are functions of its files: settings must not
+# be in these.
+
+
+def gather(wildcards, input):
+    """An option that names the shards to put together, if there are any."""
+    return ["--gather", *input.shards] if input.get("shards") else []
+
+
+def one_shard(wildcards):
+    """An option that names the shard to make."""
+    return ["--shard", f"{wildcards.number}/{len(SHARDS)}"]
 
 
 def models(names):
@@ -264,14 +279,12 @@ rule extract:
     params:
         images=subpath(output.manifest, parent=True),
         votes=lambda wildcards, input: ["--ferplus", input.ferplus] if config["ferplus"] else [],
-        options=lambda wildcards, input: [
-            *EXTRACT_OPTIONS,
-            *(["--gather", *input.shards] if SHARDS else []),
-        ],
+        options=EXTRACT_OPTIONS,
+        part=gather,
         fingerprint=dataset.fingerprint(),
     shell:
         "python -m pipeline --log {log} extract {input.source:q} {params.images} {params.votes:q}"
-        " {params.options:q}"
+        " {params.options:q} {params.part:q}"
 
 
 if SHARDS:
@@ -289,7 +302,8 @@ if SHARDS:
         params:
             images=lambda wildcards, output: output[0],
             votes=lambda wildcards, input: ["--ferplus", input.ferplus] if config["ferplus"] else [],
-            options=lambda wildcards: [*EXTRACT_OPTIONS, "--shard", f"{wildcards.number}/{len(SHARDS)}"],
+            options=EXTRACT_OPTIONS,
+            part=one_shard,
             fingerprint=dataset.fingerprint(),
 
 
@@ -320,13 +334,11 @@ rule align:
     threads: config["threads"]
     params:
         aligned=subpath(output.manifest, parent=True),
-        detector=[] if SHARDS else ALIGN_DETECTOR,
-        options=lambda wildcards, input: (
-            ["--gather", *input.shards] if SHARDS else command_options(config, "missing")
-        ),
+        options=[] if SHARDS else ALIGN_OPTIONS,
+        part=gather,
     shell:
-        "python -m pipeline --log {log} align {input.manifest} {params.aligned} {params.detector:q}"
-        " {params.options:q} --threads {threads}"
+        "python -m pipeline --log {log} align {input.manifest} {params.aligned} {params.options:q}"
+        " {params.part:q} --threads {threads}"
 
 
 if SHARDS:
@@ -344,11 +356,8 @@ if SHARDS:
             f"{DATA_LOGS}/align_{{number}}_of_{len(SHARDS)}.benchmark.tsv"
         params:
             aligned=lambda wildcards, output: output[0],
-            detector=ALIGN_DETECTOR,
-            options=lambda wildcards: [
-                *command_options(config, "missing"),
-                *["--shard", f"{wildcards.number}/{len(SHARDS)}"],
-            ],
+            options=ALIGN_OPTIONS,
+            part=one_shard,
 
 
 rule combine:
@@ -393,12 +402,10 @@ rule lmdb:
     threads: config["threads"]
     params:
         databases=subpath(output.labels, parent=True),
-        options=lambda wildcards, input: [
-            *command_options(config, "protocol", "seed", "fold"),
-            *(["--gather", *input.shards] if SHARDS else []),
-        ],
+        options=command_options(config, "protocol", "seed", "fold"),
+        part=gather,
     shell:
-        "python -m pipeline --log {log} lmdb {input.manifest} {params.databases} {params.options:q}"
+        "python -m pipeline --log {log} lmdb {input.manifest} {params.databases} {params.options:q} {params.part:q}"
 
 
 if SHARDS:
@@ -415,10 +422,8 @@ if SHARDS:
             f"{DATA_LOGS}/lmdb_{{number}}_of_{len(SHARDS)}.benchmark.tsv"
         params:
             databases=lambda wildcards, output: output[0],
-            options=lambda wildcards: [
-                *command_options(config, "protocol", "seed", "fold"),
-                *["--shard", f"{wildcards.number}/{len(SHARDS)}"],
-            ],
+            options=command_options(config, "protocol", "seed", "fold"),
+            part=one_shard,
 
 
 rule mean:
@@ -460,13 +465,11 @@ if config["teacher"]:
         params:
             databases=subpath(input.labels, parent=True),
             teachers=lambda wildcards, input: folders(input.teachers),
-            options=lambda wildcards, input: [
-                *["--temperature", config["teacher_temperature"], "--train-on", TRAIN_ON],
-                *(["--manifest", input.manifest] if config["out_of_fold"] else []),
-            ],
+            options=["--temperature", config["teacher_temperature"], "--train-on", TRAIN_ON],
+            folds=lambda wildcards, input: ["--manifest", input.manifest] if config["out_of_fold"] else [],
         shell:
             "python -m pipeline --log {log} answers {params.databases} {output} --teacher {params.teachers:q}"
-            " {params.options:q} --threads {threads}"
+            " {params.options:q} {params.folds:q} --threads {threads}"
 
 
 if TARGETS:
@@ -490,12 +493,11 @@ if TARGETS:
         params:
             databases=subpath(input.labels, parent=True),
             targets=subpath(output[0], ancestor=2),
-            options=lambda wildcards, input: [
-                *command_options(config, "soft_targets", "label_smoothing", "auxiliary"),
-                *(["--teacher", input.answers] if config["teacher"] else []),
-            ],
+            options=command_options(config, "soft_targets", "label_smoothing", "auxiliary"),
+            teacher=lambda wildcards, input: ["--teacher", input.answers] if config["teacher"] else [],
         shell:
             "python -m pipeline --log {log} targets {params.databases} {params.targets} {params.options:q}"
+            " {params.teacher:q}"
 
 
 rule render:
@@ -646,16 +648,16 @@ rule evaluate:
     params:
         run=subpath(input.deploy, parent=True),
         databases=subpath(input.labels, parent=True),
-        options=lambda wildcards, input: [
+        options=[
             *command_options(config, "views", "tensorboard", "engine", "caffe"),
             # A second head's loss has no weights.
             *([] if HEAD_OF else command_options(config, "class_weights")),
-            *(["--gather", *input.shards] if EVALUATE_SHARDS else []),
         ],
+        part=gather,
     shell:
         "python -m pipeline --log {log} evaluate {input.deploy} {input.weights} {params.run}"
         " --databases {params.databases} --mean {input.mean} --manifest {input.manifest} --threads {threads}"
-        " {params.options:q}"
+        " {params.options:q} {params.part:q}"
 
 
 if EVALUATE_SHARDS:
@@ -678,10 +680,8 @@ if EVALUATE_SHARDS:
         params:
             run=lambda wildcards, output: output[0],
             databases=subpath(input.labels, parent=True),
-            options=lambda wildcards: [
-                *command_options(config, "views"),
-                *["--shard", f"{wildcards.number}/{len(SHARDS)}"],
-            ],
+            options=command_options(config, "views"),
+            part=one_shard,
 
 
 if len(SEEDS) > 1:

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 import yaml
 
@@ -299,6 +301,30 @@ def test_training_declares_the_targets_that_it_reads(setting: str, file: str) ->
     """From object storage only what a rule declares is there."""
     done = snakemake("solve", "--dry-run", "--forceall", "--config", "csv=sample", setting)
     assert re.search(rf"rule solve:\n    input: .*results/sample/{re.escape(file)}", done.stdout + done.stderr)
+
+
+def test_a_setting_that_changes_makes_its_rule_run_again(tmp_path: Path) -> None:
+    """Snakemake does not compare params that are functions of a rule's files."""
+    for name in ("Snakefile", "config", "environment.yml", "profiles", "prototxt", "report"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    for label in ("happy", "sad"):
+        for number in range(10):
+            path = tmp_path / f"faces/{label}/{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(path), np.full((48, 48), 10 * number + len(label), np.uint8))
+    words = ("lmdb", "-j1", "--config", "csv=faces", "train_on=images")
+    done = snakemake(*words, cwd=tmp_path, PYTHONPATH=str(ROOT))
+    assert done.returncode == 0, done.stderr
+    again = snakemake(*words, "--dry-run", cwd=tmp_path, PYTHONPATH=str(ROOT))
+    assert "Nothing to be done" in again.stdout + again.stderr
+    other = snakemake("extract", *words[1:], "seed=2", "--dry-run", cwd=tmp_path, PYTHONPATH=str(ROOT))
+    assert "rule extract:" in other.stdout + other.stderr
+
+
+def test_settings_are_in_params_that_snakemake_compares() -> None:
+    of_files = re.findall(r"lambda wildcards, (?:input|output):.*?(?=\n +\w+=|\n +\w+:|\n\n)", SNAKEFILE, re.DOTALL)
+    assert len(of_files) > 5
+    assert not [function for function in of_files if "command_options" in function or "_OPTIONS" in function]
 
 
 def test_each_of_several_seeds_has_a_run_of_its_own() -> None:
