@@ -222,16 +222,13 @@ class Tracker:
         # What was followed to this frame lies where a box does; the others are known by their ways and their looks.
         see(_overlapping([track for track in there if track.frame == self._frame], boxes, free))
         see(_returned([track for track in there + gone if track.frame < self._frame], boxes, looks, free, now))
-        for track in there:
-            track.missed = now if track.missed is None else track.missed
-        self._lose(
-            track
-            for track in there
-            if track.frame < self._frame or now - (now if track.missed is None else track.missed) >= MISSED - ROUNDING
-        )
         for track in [track for track in self._gone if track.frame == self._frame]:
             self._gone.remove(track)
             self._tracks.append(track)
+        for track in there:
+            track.missed = now if track.missed is None else track.missed
+            if track.frame < self._frame or now - track.missed >= MISSED - ROUNDING:
+                self._lose([track])
         for index in sorted(free, key=lambda index: (-scores[index], index)):
             present = [track.box for track in self._tracks]
             if not present or iou(boxes[index : index + 1], np.stack(present)).max() <= ONE_FACE:
