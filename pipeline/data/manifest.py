@@ -101,9 +101,8 @@ def stream(path: Path, ends: MutableSequence[int] | None = None) -> Iterator[Man
     try:
         columns = tuple(next(reader, ()))
         if columns not in (COLUMNS, EXTRACT_COLUMNS):
-            raise ValueError(
-                f"columns {','.join(columns) or 'none'} where {','.join(EXTRACT_COLUMNS)} and alignment's were expected"
-            )
+            found = f"columns {','.join(columns)}" if columns else "no columns"
+            raise ValueError(f"{found} where {','.join(EXTRACT_COLUMNS)} and alignment's were expected")
         if ends is not None:
             ends.append(lines.end)
         for fields in reader:
@@ -135,7 +134,13 @@ def _row(fields: list[str], expected: int) -> ManifestRow:
     places = [float(number) if number else None for number in numbers]
     if not isfinite(sum(filter(None, places))):
         raise ValueError(f"{','.join(numbers)} where finite numbers were expected")
-    return ManifestRow(int(row), usage, int(label), path, sha256, status or None, *places)
+    return ManifestRow(_whole("row", row), usage, _whole("label", label), path, sha256, status or None, *places)
+
+
+def _whole(what: str, text: str) -> int:
+    if not (text.isascii() and text.isdigit()):
+        raise ValueError(f"{what} {text!r} where a whole number was expected")
+    return int(text)
 
 
 def check_pixels(row: ManifestRow, image: np.ndarray, path: str | Path) -> None:

@@ -127,3 +127,37 @@ def test_gradients_are_left_out_of_a_snapshot_otherwise(tmp_path: Path) -> None:
     made.step()
     weights = read_binary(snapshot.save(made, str(tmp_path / "run")).weights, NetParameter)
     assert not any(blob.diff for layer in weights.layer for blob in layer.blobs)
+
+
+def test_the_whole_snapshots_of_a_prefix_are_found_oldest_first(tmp_path: Path) -> None:
+    for name in (
+        *("a+b_iter_9", "a+b_iter_100"),  # whole
+        "aab_iter_1",  # another prefix's, though a+b as a pattern would take it
+        "a+b_iter_last",
+        "x_a+b_iter_2",
+    ):
+        (tmp_path / f"{name}.caffemodel").touch()
+        (tmp_path / f"{name}.solverstate").touch()
+    (tmp_path / "a+b_iter_30.caffemodel.h5").touch()
+    (tmp_path / "a+b_iter_30.solverstate.h5").touch()
+    (tmp_path / "a+b_iter_40.solverstate").touch()  # no weights yet
+    (tmp_path / "a+b_iter_50.caffemodel").touch()  # no state yet
+    (tmp_path / "a+b_iter_9.solverstate.part").touch()
+    prefix = str(tmp_path / "a+b")
+    found = snapshot.find_snapshots(prefix)
+    assert [(each.prefix, each.iteration, each.hdf5) for each in found] == [
+        (prefix, 9, False),
+        (prefix, 30, True),
+        (prefix, 100, False),
+    ]
+    found[1].remove()
+    assert snapshot.find_snapshots(prefix) == [found[0], found[2]]
+    assert not list(tmp_path.glob("a+b_iter_30*"))
+
+
+def test_a_snapshots_files_are_named_as_caffe_names_them() -> None:
+    for hdf5, suffix in ((False, ""), (True, ".h5")):
+        named = snapshot.Snapshot("out/net", 1200, hdf5)
+        assert named.weights == Path(f"out/net_iter_1200.caffemodel{suffix}")
+        assert named.state == Path(f"out/net_iter_1200.solverstate{suffix}")
+        assert named.sidecar == Path("out/net_iter_1200.resume.json")

@@ -167,6 +167,36 @@ def test_a_rate_beyond_floats_is_what_c_answers() -> None:
     assert math.isnan(POLICIES["poly"](param, 20, 0))
 
 
+@pytest.mark.parametrize(
+    ("fields", "rates"),  # of iterations 0, 2, 4 and 6
+    [
+        ('lr_policy: "fixed" gamma: 0.5', [0.1, 0.1, 0.1, 0.1]),
+        ('lr_policy: "step" gamma: 0.5 stepsize: 3', [0.1, 0.1, 0.05, 0.025]),
+        ('lr_policy: "exp" gamma: 0.5', [0.1, 0.025, 0.1 / 16, 0.1 / 64]),
+        ('lr_policy: "inv" gamma: 0.5 power: 2', [0.1, 0.1 / 4, 0.1 / 9, 0.1 / 16]),
+        ('lr_policy: "multistep" gamma: 0.5 stepvalue: 2 stepvalue: 5', [0.1, 0.05, 0.05, 0.025]),
+        ('lr_policy: "poly" power: 2 max_iter: 8', [0.1, 0.1 * 9 / 16, 0.1 / 4, 0.1 / 16]),
+        ('lr_policy: "sigmoid" gamma: 1 stepsize: 4', [0.1 / (1 + math.exp(before)) for before in (4, 2, 0, -2)]),
+    ],
+)
+def test_the_rate_is_the_policys(fields: str, rates: list[float]) -> None:
+    made = get_solver(parse_text(f"base_lr: 0.1 {fields} net_param {{ {NET} }}", SolverParameter, "solver"))
+    assert [made.step() for _ in range(7)][::2] == pytest.approx(rates)
+
+
+@pytest.mark.parametrize("fields", ['lr_policy: "step"', 'lr_policy: "sigmoid" stepsize: 0', 'lr_policy: "warm"'])
+def test_a_policy_without_its_step_and_one_that_is_none_are_refused(fields: str) -> None:
+    message = "'warm' is unknown; one of fixed, step, .*, plateau was" if "warm" in fields else "stepsize of at least 1"
+    with pytest.raises(SolverError, match=message):
+        get_solver(parse_text(f"{fields} net_param {{ {NET} }}", SolverParameter, "solver"))
+
+
+@pytest.mark.parametrize("policy", ["fixed", "poly"])
+def test_a_gamma_that_a_policy_does_not_use_may_be_anything(policy: str) -> None:
+    text = f'base_lr: 0.1 lr_policy: "{policy}" gamma: -1 power: 1 max_iter: 2 net_param {{ {NET} }}'
+    assert get_solver(parse_text(text, SolverParameter, "solver")).step() == pytest.approx(0.1)
+
+
 def test_the_step_policy_keeps_its_step() -> None:
     made = get_solver(
         parse_text(

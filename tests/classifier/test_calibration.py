@@ -37,6 +37,25 @@ def test_a_few_images_that_are_all_right_do_not_make_a_net_that_is_always_sure()
     assert calibrate(probabilities, temperature).max() < 0.995
 
 
+def test_of_few_images_the_likeliest_temperature_is_found_with_what_was_expected_beforehand() -> None:
+    generator = np.random.default_rng(1)
+    logits = generator.normal(0, 2, (30, 7))
+    truth = (softmax(logits).cumsum(axis=1) < generator.random((30, 1))).sum(axis=1)
+    told = softmax(3 * logits)
+    logarithms = np.linspace(-1, 2, 3001)
+    # Bayes' rule by trial: the images' likelihood, times a normal distribution of deviation 0.5 for the logarithm.
+    likelihood = [np.log(calibrate(told, np.exp(each))[np.arange(30), truth]).sum() for each in logarithms]
+    best = logarithms[np.argmax(likelihood - logarithms**2 / (2 * 0.5**2))]
+    assert np.log(fit_temperature(truth, told)) == pytest.approx(best, abs=0.002)
+
+
+def test_an_undecided_face_is_read_the_same_beside_a_sure_one() -> None:
+    faces = np.array([[1.0] + [0.0] * 199, [1 / 200] * 200], np.float32)
+    calibrated = calibrate(faces, 0.05)
+    np.testing.assert_allclose(calibrated, faces, atol=1e-6)
+    assert calibrated.dtype == np.float32
+
+
 @given(arrays.arrays(np.float32, (4, 7), elements=st.floats(-30, 30, width=32)), st.floats(0.1, 10))
 def test_calibration_keeps_order_and_sum(logits: np.ndarray, temperature: float) -> None:
     probabilities = softmax(logits)

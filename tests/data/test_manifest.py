@@ -5,11 +5,16 @@ from array import array
 from itertools import product
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pipeline.data import manifest
 from pipeline.data.duplicates import Duplicates
 from pipeline.data.manifest import ManifestRow
+
+HEADER = "row,usage,label,path,sha256\n"
+GOOD = "0,Training,1,a.png,0\n"
+ALIGNED = ",".join(manifest.COLUMNS) + "\n"
 
 
 def rows() -> list[ManifestRow]:
@@ -75,6 +80,70 @@ def test_labels_that_are_cut_or_altered_are_refused(tmp_path: Path, text: str, m
     path.write_bytes(text.encode())
     with pytest.raises(manifest.ManifestError, match=message):
         manifest.read_labels(path)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ("", ":0: no columns where row,usage,label,path,sha256 and alignment's were expected; make it again with"),
+        ("row,usage,label,path\n", ":1: columns row,usage,label,path where row,usage"),
+        (HEADER + "0,Training,1,a.png\n", ":2: 4 fields where 5 were expected; make it again with extract or align$"),
+        (HEADER + "0,Training,1,a.png,0,found\n", ":2: 6 fields where 5"),
+        (HEADER + GOOD + "1,Test,1,b.png,0\n", ":3: usage 'Test' where one of Training, PublicTest, PrivateTest was"),
+        (HEADER + GOOD + GOOD + "2,Training,1,,0\n", ":4: path '' where an image's was expected"),
+        (HEADER + "0,Training,1,a\0.png,0\n", ":2: "),
+        (HEADER + "first,Training,1,a.png,0\n", ":2: row 'first' where a whole number was expected"),
+        (HEADER + "0,Training,happy,a.png,0\n", ":2: label 'happy' where a whole number was"),
+        (HEADER + "0,Training,-1,a.png,0\n", ":2: label '-1' where a whole number"),
+        (HEADER + "1_0,Training,1,a.png,0\n", ":2: row '1_0' where a whole number"),
+        (HEADER + '0,Training,1,"a.png,0\n', ":2: unexpected end of data; make it again"),
+        (ALIGNED + "0,Training,1,a.png,0,found,high" + 14 * ",1" + "\n", ":2: .*'high'"),
+        (ALIGNED + GOOD, ":2: 5 fields where 21 were expected"),
+    ],
+)
+def test_a_row_that_is_none_is_named_by_its_line(rows: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "manifest.csv"
+    path.write_text(rows)
+    with pytest.raises(manifest.ManifestError, match=message):
+        manifest.read(path)
+
+
+def test_what_alignment_did_not_find_comes_back_as_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "manifest.csv"
+    rows = [
+        ManifestRow(3, "PublicTest", 2, "3.png", "a" * 64, "found", *map(float, range(15))),
+        ManifestRow(4, "PrivateTest", 0, "4.png", "b" * 64, "fallback"),
+    ]
+    manifest.write(path, rows, manifest.COLUMNS)
+    assert manifest.read(path) == rows
+
+
+def test_a_rounded_number_has_three_digits(tmp_path: Path) -> None:
+    row = ManifestRow(0, "Training", 1, "a.png", "0" * 64, "found", 1 / 3, 2.0, 12.34567)
+    manifest.write(tmp_path / "manifest.csv", [row], manifest.COLUMNS)
+    assert (tmp_path / "manifest.csv").read_text().endswith(f",{'0' * 64},found,0.333,2.000,12.346{12 * ','}\n")
+
+
+def test_labels_come_back_in_their_order(tmp_path: Path) -> None:
+    manifest.write_labels(tmp_path / "labels.txt", ["surprise", "angry", "größer"])
+    assert (tmp_path / "labels.txt").read_bytes() == "surprise\nangry\ngrößer\n".encode()
+    assert manifest.read_labels(tmp_path / "labels.txt") == ("surprise", "angry", "größer")
+
+
+@pytest.mark.parametrize("text", ["", "\n", "happy\n\nsad\n", "happy\nsad\nhappy\n"])
+def test_labels_that_are_none_or_repeat_are_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "labels.txt").write_text(text)
+    with pytest.raises(manifest.ManifestError, match=r"labels\.txt: one distinct class name a line .* with extract$"):
+        manifest.read_labels(tmp_path / "labels.txt")
+
+
+def test_pixels_are_compared_with_the_hash_of_a_source_and_not_of_an_aligned_image() -> None:
+    image = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    row = ManifestRow(0, "Training", 1, "a.png", hashlib.sha256(image.tobytes()).hexdigest())
+    manifest.check_pixels(row, image, "a.png")
+    manifest.check_pixels(row._replace(status="found"), image + 1, "a.png")
+    with pytest.raises(manifest.ManifestError, match=r"^a\.png: other pixels than those whose sha256 is in "):
+        manifest.check_pixels(row, image + 1, "a.png")
 
 
 def test_no_images_have_no_duplicates() -> None:

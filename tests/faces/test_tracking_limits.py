@@ -1,7 +1,7 @@
 """Who keeps which number, at each limit: what the nets see is given, so that a frame takes no time."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -113,9 +113,11 @@ def test_a_search_for_a_lost_face_comes_a_tenth_of_a_second_after_the_last_at_th
     for time in (0.16, 0.2, 0.5):
         stage.show(time, Shown(100))  # the other one is gone: nothing more is searched for out of turn
     assert stage.detected == [0, 0.12, 0.5]  # after 0.3 seconds without a frame
-    stage.show(0.54, Shown(100))
-    stage.show(0.58, Shown(100))
+    for time in (0.54, 0.58, 0.6):
+        stage.show(time)
     assert stage.detected == [0, 0.12, 0.5]
+    stage.show(0.62)
+    assert stage.detected == [0, 0.12, 0.5, 0.62]
 
 
 def test_detections_come_in_turn_though_a_frame_is_a_millisecond_early() -> None:
@@ -225,6 +227,28 @@ def test_a_face_elsewhere_is_known_by_way_size_look_and_shade(later: Shown, agai
     assert stage.show(1, later) == {1 if again else 2: pytest.approx(later.x)}
 
 
+def test_a_face_is_known_by_the_look_of_the_last_detection() -> None:
+    stage = Stage()
+    for second, light in enumerate((1, 0.85, 0.72, 0.61)):  # all in all by more than its shade may differ
+        assert stage.show(second, Shown(100 + 100 * second, light=light)) == {1: 100 + 100 * second}
+
+
+@pytest.mark.parametrize("hidden", [Shown(20, who=1), Shown(620, who=1), Shown(320, 20, who=1), Shown(320, 220, who=1)])
+def test_a_face_that_the_frame_cuts_is_known_by_the_look_that_it_had_in_full(hidden: Shown) -> None:
+    stage = Stage()
+    stage.show(0, replace(hidden, x=min(max(hidden.x, 40), 600), y=min(max(hidden.y, 40), 200), who=0))
+    assert list(stage.show(0.2, hidden)) == [1]
+    assert list(stage.show(0.4, hidden)) == [1]  # in the detection it looks like another
+    assert stage.show(2.4, Shown(320)) == {1: 320}
+
+
+def test_a_face_that_another_covers_is_known_by_the_look_that_it_had_in_full() -> None:
+    stage = Stage()
+    stage.show(0, Shown(100), Shown(400, who=2))
+    assert stage.show(1, Shown(100, who=1), Shown(150, who=2)) == {1: 100, 2: 150}
+    assert stage.show(3, Shown(300), Shown(150, who=2)) == {1: 300, 2: 150}
+
+
 def test_a_face_goes_five_of_its_sizes_at_most_however_long_it_was_away() -> None:
     for far, number in ((295, 1), (310, 2)):
         stage = Stage()
@@ -267,6 +291,13 @@ def test_a_face_that_stood_still_is_not_looked_for_further_on() -> None:
 def test_a_face_that_starts_to_run_is_looked_for_by_its_speed_of_the_last_frames() -> None:
     stage = Stage(every=0.9)
     for frame, x in enumerate([100] * 10 + [130, 180, 230, 280]):  # its half is 30
+        assert stage.show(frame / 25, Shown(x)) == {1: x}
+    assert stage.detected == [0]
+
+
+def test_a_face_that_stops_is_looked_for_near_where_it_stopped() -> None:
+    stage = Stage(every=0.9)
+    for frame, x in enumerate([100] * 10 + [130] * 5):
         assert stage.show(frame / 25, Shown(x)) == {1: x}
     assert stage.detected == [0]
 
