@@ -93,9 +93,7 @@ def read_layer_blobs(source: Path) -> LayerBlobs:
     if source.suffix == ".safetensors":
         return _read_safetensors(source)
     if source.suffix == ".onnx":
-        raise InputError(
-            f"{source}: an ONNX file has no weights to start from; give the model's folder instead"
-        )
+        raise InputError(f"{source}: an ONNX file has no weights to start from; give the model's folder instead")
     if is_hdf5(source):
         with HDF5Reader(source) as file:
             return {

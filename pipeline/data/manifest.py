@@ -155,15 +155,15 @@ def check_pixels(row: ManifestRow, image: np.ndarray, path: str | Path) -> None:
 def read_labels(path: Path) -> tuple[str, ...]:
     """Read labels.txt: one class name a line, in index order.
 
-    Raises ManifestError when it is empty, is cut in its last line, or names a class twice or by what cannot be printed.
+    A byte-order mark, line ends of Windows and a last line without an end are what editors leave, and mean nothing.
+    Raises ManifestError when it is empty, or names a class twice or by what cannot be printed.
     """
     remedy = "make it again with extract"
-    *labels, end = read_text(path, remedy, ManifestError).split("\n")
-    if end:
-        raise ManifestError(f"{path}:{len(labels) + 1}: a line without an end, as where a file is cut; {remedy}")
-    if not labels or len(set(labels)) != len(labels) or not all(name and name.isprintable() for name in labels):
+    text = read_text(path, remedy, ManifestError).removeprefix("\ufeff").removesuffix("\n")
+    labels = tuple(line.removesuffix("\r") for line in text.split("\n"))
+    if len(set(labels)) != len(labels) or not all(name and name.isprintable() for name in labels):
         raise ManifestError(f"{path}: one distinct class name of printable characters a line was expected; {remedy}")
-    return tuple(labels)
+    return labels
 
 
 def write_labels(path: Path, labels: Iterable[str]) -> None:

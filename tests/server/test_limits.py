@@ -4,8 +4,9 @@ import asyncio
 import threading
 
 import pytest
+from starlette.requests import HTTPConnection
 
-from pipeline.server.limits import BodyMemory, Workers, client_of
+from pipeline.server.limits import BodyMemory, Workers, asker, client_of
 from pipeline.server.problems import Problem
 
 
@@ -21,6 +22,25 @@ from pipeline.server.problems import Problem
 )
 def test_a_client_is_an_address_or_a_household_of_them(address: str | None, client: str) -> None:
     assert client_of(address) == client
+
+
+@pytest.mark.parametrize(
+    ("client", "asked_by"),
+    [(("2001:db8:1:2::9", 50000), "2001:db8:1:2::/64"), (("203.0.113.7", 1), "203.0.113.7"), (None, "")],
+)
+def test_who_asks_is_told_by_the_connections_address(client: tuple[str, int] | None, asked_by: str) -> None:
+    assert asker(HTTPConnection({"type": "http", "client": client, "headers": []})) == asked_by
+
+
+def test_bodies_may_fill_a_limit_and_not_a_byte_more() -> None:
+    memory = BodyMemory(100, 60)
+    with memory.body("a") as hold, memory.body("b") as other:
+        hold(60)
+        for more, retry in ((hold, 1), (other, 41)):
+            with pytest.raises(Problem) as refused:
+                more(retry)
+            assert (refused.value.code, refused.value.headers) == ("busy", {"Retry-After": "2"})
+        other(40)
 
 
 def test_bodies_are_let_go_of_even_after_an_error() -> None:
@@ -56,11 +76,11 @@ def test_calls_beyond_the_queue_are_refused_and_expected_ones_are_not() -> None:
         assert workers.full
         with pytest.raises(Problem) as refused:
             await workers.run(gate.wait, 10)
-        assert (refused.value.code, "Retry-After" in refused.value.headers) == ("busy", True)
-        expected = asyncio.create_task(workers.run(lambda: 7, expected=True))
+        assert (refused.value.code, refused.value.headers) == ("busy", {"Retry-After": "2"})
+        expected = asyncio.create_task(workers.run(pow, 7, 2, expected=True))
         await asyncio.sleep(0)
         gate.set()
-        assert await expected == 7
+        assert await expected == 49
         assert await asyncio.gather(*first) == [True, True]
 
     asyncio.run(calls())
@@ -86,3 +106,27 @@ def test_a_call_that_nobody_awaits_is_not_begun() -> None:
     workers.pool.shutdown()
     assert begun == []
     assert workers.pending == 0
+
+
+def test_closing_waits_for_no_call_and_begins_no_other() -> None:
+    gate = threading.Event()
+    begun: list[int] = []
+    told: list[int] = []
+    workers = Workers(1, 5, told.append)
+
+    async def calls() -> None:
+        first = asyncio.create_task(workers.run(gate.wait, 10))
+        second = asyncio.create_task(workers.run(begun.append, 1))
+        await asyncio.sleep(0.01)
+        assert told == [1, 2]
+        workers.close()
+        assert told == [1, 2, 1]  # the first runs on, the second is cancelled
+        with pytest.raises(asyncio.CancelledError):
+            await second
+        gate.set()
+        await first
+
+    asyncio.run(calls())
+    workers.pool.shutdown()
+    assert begun == []
+    assert told == [1, 2, 1, 0]
