@@ -67,7 +67,7 @@ def test_a_row_that_says_nothing_is_named(tmp_path: Path, row: ManifestRow, mess
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ("", ":0: no columns where row,usage,label,path,sha256 and alignment's were expected; make it again with"),
+        ("", ":1: no columns where row,usage,label,path,sha256 and alignment's were expected; make it again with"),
         ("row,usage,label,path\n", ":1: columns row,usage,label,path where row,usage"),
         (HEADER + "0,Training,1,a.png\n", ":2: 4 fields where 5 were expected; make it again with extract or align$"),
         (HEADER + "0,Training,1,a.png,0,found\n", ":2: 6 fields where 5"),
@@ -133,7 +133,7 @@ def test_a_manifest_of_no_images_has_a_header_and_no_rows(tmp_path: Path) -> Non
 @pytest.mark.parametrize("text", ["", "\n", "happy\n\nsad\n", "happy\nsad\nhappy\n", "happy\nsad\0\n"])
 def test_labels_that_are_none_or_repeat_are_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "labels.txt").write_text(text)
-    with pytest.raises(manifest.ManifestError, match=r"labels\.txt: one distinct class name a line .* with extract$"):
+    with pytest.raises(manifest.ManifestError, match=r"labels\.txt: one distinct class name of .* with extract$"):
         manifest.read_labels(tmp_path / "labels.txt")
 
 
