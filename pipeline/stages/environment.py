@@ -65,11 +65,11 @@ def read_command_line(words: Iterable[str]) -> dict[str, Any]:
     """
     import yaml
 
-    from pipeline.stages.settings import read_text
+    from pipeline.stages.settings import read_setting
 
     schema = yaml.safe_load(SCHEMA.read_text(encoding="utf-8"))
     given = dict(word.split("=", 1) for word in words)
-    return {name: read_text(schema, name, text) for name, text in given.items() if name in schema["properties"]}
+    return {name: read_setting(schema, name, text) for name, text in given.items() if name in schema["properties"]}
 
 
 def variable_of(setting: str) -> str:
@@ -96,9 +96,9 @@ def _takes_aliases(environ: Mapping[str, str]) -> bool:
 
 
 def _value(schema: dict[str, Any], name: str, variable: str, text: str) -> Any:
-    from pipeline.stages.settings import error_of, read_text
+    from pipeline.stages.settings import error_of, read_setting
 
-    value = read_text(schema, name, text)
+    value = read_setting(schema, name, text)
     if error := error_of(schema, name, value):
         raise InputError(f"{variable}: {error}; config/config.yaml tells what {name} may be")
     return value

@@ -29,7 +29,7 @@ Validator = extend(
 )
 
 
-def read_text(schema: Mapping[str, Any], name: str, text: str) -> Any:
+def read_setting(schema: Mapping[str, Any], name: str, text: str) -> Any:
     """The value of the setting `name` whose text a command line or an environment variable gives.
 
     It is the first of the text's readings that the schema allows, a text before a number: a run may be called 5. Where

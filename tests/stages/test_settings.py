@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline.stages.settings import error_of, read_text
+from pipeline.stages.settings import error_of, read_setting
 
 SCHEMA: dict[str, Any] = yaml.safe_load((Path(__file__).parents[2] / "config/schema.yaml").read_text())
 
@@ -45,7 +45,7 @@ SCHEMA: dict[str, Any] = yaml.safe_load((Path(__file__).parents[2] / "config/sch
     ],
 )
 def test_a_text_is_what_the_schema_allows(name: str, text: str, value: Any) -> None:
-    read = read_text(SCHEMA, name, text)
+    read = read_setting(SCHEMA, name, text)
     assert (read, type(read)) == (value, type(value))
     assert error_of(SCHEMA, name, read) is None
 
@@ -65,4 +65,4 @@ def test_a_text_is_what_the_schema_allows(name: str, text: str, value: Any) -> N
     ],
 )
 def test_a_text_that_is_no_value_is_refused(name: str, text: str, error: str) -> None:
-    assert error_of(SCHEMA, name, read_text(SCHEMA, name, text)) == error
+    assert error_of(SCHEMA, name, read_setting(SCHEMA, name, text)) == error
