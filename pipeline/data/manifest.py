@@ -77,7 +77,7 @@ def write(path: Path, rows: Iterable[ManifestRow], columns: Sequence[str], *, ex
         writer.writerow(columns)
         for count, row in enumerate(rows, 1):  # noqa: B007 - the last one is the number of rows
             values = row[: len(columns)]
-            writer.writerow("" if v is None else number(v) if isinstance(v, float) else v for v in values)
+            writer.writerow(number(v) if isinstance(v, float) else v for v in values)  # csv leaves None empty
     return count
 
 

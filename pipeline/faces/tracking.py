@@ -229,7 +229,7 @@ class Tracker:
             track.missed = now if track.missed is None else track.missed
             if track.frame < self._frame or now - track.missed >= MISSED - ROUNDING:
                 self._lose([track])
-        for index in sorted(free, key=lambda index: (-scores[index], index)):
+        for index in sorted(free):  # the surest first, as they were found
             present = [track.box for track in self._tracks]
             if not present or iou(boxes[index : index + 1], np.stack(present)).max() <= ONE_FACE:
                 track = Track(0, boxes[index], float(scores[index]), landmarks[index], looks[index], self._frame, now)
@@ -245,7 +245,7 @@ class Tracker:
     def _found(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Boxes (n, 4), scores (n,) and landmarks (n, 5, 2) of the detector's faces, by O-Net where it sees them.
 
-        The last array (n,) says of which it does but is not SURE.
+        They come by their scores, the best first. The last array (n,) says of which it sees but is not SURE.
         """
         (found,) = self._detector.detect([image])
         self._more = found.more

@@ -126,7 +126,7 @@ def test_labels_that_are_not_utf_8_are_named_by_their_line(tmp_path: Path) -> No
 
 def test_a_manifest_of_no_images_has_a_header_and_no_rows(tmp_path: Path) -> None:
     assert manifest.write(tmp_path / "manifest.csv", [], manifest.EXTRACT_COLUMNS) == 0
-    assert (tmp_path / "manifest.csv").read_text() == HEADER
+    assert (tmp_path / "manifest.csv").read_bytes() == HEADER.encode()
     assert manifest.read(tmp_path / "manifest.csv") == []
 
 

@@ -159,6 +159,11 @@ def test_a_new_face_has_a_number_where_o_net_is_sure_and_else_at_the_next_detect
     assert stage.show(0.8, here, Shown(300, who=1, score=0.89), Shown(500, who=2)) == {1: 100, 2: 500, 3: 300}
 
 
+def test_new_faces_are_numbered_from_the_surest_down() -> None:
+    shown = Shown(100, score=0.95), Shown(300, who=1, score=0.91), Shown(500, who=2, score=0.99)
+    assert Stage().show(0, *shown) == {1: 500, 2: 100, 3: 300}
+
+
 def test_a_new_face_has_its_number_once_o_net_is_sure_between_detections() -> None:
     stage = Stage()
     stage.show(0, Shown(100))
@@ -230,7 +235,8 @@ def test_a_face_elsewhere_is_known_by_way_size_look_and_shade(later: Shown, agai
 def test_a_face_is_known_by_the_look_of_the_last_detection() -> None:
     stage = Stage()
     for second, light in enumerate((1, 0.85, 0.72, 0.61)):  # all in all by more than its shade may differ
-        assert stage.show(second, Shown(100 + 100 * second, light=light)) == {1: 100 + 100 * second}
+        x = 300 if second % 2 else 100  # not where it would be by its pace
+        assert stage.show(second, Shown(x, light=light)) == {1: x}
 
 
 @pytest.mark.parametrize("hidden", [Shown(20, who=1), Shown(620, who=1), Shown(320, 20, who=1), Shown(320, 220, who=1)])
