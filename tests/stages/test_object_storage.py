@@ -16,7 +16,7 @@ import yaml
 from helpers.small_set import noise, write_csv
 from helpers.trained_net import make_trained_net
 
-from pipeline.classifier.model_folder import FILES, MODELS, TENSORS, WEIGHTS
+from pipeline.classifier.model_folder import FILES, MODELS, WEIGHTS
 from pipeline.stages.extract import extract
 from pipeline.stages.lmdb import lmdb
 from pipeline.stages.mean import mean
@@ -145,8 +145,7 @@ def test_an_export_leaves_no_files_of_an_earlier_one_in_the_store(store: Any, tm
         (tmp_path / "measured/metrics.json", f"{run}/metrics.json"),
     ):
         store.upload_file(str(file), "faces", key)
-    for name in (WEIGHTS, TENSORS):
-        store.put_object(Bucket="faces", Key=f"{run}/model/{name}", Body=b"of an earlier export")
+    store.put_object(Bucket="faces", Key=f"{run}/model/{WEIGHTS}", Body=b"of an earlier export")
     record = tmp_path / "work/.snakemake/storage/s3/faces" / run / "run.json"
     record.parent.mkdir(parents=True)
     record.write_text("{}")
@@ -155,7 +154,7 @@ def test_an_export_leaves_no_files_of_an_earlier_one_in_the_store(store: Any, tm
     done = snakemake(tmp_path / "work", store.meta.endpoint_url, *words, settings=("run=new", "export_precision=int8"))
     assert done.returncode == 0, done.stderr
     stored = [item["Key"] for item in store.list_objects_v2(Bucket="faces", Prefix=f"{run}/model/")["Contents"]]
-    assert {Path(key).name for key in stored} == set(FILES) - {WEIGHTS, TENSORS}
+    assert {Path(key).name for key in stored} == set(FILES) - {WEIGHTS}
 
 
 @pytest.mark.parametrize(
