@@ -1,6 +1,6 @@
 """ONNX Runtime runs the nets. This module opens every session, so that all sessions have the same settings."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipeline.base.errors import InputError
@@ -59,7 +59,6 @@ def open_session(
     providers: Sequence[str] = CPU,
     threads: int = 1,
     error: type[InputError] = InputError,
-    entries: Mapping[str, str] | None = None,
     **options: Any,
 ) -> "onnxruntime.InferenceSession":
     """Open an ONNX model by its file's bytes.
@@ -70,7 +69,6 @@ def open_session(
         providers: those that run it (PROVIDERS), the preferred one first. The CPU runs what none of them can.
         threads: CPU threads that one call uses; 0 for all.
         error: the class of what is raised where the bytes are no model.
-        entries: further configuration entries of the session.
         options: further attributes of SessionOptions.
 
     Raises:
@@ -83,8 +81,7 @@ def open_session(
     settings.intra_op_num_threads = threads
     settings.log_severity_level = 3  # errors only
     # Threads that wait must not keep a core busy: other sessions, and the caller's own threads, need it.
-    for key, value in {"session.intra_op.allow_spinning": "0", **(entries or {})}.items():
-        settings.add_session_config_entry(key, value)
+    settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
     for key, value in options.items():
         setattr(settings, key, value)
     if "directml" in wanted:

@@ -469,10 +469,7 @@ class Classifier:
         model: bytes, threads: int = 1, *, name: str = ONNX, providers: Sequence[str] = CPU
     ) -> "onnxruntime.InferenceSession":
         """Open an ONNX model, by its file's bytes, as it is served. Raises ModelError, calling it `name`."""
-        # Weights of int8 become float32 as the model is opened, and products stay float32: how ONNX Runtime multiplies
-        # int8 depends on the processor, and answers must not.
-        entries = {"session.disable_quant_qdq": "1"}
-        return open_session(model, name, providers=providers, threads=threads, error=ModelError, entries=entries)
+        return open_session(model, name, providers=providers, threads=threads, error=ModelError)
 
     def __call__(self, faces: np.ndarray) -> np.ndarray:
         """Probabilities (N, classes) for faces (N, C, H, W) uint8 of the size that `preprocessing` tells.

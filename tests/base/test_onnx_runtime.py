@@ -91,10 +91,9 @@ def test_what_is_no_model_is_named() -> None:
 
 
 def test_further_options_reach_the_session(cuda: list[dict[str, Any]]) -> None:
-    open_session(NET, "rnet.onnx", threads=3, entries={"session.disable_quant_qdq": "1"}, enable_mem_pattern=False)
+    open_session(NET, "rnet.onnx", threads=3, enable_mem_pattern=False)
     options = cuda[0]["options"]
     assert (options.intra_op_num_threads, options.enable_mem_pattern) == (3, False)
-    assert options.get_session_config_entry("session.disable_quant_qdq") == "1"
     assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
 
 

@@ -51,9 +51,7 @@ export class Runtime {
   // A net by its file.
   async net(file) {
     const bytes = new Uint8Array(await load(file));
-    // As Python opens it: weights of int8 become float32, so that every processor gives the same answer.
-    const extra = { session: { disable_quant_qdq: "1" } };
-    const options = { executionProviders: ["wasm"], extra, enableMemPattern: false };
+    const options = { executionProviders: ["wasm"], enableMemPattern: false };
     try {
       return new Net(this.ort, await this.ort.InferenceSession.create(bytes, options));
     } catch (error) {
