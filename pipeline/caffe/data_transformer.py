@@ -70,15 +70,17 @@ class Transformer:
             mirrored = np.asarray(self.generator.integers(2, size=count, dtype=bool))
         mean = self.mean
         if (top_height, top_width) != (height, width):
-            room = (height - top_height + 1, width - top_width + 1)
             if self.phase == TRAIN:
+                room = (height - top_height + 1, width - top_width + 1)
                 rows, columns = self.generator.integers(room, size=(count, 2)).T
+                images = _windows(images, top_height, top_width)[np.arange(count), :, rows, columns]
+                if mean is not None and self.param.mean_file:
+                    mean = _windows(mean, top_height, top_width)[:, rows, columns].swapaxes(0, 1)
             else:
-                rows = np.full(count, (height - top_height) // 2)
-                columns = np.full(count, (width - top_width) // 2)
-            images = _windows(images, top_height, top_width)[np.arange(count), :, rows, columns]
-            if mean is not None and self.param.mean_file:
-                mean = _windows(mean, top_height, top_width)[:, rows, columns].swapaxes(0, 1)
+                top, left = (height - top_height) // 2, (width - top_width) // 2
+                images = images[..., top : top + top_height, left : left + top_width]
+                if mean is not None and self.param.mean_file:
+                    mean = mean[..., top : top + top_height, left : left + top_width]
         result = images.astype(np.float32)
         if mean is not None:
             result -= mean

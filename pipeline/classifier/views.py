@@ -59,7 +59,11 @@ def read_views(
     step = INPUTS_AT_ONCE // count
     found = []
     for start in range(0, len(images), step):
-        views = cut_views(images[start : start + step], transformer, count)
+        batch = images[start : start + step]
+        if count == 1:  # without a detour: a face takes a third of a millisecond
+            found.append(run(transformer(batch)))
+            continue
+        views = cut_views(batch, transformer, count)
         probabilities = run(views.reshape(-1, *views.shape[2:]))
         found.append(probabilities.reshape(*views.shape[:2], -1).mean(axis=1))
     return np.concatenate(found)
