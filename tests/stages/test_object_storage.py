@@ -1,6 +1,7 @@
 """The workflow's data in object storage, on a server that speaks S3 on this machine."""
 
 import importlib.util
+import json
 import os
 import subprocess
 import sys
@@ -148,7 +149,7 @@ def test_an_export_leaves_no_files_of_an_earlier_one_in_the_store(store: Any, tm
     store.put_object(Bucket="faces", Key=f"{run}/model/{WEIGHTS}", Body=b"of an earlier export")
     record = tmp_path / "work/.snakemake/storage/s3/faces" / run / "run.json"
     record.parent.mkdir(parents=True)
-    record.write_text("{}")
+    record.write_text(json.dumps({"sha256": {}}))
 
     words = ("export", "--allowed-rules", "export")
     done = snakemake(tmp_path / "work", store.meta.endpoint_url, *words, settings=("run=new", "export_precision=int8"))
