@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import save
 from test_render import make_databases
 
 from pipeline.base.errors import InputError
 from pipeline.caffe.net import build_net
 from pipeline.caffe.proto.caffe_pb2 import TEST
 from pipeline.caffe.proto.files import read_net, read_solver, read_weights
-from pipeline.classifier.fine_tuning import starting_weights
+from pipeline.classifier.fine_tuning import read_layer_blobs, starting_weights
 from pipeline.stages.render import render
 from pipeline.stages.train import train
 
@@ -152,3 +153,25 @@ def test_the_shipped_model_without_a_caffemodel_is_a_start() -> None:
     deploy = read_net(model / "deploy.prototxt")
     taken = {layer.name for layer in starting_weights(model / "weights.safetensors", deploy, "scores").layer}
     assert taken == build_net(model / "deploy.prototxt", TEST).params.keys()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        (
+            "cut.safetensors",
+            save({"conv1.0": np.zeros((2, 3), np.float16)})[:-4],
+            r"cut\.safetensors: .*; export the model",
+        ),
+        (
+            "other.safetensors",
+            save({"conv1.1": np.zeros(2, np.float32)}),
+            "layer 'conv1' has the tensors 1, where conv1.0",
+        ),
+        ("model.onnx", b"", "an ONNX file has no weights to start from; give the model's folder instead"),
+    ],
+)
+def test_files_without_a_nets_weights_are_refused(name: str, content: bytes, message: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        read_layer_blobs(tmp_path / name)
