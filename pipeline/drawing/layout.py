@@ -199,7 +199,7 @@ def one_line(label: str) -> str:
 
 
 def isolated(name: str) -> str:
-    """A name that is to stand in a line read from left to right: one in Arabic, say, must not turn what is around it.
+    """A name for a line that is read from left to right. One in Arabic, say, must not turn what is around it.
 
     Only where letters are laid out by direction (Pillow's Raqm); elsewhere the marks would be drawn.
     """

@@ -245,7 +245,7 @@ class Tracker:
     def _found(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Boxes (n, 4), scores (n,) and landmarks (n, 5, 2) of the detector's faces, by O-Net where it sees them.
 
-        They come by their scores, the best first. The last array (n,) says of which it sees but is not SURE.
+        They come by their scores, the best first. The last array (n,) is true where it sees one and is not SURE.
         """
         (found,) = self._detector.detect([image])
         self._more = found.more
